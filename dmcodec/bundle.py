@@ -1,0 +1,180 @@
+"""The bundle: a folder with `manifest.json` and its graphs, the whole contract between export and runtime."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from dmcodec.config import CodecConfig
+from dmcodec.errors import BundleError, BundleNotFoundError, BundleVersionError, ConfigError
+
+MANIFEST = "manifest.json"
+FORMAT_VERSION = 1
+GRAPH_NAMES = ("encoder", "quantizer", "dequantizer", "decoder")
+PRECISIONS = ("fp32", "fp16")
+
+
+@dataclasses.dataclass(frozen=True)
+class TensorSpec:
+    """A graph's input or output. `axes` holds a name for each dynamic axis and a number for each fixed one."""
+
+    name: str
+    dtype: str
+    axes: tuple[str | int, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class GraphSpec:
+    """One graph of the bundle. `precision` is that of its arithmetic; inputs and outputs are float32 in any case."""
+
+    file: str
+    sha256: str
+    size_bytes: int
+    precision: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Manifest:
+    """What `manifest.json` says.
+
+    Attributes:
+        config: the codec's configuration.
+        model_id: 16 hex digits naming the weights; written into tokens.
+        graphs: encoder (waveform [batch, 1, samples] -> latents [batch, dimension, frames]), quantizer (latents -> codes
+            [n_q, batch, frames] int64), dequantizer (codes of any n_q, first_level [] int64 -> latents), decoder
+            (latents -> waveform).
+        provenance: checkpoint and its sha256 or the seed, versions of torch, onnx and exporter, opset.
+        parity: the figures measured at export.
+    """
+
+    config: CodecConfig
+    model_id: str
+    precision: str
+    graphs: Mapping[str, GraphSpec]
+    provenance: Mapping[str, Any]
+    parity: Mapping[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values, with the format version and a digest over everything else."""
+        body: dict[str, Any] = {
+            "format_version": FORMAT_VERSION,
+            "model_id": self.model_id,
+            "precision": self.precision,
+            "config": self.config.to_dict(),
+            "graphs": {name: dataclasses.asdict(spec) for name, spec in self.graphs.items()},
+            "provenance": dict(self.provenance),
+            "parity": dict(self.parity),
+        }
+        body = json.loads(json.dumps(body))
+        return {**body, "sha256": _digest(body)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Bundle:
+    """A bundle that was read and checked."""
+
+    path: Path
+    manifest: Manifest
+
+    def graph_path(self, name: str) -> Path:
+        """Path of a graph's ONNX file."""
+        return self.path / self.manifest.graphs[name].file
+
+    @classmethod
+    def open(cls, path: str | Path) -> Bundle:
+        """Reads a bundle and checks that it is complete, unaltered, and of a version this dmcodec knows.
+
+        Raises:
+            BundleNotFoundError: no bundle there, or one of its files is missing.
+            BundleVersionError: written by a newer dmcodec.
+            BundleError: the manifest or a graph was altered or cut.
+        """
+        path = Path(path)
+        manifest = _read_manifest(path)
+        for spec in manifest.graphs.values():
+            _check_file(path / spec.file, spec)
+        return cls(path, manifest)
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Writes `manifest.json` into the folder that holds the graphs."""
+    text = json.dumps(manifest.to_dict(), indent=1, allow_nan=False)
+    (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file, as hex digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _digest(body: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(body, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def _read_manifest(path: Path) -> Manifest:
+    file = path / MANIFEST
+    if not file.is_file():
+        problem = f"has no {MANIFEST}" if path.is_dir() else "no such folder"
+        raise BundleNotFoundError(f"{path}: not a bundle, {problem}; `dmcodec export` writes one")
+    try:
+        body = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise BundleError(f"{file}: can't be read as a manifest ({error})") from None
+    version = body.get("format_version") if isinstance(body, dict) else None
+    if not isinstance(version, int):
+        raise BundleError(f"{file}: not a bundle's manifest, it has no format_version")
+    if version > FORMAT_VERSION:
+        raise BundleVersionError(
+            f"{path}: bundle format {version}, this dmcodec reads up to {FORMAT_VERSION}; update dmcodec or export again"
+        )
+    if body.pop("sha256", None) != _digest(body):
+        raise BundleError(f"{file}: was altered after the export (its digest doesn't match); export again")
+    try:
+        return _parse(body, str(file))
+    except (KeyError, TypeError, ValueError) as error:
+        if isinstance(error, ConfigError):
+            raise
+        raise BundleError(f"{file}: not a valid manifest ({type(error).__name__}: {error})") from None
+
+
+def _parse(body: Mapping[str, Any], source: str) -> Manifest:
+    graphs = {name: _parse_graph(spec) for name, spec in body["graphs"].items()}
+    if missing := [name for name in GRAPH_NAMES if name not in graphs]:
+        raise ValueError(f"no graph {', '.join(missing)}")
+    return Manifest(
+        config=CodecConfig.from_dict(body["config"], source=source),
+        model_id=body["model_id"],
+        precision=body["precision"],
+        graphs=graphs,
+        provenance=body["provenance"],
+        parity=body["parity"],
+    )
+
+
+def _parse_graph(values: Mapping[str, Any]) -> GraphSpec:
+    if Path(values["file"]).name != values["file"]:
+        raise ValueError(f"graph file {values['file']!r} is not a plain name")
+    tensors = {
+        side: tuple(TensorSpec(spec["name"], spec["dtype"], tuple(spec["axes"])) for spec in values[side])
+        for side in ("inputs", "outputs")
+    }
+    return GraphSpec(
+        values["file"], values["sha256"], values["size_bytes"], values["precision"], tensors["inputs"], tensors["outputs"]
+    )
+
+
+def _check_file(path: Path, spec: GraphSpec) -> None:
+    if not path.is_file():
+        raise BundleNotFoundError(f"{path}: the bundle is incomplete, this graph is missing; export again")
+    size = path.stat().st_size
+    if size != spec.size_bytes:
+        raise BundleError(f"{path}: was altered or cut ({size} bytes, the manifest says {spec.size_bytes}); export again")
+    if file_sha256(path) != spec.sha256:
+        raise BundleError(f"{path}: was altered after the export (its sha256 doesn't match the manifest); export again")

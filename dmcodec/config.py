@@ -1,0 +1,127 @@
+"""The configuration of a codec of the DM-Codec family: frozen, checked, and the same in JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from dmcodec.errors import CheckpointNotFoundError, ConfigError
+
+MAX_CODEBOOK_SIZE = 65536  # codes are kept as uint16
+MAX_N_Q = 255
+
+
+@dataclasses.dataclass(frozen=True)
+class CodecConfig:
+    """Hyper-parameters of the network, named as in the released configuration files.
+
+    The defaults are those of the released DM-Codec models (arXiv 2410.15017): 16 kHz, 50 frames a second,
+    8 codebooks of 1024 entries, 4 kbit/s.
+    """
+
+    n_filters: int = 64
+    strides: tuple[int, ...] = (8, 5, 4, 2)
+    dimension: int = 1024
+    semantic_dimension: int = 768
+    bidirectional: bool = True
+    dilation_base: int = 2
+    residual_kernel_size: int = 3
+    n_residual_layers: int = 1
+    lstm_layers: int = 2
+    activation: str = "ELU"
+    codebook_size: int = 1024
+    n_q: int = 8
+    sample_rate: int = 16000
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "strides", _strides(self.strides))
+        for name in _INTEGERS:
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ConfigError(f"configuration: {name} must be a positive integer, not {value!r}")
+        if not isinstance(self.bidirectional, bool):
+            raise ConfigError(f"configuration: bidirectional must be true or false, not {self.bidirectional!r}")
+        if self.activation != "ELU":
+            raise ConfigError(f"configuration: activation {self.activation!r} is not supported; this family uses 'ELU'")
+        if self.n_filters % 2:
+            raise ConfigError(f"configuration: n_filters must be even (residual blocks halve it), not {self.n_filters}")
+        if not 2 <= self.codebook_size <= MAX_CODEBOOK_SIZE:
+            raise ConfigError(f"configuration: codebook_size must be 2 to {MAX_CODEBOOK_SIZE}, not {self.codebook_size}")
+        if self.n_q > MAX_N_Q:
+            raise ConfigError(f"configuration: n_q must be 1 to {MAX_N_Q}, not {self.n_q}")
+
+    @property
+    def hop_length(self) -> int:
+        """Samples per latent frame: the product of the strides."""
+        return math.prod(self.strides)
+
+    @property
+    def frame_rate(self) -> float:
+        """Latent frames per second."""
+        return self.sample_rate / self.hop_length
+
+    @property
+    def bits_per_code(self) -> int:
+        """Bits that one code takes when packed: ceil(log2(codebook_size))."""
+        return (self.codebook_size - 1).bit_length()
+
+    def bitrate_bps(self, n_q: int | None = None) -> float:
+        """Bits per second of the codes at `n_q` levels (all by default)."""
+        return self.frame_rate * self.bits_per_code * (self.n_q if n_q is None else n_q)
+
+    def num_frames(self, num_samples: int) -> int:
+        """Latent frames that `num_samples` samples give: ceil(num_samples / hop_length)."""
+        return -(-num_samples // self.hop_length)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The configuration as plain JSON values."""
+        return {**dataclasses.asdict(self), "strides": list(self.strides)}
+
+    @classmethod
+    def from_dict(cls, values: Any, source: str = "configuration") -> CodecConfig:
+        """Reads a configuration from JSON values.
+
+        Every field must be there, so that a misspelt one can't fall back to its default in silence; other keys
+        (released configuration files carry training settings, too) are left alone.
+
+        Raises:
+            ConfigError: a field is missing or out of its range.
+        """
+        if not isinstance(values, dict):
+            raise ConfigError(f"{source}: expected a JSON object with the fields of a codec configuration")
+        names = [field.name for field in dataclasses.fields(cls)]
+        missing = [name for name in names if name not in values]
+        if missing:
+            raise ConfigError(f"{source}: missing {', '.join(missing)}")
+        try:
+            return cls(**{name: values[name] for name in names})
+        except ConfigError as error:
+            raise ConfigError(str(error).replace("configuration", source, 1)) from None
+
+    @classmethod
+    def from_json(cls, path: str | Path) -> CodecConfig:
+        """Reads a configuration from a JSON file."""
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+        except FileNotFoundError:
+            raise CheckpointNotFoundError(f"{path}: no such configuration file") from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path}: can't be read as a configuration ({error})") from None
+        try:
+            values = json.loads(text)
+        except ValueError as error:
+            raise ConfigError(f"{path}: not JSON ({error})") from None
+        return cls.from_dict(values, source=str(path))
+
+
+_INTEGERS = [field.name for field in dataclasses.fields(CodecConfig) if field.type == "int"]
+
+
+def _strides(value: Any) -> tuple[int, ...]:
+    good = isinstance(value, (list, tuple)) and len(value) > 0
+    if not good or any(isinstance(s, bool) or not isinstance(s, int) or s < 1 for s in value):
+        raise ConfigError(f"configuration: strides must be a list of positive integers, not {value!r}")
+    return tuple(value)

@@ -1,0 +1,93 @@
+"""One error tree: every error that a user can cause derives from `DmcodecError`.
+
+Each class also derives from the built-in error a caller would expect (`FileNotFoundError`, `ValueError`, ...).
+`exit_code` is what the command line ends with: 2 where the call itself was wrong, 1 where the work failed.
+"""
+
+
+class DmcodecError(Exception):
+    """Base of all errors that dmcodec raises on purpose; the message names the culprit and the way out."""
+
+    exit_code = 1
+
+
+class ArgumentError(DmcodecError, ValueError):
+    """An argument that can't be right, whatever the files hold."""
+
+    exit_code = 2
+
+
+class ConfigError(DmcodecError, ValueError):
+    """A codec configuration that describes no network of this family."""
+
+
+class MissingDependencyError(DmcodecError, ImportError):
+    """A package that the work needs isn't installed."""
+
+
+class AudioError(DmcodecError, ValueError):
+    """Audio that can't be used: not audio, empty, cut short, NaN, wrong shape, too long."""
+
+
+class AudioFileNotFoundError(AudioError, FileNotFoundError):
+    """No such audio file."""
+
+
+class TokensError(DmcodecError, ValueError):
+    """Codes out of range, of the wrong shape, or of another model."""
+
+
+class TokenFileError(TokensError):
+    """A token file that is truncated, altered, foreign, or of a newer version."""
+
+
+class TokenFileNotFoundError(TokenFileError, FileNotFoundError):
+    """No such token file."""
+
+
+class CheckpointError(DmcodecError, ValueError):
+    """A checkpoint that doesn't hold the network that the configuration describes."""
+
+
+class CheckpointNotFoundError(CheckpointError, FileNotFoundError):
+    """No such checkpoint or configuration file."""
+
+
+class BundleError(DmcodecError, ValueError):
+    """A bundle that is incomplete, altered, or not a bundle."""
+
+
+class BundleNotFoundError(BundleError, FileNotFoundError):
+    """No bundle at that path, or a graph of it is missing."""
+
+
+class BundleVersionError(BundleError):
+    """A bundle written by a newer dmcodec than this one."""
+
+
+class ExportError(DmcodecError, RuntimeError):
+    """The export could not be written."""
+
+
+class ParityError(ExportError):
+    """The exported graphs don't say what the torch model says."""
+
+
+class BackendError(DmcodecError, RuntimeError):
+    """A backend that can't be loaded, or a graph that failed to run on it."""
+
+
+class ProviderError(BackendError):
+    """The execution provider asked for is not the one that would run."""
+
+
+class OutputError(DmcodecError, OSError):
+    """An output that can't be written."""
+
+
+class OutputExistsError(OutputError, FileExistsError):
+    """The output is there already, and overwriting was not asked for."""
+
+
+class DownloadError(DmcodecError, RuntimeError):
+    """A download that failed or brought something else than it should."""

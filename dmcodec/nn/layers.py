@@ -1,0 +1,145 @@
+"""Convolutions with the SEANet padding, the LSTM with its skip, and the residual block.
+
+Layer and parameter names are those of the released checkpoints. Shapes: B batch, C channels, T time.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+@dataclasses.dataclass(frozen=True)
+class ConvPadding:
+    """Padding of a strided, dilated convolution (EnCodec, arXiv 2210.13438, non-causal form).
+
+    `left` and `right` are constants of the layer; `extra(length)` more samples on the right fill the last window.
+    """
+
+    kernel_size: int
+    stride: int
+    dilation: int
+
+    @property
+    def total(self) -> int:
+        return (self.kernel_size - 1) * self.dilation - (self.stride - 1)
+
+    @property
+    def right(self) -> int:
+        return self.total // 2
+
+    @property
+    def left(self) -> int:
+        return self.total - self.right
+
+    def extra(self, length: int) -> int:
+        """Right padding beyond `right`, so that ceil(length / stride) windows are full."""
+        windows = -(-(length - self.kernel_size + self.total) // self.stride)
+        return windows * self.stride + self.kernel_size - self.total - length
+
+
+def reflect_pad(x: Tensor, left: int, right: int) -> Tensor:
+    """Reflects `x` [B, C, T] at both ends. Inputs too short to be reflected are first extended with zeros."""
+    extension = max(0, max(left, right) - x.shape[-1] + 1)
+    padded = F.pad(F.pad(x, (0, extension)), (left, right), mode="reflect")
+    return padded[..., : padded.shape[-1] - extension]
+
+
+class WeightNormConv(nn.Module):
+    """Weights of a weight-normalised convolution: weight = g * v / |v|, norm over all dims but the first."""
+
+    def __init__(self, weight_shape: tuple[int, int, int], bias_size: int, fan_in: int) -> None:
+        super().__init__()
+        bound = fan_in**-0.5
+        self.bias = nn.Parameter(torch.empty(bias_size).uniform_(-bound, bound))
+        self.weight_v = nn.Parameter(torch.empty(weight_shape).uniform_(-bound, bound))
+        self.weight_g = nn.Parameter(self._norm().detach().clone())
+
+    def _norm(self) -> Tensor:
+        return torch.linalg.vector_norm(self.weight_v, dim=(1, 2), keepdim=True)
+
+    def weight(self) -> Tensor:
+        """The folded weight, in the shape of `weight_v`."""
+        return self.weight_v * (self.weight_g / self._norm())
+
+
+class Conv1d(nn.Module):
+    """Reflect-padded convolution: [B, in_channels, T] -> [B, out_channels, ceil(T / stride)]."""
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, dilation: int = 1
+    ) -> None:
+        super().__init__()
+        self.padding = ConvPadding(kernel_size, stride, dilation)
+        weights = WeightNormConv((out_channels, in_channels, kernel_size), out_channels, in_channels * kernel_size)
+        self.conv = nn.ModuleDict({"conv": weights})  # "conv.conv": the checkpoints' names
+
+    @property
+    def weights(self) -> WeightNormConv:
+        module = self.conv["conv"]
+        assert isinstance(module, WeightNormConv)
+        return module
+
+    def forward(self, x: Tensor) -> Tensor:
+        padding = self.padding
+        x = reflect_pad(x, padding.left, padding.right + padding.extra(x.shape[-1]))
+        weights = self.weights
+        return F.conv1d(x, weights.weight(), weights.bias, stride=padding.stride, dilation=padding.dilation)
+
+
+class ConvTranspose1d(nn.Module):
+    """Transposed convolution, trimmed: [B, in_channels, T] -> [B, out_channels, T * stride]."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int) -> None:
+        super().__init__()
+        self.stride = stride
+        self.trim_right = (kernel_size - stride) // 2
+        self.trim_left = kernel_size - stride - self.trim_right
+        weights = WeightNormConv((in_channels, out_channels, kernel_size), out_channels, in_channels * kernel_size)
+        self.convtr = nn.ModuleDict({"convtr": weights})  # "convtr.convtr": the checkpoints' names
+
+    @property
+    def weights(self) -> WeightNormConv:
+        module = self.convtr["convtr"]
+        assert isinstance(module, WeightNormConv)
+        return module
+
+    def forward(self, x: Tensor) -> Tensor:
+        weights = self.weights
+        y = F.conv_transpose1d(x, weights.weight(), weights.bias, stride=self.stride)
+        return y[..., self.trim_left : y.shape[-1] - self.trim_right]
+
+
+class SkipLSTM(nn.Module):
+    """LSTM over time with a skip: [B, C, T] -> [B, C, T], or [B, 2C, T] when bidirectional (skip repeated twice)."""
+
+    def __init__(self, channels: int, num_layers: int, bidirectional: bool = False) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(channels, channels, num_layers, bidirectional=bidirectional)
+
+    def forward(self, x: Tensor) -> Tensor:
+        steps = x.permute(2, 0, 1)
+        y, _ = self.lstm(steps)
+        skip = torch.cat([steps, steps], dim=-1) if self.lstm.bidirectional else steps
+        return (y + skip).permute(1, 2, 0)
+
+
+class ResidualBlock(nn.Module):
+    """ELU, conv C -> C/2, ELU, conv k=1 C/2 -> C, plus a k=1 convolution as the shortcut: [B, C, T] -> [B, C, T]."""
+
+    def __init__(self, channels: int, kernel_size: int, dilation: int) -> None:
+        super().__init__()
+        hidden = channels // 2
+        self.block = nn.Sequential(
+            nn.ELU(),
+            Conv1d(channels, hidden, kernel_size, dilation=dilation),
+            nn.ELU(),
+            Conv1d(hidden, channels, 1),
+        )
+        self.shortcut = Conv1d(channels, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.shortcut(x) + self.block(x)

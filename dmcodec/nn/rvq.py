@@ -1,0 +1,83 @@
+"""Residual vector quantizer (SoundStream, arXiv 2107.03312; Euclidean codebooks as in EnCodec)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from dmcodec.config import CodecConfig
+
+
+class Codebook(nn.Module):
+    """One codebook. Only `embed` matters at inference; the other buffers belong to its training by moving averages."""
+
+    inited: Tensor
+    cluster_size: Tensor
+    embed: Tensor
+    embed_avg: Tensor
+
+    def __init__(self, size: int, dimension: int) -> None:
+        super().__init__()
+        embed = torch.empty(size, dimension)
+        nn.init.kaiming_uniform_(embed)
+        self.register_buffer("inited", torch.ones(1))
+        self.register_buffer("cluster_size", torch.zeros(size))
+        self.register_buffer("embed", embed)
+        self.register_buffer("embed_avg", embed.clone())
+
+    def nearest(self, x: Tensor) -> Tensor:
+        """Index of the entry nearest to each row of `x` [N, D]: argmin(|e|^2 - 2 x.e); the lowest index wins a tie."""
+        scores = torch.addmm(self.embed.square().sum(dim=1), x, self.embed.T, alpha=-2)
+        return scores.argmin(dim=1)
+
+
+class QuantizerLevel(nn.Module):
+    """Holds one codebook under the name that checkpoints use (`_codebook`)."""
+
+    def __init__(self, size: int, dimension: int) -> None:
+        super().__init__()
+        self._codebook = Codebook(size, dimension)
+
+    @property
+    def codebook(self) -> Codebook:
+        return self._codebook
+
+
+class Levels(nn.Module):
+    """The list of levels under the name that checkpoints use (`vq.layers`)."""
+
+    def __init__(self, config: CodecConfig) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(
+            QuantizerLevel(config.codebook_size, config.dimension) for _ in range(config.n_q)
+        )
+
+
+class ResidualVectorQuantizer(nn.Module):
+    """Latents [B, D, T] <-> codes [n_q, B, T] (int64)."""
+
+    def __init__(self, config: CodecConfig) -> None:
+        super().__init__()
+        self.vq = Levels(config)
+
+    def codebooks(self) -> Tensor:
+        """All entries: [n_q, codebook_size, D]."""
+        return torch.stack([level.codebook.embed for level in self.vq.layers])  # type: ignore[union-attr]
+
+    def encode(self, latents: Tensor, n_q: int | None = None) -> Tensor:
+        """Greedy codes of the first `n_q` levels (all by default): [n_q, B, T]."""
+        batch, dimension, frames = latents.shape
+        residual = latents.transpose(1, 2).reshape(-1, dimension)
+        codes = []
+        for level in list(self.vq.layers)[:n_q]:
+            codebook: Codebook = level.codebook  # type: ignore[assignment]
+            indices = codebook.nearest(residual)
+            residual = residual - codebook.embed[indices]
+            codes.append(indices.view(batch, frames))
+        return torch.stack(codes)
+
+    def decode(self, codes: Tensor, first_level: int = 0) -> Tensor:
+        """Sum of the entries that codes [n, B, T] name in levels `first_level`, `first_level` + 1, ...: [B, D, T]."""
+        layers = list(self.vq.layers)[first_level : first_level + len(codes)]
+        entries = [level.codebook.embed[indices] for level, indices in zip(layers, codes, strict=True)]  # type: ignore[union-attr,index]
+        return torch.stack(entries).sum(dim=0).transpose(1, 2)

@@ -1,0 +1,140 @@
+"""Tokens: the codes of one clip with what is needed to decode them."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dmcodec.config import CodecConfig
+from dmcodec.errors import TokensError
+
+Codes = NDArray[np.uint16]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Tokens:
+    """Codes of one clip.
+
+    Attributes:
+        codes: (n_q, frames) uint16; row 0 is the first quantizer level. Any integer array is accepted and copied.
+        num_samples: true length of the clip in samples at `sample_rate`; frames = ceil(num_samples / hop_length).
+        sample_rate: of the codec, in Hz (not of the file the clip came from).
+        hop_length: samples per frame.
+        codebook_size: entries per codebook; codes are below it.
+        model_id: 16 hex digits naming the weights that made the codes, or "" where unknown.
+
+    Raises:
+        TokensError: codes that are not 2-D integers in range, or a length that doesn't fit them.
+    """
+
+    codes: Codes
+    num_samples: int
+    sample_rate: int
+    hop_length: int
+    codebook_size: int
+    model_id: str = ""
+
+    def __post_init__(self) -> None:
+        codes = checked_codes(self.codes, self.codebook_size)
+        codes.setflags(write=False)
+        object.__setattr__(self, "codes", codes)
+        for name in ("num_samples", "sample_rate", "hop_length"):
+            object.__setattr__(self, name, int(getattr(self, name)))
+        expected = -(-self.num_samples // self.hop_length)
+        if self.num_samples < 0 or codes.shape[1] != expected:
+            raise TokensError(
+                f"tokens: {self.num_samples} samples at {self.hop_length} a frame make {expected} frames, "
+                f"but codes have {codes.shape[1]}"
+            )
+        if self.model_id and not _is_model_id(self.model_id):
+            raise TokensError(f"tokens: model_id must be 16 hex digits or empty, not {self.model_id!r}")
+
+    @classmethod
+    def from_codes(
+        cls, codes: Any, config: CodecConfig, num_samples: int | None = None, model_id: str = ""
+    ) -> Tokens:
+        """Tokens from codes (n_q, frames) that a language model made, say; whole frames unless `num_samples` is given."""
+        codes = np.asarray(codes)
+        if num_samples is None:
+            num_samples = codes.shape[-1] * config.hop_length if codes.ndim else 0
+        return cls(codes, num_samples, config.sample_rate, config.hop_length, config.codebook_size, model_id)
+
+    @property
+    def n_q(self) -> int:
+        """Quantizer levels."""
+        return self.codes.shape[0]
+
+    @property
+    def num_frames(self) -> int:
+        """Latent frames."""
+        return self.codes.shape[1]
+
+    @property
+    def duration_s(self) -> float:
+        """True length in seconds."""
+        return self.num_samples / self.sample_rate
+
+    @property
+    def semantic(self) -> Codes:
+        """Level 0, which distillation pulls towards meaning: (frames,) uint16."""
+        return self.codes[0]
+
+    @property
+    def acoustic(self) -> Codes:
+        """All levels but the first: (n_q - 1, frames) uint16."""
+        return self.codes[1:]
+
+    @property
+    def bitrate_bps(self) -> float:
+        """Bits per second of the packed codes."""
+        return self.sample_rate / self.hop_length * self.n_q * (self.codebook_size - 1).bit_length()
+
+    def levels(self, n_q: int) -> Tokens:
+        """The same clip with only the first `n_q` levels."""
+        if not 1 <= n_q <= self.n_q:
+            raise TokensError(f"tokens: n_q must be 1 to {self.n_q}, not {n_q}")
+        return dataclasses.replace(self, codes=self.codes[:n_q])
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Tokens):
+            return NotImplemented
+        mine, others = ({**vars(tokens), "codes": None} for tokens in (self, other))
+        return mine == others and np.array_equal(self.codes, other.codes)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def save(self, path: str | Path) -> None:
+        """Writes a token file (docs/token-file.md), whole or not at all."""
+        from dmcodec.files import write_bytes
+        from dmcodec.token_file import pack
+
+        write_bytes(path, pack(self))
+
+    @classmethod
+    def load(cls, path: str | Path) -> Tokens:
+        """Reads a token file; raises TokenFileError where it is truncated, altered, foreign or of a newer version."""
+        from dmcodec.token_file import read
+
+        return read(path)
+
+
+def checked_codes(codes: Any, codebook_size: int) -> Codes:
+    """A uint16 copy of `codes` (n_q, frames), checked for shape, type and range."""
+    array = np.asarray(codes)
+    if array.ndim != 2 or array.shape[0] < 1:
+        raise TokensError(f"codes: expected shape (n_q, frames), got {array.shape}")
+    if array.dtype.kind not in "iu":
+        raise TokensError(f"codes: expected integers, got {array.dtype}")
+    if array.size and (int(array.min()) < 0 or int(array.max()) >= codebook_size):
+        raise TokensError(
+            f"codes: values {int(array.min())} to {int(array.max())} are outside 0 to {codebook_size - 1}"
+        )
+    return array.astype(np.uint16)
+
+
+def _is_model_id(text: str) -> bool:
+    return len(text) == 16 and set(text) <= set("0123456789abcdef")

@@ -1,0 +1,117 @@
+"""Export: a torch model becomes a bundle, or nothing where the graphs don't say what torch says."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from dmcodec import __version__
+from dmcodec.bundle import PRECISIONS, Bundle, GraphSpec, Manifest, file_sha256, write_manifest
+from dmcodec.errors import ArgumentError, ExportError
+from dmcodec.export.graph_builder import OPSET
+from dmcodec.export.graphs import Graph, build_graphs
+from dmcodec.export.parity import ParityCase, check_parity, num_cases, require_parity, summary
+from dmcodec.files import output_folder
+from dmcodec.nn import DMCodec
+from dmcodec.nn.checkpoint import model_id
+from dmcodec.runtime.onnxruntime_backend import OnnxRuntimeBackend
+
+# Called with what is being done, how much of it is done, and how much there is.
+Progress = Callable[[str, int, int], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """Where the weights came from: a checkpoint file, or a seed for untrained ones."""
+
+    checkpoint: Path | None = None
+    seed: int | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values for the manifest."""
+        if self.checkpoint is None:
+            return {"checkpoint": None, "checkpoint_sha256": None, "seed": self.seed}
+        sha256 = file_sha256(self.checkpoint)
+        return {"checkpoint": self.checkpoint.name, "checkpoint_sha256": sha256, "seed": None}
+
+
+def export_bundle(
+    codec: DMCodec,
+    out: str | Path,
+    precision: str = "fp32",
+    source: Source | None = None,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> Bundle:
+    """Writes the bundle `out`, and proves its graphs against `codec` first.
+
+    Args:
+        codec: the model.
+        out: the folder to write; it appears only when everything succeeded.
+        precision: "fp32", or "fp16" for the encoder and the decoder (the RVQ stays float32).
+        source: where the weights came from, for the manifest.
+        force: replace `out` where it exists.
+        progress: called as the work goes on.
+
+    Raises:
+        ParityError: a graph is below the thresholds of `dmcodec.export.parity`.
+        OutputError: `out` exists, or can't be written.
+    """
+    if precision not in PRECISIONS:
+        raise ArgumentError(f"precision {precision!r} can't be exported to ONNX; use one of {', '.join(PRECISIONS)}")
+    report = progress or (lambda _stage, _done, _total: None)
+    with output_folder(out, force) as folder:
+        report("building graphs", 0, 1)
+        graphs = build_graphs(codec.eval(), precision)
+        specs = {name: _write_graph(folder, name, graph) for name, graph in graphs.items()}
+        report("building graphs", 1, 1)
+        cases = _verify(codec, folder, specs, report)
+        require_parity(cases, precision)
+        manifest = Manifest(
+            config=codec.config,
+            model_id=model_id(codec),
+            precision=precision,
+            graphs=specs,
+            provenance={**(source or Source()).to_dict(), **_versions()},
+            parity=summary(cases, precision),
+        )
+        write_manifest(folder, manifest)
+    return Bundle(Path(out), manifest)
+
+
+def _write_graph(folder: Path, name: str, graph: Graph) -> GraphSpec:
+    path = folder / f"{name}.onnx"
+    try:
+        onnx.save(graph.model, path)
+    except ValueError as error:  # protobuf's limit of 2 GiB
+        raise ExportError(f"{path.name}: can't be written as one ONNX file ({error})") from error
+    return GraphSpec(
+        path.name, file_sha256(path), path.stat().st_size, graph.precision, graph.inputs, graph.outputs
+    )
+
+
+def _verify(
+    codec: DMCodec, folder: Path, specs: Mapping[str, GraphSpec], report: Progress
+) -> list[ParityCase]:
+    backend = OnnxRuntimeBackend()
+    runners = {name: backend.load(folder / spec.file, spec) for name, spec in specs.items()}
+
+    def run_graph(name: str, **inputs: Any) -> Any:
+        return runners[name].run(inputs)
+
+    cases = []
+    total = num_cases(codec)
+    for case in check_parity(codec, run_graph):
+        cases.append(case)
+        report("checking parity", len(cases), total)
+    return cases
+
+
+def _versions() -> dict[str, Any]:
+    packages = {name: importlib.metadata.version(name) for name in ("torch", "onnx", "onnxruntime")}
+    return {"exporter": f"dmcodec {__version__}", "opset": OPSET, **packages}

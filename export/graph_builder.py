@@ -1,0 +1,102 @@
+"""A small writer of ONNX graphs: one call per node, constants shared, every tensor named after what made it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from dmcodec.bundle import TensorSpec
+from dmcodec.errors import ExportError
+
+OPSET = 17
+IR_VERSION = 8  # that of opset 17: any ONNX Runtime since 1.12 and TensorRT since 8.5 read it
+
+_ONNX_TYPES = {"float32": TensorProto.FLOAT, "int64": TensorProto.INT64}
+_PRECISION_TYPES = {"fp32": (np.float32, TensorProto.FLOAT), "fp16": (np.float16, TensorProto.FLOAT16)}
+
+
+class GraphBuilder:
+    """Collects the nodes and weights of one graph, whose arithmetic is in `precision`."""
+
+    def __init__(self, name: str, precision: str = "fp32") -> None:
+        self.name = name
+        self.precision = precision
+        self._dtype, self._onnx_type = _PRECISION_TYPES[precision]
+        self._nodes: list[onnx.NodeProto] = []
+        self._initializers: list[TensorProto] = []
+        self._constants: dict[tuple[str, tuple[int, ...], bytes], str] = {}
+        self._counts: dict[str, int] = {}
+
+    def op(self, op_type: str, *inputs: str, **attributes: Any) -> str:
+        """Adds a node with one output and returns the output's name."""
+        output = self._unique(op_type)
+        self._nodes.append(helper.make_node(op_type, list(inputs), [output], name=output, **attributes))
+        return output
+
+    def alias(self, tensor: str, output: str) -> None:
+        """Makes `tensor`, the last node's output, the graph output `output`."""
+        node = self._nodes[-1]
+        assert list(node.output) == [tensor], "only the last node can be renamed"
+        node.output[0] = output
+
+    def weight(self, name: str, values: NDArray[Any]) -> str:
+        """Adds a weight in the graph's precision."""
+        with np.errstate(over="ignore"):
+            converted = np.ascontiguousarray(values, dtype=self._dtype)
+        if not np.isfinite(converted).all():
+            raise ExportError(f"{name}: values up to {np.abs(values).max():g} don't fit {self.precision}")
+        return self._add(name, converted)
+
+    def ints(self, *values: int) -> str:
+        """A constant int64 vector."""
+        return self.constant(np.array(values, np.int64))
+
+    def constant(self, values: NDArray[Any]) -> str:
+        """A small constant; equal ones are stored once."""
+        key = (values.dtype.str, values.shape, values.tobytes())
+        if key not in self._constants:
+            self._constants[key] = self._add(self._unique("constant"), values)
+        return self._constants[key]
+
+    def cast_in(self, tensor: str) -> str:
+        """float32 -> the graph's precision."""
+        return tensor if self.precision == "fp32" else self.cast(tensor)
+
+    def cast_out(self, tensor: str) -> str:
+        """The graph's precision -> float32."""
+        return tensor if self.precision == "fp32" else self.op("Cast", tensor, to=TensorProto.FLOAT)
+
+    def cast(self, tensor: str) -> str:
+        """Any type -> the graph's precision."""
+        return self.op("Cast", tensor, to=self._onnx_type)
+
+    def model(self, inputs: list[TensorSpec], outputs: list[TensorSpec]) -> onnx.ModelProto:
+        """The finished, checked model."""
+        graph = helper.make_graph(
+            self._nodes,
+            self.name,
+            [_value_info(spec) for spec in inputs],
+            [_value_info(spec) for spec in outputs],
+            self._initializers,
+        )
+        model = helper.make_model(
+            graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="dmcodec"
+        )
+        onnx.checker.check_model(model, full_check=True)
+        return model
+
+    def _add(self, name: str, values: NDArray[Any]) -> str:
+        self._initializers.append(numpy_helper.from_array(values, name))
+        return name
+
+    def _unique(self, stem: str) -> str:
+        self._counts[stem] = self._counts.get(stem, 0) + 1
+        return f"{stem}_{self._counts[stem]}"
+
+
+def _value_info(spec: TensorSpec) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(spec.name, _ONNX_TYPES[spec.dtype], list(spec.axes))

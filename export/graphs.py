@@ -1,0 +1,101 @@
+"""The four graphs of a bundle, each from its part of the torch model."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from torch import nn
+
+from dmcodec.bundle import TensorSpec
+from dmcodec.export.graph_builder import GraphBuilder
+from dmcodec.export.layers import add_layers, array
+from dmcodec.nn import DMCodec
+
+
+@dataclasses.dataclass(frozen=True)
+class Graph:
+    """A graph with the description of its ends."""
+
+    model: onnx.ModelProto
+    precision: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+
+def build_graphs(codec: DMCodec, precision: str = "fp32") -> dict[str, Graph]:
+    """All graphs of a bundle.
+
+    Args:
+        codec: the model.
+        precision: of the encoder's and the decoder's arithmetic. The quantizer's graphs stay float32: half precision
+            flips codes. Inputs and outputs are float32 whatever the precision.
+    """
+    latents = TensorSpec("latents", "float32", ("batch", codec.config.dimension, "frames"))
+    waveform = TensorSpec("waveform", "float32", ("batch", 1, "samples"))
+    return {
+        "encoder": _network("encoder", codec.encoder.model, waveform, latents, precision),
+        "quantizer": _quantizer(codec, latents),
+        "dequantizer": _dequantizer(codec, latents),
+        "decoder": _network("decoder", codec.decoder.model, latents, waveform, precision),
+    }
+
+
+def _network(name: str, layers: nn.Sequential, source: TensorSpec, target: TensorSpec, precision: str) -> Graph:
+    builder = GraphBuilder(name, precision)
+    tensor = add_layers(builder, layers, builder.cast_in(source.name), name)
+    builder.alias(builder.cast_out(tensor), target.name)
+    return _finish(builder, [source], [target])
+
+
+def _quantizer(codec: DMCodec, latents: TensorSpec) -> Graph:
+    """Greedy residual quantization, all levels; callers who want fewer keep the first rows, which are the same."""
+    builder = GraphBuilder("quantizer")
+    op, config = builder.op, codec.config
+    frames = op("Transpose", latents.name, perm=[0, 2, 1])  # [B, T, D]
+    residual = op("Reshape", frames, builder.ints(-1, config.dimension))  # [B*T, D]
+    # [1, B, T]; the 1 is a slice of the shape, so that no axis has to be guessed when batch or time is 0
+    shape = op("Slice", op("Shape", frames), builder.ints(0), builder.ints(2))
+    code_shape = op("Concat", builder.ints(1), shape, axis=0)
+    levels = []
+    for level, codebook in enumerate(array(codec.quantizer.codebooks())):
+        entries = builder.weight(f"codebook_{level}", codebook)
+        norms = builder.weight(f"codebook_{level}.squared_norms", _squared_norms(codebook))
+        # argmin(|e|^2 - 2 x.e): |x|^2 is the same for all entries; the lowest index wins a tie
+        scores = op("Gemm", residual, entries, norms, alpha=-2.0, transB=1)
+        indices = op("ArgMin", scores, axis=1, keepdims=0, select_last_index=0)
+        levels.append(op("Reshape", indices, code_shape))
+        if level < config.n_q - 1:
+            residual = op("Sub", residual, op("Gather", entries, indices, axis=0))
+    codes = TensorSpec("codes", "int64", (config.n_q, "batch", "frames"))
+    builder.alias(op("Concat", *levels, axis=0), codes.name)
+    return _finish(builder, [latents], [codes])
+
+
+def _dequantizer(codec: DMCodec, latents: TensorSpec) -> Graph:
+    """Codes of levels first_level, first_level + 1, ... -> the sum of their entries. Codes must be in range."""
+    builder = GraphBuilder("dequantizer")
+    op, config = builder.op, codec.config
+    codes = TensorSpec("codes", "int64", ("n_q", "batch", "frames"))
+    first_level = TensorSpec("first_level", "int64", ())
+    table = builder.weight("codebooks", array(codec.quantizer.codebooks()).reshape(-1, config.dimension))
+    zero, one = (builder.constant(np.array(value, np.int64)) for value in (0, 1))
+    levels = op("Range", zero, op("Gather", op("Shape", codes.name), zero, axis=0), one)
+    offsets = op("Mul", op("Add", levels, first_level.name), builder.ints(config.codebook_size))
+    rows = op("Add", codes.name, op("Reshape", offsets, builder.ints(-1, 1, 1)))
+    entries = op("Gather", table, rows, axis=0)  # [n_q, B, T, D]
+    total = op("ReduceSum", entries, builder.ints(0), keepdims=0)
+    builder.alias(op("Transpose", total, perm=[0, 2, 1]), latents.name)
+    return _finish(builder, [codes, first_level], [latents])
+
+
+def _finish(builder: GraphBuilder, inputs: list[TensorSpec], outputs: list[TensorSpec]) -> Graph:
+    return Graph(builder.model(inputs, outputs), builder.precision, tuple(inputs), tuple(outputs))
+
+
+def _squared_norms(codebook: NDArray[Any]) -> NDArray[np.float64]:
+    squared: NDArray[np.float64] = np.square(codebook.astype(np.float64)).sum(axis=1)
+    return squared

@@ -1,0 +1,6 @@
+"""Runs a bundle without torch: `from dmcodec.runtime import Codec`."""
+
+from dmcodec.runtime.codec import Codec
+from dmcodec.tokens import Tokens
+
+__all__ = ["Codec", "Tokens"]

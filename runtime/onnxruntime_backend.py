@@ -1,0 +1,175 @@
+"""ONNX Runtime as a backend, on the CPU or on CUDA.
+
+The provider asked for is the one that runs: ONNX Runtime itself only logs a provider that can't load and goes on with the
+CPU, so the session is asked afterwards. The CUDA path was written against the documented API; it has not been run on a GPU.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dmcodec.bundle import GraphSpec
+from dmcodec.errors import ArgumentError, BackendError, MissingDependencyError, ProviderError
+from dmcodec.runtime.backend import DeviceTensor, Runner
+
+PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+_WARNINGS_AND_UP = 3
+
+
+class OnnxRuntimeBackend:
+    """Loads graphs into ONNX Runtime sessions.
+
+    Args:
+        provider: "cpu" or "cuda".
+        threads: threads within an operator; by default one for each CPU that this process may use.
+
+    Raises:
+        MissingDependencyError: onnxruntime isn't installed, or its two distributions overwrite each other.
+        ProviderError: this onnxruntime has no such provider.
+    """
+
+    name = "onnxruntime"
+
+    def __init__(self, provider: str = "cpu", threads: int | None = None) -> None:
+        if provider not in PROVIDERS:
+            raise ArgumentError(f"provider {provider!r} is not known to onnxruntime; use one of {', '.join(PROVIDERS)}")
+        if threads is not None and threads < 1:
+            raise ArgumentError(f"threads must be at least 1, not {threads}")
+        self.provider = provider
+        self.threads = threads or _available_cpus()
+        self._ort = _import_onnxruntime()
+        if provider == "cuda":
+            _prepare_cuda(self._ort)
+
+    @property
+    def version(self) -> str:
+        """Version of onnxruntime."""
+        return str(self._ort.__version__)
+
+    def load(self, path: Path, spec: GraphSpec) -> Runner:
+        """Loads a graph; see `dmcodec.runtime.backend.Backend`."""
+        try:
+            session = self._ort.InferenceSession(
+                str(path), self._session_options(), providers=[self._provider_options(spec)]
+            )
+        except Exception as error:  # noqa: BLE001 - onnxruntime's errors have no common base
+            raise BackendError(f"{path}: onnxruntime can't load this graph ({_first_line(error)})") from error
+        wanted = PROVIDERS[self.provider]
+        if session.get_providers()[0] != wanted:
+            raise ProviderError(
+                f"{path}: {wanted} could not be loaded, onnxruntime fell back to {session.get_providers()[0]}; "
+                "check the NVIDIA driver and `pip install dmcodec[gpu]`, or use provider cpu"
+            )
+        if self.provider == "cpu":
+            return _ArrayRunner(session, path)
+        return BoundRunner(self._ort, session, path, device="cuda")
+
+    def to_array(self, value: DeviceTensor) -> NDArray[Any]:
+        """A result as an array in host memory."""
+        array: NDArray[Any] = value if isinstance(value, np.ndarray) else value.numpy()
+        return array
+
+    def _session_options(self) -> Any:
+        options = self._ort.SessionOptions()
+        options.intra_op_num_threads = self.threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = _WARNINGS_AND_UP
+        # Lengths differ from call to call: a memory plan for each would be kept and never used again.
+        options.enable_mem_pattern = False
+        # Between two calls idle workers would otherwise spin, and take the cores from the next graph's workers.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        return options
+
+    def _provider_options(self, spec: GraphSpec) -> Any:
+        if self.provider == "cpu":
+            return PROVIDERS["cpu"]
+        options = {
+            "cudnn_conv_algo_search": "HEURISTIC",  # EXHAUSTIVE, the default, searches again for every new length
+            "use_tf32": "0",  # a 10-bit mantissa flips codes
+        }
+        return (PROVIDERS[self.provider], options)
+
+
+class _ArrayRunner:
+    def __init__(self, session: Any, path: Path) -> None:
+        self._session, self._path = session, path
+
+    def run(self, inputs: Mapping[str, DeviceTensor]) -> DeviceTensor:
+        try:
+            return self._session.run(None, dict(inputs))[0]
+        except Exception as error:  # noqa: BLE001 - onnxruntime's errors have no common base
+            raise BackendError(f"{self._path.name}: failed to run ({_first_line(error)})") from error
+
+
+class BoundRunner:
+    """Runs with IO binding, so that what passes from graph to graph stays on the device."""
+
+    def __init__(self, ort: Any, session: Any, path: Path, device: str) -> None:
+        self._ort, self._session, self._path, self._device = ort, session, path, device
+        self._output = session.get_outputs()[0].name
+
+    def run(self, inputs: Mapping[str, DeviceTensor]) -> DeviceTensor:
+        """Runs the graph on arrays or OrtValues and returns an OrtValue on the device."""
+        try:
+            binding = self._session.io_binding()
+            for name, value in inputs.items():
+                if isinstance(value, np.ndarray):
+                    binding.bind_cpu_input(name, np.ascontiguousarray(value))
+                else:
+                    binding.bind_ortvalue_input(name, value)
+            binding.bind_output(self._output, self._device)
+            self._session.run_with_iobinding(binding)
+            return binding.get_outputs()[0]
+        except Exception as error:  # noqa: BLE001 - onnxruntime's errors have no common base
+            raise BackendError(f"{self._path.name}: failed to run ({_first_line(error)})") from error
+
+
+def _import_onnxruntime() -> Any:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"onnxruntime can't be imported ({error}); run `pip install dmcodec[cpu]`, or dmcodec[gpu] for CUDA"
+        ) from None
+    installed = [name for name in ("onnxruntime", "onnxruntime-gpu") if _is_installed(name)]
+    if len(installed) > 1:
+        raise MissingDependencyError(
+            "onnxruntime and onnxruntime-gpu are both installed and overwrite each other's files; "
+            "run `pip uninstall onnxruntime onnxruntime-gpu`, then install dmcodec[cpu] or dmcodec[gpu]"
+        )
+    return onnxruntime
+
+
+def _is_installed(distribution: str) -> bool:
+    try:
+        importlib.metadata.distribution(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def _prepare_cuda(ort: Any) -> None:
+    if PROVIDERS["cuda"] not in ort.get_available_providers():
+        raise ProviderError(
+            f"provider cuda: the installed onnxruntime {ort.__version__} is built for the CPU only; "
+            "run `pip uninstall onnxruntime`, then `pip install dmcodec[gpu]`, or use provider cpu"
+        )
+    if hasattr(ort, "preload_dlls"):
+        ort.preload_dlls()
+
+
+def _available_cpus() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
