@@ -46,8 +46,9 @@ class Manifest:
     Attributes:
         config: the codec's configuration.
         model_id: 16 hex digits naming the weights; written into tokens.
-        graphs: encoder (waveform [batch, 1, samples] -> latents [batch, dimension, frames]), quantizer (latents -> codes
-            [n_q, batch, frames] int64), dequantizer (codes of any n_q, first_level [] int64 -> latents), decoder
+        precision: of the encoder's and the decoder's arithmetic.
+        graphs: encoder (waveform [batch, 1, samples] -> latents [batch, dimension, frames]), quantizer (latents ->
+            codes [n_q, batch, frames] int64), dequantizer (codes of any n_q, first_level [] int64 -> latents), decoder
             (latents -> waveform).
         provenance: checkpoint and its sha256 or the seed, versions of torch, onnx and exporter, opset.
         parity: the figures measured at export.
@@ -132,7 +133,8 @@ def _read_manifest(path: Path) -> Manifest:
         raise BundleError(f"{file}: not a bundle's manifest, it has no format_version")
     if version > FORMAT_VERSION:
         raise BundleVersionError(
-            f"{path}: bundle format {version}, this dmcodec reads up to {FORMAT_VERSION}; update dmcodec or export again"
+            f"{path}: bundle format {version}, this dmcodec reads up to {FORMAT_VERSION}; "
+            "update dmcodec or export again"
         )
     if body.pop("sha256", None) != _digest(body):
         raise BundleError(f"{file}: was altered after the export (its digest doesn't match); export again")
@@ -166,7 +168,12 @@ def _parse_graph(values: Mapping[str, Any]) -> GraphSpec:
         for side in ("inputs", "outputs")
     }
     return GraphSpec(
-        values["file"], values["sha256"], values["size_bytes"], values["precision"], tensors["inputs"], tensors["outputs"]
+        values["file"],
+        values["sha256"],
+        values["size_bytes"],
+        values["precision"],
+        tensors["inputs"],
+        tensors["outputs"],
     )
 
 
@@ -175,6 +182,8 @@ def _check_file(path: Path, spec: GraphSpec) -> None:
         raise BundleNotFoundError(f"{path}: the bundle is incomplete, this graph is missing; export again")
     size = path.stat().st_size
     if size != spec.size_bytes:
-        raise BundleError(f"{path}: was altered or cut ({size} bytes, the manifest says {spec.size_bytes}); export again")
+        raise BundleError(
+            f"{path}: was altered or cut ({size} bytes, the manifest says {spec.size_bytes}); export again"
+        )
     if file_sha256(path) != spec.sha256:
         raise BundleError(f"{path}: was altered after the export (its sha256 doesn't match the manifest); export again")

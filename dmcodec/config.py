@@ -49,7 +49,9 @@ class CodecConfig:
         if self.n_filters % 2:
             raise ConfigError(f"configuration: n_filters must be even (residual blocks halve it), not {self.n_filters}")
         if not 2 <= self.codebook_size <= MAX_CODEBOOK_SIZE:
-            raise ConfigError(f"configuration: codebook_size must be 2 to {MAX_CODEBOOK_SIZE}, not {self.codebook_size}")
+            raise ConfigError(
+                f"configuration: codebook_size must be 2 to {MAX_CODEBOOK_SIZE}, not {self.codebook_size}"
+            )
         if self.n_q > MAX_N_Q:
             raise ConfigError(f"configuration: n_q must be 1 to {MAX_N_Q}, not {self.n_q}")
 

@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,11 +29,11 @@ def output_file(path: str | Path) -> Iterator[Path]:
         OutputError: the folder can't be written to, or the disk is full.
     """
     path = Path(path)
-    if path.is_dir():
-        raise OutputError(f"{path}: is a folder; name a file")
     with _explained(path):
+        if path.is_dir():
+            raise OutputError(f"{path}: is a folder; name a file")
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name[:80]}.", suffix=path.suffix, dir=path.parent)
+        handle, name = tempfile.mkstemp(prefix=_prefix(path), suffix=path.suffix, dir=path.parent)
         os.close(handle)
     temporary = Path(name)
     try:
@@ -53,10 +54,10 @@ def output_folder(path: str | Path, force: bool = False) -> Iterator[Path]:
         OutputError: the parent can't be written to, or the disk is full.
     """
     path = Path(path)
-    refuse_existing(path, force and path.is_dir())
     with _explained(path):
+        refuse_existing(path, force and path.is_dir())
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+        temporary = Path(tempfile.mkdtemp(prefix=_prefix(path), dir=path.parent))
     try:
         with _explained(path):
             yield temporary
@@ -76,7 +77,7 @@ def _replace_folder(new: Path, path: Path) -> None:
     if not path.exists():
         os.replace(new, path)
         return
-    old = Path(tempfile.mkdtemp(prefix=f".{path.name}.old.", dir=path.parent))
+    old = Path(tempfile.mkdtemp(prefix=f"{_prefix(path)}old.", dir=path.parent))
     try:
         os.replace(path, old / "was")
         try:
@@ -95,10 +96,22 @@ def _explained(path: Path) -> Iterator[None]:
     except DmcodecError:  # some are OSErrors, too: an input that went missing, say
         raise
     except OSError as error:
-        raise OutputError(f"{path}: can't be written ({error.strerror or error}); check the disk and the rights") from error
+        raise OutputError(
+            f"{path}: can't be written ({error.strerror or error}); check the disk and the rights"
+        ) from error
+
+
+def _prefix(path: Path) -> str:
+    """Of temporary names; short, since a name has room for 255 bytes, which the target's may fill."""
+    return f".{path.name[:40]}."
+
+
+_UMASK_LOCK = threading.Lock()
 
 
 def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
+    """The umask, which can only be read by setting it; two threads at once would leave it at 0."""
+    with _UMASK_LOCK:
+        mask = os.umask(0)
+        os.umask(mask)
     return mask

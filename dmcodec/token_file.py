@@ -138,9 +138,7 @@ def _read_header(file: BinaryIO, path: str | Path) -> tuple[Header, bytes]:
 def _tokens(header: Header, codes: Codes, num_samples: int, path: str | Path) -> Tokens:
     if codes.size and int(codes.max()) >= header.codebook_size:
         raise TokenFileError(f"{path}: holds code {int(codes.max())}, outside 0 to {header.codebook_size - 1}")
-    return Tokens(
-        codes, num_samples, header.sample_rate, header.hop_length, header.codebook_size, header.model_id
-    )
+    return Tokens(codes, num_samples, header.sample_rate, header.hop_length, header.codebook_size, header.model_id)
 
 
 def pack_codes(codes: Codes, codebook_size: int) -> bytes:

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+import operator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dmcodec.config import CodecConfig
+from dmcodec.config import MAX_CODEBOOK_SIZE, MAX_N_Q, CodecConfig
 from dmcodec.errors import TokensError
 
 Codes = NDArray[np.uint16]
+
+# What a token file has room for.
+_RANGES = {
+    "num_samples": (0, 2**64 - 1),
+    "sample_rate": (1, 2**32 - 1),
+    "hop_length": (1, 2**32 - 1),
+    "codebook_size": (2, MAX_CODEBOOK_SIZE),
+}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -39,13 +48,13 @@ class Tokens:
     model_id: str = ""
 
     def __post_init__(self) -> None:
+        for name, (low, high) in _RANGES.items():
+            object.__setattr__(self, name, _checked_integer(name, getattr(self, name), low, high))
         codes = checked_codes(self.codes, self.codebook_size)
         codes.setflags(write=False)
         object.__setattr__(self, "codes", codes)
-        for name in ("num_samples", "sample_rate", "hop_length"):
-            object.__setattr__(self, name, int(getattr(self, name)))
         expected = -(-self.num_samples // self.hop_length)
-        if self.num_samples < 0 or codes.shape[1] != expected:
+        if codes.shape[1] != expected:
             raise TokensError(
                 f"tokens: {self.num_samples} samples at {self.hop_length} a frame make {expected} frames, "
                 f"but codes have {codes.shape[1]}"
@@ -54,11 +63,9 @@ class Tokens:
             raise TokensError(f"tokens: model_id must be 16 hex digits or empty, not {self.model_id!r}")
 
     @classmethod
-    def from_codes(
-        cls, codes: Any, config: CodecConfig, num_samples: int | None = None, model_id: str = ""
-    ) -> Tokens:
-        """Tokens from codes (n_q, frames) that a language model made, say; whole frames unless `num_samples` is given."""
-        codes = np.asarray(codes)
+    def from_codes(cls, codes: Any, config: CodecConfig, num_samples: int | None = None, model_id: str = "") -> Tokens:
+        """Tokens from codes (n_q, frames), of a language model, say; whole frames unless `num_samples` is given."""
+        codes = _as_array(codes)
         if num_samples is None:
             num_samples = codes.shape[-1] * config.hop_length if codes.ndim else 0
         return cls(codes, num_samples, config.sample_rate, config.hop_length, config.codebook_size, model_id)
@@ -124,9 +131,9 @@ class Tokens:
 
 def checked_codes(codes: Any, codebook_size: int) -> Codes:
     """A uint16 copy of `codes` (n_q, frames), checked for shape, type and range."""
-    array = np.asarray(codes)
-    if array.ndim != 2 or array.shape[0] < 1:
-        raise TokensError(f"codes: expected shape (n_q, frames), got {array.shape}")
+    array = _as_array(codes)
+    if array.ndim != 2 or not 1 <= array.shape[0] <= MAX_N_Q:
+        raise TokensError(f"codes: expected shape (n_q, frames) with 1 to {MAX_N_Q} levels, got {array.shape}")
     if array.dtype.kind not in "iu":
         raise TokensError(f"codes: expected integers, got {array.dtype}")
     if array.size and (int(array.min()) < 0 or int(array.max()) >= codebook_size):
@@ -134,6 +141,23 @@ def checked_codes(codes: Any, codebook_size: int) -> Codes:
             f"codes: values {int(array.min())} to {int(array.max())} are outside 0 to {codebook_size - 1}"
         )
     return array.astype(np.uint16)
+
+
+def _as_array(codes: Any) -> NDArray[Any]:
+    try:
+        return np.asarray(codes)
+    except ValueError as error:  # rows of different lengths
+        raise TokensError(f"codes: can't be made an array ({error})") from None
+
+
+def _checked_integer(name: str, value: Any, low: int, high: int) -> int:
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TokensError(f"tokens: {name} must be an integer, not {value!r}") from None
+    if not low <= number <= high:
+        raise TokensError(f"tokens: {name} must be {low} to {high}, not {number}")
+    return number
 
 
 def _is_model_id(text: str) -> bool:

@@ -90,14 +90,10 @@ def _write_graph(folder: Path, name: str, graph: Graph) -> GraphSpec:
         onnx.save(graph.model, path)
     except ValueError as error:  # protobuf's limit of 2 GiB
         raise ExportError(f"{path.name}: can't be written as one ONNX file ({error})") from error
-    return GraphSpec(
-        path.name, file_sha256(path), path.stat().st_size, graph.precision, graph.inputs, graph.outputs
-    )
+    return GraphSpec(path.name, file_sha256(path), path.stat().st_size, graph.precision, graph.inputs, graph.outputs)
 
 
-def _verify(
-    codec: DMCodec, folder: Path, specs: Mapping[str, GraphSpec], report: Progress
-) -> list[ParityCase]:
+def _verify(codec: DMCodec, folder: Path, specs: Mapping[str, GraphSpec], report: Progress) -> list[ParityCase]:
     backend = OnnxRuntimeBackend()
     runners = {name: backend.load(folder / spec.file, spec) for name, spec in specs.items()}
 

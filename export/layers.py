@@ -92,7 +92,7 @@ def _reflect_pad(builder: GraphBuilder, tensor: str, padding: ConvPadding) -> st
         mirrored = builder.constant(np.arange(padding.left, 0, -1, dtype=np.int64))
         pieces.insert(0, _gather_or_zero(builder, tensor, mirrored, length))
     if padding.right or padding.stride > 1:
-        zero, one = builder.constant(np.int64(0).reshape(())), builder.constant(np.int64(1).reshape(()))
+        zero, one = (builder.constant(np.array(value, np.int64)) for value in (0, 1))
         positions = op("Add", op("Range", zero, op("Squeeze", right, ints(0)), one), length)
         around = op("Sub", op("Mul", op("Sub", extended, ints(1)), ints(2)), positions)
         sources = op("Where", op("Less", positions, extended), positions, around)
@@ -135,6 +135,6 @@ def _skip_lstm(builder: GraphBuilder, layer: SkipLSTM, tensor: str, name: str) -
 
 
 def _gates(parameter: Tensor) -> NDArray[np.float32]:
-    """torch stacks the gates as input, forget, cell, output; ONNX as input, output, forget, cell."""
+    """Torch stacks the gates as input, forget, cell, output; ONNX as input, output, forget, cell."""
     i, f, c, o = np.split(array(parameter), 4)
     return np.concatenate([i, o, f, c])

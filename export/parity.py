@@ -93,8 +93,8 @@ def require_parity(cases: list[ParityCase], precision: str) -> None:
             value = getattr(case, name)
             if bound is not None and not value >= bound:
                 raise ParityError(
-                    f"parity: {name} is {value:.6g} on {case.signal} of {case.num_samples} samples, batch {case.batch}; "
-                    f"{precision} needs at least {bound:.6g}. The bundle was not written"
+                    f"parity: {name} is {value:.6g} on {case.signal} of {case.num_samples} samples, "
+                    f"batch {case.batch}; {precision} needs at least {bound:.6g}. The bundle was not written"
                 )
 
 

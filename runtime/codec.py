@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dmcodec.audio import Waveform, prepare_waveform, read_audio, write_audio
-from dmcodec.bundle import Bundle
+from dmcodec.bundle import GRAPH_NAMES, Bundle
 from dmcodec.config import CodecConfig
 from dmcodec.errors import ArgumentError, AudioError, TokensError
 from dmcodec.runtime.backend import Backend, DeviceTensor, Runner
@@ -19,7 +19,7 @@ from dmcodec.runtime.onnxruntime_backend import OnnxRuntimeBackend
 from dmcodec.tokens import Tokens
 
 BACKENDS = ("onnxruntime",)
-MAX_DURATION_S = 600.0
+MAX_DURATION_S = 300.0
 MAX_BATCH_SIZE = 16
 
 
@@ -164,6 +164,11 @@ class Codec:
         latents: NDArray[np.float32] = self._array(self._run("encoder", waveform=batch))
         return latents[0]
 
+    def load_graphs(self, *names: str) -> None:
+        """Loads the named graphs (all by default), which would else be loaded when first needed."""
+        for name in names or GRAPH_NAMES:
+            self._runner(name)
+
     def warm_up(self, duration_s: float = 1.0) -> None:
         """Loads all graphs and runs each once, so that the first real call is as fast as the next."""
         silence = np.zeros(max(1, round(duration_s * self.sample_rate)), np.float32)
@@ -236,4 +241,3 @@ class Codec:
             raise TokensError(f"tokens: {tokens.n_q} levels, this codec has {self.n_q}")
         if tokens.num_frames == 0:
             raise TokensError("tokens: no frames to decode")
-

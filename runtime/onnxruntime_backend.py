@@ -1,7 +1,8 @@
 """ONNX Runtime as a backend, on the CPU or on CUDA.
 
-The provider asked for is the one that runs: ONNX Runtime itself only logs a provider that can't load and goes on with the
-CPU, so the session is asked afterwards. The CUDA path was written against the documented API; it has not been run on a GPU.
+The provider asked for is the one that runs: ONNX Runtime itself only logs a provider that can't load and goes on with
+the CPU, so the session is asked afterwards. The CUDA path was written against the documented API; it has not been run
+on a GPU.
 """
 
 from __future__ import annotations
@@ -53,13 +54,13 @@ class OnnxRuntimeBackend:
         """Version of onnxruntime."""
         return str(self._ort.__version__)
 
-    def load(self, path: Path, spec: GraphSpec) -> Runner:
+    def load(self, path: Path, spec: GraphSpec) -> Runner:  # noqa: ARG002 - the protocol
         """Loads a graph; see `dmcodec.runtime.backend.Backend`."""
         try:
             session = self._ort.InferenceSession(
-                str(path), self._session_options(), providers=[self._provider_options(spec)]
+                str(path), self._session_options(), providers=[self._provider_options()]
             )
-        except Exception as error:  # noqa: BLE001 - onnxruntime's errors have no common base
+        except Exception as error:
             raise BackendError(f"{path}: onnxruntime can't load this graph ({_first_line(error)})") from error
         wanted = PROVIDERS[self.provider]
         if session.get_providers()[0] != wanted:
@@ -87,7 +88,7 @@ class OnnxRuntimeBackend:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         return options
 
-    def _provider_options(self, spec: GraphSpec) -> Any:
+    def _provider_options(self) -> Any:
         if self.provider == "cpu":
             return PROVIDERS["cpu"]
         options = {
@@ -104,7 +105,7 @@ class _ArrayRunner:
     def run(self, inputs: Mapping[str, DeviceTensor]) -> DeviceTensor:
         try:
             return self._session.run(None, dict(inputs))[0]
-        except Exception as error:  # noqa: BLE001 - onnxruntime's errors have no common base
+        except Exception as error:
             raise BackendError(f"{self._path.name}: failed to run ({_first_line(error)})") from error
 
 
@@ -127,7 +128,7 @@ class BoundRunner:
             binding.bind_output(self._output, self._device)
             self._session.run_with_iobinding(binding)
             return binding.get_outputs()[0]
-        except Exception as error:  # noqa: BLE001 - onnxruntime's errors have no common base
+        except Exception as error:
             raise BackendError(f"{self._path.name}: failed to run ({_first_line(error)})") from error
 
 

@@ -77,7 +77,7 @@ def load_state_dict(model: nn.Module, state: Mapping[str, Tensor], source: str) 
         raise CheckpointError(
             f"{source}: {'; '.join(problems[:3])}{more}. Does the configuration (--config) belong to this checkpoint?"
         )
-    model.load_state_dict({name: tensor.float() for name, tensor in state.items()})
+    model.load_state_dict({name: tensor.float() for name, tensor in state.items()}, assign=True)
 
 
 def model_id(model: nn.Module) -> str:

@@ -39,7 +39,8 @@ class DMCodec(nn.Module):
 
         if not isinstance(config, CodecConfig):
             config = CodecConfig.from_json(config)
-        model = cls(config)
+        with torch.device("meta"):  # no memory or time for weights that are replaced at once
+            model = cls(config)
         load_state_dict(model, read_checkpoint(path), source=str(path))
         return model.eval()
 

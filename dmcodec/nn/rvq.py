@@ -48,9 +48,7 @@ class Levels(nn.Module):
 
     def __init__(self, config: CodecConfig) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(
-            QuantizerLevel(config.codebook_size, config.dimension) for _ in range(config.n_q)
-        )
+        self.layers = nn.ModuleList(QuantizerLevel(config.codebook_size, config.dimension) for _ in range(config.n_q))
 
 
 class ResidualVectorQuantizer(nn.Module):
@@ -60,17 +58,21 @@ class ResidualVectorQuantizer(nn.Module):
         super().__init__()
         self.vq = Levels(config)
 
+    @property
+    def levels(self) -> list[Codebook]:
+        """The codebooks, first level first."""
+        return [level.codebook for level in self.vq.layers if isinstance(level, QuantizerLevel)]
+
     def codebooks(self) -> Tensor:
         """All entries: [n_q, codebook_size, D]."""
-        return torch.stack([level.codebook.embed for level in self.vq.layers])  # type: ignore[union-attr]
+        return torch.stack([codebook.embed for codebook in self.levels])
 
     def encode(self, latents: Tensor, n_q: int | None = None) -> Tensor:
         """Greedy codes of the first `n_q` levels (all by default): [n_q, B, T]."""
         batch, dimension, frames = latents.shape
         residual = latents.transpose(1, 2).reshape(-1, dimension)
         codes = []
-        for level in list(self.vq.layers)[:n_q]:
-            codebook: Codebook = level.codebook  # type: ignore[assignment]
+        for codebook in self.levels[:n_q]:
             indices = codebook.nearest(residual)
             residual = residual - codebook.embed[indices]
             codes.append(indices.view(batch, frames))
@@ -78,6 +80,6 @@ class ResidualVectorQuantizer(nn.Module):
 
     def decode(self, codes: Tensor, first_level: int = 0) -> Tensor:
         """Sum of the entries that codes [n, B, T] name in levels `first_level`, `first_level` + 1, ...: [B, D, T]."""
-        layers = list(self.vq.layers)[first_level : first_level + len(codes)]
-        entries = [level.codebook.embed[indices] for level, indices in zip(layers, codes, strict=True)]  # type: ignore[union-attr,index]
+        levels = self.levels[first_level : first_level + len(codes)]
+        entries = [codebook.embed[indices] for codebook, indices in zip(levels, codes, strict=True)]
         return torch.stack(entries).sum(dim=0).transpose(1, 2)

@@ -1,0 +1,86 @@
+"""One whole measurement of a bundle, from opening it to the peak memory of its sides."""
+
+from __future__ import annotations
+
+import datetime
+import time
+from pathlib import Path
+
+from dmcodec.benchmarks.graph_timing import measure_graphs
+from dmcodec.benchmarks.in_turn import measure_shape
+from dmcodec.benchmarks.machine import describe_machine, usable_cpus
+from dmcodec.benchmarks.memory import measure_memory
+from dmcodec.benchmarks.options import TORCH_EAGER, BenchOptions
+from dmcodec.benchmarks.peers import open_peers
+from dmcodec.benchmarks.results import BenchResult, BundleFacts, Comparison, Measurement
+from dmcodec.benchmarks.sides import BundleSide
+from dmcodec.benchmarks.timing import Progress
+from dmcodec.bundle import Bundle
+from dmcodec.runtime.codec import Codec
+
+_PACKAGES = ("dmcodec", "numpy", "onnxruntime", "onnxruntime-gpu")
+_TORCH_PACKAGES = ("torch",)
+
+
+def run_bench(bundle: str | Path, options: BenchOptions, progress: Progress | None = None) -> BenchResult:
+    """Measures the bundle at a path as `options` say; takes seconds to minutes.
+
+    Raises:
+        BundleError, BackendError, ProviderError: the bundle can't be run as asked.
+        CheckpointError: the torch peer's weights aren't those of the bundle, or are nowhere to be found.
+        MissingDependencyError: onnxruntime, or torch for the torch peer, isn't installed.
+    """
+    report = progress or (lambda _stage, _done, _total: None)
+    date = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    machine = describe_machine(_PACKAGES + (_TORCH_PACKAGES if options.peers else ()))
+    threads = options.threads or usable_cpus()
+    open_s = _open_s(bundle)
+    side = BundleSide(Codec.load(bundle, options.backend, options.provider, threads))
+    measurements: list[Measurement] = []
+    comparisons: list[Comparison] = []
+    with open_peers(side.codec.bundle.manifest, options, threads, report) as peers:
+        graphs = measure_graphs(side, options, report)
+        for shape in options.shapes:
+            at_shape = peers.at(shape, options.reference)
+            measured, compared = measure_shape(side, at_shape, shape, options.rounds, report)
+            measurements += measured
+            comparisons += compared
+    in_memory = [side.name, *(peer for peer in options.peers if peer == TORCH_EAGER)]
+    return BenchResult(
+        date=date,
+        command=options.command,
+        side=side.name,
+        machine=machine,
+        threads=threads,
+        rounds=options.rounds,
+        reference_s=options.reference_s,
+        bundle=_facts(side),
+        open_s=open_s,
+        graphs=graphs,
+        measurements=tuple(measurements),
+        comparisons=tuple(comparisons),
+        peer_loading=peers.loading,
+        peer_failures=peers.failures,
+        memory=measure_memory(bundle, options, in_memory, threads, report),
+    )
+
+
+def _open_s(bundle: str | Path) -> float:
+    start = time.perf_counter()
+    Bundle.open(bundle)
+    return time.perf_counter() - start
+
+
+def _facts(side: BundleSide) -> BundleFacts:
+    codec = side.codec
+    manifest = codec.bundle.manifest
+    return BundleFacts(
+        path=str(codec.bundle.path),
+        model_id=manifest.model_id,
+        precision=manifest.precision,
+        size_bytes=sum(spec.size_bytes for spec in manifest.graphs.values()),
+        backend=f"{codec.backend.name} {codec.backend.version}",
+        provider=codec.backend.provider,
+        provenance=manifest.provenance,
+        parity={name: value for name, value in manifest.parity.items() if name != "cases"},
+    )

@@ -1,0 +1,67 @@
+"""The machine that measured."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import os
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+
+_CPUINFO = Path("/proc/cpuinfo")
+
+
+@dataclasses.dataclass(frozen=True)
+class Machine:
+    """Hardware and software. `load_average` is that of the last minute before the start; None where unknown."""
+
+    cpu: str
+    usable_cpus: int
+    memory_bytes: int | None
+    load_average: float | None
+    os: str
+    python: str
+    versions: Mapping[str, str]
+
+
+def usable_cpus() -> int:
+    """CPUs that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def describe_machine(packages: tuple[str, ...]) -> Machine:
+    """Describes this machine, with the versions of those `packages` that are installed."""
+    return Machine(
+        cpu=_cpu_model(),
+        usable_cpus=usable_cpus(),
+        memory_bytes=_memory_bytes(),
+        load_average=os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+        os=platform.platform(),
+        python=f"{platform.python_implementation()} {platform.python_version()}",
+        versions={name: version for name in packages if (version := _version(name))},
+    )
+
+
+def _cpu_model() -> str:
+    if _CPUINFO.is_file():
+        for line in _CPUINFO.read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _memory_bytes() -> int | None:
+    names = getattr(os, "sysconf_names", {})
+    if "SC_PHYS_PAGES" not in names or "SC_PAGE_SIZE" not in names:
+        return None
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,122 @@
+"""What is to be measured: checked before anything is loaded."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+
+from dmcodec.errors import ArgumentError
+from dmcodec.runtime.codec import MAX_DURATION_S
+
+DEFAULT_DURATIONS_S = (1.0, 5.0, 10.0, 30.0)
+DEFAULT_BATCHES = (1, 4)
+DEFAULT_ROUNDS = 10
+USUAL_REFERENCE_S = 10.0
+
+TORCH_EAGER = "torch-eager"
+TORCH_COMPILE = "torch-compile"
+# What --against takes, and the peers that it stands for.
+PEERS = {
+    "torch": (TORCH_EAGER, TORCH_COMPILE),
+    TORCH_EAGER: (TORCH_EAGER,),
+    TORCH_COMPILE: (TORCH_COMPILE,),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Shape:
+    """One shape of input: `batch` clips of `duration_s` each."""
+
+    duration_s: float
+    batch: int
+
+    def __str__(self) -> str:
+        return f"{self.duration_s:g} s" if self.batch == 1 else f"{self.batch} x {self.duration_s:g} s"
+
+
+@dataclasses.dataclass(frozen=True)
+class BenchOptions:
+    """What to measure of a bundle.
+
+    Attributes:
+        backend, provider: as in `dmcodec.runtime.Codec.load`.
+        threads: CPU threads of every side; by default one for each CPU that this process may use.
+        durations_s: clip lengths of the sweep at batch 1.
+        batches: batch sizes of the sweep at `reference_s`.
+        rounds: steady-state runs of each operation, after one first run.
+        against: a key of PEERS, or None for the bundle alone.
+        checkpoint: where the peers' weights are; not needed for a bundle with seeded weights.
+        config: its configuration file; by default the bundle's own.
+        command: how the measurement was asked for, for the record.
+    """
+
+    backend: str = "onnxruntime"
+    provider: str = "cpu"
+    threads: int | None = None
+    durations_s: tuple[float, ...] = DEFAULT_DURATIONS_S
+    batches: tuple[int, ...] = DEFAULT_BATCHES
+    rounds: int = DEFAULT_ROUNDS
+    against: str | None = None
+    checkpoint: Path | None = None
+    config: Path | None = None
+    command: str = ""
+
+    def __post_init__(self) -> None:
+        self._check_sweep()
+        self._check_peer()
+        if self.rounds < 1:
+            raise ArgumentError(f"rounds must be at least 1, not {self.rounds}")
+        if self.threads is not None and self.threads < 1:
+            raise ArgumentError(f"threads must be at least 1, not {self.threads}")
+
+    @property
+    def reference_s(self) -> float:
+        """Clip length of everything that isn't swept over durations: 10 s where it is measured, else the longest."""
+        return USUAL_REFERENCE_S if USUAL_REFERENCE_S in self.durations_s else max(self.durations_s)
+
+    @property
+    def reference(self) -> Shape:
+        """One clip of `reference_s`: the shape of graphs, memory and torch.compile."""
+        return Shape(self.reference_s, 1)
+
+    @property
+    def shapes(self) -> tuple[Shape, ...]:
+        """All shapes of both sweeps, each once; the reference is always among them."""
+        durations = [Shape(duration_s, 1) for duration_s in sorted(self.durations_s)]
+        batches = [Shape(self.reference_s, batch) for batch in sorted(self.batches)]
+        return tuple(dict.fromkeys(durations + batches))
+
+    @property
+    def peers(self) -> tuple[str, ...]:
+        """Names of the sides that the bundle is held against."""
+        return PEERS[self.against] if self.against else ()
+
+    def _check_sweep(self) -> None:
+        if not self.durations_s or not self.batches:
+            raise ArgumentError("name at least one duration and one batch size")
+        for duration_s in self.durations_s:
+            if not (math.isfinite(duration_s) and 0 < duration_s <= MAX_DURATION_S):
+                raise ArgumentError(f"duration must be above 0 and at most {MAX_DURATION_S:g} s, not {duration_s:g}")
+        for batch in self.batches:
+            if batch < 1:
+                raise ArgumentError(f"batch must be at least 1, not {batch}")
+            if batch * self.reference_s > MAX_DURATION_S:
+                raise ArgumentError(
+                    f"batch {batch} of {self.reference_s:g} s is more than {MAX_DURATION_S:g} s of audio in one run; "
+                    "give a smaller --batch or a shorter --duration"
+                )
+
+    def _check_peer(self) -> None:
+        if self.against is None:
+            if self.checkpoint or self.config:
+                raise ArgumentError("checkpoint and config belong to the torch peer; add --against torch")
+            return
+        if self.against not in PEERS:
+            raise ArgumentError(f"against {self.against!r} is not known; use one of {', '.join(PEERS)}")
+        if self.provider != "cpu":
+            raise ArgumentError(
+                f"against {self.against} runs on the CPU, provider {self.provider} doesn't; compare on provider cpu"
+            )
+        if self.config and not self.checkpoint:
+            raise ArgumentError("config belongs to a checkpoint; name it with --checkpoint, or leave --config out")

@@ -1,0 +1,149 @@
+"""The results as tables of plain text, the same for the terminal and the report."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable
+
+from dmcodec.benchmarks.options import Shape
+from dmcodec.benchmarks.results import BenchResult, Measurement
+
+MIB = 2**20
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """A table of text. The first `labels` columns are words (left-aligned), the others figures."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    labels: int = 1
+    note: str = ""
+
+
+def result_tables(result: BenchResult) -> list[Table]:
+    """All tables of a result, in reading order; those without rows are left out."""
+    tables = [speedups(result), steady_state(result), graphs(result), peers(result), memory(result)]
+    return [table for table in tables if table.rows]
+
+
+def speedups(result: BenchResult) -> Table:
+    """The bundle against its peers, with the fidelity beside the ratio."""
+    rows = [
+        (
+            comparison.peer,
+            str(Shape(comparison.duration_s, comparison.batch)),
+            f"{comparison.encode_speedup:.2f}x",
+            f"{comparison.decode_speedup:.2f}x",
+            f"{comparison.code_agreement:.2%}",
+            f"{comparison.waveform_snr_db:.1f}",
+        )
+        for comparison in result.comparisons
+    ]
+    rows += [(failure.peer, "not measured", "-", "-", "-", "-") for failure in result.peer_failures]
+    return Table(
+        f"How many times faster {result.side} is",
+        ("than", "audio", "encode", "decode", "equal codes", "SNR dB"),
+        tuple(rows),
+        labels=2,
+        note=f"Run in turn, A B A B: median of {_times(result.rounds, 'pair')}. SNR: both decode the same codes.",
+    )
+
+
+def steady_state(result: BenchResult) -> Table:
+    """Times, RTF and xRT of every side, operation and shape."""
+    return Table(
+        "Steady state",
+        ("side", "work", "audio", "first ms", "p50 ms", "p95 ms", "p99 ms", "RTF", "xRT"),
+        tuple(_steady_row(measurement) for measurement in _by_operation(result.measurements)),
+        labels=3,
+        note=f"n = {result.rounds}. RTF = compute time / audio time; xRT = its inverse (of a batch: the throughput).",
+    )
+
+
+def graphs(result: BenchResult) -> Table:
+    """Each graph's load, first run and steady state."""
+    rows = [
+        (
+            graph.graph,
+            milliseconds(graph.load_s),
+            milliseconds(graph.first_run_s),
+            milliseconds(graph.timing.p50_s),
+            milliseconds(graph.timing.p95_s),
+            milliseconds(graph.timing.p99_s),
+            significant(graph.speed.rtf),
+            significant(graph.speed.xrt),
+        )
+        for graph in result.graphs
+    ]
+    return Table(
+        f"Graphs of {result.side}, {Shape(result.reference_s, 1)}",
+        ("graph", "load ms", "first ms", "p50 ms", "p95 ms", "p99 ms", "RTF", "xRT"),
+        tuple(rows),
+        note=f"n = {result.rounds}. Opening and verifying the bundle took {milliseconds(result.open_s)} ms.",
+    )
+
+
+def peers(result: BenchResult) -> Table:
+    """What loading and compiling the peers took, or why one could not be measured."""
+    rows = [
+        (loading.peer, f"{loading.load_s:.2f}", "-" if loading.compile_s is None else f"{loading.compile_s:.1f}")
+        for loading in result.peer_loading
+    ]
+    reasons = [f"{failure.peer} could not be measured: {failure.reason}" for failure in result.peer_failures]
+    note = "Load: building the model and checking its weights."
+    return Table(
+        "Peers before their first run", ("side", "load s", "compile s"), tuple(rows), note=" ".join([note, *reasons])
+    )
+
+
+def memory(result: BenchResult) -> Table:
+    """Peak memory of each side and operation."""
+    reasons = dict.fromkeys(entry.reason for entry in result.memory if entry.reason)
+    rows = [
+        (entry.side, entry.operation, "-" if entry.peak_rss_bytes is None else f"{entry.peak_rss_bytes / MIB:,.0f}")
+        for entry in result.memory
+    ]
+    return Table(
+        f"Peak memory, {Shape(result.reference_s, 1)}",
+        ("side", "work", "MiB"),
+        tuple(rows),
+        labels=2,
+        note=" ".join(["Peak resident memory of a fresh process that does only this, libraries included.", *reasons]),
+    )
+
+
+def milliseconds(seconds: float) -> str:
+    """Milliseconds to three digits or more."""
+    return significant(seconds * 1000)
+
+
+def significant(value: float) -> str:
+    """A positive figure to three significant digits or more, never in scientific notation."""
+    decimals = 2 - math.floor(math.log10(value))
+    return f"{value:,.{max(0, decimals)}f}"
+
+
+def _steady_row(measurement: Measurement) -> tuple[str, ...]:
+    timing, speed = measurement.timing, measurement.speed
+    return (
+        measurement.side,
+        measurement.operation,
+        str(Shape(measurement.duration_s, measurement.batch)),
+        milliseconds(measurement.first_run_s),
+        milliseconds(timing.p50_s),
+        milliseconds(timing.p95_s),
+        milliseconds(timing.p99_s),
+        significant(speed.rtf),
+        significant(speed.xrt),
+    )
+
+
+def _by_operation(measurements: Iterable[Measurement]) -> list[Measurement]:
+    return sorted(measurements, key=lambda measurement: measurement.operation != "encode")
+
+
+def _times(count: int, word: str) -> str:
+    return f"{count} {word}" if count == 1 else f"{count} {word}s"

@@ -1,0 +1,28 @@
+"""The results on a terminal."""
+
+from __future__ import annotations
+
+from rich.console import Console, Group, RenderableType
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from dmcodec.benchmarks.facts import summary_lines
+from dmcodec.benchmarks.results import BenchResult
+from dmcodec.benchmarks.tables import Table, result_tables
+
+
+def print_result(result: BenchResult, console: Console) -> None:
+    """Prints what was measured, on what, and every table."""
+    head = Text("\n".join(summary_lines(result)))
+    console.print(Group(head, *(_render(table) for table in result_tables(result))))
+
+
+def _render(table: Table) -> RenderableType:
+    rich_table = RichTable(
+        title=Text(f"\n{table.title}", style="bold"), title_justify="left", box=None, padding=(0, 1, 0, 0)
+    )
+    for index, column in enumerate(table.columns):
+        rich_table.add_column(Text(column), justify="left" if index < table.labels else "right", overflow="fold")
+    for row in table.rows:
+        rich_table.add_row(*(Text(cell) for cell in row))
+    return Group(rich_table, Text(table.note, style="dim"))

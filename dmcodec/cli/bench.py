@@ -1,0 +1,111 @@
+"""`dmcodec bench`: how fast a bundle is, how much memory it takes, and how it compares with torch."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dmcodec.cli.common import (
+    BackendOption,
+    ForceOption,
+    JsonOption,
+    ProviderOption,
+    ThreadsOption,
+    console,
+    note,
+    print_json,
+    progress_bar,
+)
+
+if TYPE_CHECKING:
+    from dmcodec.benchmarks.timing import Progress
+
+
+def bench(
+    bundle: Annotated[
+        Path | None, typer.Argument(help="Bundle folder; by default untrained full-size weights.", metavar="[BUNDLE]")
+    ] = None,
+    backend: BackendOption = "onnxruntime",
+    provider: ProviderOption = "cpu",
+    threads: ThreadsOption = None,
+    duration: Annotated[
+        list[float] | None,
+        typer.Option(help="Clip length in seconds; repeat it for a sweep [default: 1 5 10 30].", metavar="SECONDS"),
+    ] = None,
+    batch: Annotated[
+        list[int] | None,
+        typer.Option(
+            help="Batch size, at 10 s or else the longest --duration; repeat it for a sweep [default: 1 4].",
+            metavar="CLIPS",
+        ),
+    ] = None,
+    rounds: Annotated[int, typer.Option(help="Steady-state runs of each measurement.")] = 10,
+    against: Annotated[
+        str | None,
+        typer.Option(help="Peer to run in turn with: torch (eager and compiled), torch-eager or torch-compile."),
+    ] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Weights of the peer; not needed for seeded bundles.", metavar="FILE")
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="Configuration of the checkpoint [default: the bundle's].", metavar="FILE")
+    ] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="Also write a report with plots: one HTML page.", metavar="FILE.html")
+    ] = None,
+    as_json: JsonOption = False,
+    force: ForceOption = False,
+) -> None:
+    """Measure a bundle: latency, RTF and xRT, throughput, memory, and speed and fidelity against torch."""
+    from dmcodec.benchmarks import options, run_bench
+    from dmcodec.benchmarks.figures import require_matplotlib
+    from dmcodec.benchmarks.html_report import render_report
+    from dmcodec.benchmarks.terminal import print_result
+    from dmcodec.files import refuse_existing, write_bytes
+
+    wanted = options.BenchOptions(
+        backend=backend,
+        provider=provider,
+        threads=threads,
+        durations_s=tuple(duration) if duration else options.DEFAULT_DURATIONS_S,
+        batches=tuple(batch) if batch else options.DEFAULT_BATCHES,
+        rounds=rounds,
+        against=against,
+        checkpoint=checkpoint,
+        config=config,
+        command=shlex.join(["dmcodec", *sys.argv[1:]]),
+    )
+    if report:
+        refuse_existing(report, force)
+        require_matplotlib()
+    if bundle is None:
+        from dmcodec.cli.default_bundle import default_bundle
+
+        bundle = default_bundle()
+    with _progress() as progress:
+        result = run_bench(bundle, wanted, progress)
+    if as_json:
+        print_json(result.to_dict())
+    else:
+        print_result(result, console())
+    if report:
+        write_bytes(report, render_report(result).encode())
+        note(f"report written to {report}")
+
+
+@contextmanager
+def _progress() -> Iterator[Progress]:
+    """Shows the stage that runs on a progress bar."""
+    with progress_bar() as bar:
+        task = bar.add_task("")
+
+        def show(stage: str, done: int, total: int) -> None:
+            bar.update(task, description=stage, completed=done, total=total)
+
+        yield show

@@ -1,0 +1,74 @@
+"""What the verbs share: options, loading a codec, progress, and printing results."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from dmcodec.runtime import Codec
+
+BundleOption = Annotated[
+    Path | None, typer.Option("--bundle", help="Bundle folder; by default untrained full-size weights.", metavar="DIR")
+]
+BackendOption = Annotated[str, typer.Option(help="What runs the graphs: onnxruntime.")]
+ProviderOption = Annotated[str, typer.Option(help="Where onnxruntime runs them: cpu or cuda.")]
+ThreadsOption = Annotated[int | None, typer.Option(help="CPU threads [default: all CPUs of the process].")]
+NqOption = Annotated[int | None, typer.Option("--n-q", help="Quantizer levels to use [default: all].")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print results as JSON.")]
+ForceOption = Annotated[bool, typer.Option("--force", help="Overwrite existing outputs.")]
+
+PIPE_WIDTH = 160
+
+
+def console(stderr: bool = False) -> Console:
+    """A rich console; in a pipe it is wide enough for every table."""
+    from rich.console import Console
+
+    found = Console(stderr=stderr, highlight=False)
+    return found if found.is_terminal else Console(stderr=stderr, highlight=False, width=PIPE_WIDTH)
+
+
+def note(message: str) -> None:
+    """A remark to the user on stderr."""
+    typer.echo(f"note: {message}", err=True)
+
+
+def load_codec(bundle: Path | None, backend: str, provider: str, threads: int | None) -> Codec:
+    """The codec of `bundle`, or of the built-in default where none is named."""
+    from dmcodec.runtime import Codec
+
+    if bundle is None:
+        from dmcodec.cli.default_bundle import default_bundle
+
+        bundle = default_bundle()
+    return Codec.load(bundle, backend=backend, provider=provider, threads=threads)
+
+
+@contextmanager
+def progress_bar() -> Iterator[Progress]:
+    """A progress bar on a terminal, nothing in a pipe."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    errors = console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=errors, disable=not errors.is_terminal, transient=True) as progress:
+        yield progress
+
+
+def print_json(value: Any) -> None:
+    """Prints one JSON document on stdout."""
+    typer.echo(json.dumps(value, indent=2))
+
+
+def speed(compute_s: float, audio_s: float) -> dict[str, float]:
+    """Compute time, RTF (compute time / audio time) and xRT (its inverse)."""
+    return {"compute_s": compute_s, "rtf": compute_s / audio_s, "xrt": audio_s / compute_s}

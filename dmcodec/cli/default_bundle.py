@@ -1,0 +1,48 @@
+"""The bundle that is used where none is named: the full-size architecture with untrained, seeded weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dmcodec import __version__
+from dmcodec.bundle import FORMAT_VERSION, Bundle
+from dmcodec.cli.common import note
+from dmcodec.errors import BundleError, MissingDependencyError, OutputExistsError
+
+SEED = 0
+
+
+def default_bundle() -> Path:
+    """The default bundle's folder in the user's cache; it is exported there on first use, which needs torch."""
+    try:
+        from platformdirs import user_cache_path
+    except ModuleNotFoundError:
+        raise MissingDependencyError(
+            "no --bundle given, and the default one can't be made without torch; "
+            "name a bundle, or run `pip install dmcodec[cpu,export]`"
+        ) from None
+    path = user_cache_path("dmcodec", appauthor=False) / f"full-seed{SEED}-v{FORMAT_VERSION}-{__version__}"
+    note(
+        f"no --bundle given: using the full-size network with UNTRAINED weights ({path}). "
+        "Speed is that of the real model; the audio is not speech"
+    )
+    if not _usable(path):
+        from dmcodec.cli.export import write_bundle
+
+        note("exporting it once, about 430 MB and a minute")
+        try:
+            write_bundle(path, checkpoint=None, config=None, seed=SEED, precision="fp32", force=path.exists())
+        except OutputExistsError:
+            note("another process exported it meanwhile")
+    return path
+
+
+def _usable(path: Path) -> bool:
+    if not path.exists():
+        return False
+    try:
+        Bundle.open(path)
+    except BundleError as error:
+        note(f"exporting the default bundle again: {error}")
+        return False
+    return True

@@ -1,0 +1,74 @@
+"""`dmcodec encode`: speech files to token files."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dmcodec.cli.common import (
+    BackendOption,
+    BundleOption,
+    ForceOption,
+    JsonOption,
+    NqOption,
+    ProviderOption,
+    ThreadsOption,
+    load_codec,
+    speed,
+)
+
+if TYPE_CHECKING:
+    from dmcodec.tokens import Tokens
+
+
+def encode(
+    inputs: Annotated[list[str], typer.Argument(metavar="IN...", help="Audio files, globs or folders.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="OUT.dmc, or a folder for several inputs.")],
+    bundle: BundleOption = None,
+    backend: BackendOption = "onnxruntime",
+    provider: ProviderOption = "cpu",
+    threads: ThreadsOption = None,
+    n_q: NqOption = None,
+    force: ForceOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Encode speech files to token files (.dmc)."""
+    from dmcodec.audio import AUDIO_SUFFIXES, prepare_waveform, read_audio
+    from dmcodec.cli.batch import run_files
+    from dmcodec.cli.paths import plan
+
+    pairs = plan(inputs, output, ".dmc", AUDIO_SUFFIXES, force)
+    codec = load_codec(bundle, backend, provider, threads)
+    codec.load_graphs("encoder", "quantizer")
+
+    def work(source: Path, target: Path) -> dict[str, Any]:
+        waveform = prepare_waveform(*read_audio(source, codec.max_duration_s), codec.sample_rate, str(source))
+        start = time.perf_counter()
+        tokens = codec.encode(waveform, codec.sample_rate, n_q)
+        compute_s = time.perf_counter() - start
+        tokens.save(target)
+        return {**token_facts(tokens), "file_bytes": target.stat().st_size, **speed(compute_s, tokens.duration_s)}
+
+    run_files("encode", pairs, work, _describe, as_json)
+
+
+def token_facts(tokens: Tokens) -> dict[str, Any]:
+    """What is worth saying of tokens, with units in the names."""
+    return {
+        "duration_s": tokens.duration_s,
+        "num_samples": tokens.num_samples,
+        "frames": tokens.num_frames,
+        "n_q": tokens.n_q,
+        "bitrate_bps": tokens.bitrate_bps,
+    }
+
+
+def _describe(result: dict[str, Any]) -> str:
+    return (
+        f"{result['output']}: {result['duration_s']:.2f} s, {result['frames']} frames x {result['n_q']} levels, "
+        f"{result['file_bytes']} bytes, {result['bitrate_bps'] / 1000:g} kbit/s, "
+        f"RTF {result['rtf']:.3f} (xRT {result['xrt']:.1f})"
+    )

@@ -1,0 +1,110 @@
+"""`dmcodec export`: a torch checkpoint to a bundle of graphs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dmcodec.cli.common import ForceOption, JsonOption, console, print_json, progress_bar
+from dmcodec.errors import ArgumentError, MissingDependencyError
+
+if TYPE_CHECKING:
+    from dmcodec.bundle import Bundle
+
+FORMATS = ("onnx",)
+
+
+def export(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Bundle folder to write.", metavar="BUNDLE")],
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="State dict (torch.save or .safetensors).", metavar="FILE")
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="Configuration JSON [default: that of the released models].", metavar="FILE")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Untrained weights of this seed instead of a checkpoint, to measure speed.")
+    ] = None,
+    output_format: Annotated[str, typer.Option("--format", help="What to write: onnx.")] = "onnx",
+    precision: Annotated[
+        str, typer.Option(help="fp32, or fp16 for encoder and decoder (the RVQ stays fp32).")
+    ] = "fp32",
+    force: ForceOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Export a checkpoint to a bundle, and prove the graphs against torch; fails where they don't agree."""
+    if output_format not in FORMATS:
+        raise ArgumentError(f"--format {output_format!r} is not known; use {', '.join(FORMATS)}")
+    if (checkpoint is None) == (seed is None):
+        raise ArgumentError("name the weights with either --checkpoint FILE or --seed N")
+    bundle = write_bundle(out, checkpoint, config, seed, precision, force)
+    manifest = bundle.manifest
+    if as_json:
+        print_json({"bundle": str(out), **manifest.to_dict()})
+        return
+    console().print(_parity_table(manifest.parity))
+    size = sum(spec.size_bytes for spec in manifest.graphs.values())
+    typer.echo(f"{out}: {precision}, model {manifest.model_id}, {size / 1e6:.1f} MB, parity passed")
+
+
+def write_bundle(
+    out: Path, checkpoint: Path | None, config: Path | None, seed: int | None, precision: str, force: bool
+) -> Bundle:
+    """Loads the weights and exports them, with a progress bar."""
+    try:
+        from dmcodec.config import CodecConfig
+        from dmcodec.export import Source, export_bundle
+        from dmcodec.files import refuse_existing
+        from dmcodec.nn import DMCodec
+    except ModuleNotFoundError as error:
+        raise MissingDependencyError(
+            f"export needs {error.name}, which isn't installed; run `pip install dmcodec[cpu,export]`"
+        ) from None
+    refuse_existing(out, force)
+    codec_config = CodecConfig.from_json(config) if config else CodecConfig()
+    if checkpoint is not None:
+        model = DMCodec.from_checkpoint(codec_config, checkpoint)
+    else:
+        model = DMCodec.seeded(codec_config, seed or 0)
+    with progress_bar() as progress:
+        tasks: dict[str, Any] = {}
+
+        def report(stage: str, done: int, total: int) -> None:
+            if stage not in tasks:
+                tasks[stage] = progress.add_task(stage, total=total)
+            progress.update(tasks[stage], completed=done)
+
+        return export_bundle(model, out, precision, Source(checkpoint, seed), force, report)
+
+
+def _parity_table(parity: Any) -> Any:
+    from rich.table import Table
+
+    table = Table(title="Graphs against torch", caption=f"{parity['ties']} frames differ by a tie only")
+    columns = {
+        "signal": "signal",
+        "samples": "num_samples",
+        "batch": "batch",
+        "latents max |err|": "latents_max_abs_error",
+        "latents SNR dB": "latents_snr_db",
+        "codes equal": "code_agreement",
+        "frames agree": "frame_agreement",
+        "decoder max |err|": "decoder_max_abs_error",
+        "decoder SNR dB": "decoder_snr_db",
+        "chain SNR dB": "chain_snr_db",
+    }
+    for title in columns:
+        table.add_column(title, justify="right")
+    for case in parity["cases"]:
+        table.add_row(*(_cell(name, case[name]) for name in columns.values()))
+    return table
+
+
+def _cell(name: str, value: Any) -> str:
+    if name.endswith("_agreement"):
+        return f"{100 * value:.2f} %"
+    if name.endswith("_error"):
+        return f"{value:.1e}"
+    return f"{value:.1f}" if isinstance(value, float) else str(value)

@@ -1,0 +1,83 @@
+"""`dmcodec info`: what a bundle or a token file holds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from dmcodec.cli.common import JsonOption, print_json
+
+
+def info(
+    path: Annotated[Path, typer.Argument(metavar="BUNDLE|FILE.dmc", help="A bundle folder or a token file.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Show what a bundle or a token file holds, after checking that it is whole."""
+    facts = _bundle_facts(path) if path.is_dir() else _token_file_facts(path)
+    if as_json:
+        print_json(facts)
+        return
+    for name, value in _flat(facts):
+        typer.echo(f"{name:<32} {value}")
+
+
+def _token_file_facts(path: Path) -> dict[str, Any]:
+    from dmcodec.cli.encode import token_facts
+    from dmcodec.tokens import Tokens
+
+    tokens = Tokens.load(path)
+    return {
+        "file": str(path),
+        "file_bytes": path.stat().st_size,
+        **token_facts(tokens),
+        "codebook_size": tokens.codebook_size,
+        "hop_length": tokens.hop_length,
+        "sample_rate": tokens.sample_rate,
+        "model_id": tokens.model_id or "unknown",
+    }
+
+
+def _bundle_facts(path: Path) -> dict[str, Any]:
+    from dmcodec.bundle import Bundle
+
+    manifest = Bundle.open(path).manifest
+    config = manifest.config
+    body = manifest.to_dict()
+    parity = {name: value for name, value in body["parity"].items() if name not in ("cases", "thresholds")}
+    return {
+        "bundle": str(path),
+        "model_id": manifest.model_id,
+        "precision": manifest.precision,
+        "frame_rate": config.frame_rate,
+        "bitrate_bps": config.bitrate_bps(),
+        "config": body["config"],
+        "graphs": body["graphs"],
+        "provenance": body["provenance"],
+        "parity": parity,
+    }
+
+
+def _flat(facts: dict[str, Any]) -> list[tuple[str, str]]:
+    rows: list[tuple[str, str]] = []
+    for name, value in facts.items():
+        if name == "graphs":
+            rows += [(f"graph {graph}", _graph_line(spec)) for graph, spec in value.items()]
+        elif isinstance(value, dict):
+            rows += [(f"{name}.{key}", _plain(item)) for key, item in value.items() if item is not None]
+        else:
+            rows.append((name, _plain(value)))
+    return rows
+
+
+def _graph_line(spec: dict[str, Any]) -> str:
+    def ends(tensors: list[dict[str, Any]]) -> str:
+        return ", ".join(f"{t['name']} {t['dtype']} ({', '.join(map(str, t['axes']))})" for t in tensors)
+
+    size = f"{spec['size_bytes'] / 1e6:.1f} MB"
+    return f"{spec['precision']}, {size}: {ends(spec['inputs'])} -> {ends(spec['outputs'])}"
+
+
+def _plain(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,64 @@
+"""Inputs and outputs of a verb: globs and folders become files, and every file gets its output."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Collection
+from pathlib import Path
+
+from dmcodec.errors import ArgumentError, AudioFileNotFoundError
+from dmcodec.files import refuse_existing
+
+
+def plan(inputs: list[str], output: Path, suffix: str, search: Collection[str], force: bool) -> list[tuple[Path, Path]]:
+    """Pairs each input file with its output file.
+
+    Args:
+        inputs: files, glob patterns, and folders, which are searched for `search` suffixes.
+        output: a file for one input file; a folder for several, for a folder, or where it is a folder already.
+        suffix: of the outputs that go into a folder; the layout below an input folder is kept.
+        search: suffixes that count in a folder.
+        force: overwrite outputs that exist.
+
+    Raises:
+        AudioFileNotFoundError: an input doesn't exist, or a folder or pattern holds nothing.
+        ArgumentError: several inputs and one output file, or two inputs with the same output.
+        OutputExistsError: an output exists, and `force` is false.
+    """
+    found = [pair for argument in inputs for pair in _expand(argument, search)]
+    one_file = len(found) == 1 and not Path(inputs[0]).is_dir()
+    into_folder = output.is_dir() or not output.suffix
+    if not into_folder and not one_file:
+        raise ArgumentError(f"-o {output}: several inputs, or a folder, need a folder as output, not a file")
+    if into_folder:
+        pairs = [(file, (output / relative).with_suffix(suffix)) for file, relative in found]
+    else:
+        pairs = [(found[0][0], output)]
+    _refuse_collisions(pairs)
+    for _, target in pairs:
+        refuse_existing(target, force)
+    return pairs
+
+
+def _expand(argument: str, search: Collection[str]) -> list[tuple[Path, Path]]:
+    path = Path(argument)
+    if path.is_dir():
+        files = sorted(file for file in path.rglob("*") if file.suffix.lower() in search and file.is_file())
+        if not files:
+            raise AudioFileNotFoundError(f"{path}: no files in this folder end in {', '.join(sorted(search))}")
+        return [(file, file.relative_to(path)) for file in files]
+    if path.exists() or not glob.has_magic(argument):
+        return [(path, Path(path.name))]  # a file that is missing is reported where it is read
+    matches = sorted(Path(match) for match in glob.glob(argument, recursive=True))
+    files = [match for match in matches if match.is_file()]
+    if not files:
+        raise AudioFileNotFoundError(f"{argument}: no files match this pattern")
+    return [(file, Path(file.name)) for file in files]
+
+
+def _refuse_collisions(pairs: list[tuple[Path, Path]]) -> None:
+    sources: dict[Path, Path] = {}
+    for source, target in pairs:
+        if target in sources and sources[target] != source:
+            raise ArgumentError(f"{sources[target]} and {source} would both be written to {target}; run them apart")
+        sources[target] = source

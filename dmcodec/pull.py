@@ -1,0 +1,130 @@
+"""Released checkpoints: fetched from Google Drive with gdown, checked, recorded, and converted to safetensors."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from dmcodec.bundle import file_sha256
+from dmcodec.config import CodecConfig
+from dmcodec.errors import (
+    ArgumentError,
+    CheckpointError,
+    CheckpointNotFoundError,
+    DownloadError,
+    MissingDependencyError,
+)
+from dmcodec.files import write_bytes
+
+# Files of the reference implementation's release (arXiv 2410.15017).
+RELEASES = {
+    "lm-sm": "1pvrPcbUTUAlo2_iGLIIf7IFNJPfzmHbh",
+    "lm": "14DMrDzIssP-8qzXBG8v65ctF4WPA_Uyv",
+}
+WEIGHTS, CONFIG, RECORD = "checkpoint.safetensors", "config.json", "source.json"
+
+# Downloads a Google Drive file id to a path, resuming what is there.
+Fetch = Callable[[str, Path], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Pulled:
+    """A released model on disk, and the record of where it came from."""
+
+    checkpoint: Path
+    config: Path
+    sha256: str
+    size_bytes: int
+
+
+def pull(
+    name: str, folder: str | Path, from_file: str | Path | None = None, sha256: str | None = None,
+    fetch: Fetch | None = None, config: CodecConfig | None = None,
+) -> Pulled:  # fmt: skip
+    """Fetches a released checkpoint into `folder` as safetensors, with its configuration and the record of its source.
+
+    Args:
+        name: "lm-sm" or "lm".
+        folder: made where it is missing.
+        from_file: a file fetched by other means, instead of the download.
+        sha256: what the fetched file must have; by default what an earlier pull into `folder` recorded, if any.
+        fetch: downloads a file id to a path; gdown by default.
+        config: the released configuration by default.
+
+    Raises:
+        DownloadError: the download broke off (what came is kept, and the next call resumes it), or the file has another
+            sha256.
+        CheckpointError: the file doesn't hold the released network.
+    """
+    if name not in RELEASES:
+        raise ArgumentError(f"{name!r} is not a released model; use one of {', '.join(RELEASES)}")
+    folder, config = Path(folder), config or CodecConfig()
+    raw = Path(from_file) if from_file else folder / f"{name}.download.pt"
+    if from_file and not raw.is_file():
+        raise CheckpointNotFoundError(f"{raw}: no such checkpoint file")
+    if not from_file:
+        folder.mkdir(parents=True, exist_ok=True)
+        _download(name, raw, fetch or _gdown)
+    expected = sha256 or _recorded(folder, name)
+    actual = file_sha256(raw)
+    if expected and actual != expected.lower():
+        raise DownloadError(
+            f"{raw}: its sha256 is {actual}, expected {expected}; delete it and pull again, or check --sha256"
+        )
+    try:
+        _convert(raw, folder, config)
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"{error} The file isn't the released {name} checkpoint; delete it and pull again"
+        ) from None
+    size_bytes = raw.stat().st_size
+    record = {"name": name, "google_drive_id": RELEASES[name], "sha256": actual, "size_bytes": size_bytes}
+    write_bytes(folder / RECORD, (json.dumps(record, indent=1) + "\n").encode())
+    if not from_file:
+        raw.unlink()
+    return Pulled(folder / WEIGHTS, folder / CONFIG, actual, size_bytes)
+
+
+def _download(name: str, raw: Path, fetch: Fetch) -> None:
+    try:
+        fetch(RELEASES[name], raw)
+    except MissingDependencyError:
+        raise
+    except Exception as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise DownloadError(
+            f"{name}: the download failed ({reason}). Run the same command again to resume it, or fetch Google Drive "
+            f"file {RELEASES[name]} with a browser and give it as --from-file"
+        ) from error
+    if not raw.is_file() or raw.stat().st_size == 0:
+        raise DownloadError(f"{name}: the download brought no file; try again, or give one as --from-file")
+
+
+def _gdown(file_id: str, target: Path) -> None:
+    try:
+        import gdown
+    except ModuleNotFoundError:
+        raise MissingDependencyError("pull needs gdown; run `pip install dmcodec[pull]`") from None
+    gdown.download(id=file_id, output=str(target), resume=True)
+
+
+def _recorded(folder: Path, name: str) -> str | None:
+    try:
+        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        return str(record["sha256"]) if record["name"] == name else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _convert(raw: Path, folder: Path, config: CodecConfig) -> None:
+    try:
+        import safetensors.torch
+
+        from dmcodec.nn import DMCodec
+    except ModuleNotFoundError as error:
+        raise MissingDependencyError(f"pull needs {error.name}; run `pip install dmcodec[pull]`") from None
+    state = DMCodec.from_checkpoint(config, raw).state_dict()
+    write_bytes(folder / WEIGHTS, safetensors.torch.save(state))
+    write_bytes(folder / CONFIG, (json.dumps(config.to_dict(), indent=1) + "\n").encode())
