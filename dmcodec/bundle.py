@@ -14,7 +14,7 @@ from dmcodec.errors import BundleError, BundleNotFoundError, BundleVersionError,
 
 MANIFEST = "manifest.json"
 FORMAT_VERSION = 1
-GRAPH_NAMES = ("encoder", "quantizer", "dequantizer", "decoder")
+GRAPH_NAMES = ("encoder", "quantizer", "dequantizer", "decoder", "decoder_recurrent", "decoder_upsampler")
 PRECISIONS = ("fp32", "fp16")
 
 

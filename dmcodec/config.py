@@ -12,6 +12,7 @@ from dmcodec.errors import CheckpointNotFoundError, ConfigError
 
 MAX_CODEBOOK_SIZE = 65536  # codes are kept as uint16
 MAX_N_Q = 255
+KERNEL_SIZE = 7  # of the first and the last convolution of encoder and decoder
 
 
 @dataclasses.dataclass(frozen=True)

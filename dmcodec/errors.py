@@ -81,6 +81,10 @@ class ProviderError(BackendError):
     """The execution provider asked for is not the one that would run."""
 
 
+class StreamError(DmcodecError, RuntimeError):
+    """A stream used out of turn: pushed after its end, or left without one."""
+
+
 class OutputError(DmcodecError, OSError):
     """An output that can't be written."""
 

@@ -10,16 +10,17 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+from numpy.typing import NDArray
 
-from dmcodec.config import MAX_CODEBOOK_SIZE
+from dmcodec.config import MAX_CODEBOOK_SIZE, MAX_N_Q
 from dmcodec.errors import ArgumentError, TokenFileError, TokenFileNotFoundError
 from dmcodec.tokens import Codes, Tokens
 
 MAGIC = b"\x89DMC"
 VERSION = 1
-_FIELDS = struct.Struct("<4sBBHIIIQ8s")  # everything the header's CRC covers
-_CRC = struct.Struct("<I")
-HEADER_BYTES = _FIELDS.size + _CRC.size
+_FIELDS = struct.Struct("<4sBBBBIIIQ8s")  # everything the header's CRC covers
+CRC = struct.Struct("<I")
+HEADER_BYTES = _FIELDS.size + CRC.size
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +28,7 @@ class Header:
     """What a token file says before its codes."""
 
     n_q: int
+    first_level: int
     codebook_size: int
     hop_length: int
     sample_rate: int
@@ -47,18 +49,25 @@ class Header:
 
     @property
     def file_bytes(self) -> int:
-        return HEADER_BYTES + self.payload_bytes + _CRC.size
+        return HEADER_BYTES + self.payload_bytes + CRC.size
+
+    def pack(self) -> bytes:
+        """The header's 40 bytes."""
+        fields = _FIELDS.pack(
+            MAGIC, VERSION, self.n_q, self.first_level, 0, self.codebook_size, self.hop_length, self.sample_rate,
+            self.num_samples, bytes.fromhex(self.model_id or "00" * 8),
+        )  # fmt: skip
+        return fields + CRC.pack(zlib.crc32(fields))
 
 
 def pack(tokens: Tokens) -> bytes:
     """The token file of `tokens` as bytes."""
-    model_id = bytes.fromhex(tokens.model_id or "00" * 8)
-    header = _FIELDS.pack(
-        MAGIC, VERSION, tokens.n_q, 0, tokens.codebook_size, tokens.hop_length, tokens.sample_rate,
-        tokens.num_samples, model_id,
+    header = Header(
+        tokens.n_q, tokens.first_level, tokens.codebook_size, tokens.hop_length, tokens.sample_rate,
+        tokens.num_samples, tokens.model_id,
     )  # fmt: skip
-    body = header + _CRC.pack(zlib.crc32(header)) + pack_codes(tokens.codes, tokens.codebook_size)
-    return body + _CRC.pack(zlib.crc32(body))
+    payload = np.packbits(code_bits(tokens.codes, tokens.codebook_size)).tobytes()
+    return header.pack() + payload + CRC.pack(zlib.crc32(payload))
 
 
 def read(path: str | Path) -> Tokens:
@@ -69,39 +78,38 @@ def read(path: str | Path) -> Tokens:
         TokenFileError: not a token file, truncated, altered, or of a newer version.
     """
     with _opened(path) as file:
-        header, head = _read_header(file, path)
+        header = _read_header(file, path)
         payload = file.read(header.payload_bytes)
-        (crc,) = _CRC.unpack(file.read(_CRC.size))
-    if crc != zlib.crc32(head + payload):
-        raise TokenFileError(f"{path}: the checksum doesn't match; the file was altered or damaged")
+        check_payload_crc(zlib.crc32(payload), file.read(CRC.size), path)
     spare_bits = 8 * header.payload_bytes - header.num_frames * header.bits_per_frame
     if spare_bits and payload[-1] & ((1 << spare_bits) - 1):
         raise TokenFileError(f"{path}: the unused bits at its end are set; not written by a conforming writer")
-    return _tokens(header, _unpack(header, payload, 0, header.num_frames), header.num_samples, path)
+    codes = unpack_codes(header, payload, 0, header.num_frames, path)
+    return _tokens(header, codes, header.num_samples)
 
 
 def read_header(path: str | Path) -> Header:
     """Reads and checks the header only."""
     with _opened(path) as file:
-        return _read_header(file, path)[0]
+        return _read_header(file, path)
 
 
 def read_frames(path: str | Path, start: int, stop: int) -> Tokens:
     """Reads frames `start` to `stop` (exclusive, cut at the end of the clip) without reading the rest.
 
-    The file's checksum is not checked: it covers what isn't read.
+    The codes' checksum is not checked: it covers what isn't read.
     """
     with _opened(path) as file:
-        header, _ = _read_header(file, path)
+        header = _read_header(file, path)
         stop = min(stop, header.num_frames)
         if not 0 <= start < stop:
             raise ArgumentError(f"{path}: frames {start} to {stop} are not within its {header.num_frames} frames")
         first_byte, last_byte = start * header.bits_per_frame // 8, -(-stop * header.bits_per_frame // 8)
         file.seek(HEADER_BYTES + first_byte)
         payload = file.read(last_byte - first_byte)
-    codes = _unpack(header, payload, start * header.bits_per_frame - 8 * first_byte, stop - start)
+    codes = unpack_codes(header, payload, start * header.bits_per_frame - 8 * first_byte, stop - start, path)
     num_samples = min(header.num_samples, stop * header.hop_length) - start * header.hop_length
-    return _tokens(header, codes, num_samples, path)
+    return _tokens(header, codes, num_samples)
 
 
 def _opened(path: str | Path) -> BinaryIO:
@@ -113,45 +121,59 @@ def _opened(path: str | Path) -> BinaryIO:
         raise TokenFileError(f"{path}: can't be read ({error.strerror or error})") from None
 
 
-def _read_header(file: BinaryIO, path: str | Path) -> tuple[Header, bytes]:
-    head = file.read(HEADER_BYTES)
+def _read_header(file: BinaryIO, path: str | Path) -> Header:
+    header = parse_header(file.read(HEADER_BYTES), path)
+    size = os.fstat(file.fileno()).st_size
+    if size != header.file_bytes:
+        fault = "cut short" if size < header.file_bytes else "followed by foreign bytes"
+        raise TokenFileError(f"{path}: {fault} ({size} bytes, its header says {header.file_bytes})")
+    return header
+
+
+def parse_header(head: bytes, path: str | Path) -> Header:
+    """Reads and checks the first 40 bytes of a token file; `path` names it in errors."""
     if head[:4] != MAGIC:
         raise TokenFileError(f"{path}: not a token file (.dmc), its first bytes are {head[:4]!r}")
     if len(head) < HEADER_BYTES:
         raise TokenFileError(f"{path}: cut short within its header")
     if head[4] > VERSION:
         raise TokenFileError(f"{path}: token file version {head[4]}, this dmcodec reads up to {VERSION}; update it")
-    if _CRC.unpack(head[-_CRC.size :])[0] != zlib.crc32(head[: -_CRC.size]):
+    if CRC.unpack(head[-CRC.size :])[0] != zlib.crc32(head[: -CRC.size]):
         raise TokenFileError(f"{path}: the header's checksum doesn't match; the file was altered or damaged")
-    _, version, n_q, reserved, codebook_size, hop, rate, num_samples, model_id = _FIELDS.unpack(head[: -_CRC.size])
-    sound = version and n_q and not reserved and 2 <= codebook_size <= MAX_CODEBOOK_SIZE and hop and rate
-    if not sound:
+    _, version, n_q, first_level, reserved, size, hop, rate, num_samples, model_id = _FIELDS.unpack(head[: -CRC.size])
+    sound = version and n_q and not reserved and 2 <= size <= MAX_CODEBOOK_SIZE and hop and rate
+    if not sound or n_q + first_level > MAX_N_Q:
         raise TokenFileError(f"{path}: its header holds values out of range; not written by a conforming writer")
-    header = Header(n_q, codebook_size, hop, rate, num_samples, model_id.hex() if any(model_id) else "")
-    size = os.fstat(file.fileno()).st_size
-    if size != header.file_bytes:
-        fault = "cut short" if size < header.file_bytes else "followed by foreign bytes"
-        raise TokenFileError(f"{path}: {fault} ({size} bytes, its header says {header.file_bytes})")
-    return header, head
+    return Header(n_q, first_level, size, hop, rate, num_samples, model_id.hex() if any(model_id) else "")
 
 
-def _tokens(header: Header, codes: Codes, num_samples: int, path: str | Path) -> Tokens:
-    if codes.size and int(codes.max()) >= header.codebook_size:
-        raise TokenFileError(f"{path}: holds code {int(codes.max())}, outside 0 to {header.codebook_size - 1}")
-    return Tokens(codes, num_samples, header.sample_rate, header.hop_length, header.codebook_size, header.model_id)
+def check_payload_crc(computed: int, stored: bytes, path: str | Path) -> None:
+    """Compares the CRC-32 of the codes with the file's last four bytes."""
+    if len(stored) < CRC.size or CRC.unpack(stored)[0] != computed:
+        raise TokenFileError(f"{path}: the checksum doesn't match; the file was altered or damaged")
 
 
-def pack_codes(codes: Codes, codebook_size: int) -> bytes:
-    """Codes (n_q, frames) as bits, frame by frame, most significant bit first."""
+def _tokens(header: Header, codes: Codes, num_samples: int) -> Tokens:
+    return Tokens(
+        codes, num_samples, header.sample_rate, header.hop_length, header.codebook_size, header.model_id,
+        header.first_level,
+    )  # fmt: skip
+
+
+def code_bits(codes: Codes, codebook_size: int) -> NDArray[np.uint8]:
+    """Codes (n_q, frames) as bits (zeros and ones), frame by frame, most significant bit first."""
     bits = (codebook_size - 1).bit_length()
     flat = codes.T.reshape(-1, 1)  # frame-major
     shifts = np.arange(bits - 1, -1, -1, dtype=np.uint16)
-    return np.packbits(((flat >> shifts) & 1).astype(np.uint8)).tobytes()
+    return ((flat >> shifts) & 1).astype(np.uint8).reshape(-1)
 
 
-def _unpack(header: Header, payload: bytes, skip_bits: int, frames: int) -> Codes:
+def unpack_codes(header: Header, payload: bytes, skip_bits: int, frames: int, path: str | Path) -> Codes:
+    """Codes (n_q, frames) from packed bytes, `skip_bits` of which come before them."""
     bits = (header.codebook_size - 1).bit_length()
     count = frames * header.n_q * bits
     unpacked = np.unpackbits(np.frombuffer(payload, np.uint8), count=skip_bits + count)[skip_bits:]
     values = unpacked.reshape(-1, bits).astype(np.uint32) @ (1 << np.arange(bits - 1, -1, -1, dtype=np.uint32))
+    if values.size and int(values.max()) >= header.codebook_size:
+        raise TokenFileError(f"{path}: holds code {int(values.max())}, outside 0 to {header.codebook_size - 1}")
     return values.astype(np.uint16).reshape(frames, header.n_q).T

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import operator
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ _RANGES = {
     "sample_rate": (1, 2**32 - 1),
     "hop_length": (1, 2**32 - 1),
     "codebook_size": (2, MAX_CODEBOOK_SIZE),
+    "first_level": (0, MAX_N_Q - 1),
 }
 
 
@@ -35,6 +37,7 @@ class Tokens:
         hop_length: samples per frame.
         codebook_size: entries per codebook; codes are below it.
         model_id: 16 hex digits naming the weights that made the codes, or "" where unknown.
+        first_level: quantizer level of row 0; 0 unless lower levels were dropped.
 
     Raises:
         TokensError: codes that are not 2-D integers in range, or a length that doesn't fit them.
@@ -46,6 +49,7 @@ class Tokens:
     hop_length: int
     codebook_size: int
     model_id: str = ""
+    first_level: int = 0
 
     def __post_init__(self) -> None:
         for name, (low, high) in _RANGES.items():
@@ -100,11 +104,45 @@ class Tokens:
         """Bits per second of the packed codes."""
         return self.sample_rate / self.hop_length * self.n_q * (self.codebook_size - 1).bit_length()
 
-    def levels(self, n_q: int) -> Tokens:
-        """The same clip with only the first `n_q` levels."""
-        if not 1 <= n_q <= self.n_q:
-            raise TokensError(f"tokens: n_q must be 1 to {self.n_q}, not {n_q}")
-        return dataclasses.replace(self, codes=self.codes[:n_q])
+    def levels(self, n_q: int | None = None, skip: int = 0) -> Tokens:
+        """The same clip with `n_q` levels (all that are left by default) from row `skip` on."""
+        if not 0 <= skip < self.n_q:
+            raise TokensError(f"tokens: skip must be 0 to {self.n_q - 1}, not {skip}")
+        if n_q is not None and not 1 <= n_q <= self.n_q - skip:
+            raise TokensError(f"tokens: n_q must be 1 to {self.n_q - skip}, not {n_q}")
+        kept = self.codes[skip : None if n_q is None else skip + n_q]
+        return dataclasses.replace(self, codes=kept, first_level=self.first_level + skip)
+
+    def frames(self, start: int = 0, stop: int | None = None) -> Tokens:
+        """Frames `start` to `stop` (exclusive; to the end by default), counted as in a slice, as a clip of its own.
+
+        Only the clip's last frame can be a part of a frame; so can only that of a slice that holds it.
+        """
+        start, stop, _ = slice(start, stop).indices(self.num_frames)
+        stop = max(start, stop)
+        num_samples = max(0, min(self.num_samples, stop * self.hop_length) - start * self.hop_length)
+        return dataclasses.replace(self, codes=self.codes[:, start:stop], num_samples=num_samples)
+
+    @classmethod
+    def join(cls, parts: Sequence[Tokens]) -> Tokens:
+        """One clip of several, in order.
+
+        Raises:
+            TokensError: no parts, parts of different models or levels, or a part other than the last whose last frame is
+                not whole.
+        """
+        if not parts:
+            raise TokensError("tokens: nothing to join")
+        for index, part in enumerate(parts):
+            if part._kind() != parts[0]._kind():
+                raise TokensError(f"tokens: part {index} has another model, configuration or levels than part 0")
+            if index < len(parts) - 1 and part.num_samples % part.hop_length:
+                raise TokensError(f"tokens: part {index} ends within a frame; only the last part may")
+        codes = np.concatenate([part.codes for part in parts], axis=1)
+        return dataclasses.replace(parts[0], codes=codes, num_samples=sum(part.num_samples for part in parts))
+
+    def _kind(self) -> dict[str, Any]:
+        return {**vars(self), "codes": self.n_q, "num_samples": None}
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Tokens):

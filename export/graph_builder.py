@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,16 @@ IR_VERSION = 8  # that of opset 17: any ONNX Runtime since 1.12 and TensorRT sin
 
 _ONNX_TYPES = {"float32": TensorProto.FLOAT, "int64": TensorProto.INT64}
 _PRECISION_TYPES = {"fp32": (np.float32, TensorProto.FLOAT), "fp16": (np.float16, TensorProto.FLOAT16)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Graph:
+    """A finished graph with the description of its ends."""
+
+    model: onnx.ModelProto
+    precision: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
 
 
 class GraphBuilder:
@@ -36,6 +47,13 @@ class GraphBuilder:
         output = self._unique(op_type)
         self._nodes.append(helper.make_node(op_type, list(inputs), [output], name=output, **attributes))
         return output
+
+    def ops(self, op_type: str, count: int, *inputs: str, **attributes: Any) -> list[str]:
+        """Adds a node with `count` outputs and returns their names; an optional input left out is ""."""
+        name = self._unique(op_type)
+        outputs = [f"{name}_{index}" for index in range(count)]
+        self._nodes.append(helper.make_node(op_type, list(inputs), outputs, name=name, **attributes))
+        return outputs
 
     def alias(self, tensor: str, output: str) -> None:
         """Makes `tensor`, the last node's output, the graph output `output`."""
@@ -74,8 +92,12 @@ class GraphBuilder:
         """Any type -> the graph's precision."""
         return self.op("Cast", tensor, to=self._onnx_type)
 
-    def model(self, inputs: list[TensorSpec], outputs: list[TensorSpec]) -> onnx.ModelProto:
-        """The finished, checked model."""
+    def to_int32(self, tensor: str) -> str:
+        """Any type -> int32."""
+        return self.op("Cast", tensor, to=TensorProto.INT32)
+
+    def finish(self, inputs: list[TensorSpec], outputs: list[TensorSpec]) -> Graph:
+        """The finished, checked graph."""
         graph = helper.make_graph(
             self._nodes,
             self.name,
@@ -87,7 +109,7 @@ class GraphBuilder:
             graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="dmcodec"
         )
         onnx.checker.check_model(model, full_check=True)
-        return model
+        return Graph(model, self.precision, tuple(inputs), tuple(outputs))
 
     def _add(self, name: str, values: NDArray[Any]) -> str:
         self._initializers.append(numpy_helper.from_array(values, name))

@@ -1,29 +1,18 @@
-"""The four graphs of a bundle, each from its part of the torch model."""
+"""The graphs of a bundle, each from its part of the torch model."""
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
 from torch import nn
 
 from dmcodec.bundle import TensorSpec
-from dmcodec.export.graph_builder import GraphBuilder
-from dmcodec.export.layers import add_layers, array
+from dmcodec.export.graph_builder import Graph, GraphBuilder
+from dmcodec.export.layers import Signal, add_layers, array
+from dmcodec.export.stream_graphs import recurrent_graph, upsampler_graph
 from dmcodec.nn import DMCodec
-
-
-@dataclasses.dataclass(frozen=True)
-class Graph:
-    """A graph with the description of its ends."""
-
-    model: onnx.ModelProto
-    precision: str
-    inputs: tuple[TensorSpec, ...]
-    outputs: tuple[TensorSpec, ...]
 
 
 def build_graphs(codec: DMCodec, precision: str = "fp32") -> dict[str, Graph]:
@@ -41,14 +30,17 @@ def build_graphs(codec: DMCodec, precision: str = "fp32") -> dict[str, Graph]:
         "quantizer": _quantizer(codec, latents),
         "dequantizer": _dequantizer(codec, latents),
         "decoder": _network("decoder", codec.decoder.model, latents, waveform, precision),
+        "decoder_recurrent": recurrent_graph(codec, precision),
+        "decoder_upsampler": upsampler_graph(codec, precision),
     }
 
 
 def _network(name: str, layers: nn.Sequential, source: TensorSpec, target: TensorSpec, precision: str) -> Graph:
     builder = GraphBuilder(name, precision)
-    tensor = add_layers(builder, layers, builder.cast_in(source.name), name)
-    builder.alias(builder.cast_out(tensor), target.name)
-    return _finish(builder, [source], [target])
+    lengths = TensorSpec("lengths", "int64", ("batch",))
+    signal = add_layers(builder, layers, Signal(builder.cast_in(source.name), lengths.name), name)
+    builder.alias(builder.cast_out(signal.tensor), target.name)
+    return builder.finish([source, lengths], [target])
 
 
 def _quantizer(codec: DMCodec, latents: TensorSpec) -> Graph:
@@ -72,7 +64,7 @@ def _quantizer(codec: DMCodec, latents: TensorSpec) -> Graph:
             residual = op("Sub", residual, op("Gather", entries, indices, axis=0))
     codes = TensorSpec("codes", "int64", (config.n_q, "batch", "frames"))
     builder.alias(op("Concat", *levels, axis=0), codes.name)
-    return _finish(builder, [latents], [codes])
+    return builder.finish([latents], [codes])
 
 
 def _dequantizer(codec: DMCodec, latents: TensorSpec) -> Graph:
@@ -89,11 +81,7 @@ def _dequantizer(codec: DMCodec, latents: TensorSpec) -> Graph:
     entries = op("Gather", table, rows, axis=0)  # [n_q, B, T, D]
     total = op("ReduceSum", entries, builder.ints(0), keepdims=0)
     builder.alias(op("Transpose", total, perm=[0, 2, 1]), latents.name)
-    return _finish(builder, [codes, first_level], [latents])
-
-
-def _finish(builder: GraphBuilder, inputs: list[TensorSpec], outputs: list[TensorSpec]) -> Graph:
-    return Graph(builder.model(inputs, outputs), builder.precision, tuple(inputs), tuple(outputs))
+    return builder.finish([codes, first_level], [latents])
 
 
 def _squared_norms(codebook: NDArray[Any]) -> NDArray[np.float64]:

@@ -1,10 +1,14 @@
-"""The layers of `dmcodec.nn` as ONNX nodes.
+"""The layers of `dmcodec.nn` as ONNX nodes, for batches in which every item has its own length.
 
 The graphs are written node by node instead of traced: tracing bakes the Python arithmetic of the padding into the
-graph for one length, and breaks the LSTM for others. Here every length is an input, and weight norm is folded.
+graph for one length, and breaks the LSTM for others. Here every item's length is an input: its reflect padding is put
+where the item ends, and the LSTM turns round there, so that an item's neighbours can't change its result. Weight norm
+is folded.
 """
 
 from __future__ import annotations
+
+import dataclasses
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,26 +19,35 @@ from dmcodec.export.graph_builder import GraphBuilder
 from dmcodec.nn.layers import Conv1d, ConvPadding, ConvTranspose1d, ResidualBlock, SkipLSTM
 
 
-def add_layers(builder: GraphBuilder, layers: nn.Sequential, tensor: str, prefix: str) -> str:
-    """Adds the layers in turn; `tensor` [B, C, T] is their input. Weights are named `prefix`.index...."""
-    for index, layer in enumerate(layers):
-        tensor = _add_layer(builder, layer, tensor, f"{prefix}.{index}")
-    return tensor
+@dataclasses.dataclass(frozen=True)
+class Signal:
+    """Names of a tensor [B, C, T] and of the lengths [B] (int64) of its items; what lies behind them is garbage."""
+
+    tensor: str
+    lengths: str
 
 
-def _add_layer(builder: GraphBuilder, layer: nn.Module, tensor: str, name: str) -> str:
+def add_layers(builder: GraphBuilder, layers: nn.Sequential, signal: Signal, prefix: str, start: int = 0) -> Signal:
+    """Adds the layers in turn. Weights are named `prefix`.index..., counted from `start`."""
+    for index, layer in enumerate(layers, start):
+        signal = _add_layer(builder, layer, signal, f"{prefix}.{index}")
+    return signal
+
+
+def _add_layer(builder: GraphBuilder, layer: nn.Module, signal: Signal, name: str) -> Signal:
     match layer:
         case nn.ELU():
-            return builder.op("Elu", tensor)
+            return Signal(builder.op("Elu", signal.tensor), signal.lengths)
         case Conv1d():
-            return _conv(builder, layer, tensor, name)
+            return _conv(builder, layer, signal, name)
         case ConvTranspose1d():
-            return _conv_transpose(builder, layer, tensor, name)
+            return _conv_transpose(builder, layer, signal, name)
         case ResidualBlock():
-            shortcut = _conv(builder, layer.shortcut, tensor, f"{name}.shortcut")
-            return builder.op("Add", shortcut, add_layers(builder, layer.block, tensor, f"{name}.block"))
+            shortcut = _conv(builder, layer.shortcut, signal, f"{name}.shortcut")
+            block = add_layers(builder, layer.block, signal, f"{name}.block")
+            return Signal(builder.op("Add", shortcut.tensor, block.tensor), signal.lengths)
         case SkipLSTM():
-            return _skip_lstm(builder, layer, tensor, name)
+            return _skip_lstm(builder, layer, signal, name)
     raise ExportError(f"{name}: no ONNX form is known for the layer {type(layer).__name__}")
 
 
@@ -44,97 +57,152 @@ def array(tensor: Tensor) -> NDArray[np.float32]:
     return values
 
 
-def _conv(builder: GraphBuilder, layer: Conv1d, tensor: str, name: str) -> str:
-    padding = layer.padding
+def _conv(builder: GraphBuilder, layer: Conv1d, signal: Signal, name: str) -> Signal:
+    padded = _reflect_pad(builder, signal, layer.padding, layer.weights.weight().shape[1])
+    return Signal(convolution(builder, layer, padded, name), _strided(builder, signal.lengths, layer.padding.stride))
+
+
+def convolution(builder: GraphBuilder, layer: Conv1d, tensor: str, name: str) -> str:
+    """The convolution alone, over a tensor that is padded already."""
     return builder.op(
         "Conv",
-        _reflect_pad(builder, tensor, padding),
+        tensor,
         builder.weight(f"{name}.weight", array(layer.weights.weight())),
         builder.weight(f"{name}.bias", array(layer.weights.bias)),
-        kernel_shape=[padding.kernel_size],
-        strides=[padding.stride],
-        dilations=[padding.dilation],
+        kernel_shape=[layer.padding.kernel_size],
+        strides=[layer.padding.stride],
+        dilations=[layer.padding.dilation],
     )
 
 
-def _conv_transpose(builder: GraphBuilder, layer: ConvTranspose1d, tensor: str, name: str) -> str:
+def _strided(builder: GraphBuilder, lengths: str, stride: int) -> str:
+    """ceil(lengths / stride)"""
+    if stride == 1:
+        return lengths
+    return builder.op("Div", builder.op("Add", lengths, builder.ints(stride - 1)), builder.ints(stride))
+
+
+def _conv_transpose(builder: GraphBuilder, layer: ConvTranspose1d, signal: Signal, name: str) -> Signal:
     weight = array(layer.weights.weight())
-    return builder.op(
+    tensor = builder.op(
         "ConvTranspose",
-        tensor,
+        _with_zero_at_the_end(builder, signal, weight.shape[0]),
         builder.weight(f"{name}.weight", weight),
         builder.weight(f"{name}.bias", array(layer.weights.bias)),
         kernel_shape=[weight.shape[2]],
         strides=[layer.stride],
         pads=[layer.trim_left, layer.trim_right],  # not a Slice behind it: TensorRT can't build that
     )
+    return Signal(tensor, builder.op("Mul", signal.lengths, builder.ints(layer.stride)))
 
 
-def _reflect_pad(builder: GraphBuilder, tensor: str, padding: ConvPadding) -> str:
-    """The reflect padding of `dmcodec.nn.layers.reflect_pad`, for any length from 1 sample up.
-
-    The few padding samples are gathered by computed indices and concatenated: one copy of the signal, where zero
-    extension, reflection and cut as three nodes would be three.
-    """
-    if padding.total == 0 and padding.stride == 1:
-        return tensor
+def _with_zero_at_the_end(builder: GraphBuilder, signal: Signal, channels: int) -> str:
+    """Zero where an item ends: its last outputs reach one step beyond it, and see nothing there when it is alone."""
     op, ints = builder.op, builder.ints
-    length = op("Gather", op("Shape", tensor), ints(2), axis=0)  # [1]
+    end = _column(builder, signal.lengths)  # [B, 1]
+    inside = op("Min", end, op("Sub", _time(builder, signal.tensor), ints(1)))
+    index = _over_channels(builder, inside, channels)
+    kept = op("Mul", op("GatherElements", signal.tensor, index, axis=2), _mask(builder, op("Less", inside, end)))
+    return op("ScatterElements", signal.tensor, index, kept, axis=2)
+
+
+def _reflect_pad(builder: GraphBuilder, signal: Signal, padding: ConvPadding, channels: int) -> str:
+    """The reflect padding of `dmcodec.nn.layers.reflect_pad` at each item's own ends, for any length from 1 up.
+
+    Only the few padding columns are computed; one concatenation makes room for them, and a scatter puts the right ones
+    where each item ends.
+    """
+    # The most that any length needs: `right`, and what fills the last window.
+    columns = padding.right + padding.stride - 1
+    if padding.left == 0 and columns == 0:
+        return signal.tensor
+    op, ints = builder.op, builder.ints
+    tensor, length = signal.tensor, _column(builder, signal.lengths)  # [B, 1]
     pieces = [tensor]
+    if padding.left:
+        mirrored = op("Min", ints(*range(padding.left, 0, -1)), op("Add", length, ints(padding.left)))  # [B, left]
+        pieces.insert(0, _gather_or_zero(builder, signal, mirrored, channels))
+    if columns == 0:
+        return op("Concat", *pieces, axis=2)
     right = ints(padding.right)
-    if padding.stride > 1:  # extra = -length mod stride fills the last window
+    if padding.stride > 1:  # extra = -length mod stride
         stride = ints(padding.stride)
         right = op("Add", right, op("Mod", op("Sub", stride, op("Mod", length, stride)), stride))
     # The signal is taken as `extended` samples long, zeros behind its end, so that it can be reflected.
-    shortest = op("Add", op("Max", ints(padding.left), right), ints(1))
-    extended = op("Max", length, shortest)
-    if padding.left:
-        mirrored = builder.constant(np.arange(padding.left, 0, -1, dtype=np.int64))
-        pieces.insert(0, _gather_or_zero(builder, tensor, mirrored, length))
-    if padding.right or padding.stride > 1:
-        zero, one = (builder.constant(np.array(value, np.int64)) for value in (0, 1))
-        positions = op("Add", op("Range", zero, op("Squeeze", right, ints(0)), one), length)
-        around = op("Sub", op("Mul", op("Sub", extended, ints(1)), ints(2)), positions)
-        sources = op("Where", op("Less", positions, extended), positions, around)
-        pieces.append(_gather_or_zero(builder, tensor, sources, length))
-    return op("Concat", *pieces, axis=2)
+    extended = op("Max", length, op("Add", op("Max", ints(padding.left), right), ints(1)))
+    positions = op("Add", length, ints(*range(columns)))  # [B, columns]
+    around = op("Sub", op("Mul", op("Sub", extended, ints(1)), ints(2)), positions)
+    sources = op("Where", op("Less", positions, extended), positions, around)
+    values = _gather_or_zero(builder, signal, sources, channels)
+    room = op("Concat", *pieces, values, axis=2)
+    targets = _over_channels(builder, op("Add", positions, ints(padding.left)), channels)
+    return op("ScatterElements", room, targets, values, axis=2)
 
 
-def _gather_or_zero(builder: GraphBuilder, tensor: str, indices: str, length: str) -> str:
-    """tensor[:, :, indices], with zeros for indices at or beyond `length`."""
-    op = builder.op
-    inside = op("Min", indices, op("Sub", length, builder.ints(1)))
-    return op("Mul", op("Gather", tensor, inside, axis=2), builder.cast(op("Less", indices, length)))
+def _gather_or_zero(builder: GraphBuilder, signal: Signal, indices: str, channels: int) -> str:
+    """tensor[b, :, indices[b]], with zeros for indices at or beyond the item's length: [B, C, columns]."""
+    op, ints = builder.op, builder.ints
+    last = op("Sub", _time(builder, signal.tensor), ints(1))
+    inside = _over_channels(builder, op("Max", op("Min", indices, last), ints(0)), channels)
+    mask = _mask(builder, op("Less", indices, _column(builder, signal.lengths)))
+    return op("Mul", op("GatherElements", signal.tensor, inside, axis=2), mask)
 
 
-def _skip_lstm(builder: GraphBuilder, layer: SkipLSTM, tensor: str, name: str) -> str:
+def _time(builder: GraphBuilder, tensor: str) -> str:
+    """Size of the last axis: [1]."""
+    return builder.op("Gather", builder.op("Shape", tensor), builder.ints(2), axis=0)
+
+
+def _column(builder: GraphBuilder, lengths: str) -> str:
+    """[B] -> [B, 1]"""
+    return builder.op("Unsqueeze", lengths, builder.ints(1))
+
+
+def _over_channels(builder: GraphBuilder, indices: str, channels: int) -> str:
+    """[B, columns] -> [B, channels, columns]"""
+    return builder.op("Expand", builder.op("Unsqueeze", indices, builder.ints(1)), builder.ints(1, channels, 1))
+
+
+def _mask(builder: GraphBuilder, condition: str) -> str:
+    """Booleans [B, columns] -> ones and zeros [B, 1, columns]"""
+    return builder.cast(builder.op("Unsqueeze", condition, builder.ints(1)))
+
+
+def _skip_lstm(builder: GraphBuilder, layer: SkipLSTM, signal: Signal, name: str) -> Signal:
     op, lstm = builder.op, layer.lstm
-    steps = op("Transpose", tensor, perm=[2, 0, 1])  # [T, B, C]
+    steps = op("Transpose", signal.tensor, perm=[2, 0, 1])  # [T, B, C]
+    # Forward in time nothing behind an item's end reaches it, so that only a bidirectional LSTM has to know the end.
+    lengths = [builder.to_int32(signal.lengths)] if lstm.bidirectional else []
     output = steps
     for index in range(lstm.num_layers):
-        directions = ["", "_reverse"] if lstm.bidirectional else [""]
-        parts = {
-            part: np.stack([_gates(getattr(lstm, f"{part}_l{index}{suffix}")) for suffix in directions])
-            for part in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-        }
-        output = op(
-            "LSTM",
-            output,
-            builder.weight(f"{name}.weight_ih_{index}", parts["weight_ih"]),
-            builder.weight(f"{name}.weight_hh_{index}", parts["weight_hh"]),
-            builder.weight(f"{name}.bias_{index}", np.concatenate([parts["bias_ih"], parts["bias_hh"]], axis=1)),
-            hidden_size=lstm.hidden_size,
-            direction="bidirectional" if lstm.bidirectional else "forward",
-        )  # [T, directions, B, C]
+        weights = lstm_weights(builder, layer, index, name)
+        direction = "bidirectional" if lstm.bidirectional else "forward"
+        inputs = [output, *weights, *lengths]
+        output = op("LSTM", *inputs, hidden_size=lstm.hidden_size, direction=direction)  # [T, directions, B, C]
         if lstm.bidirectional:
             output = op("Reshape", op("Transpose", output, perm=[0, 2, 1, 3]), builder.ints(0, 0, -1))
         else:
             output = op("Squeeze", output, builder.ints(1))
     skip = op("Concat", steps, steps, axis=2) if lstm.bidirectional else steps
-    return op("Transpose", op("Add", output, skip), perm=[1, 2, 0])
+    return Signal(op("Transpose", op("Add", output, skip), perm=[1, 2, 0]), signal.lengths)
+
+
+def lstm_weights(builder: GraphBuilder, layer: SkipLSTM, index: int, name: str) -> list[str]:
+    """Inputs W, R and B of the ONNX LSTM for one layer."""
+    lstm = layer.lstm
+    directions = ["", "_reverse"] if lstm.bidirectional else [""]
+    parts = {
+        part: np.stack([_gates(getattr(lstm, f"{part}_l{index}{suffix}")) for suffix in directions])
+        for part in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+    }
+    return [
+        builder.weight(f"{name}.weight_ih_{index}", parts["weight_ih"]),
+        builder.weight(f"{name}.weight_hh_{index}", parts["weight_hh"]),
+        builder.weight(f"{name}.bias_{index}", np.concatenate([parts["bias_ih"], parts["bias_hh"]], axis=1)),
+    ]
 
 
 def _gates(parameter: Tensor) -> NDArray[np.float32]:
-    """Torch stacks the gates as input, forget, cell, output; ONNX as input, output, forget, cell."""
+    """torch stacks the gates as input, forget, cell, output; ONNX as input, output, forget, cell."""
     i, f, c, o = np.split(array(parameter), 4)
     return np.concatenate([i, o, f, c])

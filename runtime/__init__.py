@@ -1,6 +1,7 @@
 """Runs a bundle without torch: `from dmcodec.runtime import Codec`."""
 
 from dmcodec.runtime.codec import Codec
+from dmcodec.runtime.stream_decoder import DecoderState, StreamDecoder
 from dmcodec.tokens import Tokens
 
-__all__ = ["Codec", "Tokens"]
+__all__ = ["Codec", "DecoderState", "StreamDecoder", "Tokens"]

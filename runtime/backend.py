@@ -17,8 +17,8 @@ DeviceTensor = Any
 class Runner(Protocol):
     """One loaded graph. Safe to call from several threads."""
 
-    def run(self, inputs: Mapping[str, DeviceTensor]) -> DeviceTensor:
-        """Runs the graph on arrays or on results of other runners of the same backend; returns its one output."""
+    def run(self, inputs: Mapping[str, DeviceTensor]) -> list[DeviceTensor]:
+        """Runs the graph on arrays or on results of other runners of the same backend; outputs in their order."""
 
 
 class Backend(Protocol):

@@ -2,39 +2,50 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dmcodec.audio import Waveform, prepare_waveform, read_audio, write_audio
-from dmcodec.bundle import GRAPH_NAMES, Bundle
+from dmcodec.audio import Waveform, audio_writer, prepare_waveform, read_blocks
+from dmcodec.bundle import Bundle
 from dmcodec.config import CodecConfig
-from dmcodec.errors import ArgumentError, AudioError, TokensError
-from dmcodec.runtime.backend import Backend, DeviceTensor, Runner
+from dmcodec.errors import ArgumentError, TokensError
+from dmcodec.receptive_field import DecoderReach, decoder_reach
+from dmcodec.runtime.backend import Backend
+from dmcodec.runtime.graphs import Graphs
+from dmcodec.runtime.ladder import batches, stack
 from dmcodec.runtime.onnxruntime_backend import OnnxRuntimeBackend
+from dmcodec.runtime.stream_decoder import StreamDecoder
+from dmcodec.runtime.windows import Window, WindowPlan, Windows
+from dmcodec.token_file import Header
+from dmcodec.token_stream import token_file_writer
 from dmcodec.tokens import Tokens
 
 BACKENDS = ("onnxruntime",)
-MAX_DURATION_S = 300.0
-MAX_BATCH_SIZE = 16
+WHOLE_S = 30.0  # clips up to this length run in one piece; longer ones in windows, or as a stream
+WINDOW_S = 10.0  # what one window adds, and what a long decode does at a time
+WINDOWS_AT_ONCE = 4
+ENCODE_TOTAL_S = 64.0  # bound of batch size x longest clip in one run: some 20 MB a second at full size
+DECODE_TOTAL_S = 32.0  # likewise, some 45 MB a second
+
+# Called with the seconds of audio done, and the seconds there are.
+Progress = Callable[[float, float], None]
 
 
 class Codec:
     """Encodes waveforms to tokens and decodes tokens to waveforms. Safe to use from several threads.
 
-    Graphs are loaded when they are first needed (`warm_up` does it ahead); a clip is run in one piece.
+    Graphs are loaded when they are first needed (`load_graphs` and `warm_up` do it ahead).
     """
 
-    def __init__(self, bundle: Bundle, backend: Backend, max_duration_s: float = MAX_DURATION_S) -> None:
+    def __init__(self, bundle: Bundle, backend: Backend) -> None:
         self.bundle = bundle
         self.backend = backend
-        self.max_duration_s = max_duration_s
-        self._runners: dict[str, Runner] = {}
-        self._lock = threading.Lock()
+        self.graphs = Graphs(bundle, backend)
 
     @classmethod
     def load(
@@ -43,7 +54,6 @@ class Codec:
         backend: str = "onnxruntime",
         provider: str = "cpu",
         threads: int | None = None,
-        max_duration_s: float = MAX_DURATION_S,
     ) -> Codec:
         """Opens a bundle, checks that it is complete and unaltered, and prepares a backend.
 
@@ -52,7 +62,6 @@ class Codec:
             backend: "onnxruntime".
             provider: "cpu" or "cuda" (onnxruntime-gpu). What is asked for is what runs, or an error.
             threads: CPU threads; by default one for each CPU that this process may use.
-            max_duration_s: longer clips are refused: a clip is run in one piece, whose memory grows with its length.
 
         Raises:
             BundleError: missing, incomplete, altered, or from a newer dmcodec.
@@ -62,7 +71,7 @@ class Codec:
         if backend not in BACKENDS:
             raise ArgumentError(f"backend {backend!r} is not known; use one of {', '.join(BACKENDS)}")
         engine = OnnxRuntimeBackend(provider, threads)
-        return cls(Bundle.open(bundle), engine, max_duration_s)
+        return cls(Bundle.open(bundle), engine)
 
     @property
     def config(self) -> CodecConfig:
@@ -94,129 +103,246 @@ class Codec:
         """Entries per codebook."""
         return self.config.codebook_size
 
-    def encode(self, waveform: Any, sample_rate: int, n_q: int | None = None) -> Tokens:
+    @property
+    def decoder_reach(self) -> DecoderReach:
+        """How far the decoder looks around a frame."""
+        return decoder_reach(self.config)
+
+    @property
+    def context_s(self) -> float:
+        """Context that windows of long clips are run with by default: what the export measured to be enough."""
+        return float(self.bundle.manifest.encoder_context["default_context_s"])
+
+    def encode(self, waveform: Any, sample_rate: int, n_q: int | None = None, context_s: float | None = None) -> Tokens:
         """Waveform -> tokens.
 
         Args:
             waveform: (samples,) or (channels, samples), float32, float64 in [-1, 1] or int16; channels are averaged.
             sample_rate: of `waveform` in Hz; resampled to the codec's where it differs.
             n_q: quantizer levels to keep (all by default): 1 to `self.n_q`.
+            context_s: seconds of context around each window of a clip longer than 30 s; `self.context_s` by default.
 
         Returns:
             Tokens with codes (n_q, ceil(samples / hop_length)) and the true number of samples at the codec's rate.
 
         Raises:
-            AudioError: another shape or type, empty, NaN, or longer than `max_duration_s`.
-            ArgumentError: n_q out of range.
+            AudioError: another shape or type, empty, or NaN.
+            ArgumentError: n_q or context_s out of range.
         """
-        return self.encode_batch([waveform], sample_rate, n_q)[0]
+        return self.encode_batch([waveform], sample_rate, n_q, context_s)[0]
 
-    def encode_batch(self, waveforms: Sequence[Any], sample_rate: int, n_q: int | None = None) -> list[Tokens]:
-        """Waveforms of any lengths -> one Tokens each, in order; the same codes as `encode` gives.
+    def encode_batch(
+        self, waveforms: Sequence[Any], sample_rate: int, n_q: int | None = None, context_s: float | None = None
+    ) -> list[Tokens]:
+        """Waveforms of any lengths -> one Tokens each, in order; the same as `encode` gives for each alone.
 
-        Clips of equal length run as one batch. Clips of different lengths are never padded to a common one: the
-        network would see the padding and change their codes.
+        Clips of similar length run as one batch. The graph knows where each of them ends, so that neither the padding
+        behind it nor its neighbours change its codes.
         """
-        n_q = self._checked_n_q(n_q)
-        prepared = [self._prepared(waveform, sample_rate, f"waveform {i}") for i, waveform in enumerate(waveforms)]
-        results: list[Tokens | None] = [None] * len(prepared)
-        for indices in self._batches(prepared):
-            batch = np.stack([prepared[i] for i in indices])[:, None]
-            codes = self._codes(batch)
-            for row, i in enumerate(indices):
-                results[i] = self._tokens(codes[:n_q, row], len(prepared[i]))
-        return [tokens for tokens in results if tokens is not None]
+        n_q, plan = self._checked_n_q(n_q), self._window_plan(context_s)
+        prepared = [
+            prepare_waveform(waveform, sample_rate, self.sample_rate, f"waveform {index}")
+            for index, waveform in enumerate(waveforms)
+        ]
+        results: dict[int, Tokens] = {}
+        short = [index for index, waveform in enumerate(prepared) if self._is_whole(len(waveform))]
+        for group in batches([len(prepared[index]) for index in short], self._samples(ENCODE_TOTAL_S)):
+            indices = [short[member] for member in group]
+            codes = self._codes([prepared[index] for index in indices])
+            for index, item in zip(indices, codes, strict=True):
+                results[index] = self._tokens(item[:n_q], len(prepared[index]))
+        for index in set(range(len(prepared))) - set(short):
+            step = self._samples(WINDOW_S)
+            blocks = (prepared[index][start : start + step] for start in range(0, len(prepared[index]), step))
+            parts = [codes[:n_q] for codes in self._windowed_codes(blocks, plan)]
+            results[index] = self._tokens(np.concatenate(parts, axis=1), len(prepared[index]))
+        return [results[index] for index in range(len(prepared))]
 
     def decode(self, tokens: Tokens, n_q: int | None = None) -> Waveform:
         """Tokens -> waveform (tokens.num_samples,) float32 at the codec's sample rate.
 
         Args:
-            tokens: of this codec's model; tokens without a model id are taken as such.
-            n_q: use only the first levels (all that the tokens have by default).
+            tokens: of this codec's model; tokens without a model id are taken as such. Their `first_level` is obeyed.
+            n_q: use only the first levels of the tokens (all that they have by default).
 
         Raises:
-            TokensError: of another model or configuration, more levels than the codec has, or no frames.
+            TokensError: of another model or configuration, levels that the codec doesn't have, or no frames.
             ArgumentError: n_q is more than the tokens have.
         """
-        self._check_tokens(tokens)
-        if n_q is not None and not 1 <= n_q <= tokens.n_q:
-            raise ArgumentError(f"n_q must be 1 to {tokens.n_q} (the levels of these tokens), not {n_q}")
-        codes = tokens.codes[:n_q, None].astype(np.int64)
-        latents = self._run("dequantizer", codes=codes, first_level=np.array(0, np.int64))
-        waveform: Waveform = self._array(self._run("decoder", latents=latents))
-        return waveform[0, 0, : tokens.num_samples].copy()
+        return self.decode_batch([tokens], n_q)[0]
 
-    def encode_file(self, path: str | Path, n_q: int | None = None) -> Tokens:
-        """Encodes an audio file of any sample rate and number of channels; see `encode`."""
-        waveform, sample_rate = read_audio(path, self.max_duration_s)
-        prepared = prepare_waveform(waveform, sample_rate, self.sample_rate, source=str(path))
-        return self.encode(prepared, self.sample_rate, n_q)
+    def decode_batch(self, batch: Sequence[Tokens], n_q: int | None = None) -> list[Waveform]:
+        """Tokens of any lengths -> one waveform each, in order; the same as `decode` gives for each alone."""
+        chosen = [self._checked_tokens(tokens, n_q) for tokens in batch]
+        results: dict[int, Waveform] = {}
+        levels = {(tokens.n_q, tokens.first_level) for tokens in chosen}
+        for kind in levels:
+            short = [
+                index
+                for index, tokens in enumerate(chosen)
+                if (tokens.n_q, tokens.first_level) == kind and self._is_whole(tokens.num_samples)
+            ]
+            for group in batches([chosen[index].num_samples for index in short], self._samples(DECODE_TOTAL_S)):
+                indices = [short[member] for member in group]
+                waveforms = self._waveforms([chosen[index] for index in indices])
+                results.update(zip(indices, waveforms, strict=True))
+        for index in set(range(len(chosen))) - set(results):
+            results[index] = np.concatenate(list(self._streamed(chosen[index])))
+        return [results[index] for index in range(len(chosen))]
 
-    def decode_file(self, tokens: Tokens | str | Path, path: str | Path, n_q: int | None = None) -> None:
-        """Decodes tokens, or a token file, to an audio file (16-bit WAV or FLAC, or Ogg)."""
+    def encode_file(
+        self,
+        path: str | Path,
+        out: str | Path | None = None,
+        n_q: int | None = None,
+        context_s: float | None = None,
+        progress: Progress | None = None,
+    ) -> Tokens:
+        """Encodes an audio file of any length, sample rate and number of channels; never holds it whole.
+
+        Args:
+            path: the audio file.
+            out: a token file to write as the codes come; it appears when it is complete, else nothing is left.
+            n_q, context_s: as for `encode`.
+            progress: called with the seconds done and the seconds there are.
+        """
+        n_q, plan = self._checked_n_q(n_q), self._window_plan(context_s)
+        config = self.config
+        header = Header(
+            n_q, 0, config.codebook_size, config.hop_length, config.sample_rate, 0, self.bundle.manifest.model_id
+        )
+        blocks = _Counted(read_blocks(path, self.sample_rate, WINDOW_S, progress))
+        parts = []
+        with token_file_writer(out, header) if out is not None else nullcontext() as writer:
+            for codes in self._file_codes(blocks, plan):
+                parts.append(codes[:n_q].astype(np.uint16))
+                if writer is not None:
+                    writer.write(parts[-1])
+            if writer is not None:
+                writer.finish(blocks.num_samples)
+        return self._tokens(np.concatenate(parts, axis=1), blocks.num_samples)
+
+    def decode_file(
+        self,
+        tokens: Tokens | str | Path,
+        path: str | Path,
+        n_q: int | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        """Decodes tokens, or a token file, of any length to an audio file (16-bit WAV or FLAC, or Ogg)."""
         if not isinstance(tokens, Tokens):
             tokens = Tokens.load(tokens)
-        write_audio(path, self.decode(tokens, n_q), self.sample_rate)
+        chosen = self._checked_tokens(tokens, n_q)
+        whole = self._is_whole(chosen.num_samples)
+        pieces = iter(self._waveforms([chosen])) if whole else self._streamed(chosen)
+        done = 0
+        with audio_writer(path, self.sample_rate) as write:
+            for piece in pieces:
+                write(piece)
+                done += len(piece)
+                if progress:
+                    progress(done / self.sample_rate, chosen.duration_s)
+
+    def stream_decoder(
+        self, n_q: int | None = None, first_level: int = 0, batch_size: int | None = None
+    ) -> StreamDecoder:
+        """A stream that turns codes into audio while they come in; see `dmcodec.runtime.StreamDecoder`.
+
+        Args:
+            n_q: levels that each push brings (all from `first_level` on by default).
+            first_level: level of their first row.
+            batch_size: clips decoded in step; None for one clip without a batch axis.
+        """
+        return StreamDecoder(self, n_q, first_level, batch_size)
 
     def latents(self, waveform: Any, sample_rate: int) -> NDArray[np.float32]:
-        """Waveform -> continuous latents before quantization: (dimension, frames) float32."""
-        batch = self._prepared(waveform, sample_rate, "waveform")[None, None]
-        latents: NDArray[np.float32] = self._array(self._run("encoder", waveform=batch))
-        return latents[0]
+        """Waveform -> continuous latents before quantization: (dimension, frames) float32. Run in one piece."""
+        prepared = prepare_waveform(waveform, sample_rate, self.sample_rate)
+        batch, lengths = stack([prepared[None]])
+        return self.run_graph("encoder", waveform=batch, lengths=lengths)[0]
 
     def load_graphs(self, *names: str) -> None:
         """Loads the named graphs (all by default), which would else be loaded when first needed."""
-        for name in names or GRAPH_NAMES:
-            self._runner(name)
+        self.graphs.load(*names)
 
     def warm_up(self, duration_s: float = 1.0) -> None:
-        """Loads all graphs and runs each once, so that the first real call is as fast as the next."""
+        """Loads the graphs for encoding and decoding and runs each once, so that the first real call is fast."""
         silence = np.zeros(max(1, round(duration_s * self.sample_rate)), np.float32)
         self.decode(self.encode(silence, self.sample_rate))
 
     def run_graph(self, name: str, **inputs: NDArray[Any]) -> NDArray[Any]:
-        """Runs one graph of the bundle on arrays; names and shapes are the manifest's."""
-        return self._array(self._run(name, **inputs))
+        """Runs one graph of the bundle on arrays and returns its first output; names and shapes are the manifest's."""
+        return self.graphs.arrays(name, **inputs)[0]
 
-    def _run(self, name: str, **inputs: DeviceTensor) -> DeviceTensor:
-        return self._runner(name).run(inputs)
+    def _codes(self, waveforms: Sequence[Waveform]) -> list[NDArray[np.int64]]:
+        """Codes (n_q, frames) of each waveform, in one run."""
+        batch, lengths = stack([waveform[None] for waveform in waveforms])
+        latents = self.graphs.run("encoder", waveform=batch, lengths=lengths)[0]
+        codes = self.graphs.arrays("quantizer", latents=latents)[0]
+        return [codes[:, row, : self.config.num_frames(len(waveform))] for row, waveform in enumerate(waveforms)]
 
-    def _runner(self, name: str) -> Runner:
-        with self._lock:
-            if name not in self._runners:
-                spec = self.bundle.manifest.graphs[name]
-                self._runners[name] = self.backend.load(self.bundle.graph_path(name), spec)
-            return self._runners[name]
+    def _file_codes(self, blocks: Iterable[Waveform], plan: WindowPlan) -> Iterator[NDArray[np.int64]]:
+        """Codes of a clip that comes in blocks: in one piece where it is short, like `encode`, else in windows."""
+        iterator, head = iter(blocks), []
+        for block in iterator:
+            head.append(block)
+            if not self._is_whole(sum(map(len, head))):
+                yield from self._windowed_codes(_chain(head, iterator), plan)
+                return
+        yield from self._codes([np.concatenate(head)])
 
-    def _array(self, value: DeviceTensor) -> NDArray[Any]:
-        return self.backend.to_array(value)
+    def _windowed_codes(self, blocks: Iterable[Waveform], plan: WindowPlan) -> Iterator[NDArray[np.int64]]:
+        windows, pending = Windows(plan), []
+        for block in blocks:
+            for window in windows.push(block):
+                pending.append(window)
+                if len(pending) == WINDOWS_AT_ONCE:
+                    yield self._window_codes(pending)
+                    pending = []
+        pending += windows.finish()
+        for start in range(0, len(pending), WINDOWS_AT_ONCE):
+            yield self._window_codes(pending[start : start + WINDOWS_AT_ONCE])
 
-    def _codes(self, batch: NDArray[np.float32]) -> NDArray[np.int64]:
-        latents = self._run("encoder", waveform=batch)
-        codes: NDArray[np.int64] = self._array(self._run("quantizer", latents=latents))
-        return codes
+    def _window_codes(self, windows: Sequence[Window]) -> NDArray[np.int64]:
+        codes = self._codes([window.samples for window in windows])
+        cores = [
+            item[:, window.first_frame : window.first_frame + window.num_frames]
+            for item, window in zip(codes, windows, strict=True)
+        ]
+        return np.concatenate(cores, axis=1)
 
-    def _batches(self, waveforms: Sequence[Waveform]) -> Iterator[list[int]]:
-        """Indices of equally long waveforms, in batches that together stay within `max_duration_s`."""
-        groups: dict[int, list[int]] = {}
-        for index, waveform in enumerate(waveforms):
-            groups.setdefault(len(waveform), []).append(index)
-        for length, indices in groups.items():
-            size = max(1, min(MAX_BATCH_SIZE, int(self.max_duration_s * self.sample_rate) // length))
-            for start in range(0, len(indices), size):
-                yield indices[start : start + size]
+    def _waveforms(self, batch: Sequence[Tokens]) -> list[Waveform]:
+        """Waveforms of tokens of the same levels, in one run."""
+        codes, lengths = stack([tokens.codes.astype(np.int64) for tokens in batch])
+        first_level = np.array(batch[0].first_level, np.int64)
+        latents = self.graphs.run("dequantizer", codes=codes.transpose(1, 0, 2), first_level=first_level)[0]
+        waveform = self.graphs.arrays("decoder", latents=latents, lengths=lengths)[0]
+        return [waveform[row, 0, : tokens.num_samples].copy() for row, tokens in enumerate(batch)]
 
-    def _tokens(self, codes: NDArray[np.int64], num_samples: int) -> Tokens:
+    def _streamed(self, tokens: Tokens) -> Iterator[Waveform]:
+        stream = self.stream_decoder(tokens.n_q, tokens.first_level)
+        step, left = round(WINDOW_S * self.frame_rate), tokens.num_samples
+        for start in range(0, tokens.num_frames, step):
+            audio = stream.push(tokens.codes[:, start : start + step])[:left]
+            left -= len(audio)
+            yield audio
+        yield stream.finish()[:left]
+
+    def _tokens(self, codes: NDArray[Any], num_samples: int) -> Tokens:
         return Tokens.from_codes(codes, self.config, num_samples, self.bundle.manifest.model_id)
 
-    def _prepared(self, waveform: Any, sample_rate: int, source: str) -> Waveform:
-        prepared = prepare_waveform(waveform, sample_rate, self.sample_rate, source)
-        if len(prepared) > self.max_duration_s * self.sample_rate:
-            raise AudioError(
-                f"{source}: {len(prepared) / self.sample_rate:.0f} s long, more than the {self.max_duration_s:.0f} s "
-                "that are run in one piece (max_duration_s); cut it into parts"
-            )
-        return prepared
+    def _samples(self, duration_s: float) -> int:
+        return round(duration_s * self.sample_rate)
+
+    def _is_whole(self, num_samples: int) -> bool:
+        return num_samples <= self._samples(WHOLE_S)
+
+    def _window_plan(self, context_s: float | None) -> WindowPlan:
+        context_s = self.context_s if context_s is None else context_s
+        if not 0 <= context_s <= 60:
+            raise ArgumentError(f"context_s must be 0 to 60 seconds, not {context_s}")
+        frames = [round(seconds * self.frame_rate) for seconds in (WINDOW_S, context_s)]
+        return WindowPlan(max(1, frames[0]), frames[1], self.hop_length)
 
     def _checked_n_q(self, n_q: int | None) -> int:
         if n_q is None:
@@ -225,7 +351,17 @@ class Codec:
             raise ArgumentError(f"n_q must be 1 to {self.n_q}, not {n_q}")
         return n_q
 
-    def _check_tokens(self, tokens: Tokens) -> None:
+    def _checked_tokens(self, tokens: Tokens, n_q: int | None) -> Tokens:
+        """The levels of `tokens` to decode, checked to be of this codec."""
+        self.check_origin(tokens)
+        if n_q is not None and not 1 <= n_q <= tokens.n_q:
+            raise ArgumentError(f"n_q must be 1 to {tokens.n_q} (the levels of these tokens), not {n_q}")
+        if tokens.num_frames == 0:
+            raise TokensError("tokens: no frames to decode")
+        return tokens.levels(n_q)
+
+    def check_origin(self, tokens: Tokens | Header) -> None:
+        """Raises TokensError where `tokens` are of another model or configuration than this codec's."""
         for name in ("sample_rate", "hop_length", "codebook_size"):
             if getattr(tokens, name) != getattr(self.config, name):
                 raise TokensError(
@@ -237,7 +373,25 @@ class Codec:
                 f"tokens: made by model {tokens.model_id}, this bundle holds model {self.bundle.manifest.model_id}; "
                 "decode them with the model that made them"
             )
-        if tokens.n_q > self.n_q:
-            raise TokensError(f"tokens: {tokens.n_q} levels, this codec has {self.n_q}")
-        if tokens.num_frames == 0:
-            raise TokensError("tokens: no frames to decode")
+        if tokens.first_level + tokens.n_q > self.n_q:
+            raise TokensError(
+                f"tokens: levels {tokens.first_level} to {tokens.first_level + tokens.n_q - 1}, "
+                f"this codec has {self.n_q} levels"
+            )
+
+
+class _Counted:
+    """Blocks of samples, counted as they pass."""
+
+    def __init__(self, blocks: Iterable[Waveform]) -> None:
+        self._blocks, self.num_samples = blocks, 0
+
+    def __iter__(self) -> Iterator[Waveform]:
+        for block in self._blocks:
+            self.num_samples += len(block)
+            yield block
+
+
+def _chain(first: Iterable[Waveform], rest: Iterable[Waveform]) -> Iterator[Waveform]:
+    yield from first
+    yield from rest

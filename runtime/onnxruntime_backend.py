@@ -102,9 +102,9 @@ class _ArrayRunner:
     def __init__(self, session: Any, path: Path) -> None:
         self._session, self._path = session, path
 
-    def run(self, inputs: Mapping[str, DeviceTensor]) -> DeviceTensor:
+    def run(self, inputs: Mapping[str, DeviceTensor]) -> list[DeviceTensor]:
         try:
-            return self._session.run(None, dict(inputs))[0]
+            return list(self._session.run(None, dict(inputs)))
         except Exception as error:
             raise BackendError(f"{self._path.name}: failed to run ({_first_line(error)})") from error
 
@@ -114,10 +114,10 @@ class BoundRunner:
 
     def __init__(self, ort: Any, session: Any, path: Path, device: str) -> None:
         self._ort, self._session, self._path, self._device = ort, session, path, device
-        self._output = session.get_outputs()[0].name
+        self._outputs = [output.name for output in session.get_outputs()]
 
-    def run(self, inputs: Mapping[str, DeviceTensor]) -> DeviceTensor:
-        """Runs the graph on arrays or OrtValues and returns an OrtValue on the device."""
+    def run(self, inputs: Mapping[str, DeviceTensor]) -> list[DeviceTensor]:
+        """Runs the graph on arrays or OrtValues and returns OrtValues on the device."""
         try:
             binding = self._session.io_binding()
             for name, value in inputs.items():
@@ -125,9 +125,10 @@ class BoundRunner:
                     binding.bind_cpu_input(name, np.ascontiguousarray(value))
                 else:
                     binding.bind_ortvalue_input(name, value)
-            binding.bind_output(self._output, self._device)
+            for name in self._outputs:
+                binding.bind_output(name, self._device)
             self._session.run_with_iobinding(binding)
-            return binding.get_outputs()[0]
+            return list(binding.get_outputs())
         except Exception as error:
             raise BackendError(f"{self._path.name}: failed to run ({_first_line(error)})") from error
 
