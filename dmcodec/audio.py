@@ -161,7 +161,9 @@ def _declared_bytes(file: BinaryIO) -> int | None:
     head = file.read(28)
     match head[:4]:
         case b"RIFF":
-            return _end_of_wav_data(file)
+            return _end_of_data(file, 12, "<4sI", padding=2)
+        case b"caff":
+            return _end_of_data(file, 8, ">4sq", padding=1)
         case b"riff":  # Wave64
             return int.from_bytes(head[16:24], "little")
         case b"RF64":
@@ -175,13 +177,15 @@ def _declared_bytes(file: BinaryIO) -> int | None:
     return start + length if length < _UNKNOWN_LENGTH else None
 
 
-def _end_of_wav_data(file: BinaryIO) -> int | None:
-    file.seek(12)
-    while len(head := file.read(8)) == 8:
-        name, length = struct.unpack("<4sI", head)
+def _end_of_data(file: BinaryIO, start: int, chunk_head: str, padding: int) -> int | None:
+    """Where the chunk named data ends by its head; chunks begin at `start`."""
+    file.seek(start)
+    size = struct.calcsize(chunk_head)
+    while len(head := file.read(size)) == size:
+        name, length = struct.unpack(chunk_head, head)
         if name == b"data":
-            return file.tell() + length if length < _UNKNOWN_LENGTH else None
-        file.seek(length + length % 2, io.SEEK_CUR)
+            return file.tell() + int(length) if 0 <= length < _UNKNOWN_LENGTH else None
+        file.seek(max(0, length) + length % padding, io.SEEK_CUR)
     return None
 
 

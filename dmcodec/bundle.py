@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -121,12 +122,12 @@ def _digest(body: Mapping[str, Any]) -> str:
 
 def _read_manifest(path: Path) -> Manifest:
     file = path / MANIFEST
-    if not file.is_file():
-        problem = f"has no {MANIFEST}" if path.is_dir() else "no such folder"
+    if not os.path.isfile(file):  # noqa: PTH113 - Path.is_file raises where the name is too long
+        problem = f"has no {MANIFEST}" if os.path.isdir(path) else "no such folder"  # noqa: PTH112
         raise BundleNotFoundError(f"{path}: not a bundle, {problem}; `dmcodec export` writes one")
     try:
         body = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise BundleError(f"{file}: can't be read as a manifest ({error})") from None
     version = body.get("format_version") if isinstance(body, dict) else None
     if not isinstance(version, int):
@@ -140,7 +141,7 @@ def _read_manifest(path: Path) -> Manifest:
         raise BundleError(f"{file}: was altered after the export (its digest doesn't match); export again")
     try:
         return _parse(body, str(file))
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         if isinstance(error, ConfigError):
             raise
         raise BundleError(f"{file}: not a valid manifest ({type(error).__name__}: {error})") from None
@@ -178,7 +179,7 @@ def _parse_graph(values: Mapping[str, Any]) -> GraphSpec:
 
 
 def _check_file(path: Path, spec: GraphSpec) -> None:
-    if not path.is_file():
+    if not os.path.isfile(path):  # noqa: PTH113
         raise BundleNotFoundError(f"{path}: the bundle is incomplete, this graph is missing; export again")
     size = path.stat().st_size
     if size != spec.size_bytes:

@@ -115,7 +115,7 @@ class CodecConfig:
             raise ConfigError(f"{path}: can't be read as a configuration ({error})") from None
         try:
             values = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ConfigError(f"{path}: not JSON ({error})") from None
         return cls.from_dict(values, source=str(path))
 

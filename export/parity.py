@@ -30,12 +30,13 @@ class Thresholds:
     decoder_snr_db: float
     frame_agreement: float
     level0_agreement: float
+    dequantizer_snr_db: float
     chain_snr_db: float | None  # None: not bounded, since one flipped code decodes to other audio
 
 
 THRESHOLDS: Mapping[str, Thresholds] = {
-    "fp32": Thresholds(90.0, 90.0, 1.0, 1.0, 90.0),
-    "fp16": Thresholds(40.0, 40.0, 0.0, 0.9, None),
+    "fp32": Thresholds(90.0, 90.0, 1.0, 1.0, 90.0, 90.0),
+    "fp16": Thresholds(40.0, 40.0, 0.0, 0.9, 90.0, None),
 }
 
 
@@ -54,6 +55,7 @@ class ParityCase:
     ties: int
     quantizer_agreement: float
     dequantizer_max_abs_error: float
+    dequantizer_snr_db: float
     decoder_max_abs_error: float
     decoder_snr_db: float
     chain_snr_db: float
@@ -87,6 +89,7 @@ def require_parity(cases: list[ParityCase], precision: str) -> None:
             ("frame_agreement", thresholds.frame_agreement),
             ("level0_agreement", thresholds.level0_agreement),
             ("quantizer_agreement", 1.0),
+            ("dequantizer_snr_db", thresholds.dequantizer_snr_db),
             ("chain_snr_db", None if case.ties else thresholds.chain_snr_db),  # a tie decodes to other audio
         ]
         for name, bound in bounds:
@@ -136,6 +139,10 @@ def _check(codec: DMCodec, run_graph: RunGraph, signal: str, waveform: NDArray[n
         torch_codes = codec.quantizer.encode(torch_latents)
         torch_quantized = codec.quantizer.decode(torch_codes)
         torch_audio = codec.decoder(torch_quantized).numpy()
+    run_graph = _checking_shapes(
+        run_graph,
+        {"encoder": torch_latents, "quantizer": torch_codes, "dequantizer": torch_quantized, "decoder": torch_audio},
+    )
     latents = run_graph("encoder", waveform=waveform)
     codes = run_graph("quantizer", latents=latents)
     first_level = np.array(0, np.int64)
@@ -144,6 +151,7 @@ def _check(codec: DMCodec, run_graph: RunGraph, signal: str, waveform: NDArray[n
     own_codes = run_graph("quantizer", latents=torch_latents.numpy())
     own_quantized = run_graph("dequantizer", codes=torch_codes.numpy(), first_level=first_level)
     own_audio = run_graph("decoder", latents=torch_quantized.numpy())
+    dequantizer = _dequantizer_errors(codec, run_graph, torch_codes, own_quantized)
     ties = differs_by_tie(codec, torch_latents, torch_codes.numpy(), codes)
     own_ties = differs_by_tie(codec, torch_latents, torch_codes.numpy(), own_codes)
     return ParityCase(
@@ -157,22 +165,39 @@ def _check(codec: DMCodec, run_graph: RunGraph, signal: str, waveform: NDArray[n
         frame_agreement=_share((torch_codes.numpy() == codes).all(axis=0) | ties),
         ties=int(ties.sum()),
         quantizer_agreement=_share((torch_codes.numpy() == own_codes).all(axis=0) | own_ties),
-        dequantizer_max_abs_error=_dequantizer_error(codec, run_graph, torch_codes, own_quantized),
+        dequantizer_max_abs_error=max(error for error, _ in dequantizer),
+        dequantizer_snr_db=min(snr for _, snr in dequantizer),
         decoder_max_abs_error=max_abs_error(torch_audio, own_audio),
         decoder_snr_db=snr_db(torch_audio, own_audio),
         chain_snr_db=snr_db(torch_audio, audio),
     )
 
 
-def _dequantizer_error(
+def _checking_shapes(run_graph: RunGraph, expected: Mapping[str, Any]) -> RunGraph:
+    """A graph that baked in a length gives another shape at others."""
+
+    def run(name: str, **inputs: Any) -> NDArray[Any]:
+        output = run_graph(name, **inputs)
+        if output.shape != tuple(expected[name].shape):
+            given = {key: value.shape for key, value in inputs.items()}
+            raise ParityError(
+                f"parity: {name} gives shape {output.shape} for {given}, torch gives {tuple(expected[name].shape)}. "
+                "The bundle was not written"
+            )
+        return output
+
+    return run
+
+
+def _dequantizer_errors(
     codec: DMCodec, run_graph: RunGraph, codes: torch.Tensor, all_levels: NDArray[np.float32]
-) -> float:
-    """Largest error over all levels, one level alone, and the levels from the second on."""
-    errors = [max_abs_error(codec.quantizer.decode(codes).numpy(), all_levels)]
+) -> list[tuple[float, float]]:
+    """Absolute error and SNR of all levels, one level alone, and the levels from the second half on."""
+    pairs = [(codec.quantizer.decode(codes).numpy(), all_levels)]
     for first, last in {(0, 1), (len(codes) // 2, len(codes))}:
         got = run_graph("dequantizer", codes=codes[first:last].numpy(), first_level=np.array(first, np.int64))
-        errors.append(max_abs_error(codec.quantizer.decode(codes[first:last], first).numpy(), got))
-    return max(errors)
+        pairs.append((codec.quantizer.decode(codes[first:last], first).numpy(), got))
+    return [(max_abs_error(*pair), snr_db(*pair)) for pair in pairs]
 
 
 def _share(values: NDArray[np.bool_]) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +17,9 @@ from dmcodec.sample import speech
 
 if TYPE_CHECKING:
     from dmcodec.nn import DMCodec
+
+# torch's threads wait for each other at every layer; on busy cores these small models take minutes that way.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 settings.register_profile("dmcodec", deadline=None, derandomize=True, database=None)
 settings.load_profile("dmcodec")

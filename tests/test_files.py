@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -31,9 +32,7 @@ def write_into_folder(path: Path) -> AbstractContextManager[Path]:
 
 def tree(folder: Path) -> dict[str, bytes | None]:
     """Everything below a folder: names and contents."""
-    return {
-        str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None for path in folder.rglob("*")
-    }
+    return {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
 
 
 def fill(temporary: Path, content: bytes) -> None:
@@ -61,6 +60,12 @@ def test_the_output_appears_whole_at_the_end(
     assert [path.name for path in target.parent.iterdir()] == ["out"]
 
 
+def fail_while_writing(opened: AbstractContextManager[Path], error: BaseException) -> None:
+    with opened as temporary:
+        fill(temporary, b"half of the new one")
+        raise error
+
+
 @BOTH
 @pytest.mark.parametrize("error", [ValueError("x"), KeyboardInterrupt(), SystemExit(3), MemoryError()])
 @pytest.mark.parametrize("was_there", [False, True])
@@ -71,9 +76,8 @@ def test_a_failure_leaves_everything_as_it_was(
     if was_there:
         existing(target, opened)
     before = tree(tmp_path)
-    with pytest.raises(type(error)), opened(target) as temporary:
-        fill(temporary, b"half of the new one")
-        raise error
+    with pytest.raises(type(error)):
+        fail_while_writing(opened(target), error)
     assert tree(tmp_path) == before
 
 
@@ -82,9 +86,7 @@ def test_an_operating_system_error_becomes_one_output_error(
     tmp_path: Path, opened: Callable[[Path], AbstractContextManager[Path]]
 ) -> None:
     with pytest.raises(OutputError, match=r"out\.dmc: can't be written \(No space left on device\)"):
-        with opened(tmp_path / "out.dmc") as temporary:
-            fill(temporary, b"half")
-            raise OSError(28, "No space left on device")
+        fail_while_writing(opened(tmp_path / "out.dmc"), OSError(28, "No space left on device"))
     assert tree(tmp_path) == {}
 
 
@@ -203,9 +205,19 @@ def run_together(work: Callable[[int], object], count: int) -> list[BaseExceptio
     return errors
 
 
-def test_writers_to_one_path_end_with_one_whole_file_and_the_umask_as_it_was(tmp_path: Path) -> None:
-    before = os.umask(0o022)
-    os.umask(0o022)
+def test_writers_to_one_path_end_with_one_whole_file_and_the_umask_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    umask = os.umask
+
+    def slow_umask(mask: int) -> int:
+        """The umask is read by setting it: here other threads surely come between."""
+        old = umask(mask)
+        time.sleep(0.0005)
+        return old
+
+    before = umask(0o022)
+    monkeypatch.setattr(os, "umask", slow_umask)
     contents = [bytes([index]) * (100_000 + index) for index in range(8)]
     target = tmp_path / "out.dmc"
 
@@ -216,9 +228,9 @@ def test_writers_to_one_path_end_with_one_whole_file_and_the_umask_as_it_was(tmp
 
     try:
         assert run_together(write_often, 8) == []
-        assert os.umask(0o022) == 0o022
+        assert umask(0o022) == 0o022
     finally:
-        os.umask(before)
+        umask(before)
     assert target.read_bytes() in contents
     assert target.stat().st_mode & 0o777 == 0o644
     assert [path.name for path in tmp_path.iterdir()] == ["out.dmc"]

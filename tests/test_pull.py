@@ -12,12 +12,19 @@ from dmcodec.config import CodecConfig
 from dmcodec.errors import ArgumentError, CheckpointError, CheckpointNotFoundError, DownloadError
 from dmcodec.nn import DMCodec
 from dmcodec.nn.checkpoint import model_id
-from dmcodec.pull import RELEASES, pull
+from dmcodec.pull import RELEASES, Fetch, pull
 
 
 @pytest.fixture
 def release(tiny_model_files: tuple[Path, Path]) -> bytes:
     return tiny_model_files[0].read_bytes()
+
+
+def brings(content: bytes) -> Fetch:
+    def fetch(file_id: str, target: Path) -> None:
+        target.write_bytes(content)
+
+    return fetch
 
 
 def test_pull_checks_records_and_converts(
@@ -68,13 +75,13 @@ def test_another_sha256_is_refused(release: bytes, tmp_path: Path, tiny_config: 
 
 def test_a_web_page_instead_of_the_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="isn't the released lm checkpoint"):
-        pull("lm", tmp_path, fetch=lambda _id, target: target.write_text("<html>quota exceeded</html>") and None)
+        pull("lm", tmp_path, fetch=brings(b"<html>quota exceeded</html>"))
     assert not (tmp_path / "source.json").exists()
 
 
 def test_the_released_configuration_is_required(release: bytes, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="shape"):
-        pull("lm", tmp_path, fetch=lambda _id, target: target.write_bytes(release) and None)
+        pull("lm", tmp_path, fetch=brings(release))
 
 
 def test_wrong_arguments(tmp_path: Path) -> None:

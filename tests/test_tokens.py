@@ -78,7 +78,7 @@ def test_any_integers_in_range_become_uint16(dtype: type) -> None:
 
 @pytest.mark.parametrize("dtype", [np.uint16, np.int64])
 def test_the_callers_array_is_not_shared(dtype: type) -> None:
-    codes = np.asarray(GOOD["codes"], dtype)
+    codes: Any = np.asarray(GOOD["codes"], dtype)
     made = tokens(codes=codes)
     codes[0, 0] = 9
     assert made.codes[0, 0] == 1
