@@ -2,34 +2,33 @@
 
 from __future__ import annotations
 
-import io
 import os
-import struct
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from dmcodec.errors import AudioError, AudioFileNotFoundError, OutputError
-from dmcodec.files import write_bytes
+from dmcodec.audio_headers import check_complete
+from dmcodec.errors import AudioError, AudioFileNotFoundError, DmcodecError, OutputError
+from dmcodec.files import output_file
 
 Waveform = NDArray[np.float32]
 
 _UNKNOWN_FRAMES = 2**63 - 1  # libsndfile's SF_COUNT_MAX
 _BLOCK_FRAMES = 1 << 18
 _MAX_SAMPLE_RATE = 2**32 - 1
-# Writers into a pipe can't know the length: ffmpeg writes 2**32 - 1, sox a little less than 2**31.
-_UNKNOWN_LENGTH = 0x7FFF_0000
 
 # What encoding reads: the containers of libsndfile that hold speech. Used to search folders.
 AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif", ".au", ".w64", ".rf64", ".caf"})
 OUTPUT_FORMATS = {".wav": ("WAV", "PCM_16"), ".flac": ("FLAC", "PCM_16"), ".ogg": ("OGG", "VORBIS")}
 
 
-def read_audio(path: str | Path, max_duration_s: float | None = None) -> tuple[NDArray[np.float32], int]:
-    """Reads an audio file.
+def read_audio(path: str | Path) -> tuple[NDArray[np.float32], int]:
+    """Reads a whole audio file.
 
     Returns:
         samples: (channels, samples) float32 in [-1, 1].
@@ -37,34 +36,70 @@ def read_audio(path: str | Path, max_duration_s: float | None = None) -> tuple[N
 
     Raises:
         AudioFileNotFoundError: no such file.
-        AudioError: not audio, empty, cut short, or longer than `max_duration_s`.
+        AudioError: not audio, empty, cut short, or changed while it was read.
+    """
+    with _opened(Path(path)) as file:
+        return np.concatenate(list(_blocks(file, Path(path)))).T, file.samplerate
+
+
+def read_blocks(
+    path: str | Path, target_rate: int, progress: Callable[[float, float], None] | None = None
+) -> Iterator[Waveform]:
+    """Reads an audio file as `read_audio` and `prepare_waveform` do, a few seconds at a time.
+
+    Args:
+        path: the file.
+        target_rate: in Hz; resampled with soxr (high quality).
+        progress: called with the seconds read and the seconds there are.
+
+    Yields:
+        Blocks (samples,) of mono float32 at `target_rate`.
     """
     path = Path(path)
+    with _opened(path) as file:
+        rate, total_s, done = file.samplerate, file.frames / file.samplerate, 0
+        resampler = _resampler(rate, target_rate)
+        for block in _blocks(file, path):
+            yield resampler(_mono(block.T, str(path)), False)
+            done += len(block)
+            if progress:
+                progress(done / rate, total_s)
+        yield resampler(np.zeros(0, np.float32), True)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[soundfile.SoundFile]:
     if not os.path.isfile(path):  # noqa: PTH113 - Path.is_file raises where the name is too long
         problem = "is a folder, not an audio file" if os.path.isdir(path) else "no such audio file"  # noqa: PTH112
         raise AudioFileNotFoundError(f"{path}: {problem}")
     try:
+        before = path.stat()
         with soundfile.SoundFile(path) as file:
-            _check_complete(path)
-            sample_rate = file.samplerate
-            declared = file.frames
-            if declared == _UNKNOWN_FRAMES:
+            check_complete(path)
+            if file.frames == _UNKNOWN_FRAMES:
                 raise AudioError(f"{path}: doesn't say how long it is (written into a pipe?); convert it to WAV first")
-            _check_duration(path, declared / sample_rate, max_duration_s)
-            # Block by block: a header that claims too many samples must not cost their memory.
-            blocks = [file.read(_BLOCK_FRAMES, dtype="float32", always_2d=True)]
-            while len(blocks[-1]):
-                blocks.append(file.read(_BLOCK_FRAMES, dtype="float32", always_2d=True))
-            data = np.concatenate(blocks)
+            yield file
+        after = path.stat()
     except soundfile.SoundFileError as error:
         raise AudioError(f"{path}: can't be read as audio ({_reason(error)})") from None
+    except DmcodecError:
+        raise
     except OSError as error:
         raise AudioError(f"{path}: can't be read ({error.strerror or error})") from None
-    if len(data) == 0:
+    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+        raise AudioError(f"{path}: was changed while it was read; try again when it is complete")
+
+
+def _blocks(file: soundfile.SoundFile, path: Path) -> Iterator[NDArray[np.float32]]:
+    """Blocks (samples, channels): a header that claims too many samples must not cost their memory."""
+    declared, done = file.frames, 0
+    while len(block := file.read(_BLOCK_FRAMES, dtype="float32", always_2d=True)):
+        done += len(block)
+        yield block
+    if done == 0:
         raise AudioError(f"{path}: holds no samples")
-    if len(data) < declared:
-        raise AudioError(f"{path}: cut short, {len(data)} of {declared} samples could be read")
-    return data.T, sample_rate
+    if done < declared:
+        raise AudioError(f"{path}: cut short, {done} of {declared} samples could be read")
 
 
 def prepare_waveform(waveform: Any, sample_rate: int, target_rate: int, source: str = "waveform") -> Waveform:
@@ -95,40 +130,79 @@ def prepare_waveform(waveform: Any, sample_rate: int, target_rate: int, source: 
         raise AudioError(f"{source}: holds no samples")
     if array.dtype not in (np.int16, np.float32, np.float64):
         raise AudioError(f"{source}: expected float32, float64 or int16, got {array.dtype}")
-    with np.errstate(over="ignore", invalid="ignore"):  # what isn't finite after it is refused
+    with np.errstate(over="ignore"):  # what isn't finite after it is refused
         scaled: Waveform = array.astype(np.float32)
-        if array.dtype == np.int16:
-            scaled /= 32768
-        mono: Waveform = scaled.mean(axis=0, dtype=np.float32) if scaled.ndim == 2 else scaled
+    if array.dtype == np.int16:
+        scaled /= 32768
+    mono = _mono(scaled, source)
+    return np.ascontiguousarray(_resampler(int(sample_rate), target_rate)(mono, True))
+
+
+def _mono(samples: NDArray[np.float32], source: str) -> Waveform:
+    """Averages channels: (samples,) or (channels, samples) -> (samples,); refuses what isn't finite."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        mono: Waveform = samples.mean(axis=0, dtype=np.float32) if samples.ndim == 2 else samples
     if not np.isfinite(mono).all():
         raise AudioError(f"{source}: holds NaN or infinite values (or values too large for float32)")
-    return np.ascontiguousarray(_resample(mono, int(sample_rate), target_rate), dtype=np.float32)
+    return mono
 
 
-def _resample(mono: Waveform, sample_rate: int, target_rate: int) -> Waveform:
+def _resampler(sample_rate: int, target_rate: int) -> Callable[[Waveform, bool], Waveform]:
+    """A function that takes the next samples, and whether they are the last, and returns what is ready of them."""
     if sample_rate == target_rate:
-        return mono
+        return lambda samples, _last: samples
     import soxr
 
-    resampled: Waveform = soxr.resample(mono, sample_rate, target_rate, quality="HQ")
-    if len(resampled) == 0:  # soxr rounds the length: a sample or two may become none
-        resampled = mono[:1]
-    return resampled
+    stream = soxr.ResampleStream(sample_rate, target_rate, 1, dtype="float32", quality="HQ")
+    given: list[Waveform] = []
+    returned = 0
+
+    def resample(samples: Waveform, last: bool) -> Waveform:
+        nonlocal returned
+        if not given and len(samples):
+            given.append(samples[:1])
+        resampled: Waveform = stream.resample_chunk(samples, last=last)
+        returned += len(resampled)
+        # soxr rounds the length: a sample or two may become none
+        return given[0] if last and returned == 0 else resampled
+
+    return resample
 
 
 def write_audio(path: str | Path, waveform: Waveform, sample_rate: int) -> None:
-    """Writes mono audio as 16-bit WAV or FLAC, or as Ogg Vorbis, by the suffix; values beyond [-1, 1] are clipped.
+    """Writes mono audio (samples,) as 16-bit WAV or FLAC, or as Ogg Vorbis, by the suffix; see `audio_writer`."""
+    with audio_writer(path, sample_rate) as write:
+        write(waveform)
+
+
+@contextmanager
+def audio_writer(path: str | Path, sample_rate: int) -> Iterator[Callable[[Waveform], None]]:
+    """Yields a function that appends mono samples to the file, which appears when the block ends without an error.
+
+    Values beyond [-1, 1] are clipped.
 
     Raises:
         OutputError: a suffix that isn't known, or a file that can't be written.
     """
     path = Path(path)
     file_format, subtype = output_format(path)
-    buffer = io.BytesIO()  # libsndfile doesn't report a disk that fills up, so the bytes are written by files.py
-    with soundfile.SoundFile(buffer, "w", sample_rate, 1, subtype, format=file_format) as file:
-        for start in range(0, len(waveform), _BLOCK_FRAMES):  # libsndfile crashes on minutes of Vorbis in one call
-            file.write(np.clip(waveform[start : start + _BLOCK_FRAMES], -1.0, 1.0))
-    write_bytes(path, buffer.getvalue())
+    written = 0
+    with output_file(path) as temporary:
+        try:
+            with soundfile.SoundFile(temporary, "w", sample_rate, 1, subtype, format=file_format) as file:
+
+                def write(waveform: Waveform) -> None:
+                    nonlocal written
+                    written += len(waveform)
+                    for start in range(0, len(waveform), _BLOCK_FRAMES):  # libsndfile crashes on minutes of Vorbis
+                        file.write(np.clip(waveform[start : start + _BLOCK_FRAMES], -1.0, 1.0))
+
+                yield write
+            complete = soundfile.info(temporary).frames == written  # a full disk isn't always reported while writing
+        except soundfile.SoundFileError:
+            complete = False
+        if not complete:
+            raise OutputError(f"{path}: can't be written in full; check the disk and the rights")
 
 
 def output_format(path: Path) -> tuple[str, str]:
@@ -137,56 +211,6 @@ def output_format(path: Path) -> tuple[str, str]:
         return OUTPUT_FORMATS[path.suffix.lower()]
     except KeyError:
         raise OutputError(f"{path}: audio is written as {', '.join(OUTPUT_FORMATS)}, not {path.suffix!r}") from None
-
-
-def _check_duration(path: Path, duration_s: float, max_duration_s: float | None) -> None:
-    if max_duration_s is not None and duration_s > max_duration_s:
-        raise AudioError(
-            f"{path}: {duration_s:.0f} s long, more than the {max_duration_s:.0f} s that are run in one piece; "
-            "cut it into parts"
-        )
-
-
-def _check_complete(path: Path) -> None:
-    """Refuses a file that ends before its header says: libsndfile would read it as a shorter clip."""
-    with path.open("rb") as file:
-        declared = _declared_bytes(file)
-    if declared is not None and declared > path.stat().st_size:
-        missing = declared - path.stat().st_size
-        raise AudioError(f"{path}: cut short, {missing} of {declared} bytes are missing")
-
-
-def _declared_bytes(file: BinaryIO) -> int | None:
-    """Where the samples (or the whole file) end by the header of an uncompressed format; None where it doesn't say."""
-    head = file.read(28)
-    match head[:4]:
-        case b"RIFF":
-            return _end_of_data(file, 12, "<4sI", padding=2)
-        case b"caff":
-            return _end_of_data(file, 8, ">4sq", padding=1)
-        case b"riff":  # Wave64
-            return int.from_bytes(head[16:24], "little")
-        case b"RF64":
-            return 8 + int.from_bytes(head[20:28], "little")
-        case b"FORM":  # AIFF
-            start, length = 8, int.from_bytes(head[4:8], "big")
-        case b".snd":  # AU
-            start, length = int.from_bytes(head[4:8], "big"), int.from_bytes(head[8:12], "big")
-        case _:
-            return None
-    return start + length if length < _UNKNOWN_LENGTH else None
-
-
-def _end_of_data(file: BinaryIO, start: int, chunk_head: str, padding: int) -> int | None:
-    """Where the chunk named data ends by its head; chunks begin at `start`."""
-    file.seek(start)
-    size = struct.calcsize(chunk_head)
-    while len(head := file.read(size)) == size:
-        name, length = struct.unpack(chunk_head, head)
-        if name == b"data":
-            return file.tell() + int(length) if 0 <= length < _UNKNOWN_LENGTH else None
-        file.seek(max(0, length) + length % padding, io.SEEK_CUR)
-    return None
 
 
 def _reason(error: soundfile.SoundFileError) -> str:

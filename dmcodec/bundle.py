@@ -53,6 +53,8 @@ class Manifest:
             (latents -> waveform).
         provenance: checkpoint and its sha256 or the seed, versions of torch, onnx and exporter, opset.
         parity: the figures measured at export.
+        encoder_context: how much context the encoder needs until codes stop changing, measured at export, and
+            `default_context_s`, which is used.
     """
 
     config: CodecConfig
@@ -61,6 +63,7 @@ class Manifest:
     graphs: Mapping[str, GraphSpec]
     provenance: Mapping[str, Any]
     parity: Mapping[str, Any]
+    encoder_context: Mapping[str, Any]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values, with the format version and a digest over everything else."""
@@ -72,6 +75,7 @@ class Manifest:
             "graphs": {name: dataclasses.asdict(spec) for name, spec in self.graphs.items()},
             "provenance": dict(self.provenance),
             "parity": dict(self.parity),
+            "encoder_context": dict(self.encoder_context),
         }
         body = json.loads(json.dumps(body))
         return {**body, "sha256": _digest(body)}
@@ -158,6 +162,7 @@ def _parse(body: Mapping[str, Any], source: str) -> Manifest:
         graphs=graphs,
         provenance=body["provenance"],
         parity=body["parity"],
+        encoder_context=body["encoder_context"],
     )
 
 

@@ -128,8 +128,8 @@ class Tokens:
         """One clip of several, in order.
 
         Raises:
-            TokensError: no parts, parts of different models or levels, or a part other than the last whose last frame is
-                not whole.
+            TokensError: no parts, parts of different models or levels, or a part other than the last that ends within a
+                frame.
         """
         if not parts:
             raise TokensError("tokens: nothing to join")

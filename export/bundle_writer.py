@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import onnx
+from numpy.typing import NDArray
 
 from dmcodec import __version__
 from dmcodec.bundle import PRECISIONS, Bundle, GraphSpec, Manifest, file_sha256, write_manifest
 from dmcodec.errors import ArgumentError, ExportError
-from dmcodec.export.graph_builder import OPSET
-from dmcodec.export.graphs import Graph, build_graphs
-from dmcodec.export.parity import ParityCase, check_parity, num_cases, require_parity, summary
+from dmcodec.export.context import measure_context
+from dmcodec.export.graph_builder import OPSET, Graph
+from dmcodec.export.graphs import build_graphs
+from dmcodec.export.parity import ParityCase, Run, check_parity, num_cases, require_parity, summary
 from dmcodec.files import output_folder
 from dmcodec.nn import DMCodec
 from dmcodec.nn.checkpoint import model_id
@@ -70,8 +72,12 @@ def export_bundle(
         graphs = build_graphs(codec.eval(), precision)
         specs = {name: _write_graph(folder, name, graph) for name, graph in graphs.items()}
         report("building graphs", 1, 1)
-        cases = _verify(codec, folder, specs, report)
+        run = _runner(folder, specs)
+        cases = _verify(codec, run, report)
         require_parity(cases, precision)
+        report("measuring context", 0, 1)
+        encoder_context = measure_context(codec.config, run)
+        report("measuring context", 1, 1)
         manifest = Manifest(
             config=codec.config,
             model_id=model_id(codec),
@@ -79,6 +85,7 @@ def export_bundle(
             graphs=specs,
             provenance={**(source or Source()).to_dict(), **_versions()},
             parity=summary(cases, precision),
+            encoder_context=encoder_context,
         )
         write_manifest(folder, manifest)
     return Bundle(Path(out), manifest)
@@ -93,16 +100,20 @@ def _write_graph(folder: Path, name: str, graph: Graph) -> GraphSpec:
     return GraphSpec(path.name, file_sha256(path), path.stat().st_size, graph.precision, graph.inputs, graph.outputs)
 
 
-def _verify(codec: DMCodec, folder: Path, specs: Mapping[str, GraphSpec], report: Progress) -> list[ParityCase]:
+def _runner(folder: Path, specs: Mapping[str, GraphSpec]) -> Run:
     backend = OnnxRuntimeBackend()
     runners = {name: backend.load(folder / spec.file, spec) for name, spec in specs.items()}
 
-    def run_graph(name: str, **inputs: Any) -> Any:
+    def run(name: str, **inputs: Any) -> list[NDArray[Any]]:
         return runners[name].run(inputs)
 
+    return run
+
+
+def _verify(codec: DMCodec, run: Run, report: Progress) -> list[ParityCase]:
     cases = []
     total = num_cases(codec)
-    for case in check_parity(codec, run_graph):
+    for case in check_parity(codec, run):
         cases.append(case)
         report("checking parity", len(cases), total)
     return cases

@@ -203,6 +203,6 @@ def lstm_weights(builder: GraphBuilder, layer: SkipLSTM, index: int, name: str) 
 
 
 def _gates(parameter: Tensor) -> NDArray[np.float32]:
-    """torch stacks the gates as input, forget, cell, output; ONNX as input, output, forget, cell."""
+    """Torch stacks the gates as input, forget, cell, output; ONNX as input, output, forget, cell."""
     i, f, c, o = np.split(array(parameter), 4)
     return np.concatenate([i, o, f, c])

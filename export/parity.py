@@ -11,13 +11,15 @@ import torch
 from numpy.typing import NDArray
 
 from dmcodec.errors import ParityError
-from dmcodec.export.fidelity import code_agreement, max_abs_error, snr_db
+from dmcodec.export.fidelity import max_abs_error, snr_db
 from dmcodec.export.ties import differs_by_tie
 from dmcodec.nn import DMCodec
+from dmcodec.runtime.ladder import stack
+from dmcodec.runtime.stream_decoder import StreamDecoder
 from dmcodec.sample import speech
 
-# Runs a graph by name on arrays: graph(name, **inputs) -> output.
-RunGraph = Callable[..., NDArray[Any]]
+# Runs a graph by name on arrays: run(name, **inputs) -> outputs.
+Run = Callable[..., list[NDArray[Any]]]
 
 SEED = 20241015
 
@@ -42,7 +44,10 @@ THRESHOLDS: Mapping[str, Thresholds] = {
 
 @dataclasses.dataclass(frozen=True)
 class ParityCase:
-    """Graph against torch on one input. Errors are absolute, SNRs in dB, agreements shares of 0 to 1."""
+    """Graphs against torch on one batch. Errors are absolute, SNRs in dB, agreements shares of 0 to 1.
+
+    `num_samples` is the length of the batch's longest item; the others are shorter, and torch runs each alone.
+    """
 
     signal: str
     num_samples: int
@@ -58,10 +63,12 @@ class ParityCase:
     dequantizer_snr_db: float
     decoder_max_abs_error: float
     decoder_snr_db: float
+    stream_max_abs_error: float
+    stream_snr_db: float
     chain_snr_db: float
 
 
-def check_parity(codec: DMCodec, run_graph: RunGraph) -> Iterator[ParityCase]:
+def check_parity(codec: DMCodec, run: Run) -> Iterator[ParityCase]:
     """Compares graphs with torch on speech and noise, at lengths from 1 sample up and batches of 1 and 3.
 
     Yields:
@@ -71,7 +78,8 @@ def check_parity(codec: DMCodec, run_graph: RunGraph) -> Iterator[ParityCase]:
     for signal in ("speech", "noise"):
         for num_samples in _lengths(codec):
             for batch in (1, 3):
-                yield _check(codec, run_graph, signal, _waveforms(codec, signal, batch, num_samples, rng))
+                waveforms = [_waveform(codec, signal, length, rng) for length in _batch(codec, num_samples, batch)]
+                yield _check(codec, run, signal, waveforms)
 
 
 def num_cases(codec: DMCodec) -> int:
@@ -86,6 +94,7 @@ def require_parity(cases: list[ParityCase], precision: str) -> None:
         bounds: list[tuple[str, float | None]] = [
             ("latents_snr_db", thresholds.latents_snr_db),
             ("decoder_snr_db", thresholds.decoder_snr_db),
+            ("stream_snr_db", thresholds.decoder_snr_db),
             ("frame_agreement", thresholds.frame_agreement),
             ("level0_agreement", thresholds.level0_agreement),
             ("quantizer_agreement", 1.0),
@@ -124,81 +133,142 @@ def _lengths(codec: DMCodec) -> tuple[int, ...]:
     return (1, hop - 1 or 2, 3 * hop + 1, 10 * hop, 50 * hop + 1, 100 * hop - hop // 3)
 
 
-def _waveforms(
-    codec: DMCodec, signal: str, batch: int, num_samples: int, rng: np.random.Generator
-) -> NDArray[np.float32]:
+def _batch(codec: DMCodec, num_samples: int, batch: int) -> list[int]:
+    """Lengths of the items of a batch: of the longest, of two thirds of it, and of a little less."""
+    hop = codec.config.hop_length
+    return [num_samples, max(1, 2 * num_samples // 3), max(1, num_samples - hop // 3)][:batch]
+
+
+def _waveform(codec: DMCodec, signal: str, num_samples: int, rng: np.random.Generator) -> NDArray[np.float32]:
     if signal == "noise":
-        return rng.normal(0, 0.1, (batch, 1, num_samples)).astype(np.float32)
-    clip = speech(batch * num_samples + 16000, codec.config.sample_rate)[16000:]  # from the middle of a word
-    return clip.reshape(batch, 1, num_samples)
+        return rng.normal(0, 0.1, num_samples).astype(np.float32)
+    start = int(rng.integers(16000, 32000))
+    return speech(start + num_samples, codec.config.sample_rate)[start:]
 
 
-def _check(codec: DMCodec, run_graph: RunGraph, signal: str, waveform: NDArray[np.float32]) -> ParityCase:
+@dataclasses.dataclass(frozen=True)
+class _Reference:
+    """What torch says of one waveform, run alone."""
+
+    latents: torch.Tensor
+    codes: torch.Tensor
+    quantized: torch.Tensor
+    audio: torch.Tensor
+
+
+def _reference(codec: DMCodec, waveform: NDArray[np.float32]) -> _Reference:
     with torch.inference_mode():
-        torch_latents = codec.encoder(torch.from_numpy(waveform))
-        torch_codes = codec.quantizer.encode(torch_latents)
-        torch_quantized = codec.quantizer.decode(torch_codes)
-        torch_audio = codec.decoder(torch_quantized).numpy()
-    run_graph = _checking_shapes(
-        run_graph,
-        {"encoder": torch_latents, "quantizer": torch_codes, "dequantizer": torch_quantized, "decoder": torch_audio},
-    )
-    latents = run_graph("encoder", waveform=waveform)
-    codes = run_graph("quantizer", latents=latents)
-    first_level = np.array(0, np.int64)
-    audio = run_graph("decoder", latents=run_graph("dequantizer", codes=codes, first_level=first_level))
+        latents = codec.encoder(torch.from_numpy(waveform)[None, None])
+        codes = codec.quantizer.encode(latents)
+        quantized = codec.quantizer.decode(codes)
+        return _Reference(latents, codes, quantized, codec.decoder(quantized))
+
+
+def _check(codec: DMCodec, run: Run, signal: str, waveforms: list[NDArray[np.float32]]) -> ParityCase:
+    references = [_reference(codec, waveform) for waveform in waveforms]
+    frames = [item.codes.shape[2] for item in references]
+    graphs = _Graphs(codec, run, frames)
+    latents = graphs.encode(waveforms)
+    codes = graphs.quantize(latents)
+    audio = graphs.decode(graphs.dequantize(codes))
     # Each graph alone, on torch's own input to it.
-    own_codes = run_graph("quantizer", latents=torch_latents.numpy())
-    own_quantized = run_graph("dequantizer", codes=torch_codes.numpy(), first_level=first_level)
-    own_audio = run_graph("decoder", latents=torch_quantized.numpy())
-    dequantizer = _dequantizer_errors(codec, run_graph, torch_codes, own_quantized)
-    ties = differs_by_tie(codec, torch_latents, torch_codes.numpy(), codes)
-    own_ties = differs_by_tie(codec, torch_latents, torch_codes.numpy(), own_codes)
+    own_codes = graphs.quantize([item.latents[0].numpy() for item in references])
+    own_audio = graphs.decode([item.quantized[0].numpy() for item in references])
+    streamed = _stream(codec, run, references[0].codes)
+    dequantizer = _dequantizer_errors(codec, run, references[0].codes)
+
+    torch_latents = _joined([item.latents[0].numpy() for item in references])
+    torch_codes = [item.codes[:, 0].numpy() for item in references]
+    torch_audio = _joined([item.audio[0].numpy() for item in references])
+    ties = _ties(codec, references, codes)
+    equal = _joined(torch_codes) == _joined(codes)
+    own_equal = _joined(torch_codes) == _joined(own_codes)
     return ParityCase(
         signal=signal,
-        num_samples=waveform.shape[2],
-        batch=waveform.shape[0],
-        latents_max_abs_error=max_abs_error(torch_latents.numpy(), latents),
-        latents_snr_db=snr_db(torch_latents.numpy(), latents),
-        code_agreement=code_agreement(torch_codes.numpy(), codes),
-        level0_agreement=_share((torch_codes.numpy()[0] == codes[0]) | ties),
-        frame_agreement=_share((torch_codes.numpy() == codes).all(axis=0) | ties),
+        num_samples=len(waveforms[0]),
+        batch=len(waveforms),
+        latents_max_abs_error=max_abs_error(torch_latents, _joined(latents)),
+        latents_snr_db=snr_db(torch_latents, _joined(latents)),
+        code_agreement=float(equal.mean()),
+        level0_agreement=float((equal[0] | ties).mean()),
+        frame_agreement=float((equal.all(axis=0) | ties).mean()),
         ties=int(ties.sum()),
-        quantizer_agreement=_share((torch_codes.numpy() == own_codes).all(axis=0) | own_ties),
+        quantizer_agreement=float((own_equal.all(axis=0) | _ties(codec, references, own_codes)).mean()),
         dequantizer_max_abs_error=max(error for error, _ in dequantizer),
         dequantizer_snr_db=min(snr for _, snr in dequantizer),
-        decoder_max_abs_error=max_abs_error(torch_audio, own_audio),
-        decoder_snr_db=snr_db(torch_audio, own_audio),
-        chain_snr_db=snr_db(torch_audio, audio),
+        decoder_max_abs_error=max_abs_error(torch_audio, _joined(own_audio)),
+        decoder_snr_db=snr_db(torch_audio, _joined(own_audio)),
+        stream_max_abs_error=max_abs_error(references[0].audio[0, 0].numpy(), streamed),
+        stream_snr_db=snr_db(references[0].audio[0, 0].numpy(), streamed),
+        chain_snr_db=snr_db(torch_audio, _joined(audio)),
     )
 
 
-def _checking_shapes(run_graph: RunGraph, expected: Mapping[str, Any]) -> RunGraph:
-    """A graph that baked in a length gives another shape at others."""
+class _Graphs:
+    """The graphs on a batch of items of these numbers of frames: arrays [C, T] in, arrays [C, T] out."""
 
-    def run(name: str, **inputs: Any) -> NDArray[Any]:
-        output = run_graph(name, **inputs)
-        if output.shape != tuple(expected[name].shape):
+    def __init__(self, codec: DMCodec, run: Run, frames: list[int]) -> None:
+        self._config, self._run, self._frames = codec.config, run, frames
+
+    def encode(self, waveforms: list[NDArray[np.float32]]) -> list[NDArray[Any]]:
+        batch, lengths = stack([waveform[None] for waveform in waveforms])
+        return self._items("encoder", 1, self._config.dimension, waveform=batch, lengths=lengths)
+
+    def quantize(self, latents: list[NDArray[Any]]) -> list[NDArray[Any]]:
+        codes = self._outputs(
+            "quantizer", (self._config.n_q, len(latents), max(self._frames)), latents=stack(latents)[0]
+        )
+        return [codes[:, row, :frames] for row, frames in enumerate(self._frames)]
+
+    def dequantize(self, codes: list[NDArray[Any]]) -> list[NDArray[Any]]:
+        batch = stack(codes)[0].transpose(1, 0, 2)
+        return self._items("dequantizer", 1, self._config.dimension, codes=batch, first_level=np.array(0, np.int64))
+
+    def decode(self, latents: list[NDArray[Any]]) -> list[NDArray[Any]]:
+        batch, lengths = stack(latents)
+        return self._items("decoder", self._config.hop_length, 1, latents=batch, lengths=lengths)
+
+    def _items(self, name: str, samples: int, channels: int, **inputs: NDArray[Any]) -> list[NDArray[Any]]:
+        output = self._outputs(name, (len(self._frames), channels, max(self._frames) * samples), **inputs)
+        return [output[row, :, : frames * samples] for row, frames in enumerate(self._frames)]
+
+    def _outputs(self, name: str, expected: tuple[int, ...], **inputs: NDArray[Any]) -> NDArray[Any]:
+        output = self._run(name, **inputs)[0]
+        if output.shape != expected:  # a graph that baked in a length
             given = {key: value.shape for key, value in inputs.items()}
             raise ParityError(
-                f"parity: {name} gives shape {output.shape} for {given}, torch gives {tuple(expected[name].shape)}. "
+                f"parity: {name} gives shape {output.shape} for {given}, torch gives {expected}. "
                 "The bundle was not written"
             )
         return output
 
-    return run
+
+def _ties(codec: DMCodec, references: list[_Reference], codes: list[NDArray[Any]]) -> NDArray[np.bool_]:
+    found = [
+        differs_by_tie(codec, item.latents, item.codes.numpy(), test[:, None])[0]
+        for item, test in zip(references, codes, strict=True)
+    ]
+    return np.concatenate(found)
 
 
-def _dequantizer_errors(
-    codec: DMCodec, run_graph: RunGraph, codes: torch.Tensor, all_levels: NDArray[np.float32]
-) -> list[tuple[float, float]]:
+def _joined(items: list[NDArray[Any]]) -> NDArray[Any]:
+    return np.concatenate(items, axis=-1)
+
+
+def _stream(codec: DMCodec, run: Run, codes: torch.Tensor) -> NDArray[np.float32]:
+    """Decodes codes [n_q, 1, T] as a stream, in pushes of 1, 2, 3, ... frames."""
+    stream = StreamDecoder(run, codec.config)
+    audio, start, size = [], 0, 1
+    while start < codes.shape[2]:
+        audio.append(stream.push(codes[:, 0, start : start + size].numpy()))
+        start, size = start + size, size + 1
+    return np.concatenate([*audio, stream.finish()])
+
+
+def _dequantizer_errors(codec: DMCodec, run: Run, codes: torch.Tensor) -> list[tuple[float, float]]:
     """Absolute error and SNR of all levels, one level alone, and the levels from the second half on."""
-    pairs = [(codec.quantizer.decode(codes).numpy(), all_levels)]
-    for first, last in {(0, 1), (len(codes) // 2, len(codes))}:
-        got = run_graph("dequantizer", codes=codes[first:last].numpy(), first_level=np.array(first, np.int64))
+    pairs = []
+    for first, last in {(0, len(codes)), (0, 1), (len(codes) // 2, len(codes))}:
+        got = run("dequantizer", codes=codes[first:last].numpy(), first_level=np.array(first, np.int64))[0]
         pairs.append((codec.quantizer.decode(codes[first:last], first).numpy(), got))
     return [(max_abs_error(*pair), snr_db(*pair)) for pair in pairs]
-
-
-def _share(values: NDArray[np.bool_]) -> float:
-    return float(values.mean())

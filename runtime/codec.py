@@ -27,7 +27,7 @@ from dmcodec.tokens import Tokens
 
 BACKENDS = ("onnxruntime",)
 WHOLE_S = 30.0  # clips up to this length run in one piece; longer ones in windows, or as a stream
-WINDOW_S = 10.0  # what one window adds, and what a long decode does at a time
+WINDOW_S = 15.0  # what one window adds, and what a long decode does at a time
 WINDOWS_AT_ONCE = 4
 ENCODE_TOTAL_S = 64.0  # bound of batch size x longest clip in one run: some 20 MB a second at full size
 DECODE_TOTAL_S = 32.0  # likewise, some 45 MB a second
@@ -211,7 +211,7 @@ class Codec:
         header = Header(
             n_q, 0, config.codebook_size, config.hop_length, config.sample_rate, 0, self.bundle.manifest.model_id
         )
-        blocks = _Counted(read_blocks(path, self.sample_rate, WINDOW_S, progress))
+        blocks = _Counted(read_blocks(path, self.sample_rate, progress))
         parts = []
         with token_file_writer(out, header) if out is not None else nullcontext() as writer:
             for codes in self._file_codes(blocks, plan):
@@ -253,7 +253,7 @@ class Codec:
             first_level: level of their first row.
             batch_size: clips decoded in step; None for one clip without a batch axis.
         """
-        return StreamDecoder(self, n_q, first_level, batch_size)
+        return StreamDecoder(self.graphs.arrays, self.config, n_q, first_level, batch_size)
 
     def latents(self, waveform: Any, sample_rate: int) -> NDArray[np.float32]:
         """Waveform -> continuous latents before quantization: (dimension, frames) float32. Run in one piece."""
@@ -266,7 +266,7 @@ class Codec:
         self.graphs.load(*names)
 
     def warm_up(self, duration_s: float = 1.0) -> None:
-        """Loads the graphs for encoding and decoding and runs each once, so that the first real call is fast."""
+        """Loads the graphs of `encode` and `decode` and runs each once, so that the first real call is fast."""
         silence = np.zeros(max(1, round(duration_s * self.sample_rate)), np.float32)
         self.decode(self.encode(silence, self.sample_rate))
 

@@ -36,7 +36,7 @@ def batches(lengths: Sequence[int], max_total: int) -> Iterator[list[int]]:
 
 
 def stack(arrays: Sequence[NDArray[np.generic]]) -> tuple[NDArray[np.generic], NDArray[np.int64]]:
-    """Arrays [..., T] of different T -> one array [batch, ..., longest T], zeros behind each, and the lengths [batch]."""
+    """Arrays [..., T] of different T -> one array [batch, ..., longest T], zeros behind each, and lengths [batch]."""
     lengths = np.array([array.shape[-1] for array in arrays], np.int64)
     longest = int(lengths.max())
     stacked = np.zeros((len(arrays), *arrays[0].shape[:-1], longest), arrays[0].dtype)

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dmcodec.config import CodecConfig
 from dmcodec.errors import ArgumentError, StreamError, TokensError
+from dmcodec.receptive_field import decoder_reach
 from dmcodec.tokens import checked_codes
 
-if TYPE_CHECKING:
-    from dmcodec.runtime.codec import Codec
-
 Array = NDArray[np.float32]
+# Runs a graph of the bundle by name on arrays: run(name, **inputs) -> outputs.
+Run = Callable[..., list[NDArray[Any]]]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -49,26 +51,28 @@ class StreamDecoder:
 
     def __init__(
         self,
-        codec: Codec,
+        run: Run,
+        config: CodecConfig,
         n_q: int | None = None,
         first_level: int = 0,
         batch_size: int | None = None,
     ) -> None:
-        n_q = codec.n_q - first_level if n_q is None else n_q
-        if first_level < 0 or n_q < 1 or first_level + n_q > codec.n_q:
+        n_q = config.n_q - first_level if n_q is None else n_q
+        if first_level < 0 or n_q < 1 or first_level + n_q > config.n_q:
             raise ArgumentError(
-                f"n_q {n_q} from first_level {first_level} on: the codec has levels 0 to {codec.n_q - 1}"
+                f"n_q {n_q} from first_level {first_level} on: the codec has levels 0 to {config.n_q - 1}"
             )
         if batch_size is not None and batch_size < 1:
             raise ArgumentError(f"batch_size must be at least 1, not {batch_size}")
-        self._codec, self.n_q, self.first_level, self.batch_size = codec, n_q, first_level, batch_size
+        self.n_q, self.first_level, self.batch_size = n_q, first_level, batch_size
+        self._run, self._config, self._reach = run, config, decoder_reach(config)
         self._finished = False
         self.reset()
 
     @property
     def look_ahead_frames(self) -> int:
         """Frames that must follow a frame before its audio comes out (fewer at the clip's end)."""
-        return self._codec.decoder_reach.look_ahead_frames
+        return self._reach.look_ahead_frames
 
     @property
     def state(self) -> DecoderState:
@@ -85,7 +89,7 @@ class StreamDecoder:
 
     def reset(self) -> None:
         """Starts a new clip."""
-        self._state = initial_state(self._codec, self.batch_size or 1)
+        self._state = initial_state(self._config, self.batch_size or 1)
         self._finished = False
 
     def push(self, codes: Any) -> Array:
@@ -103,9 +107,8 @@ class StreamDecoder:
         """
         if self._finished:
             raise StreamError("stream: push after finish; call reset() to start a new clip")
-        latents = self._codec.run_graph(
-            "dequantizer", codes=self._checked(codes), first_level=np.array(self.first_level, np.int64)
-        )
+        first_level = np.array(self.first_level, np.int64)
+        latents = self._run("dequantizer", codes=self._checked(codes), first_level=first_level)[0]
         state = dataclasses.replace(
             self._state,
             frames_in=self._state.frames_in + latents.shape[2],
@@ -133,16 +136,15 @@ class StreamDecoder:
 
     def _checked(self, codes: Any) -> NDArray[np.int64]:
         array = np.asarray(codes)
-        if self.batch_size is None:
-            array = array[:, None] if array.ndim == 2 else array.reshape(0, 0)
-        if array.ndim != 3 or array.shape[:2] != (self.n_q, self.batch_size or 1) or array.shape[2] == 0:
+        leading = (self.n_q,) if self.batch_size is None else (self.n_q, self.batch_size)
+        if array.ndim != len(leading) + 1 or array.shape[:-1] != leading or array.shape[-1] == 0:
             shape = "(n_q, frames)" if self.batch_size is None else "(n_q, batch_size, frames)"
             sizes = f"n_q {self.n_q}" + (f" and batch_size {self.batch_size}" if self.batch_size else "")
             raise TokensError(
                 f"stream: expected codes {shape} with {sizes} and at least one frame, got {np.shape(codes)}"
             )
-        flat = checked_codes(array.reshape(self.n_q, -1), self._codec.codebook_size)
-        return flat.reshape(array.shape).astype(np.int64)
+        flat = checked_codes(array.reshape(self.n_q, -1), self._config.codebook_size)
+        return flat.reshape(self.n_q, self.batch_size or 1, -1).astype(np.int64)
 
     def _advance(self, state: DecoderState, last: bool) -> Array:
         state = self._recur(state, last)
@@ -152,14 +154,12 @@ class StreamDecoder:
 
     def _recur(self, state: DecoderState, last: bool) -> DecoderState:
         """Runs the first convolution and the LSTM over the frames whose context is there."""
-        front = self._codec.decoder_reach.front
+        front = self._reach.front
         ready = state.frames_in - (0 if last else front)
         if ready <= state.frames_ready:
             return state
         window = _reflected(state.latents, max(0, front - state.frames_ready), front if last else 0)
-        features, hidden, cell = self._codec.graphs.arrays(
-            "decoder_recurrent", latents=window, hidden=state.hidden, cell=state.cell
-        )
+        features, hidden, cell = self._run("decoder_recurrent", latents=window, hidden=state.hidden, cell=state.cell)
         first_kept = max(0, ready - front) - max(0, state.frames_ready - front)
         return dataclasses.replace(
             state,
@@ -172,20 +172,19 @@ class StreamDecoder:
 
     def _upsample(self, state: DecoderState, last: bool) -> tuple[DecoderState, Array]:
         """Runs the upsampling over the frames whose context is there; what its window's edges spoil is left out."""
-        reach, hop = self._codec.decoder_reach, self._codec.hop_length
+        reach, hop = self._reach, self._config.hop_length
         out = state.frames_ready - (0 if last else reach.future)
         if out <= state.frames_out:
             return state, np.zeros((len(state.features), 0), np.float32)
         window_start = max(0, state.frames_out - reach.past)
-        waveform = self._codec.run_graph("decoder_upsampler", features=state.features)
+        waveform = self._run("decoder_upsampler", features=state.features)[0]
         audio = waveform[:, 0, (state.frames_out - window_start) * hop : (out - window_start) * hop]
         kept = state.features[:, :, max(0, out - reach.past) - window_start :]
         return dataclasses.replace(state, frames_out=out, features=kept), audio
 
 
-def initial_state(codec: Codec, batch_size: int) -> DecoderState:
+def initial_state(config: CodecConfig, batch_size: int) -> DecoderState:
     """The state before the first frame."""
-    config = codec.config
     channels = config.n_filters * 2 ** len(config.strides)
     state = np.zeros((config.lstm_layers, batch_size, channels), np.float32)
     latents = np.zeros((batch_size, config.dimension, 0), np.float32)

@@ -123,7 +123,7 @@ def test_files_round_trip(codec: Codec, speech_wav: Path, tmp_path: Path) -> Non
 def test_warm_up_loads_every_graph(tiny_bundle: Path) -> None:
     codec = Codec.load(tiny_bundle, threads=1)
     codec.warm_up(0.1)
-    assert codec.run_graph("encoder", waveform=np.zeros((1, 1, 10), np.float32)).shape[2] == 1
+    assert codec.run_graph("encoder", waveform=np.zeros((1, 1, 10), np.float32), lengths=np.array([10])).shape[2] == 1
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,6 @@ def test_warm_up_loads_every_graph(tiny_bundle: Path) -> None:
         (np.zeros((2, 3, 4), np.float32), "shape"),
         (np.zeros(10, np.int32), "int32"),
         (np.array("text"), "shape"),
-        (np.zeros(400 * 16000, np.float32), "max_duration_s"),
     ],
 )
 def test_wrong_waveforms_are_refused(codec: Codec, waveform: Any, words: str) -> None:
@@ -167,7 +166,7 @@ def test_tokens_of_another_model_are_refused(codec: Codec) -> None:
             codec.decode(other)
     with pytest.raises(TokensError, match="no frames"):
         codec.decode(Tokens.from_codes(np.zeros((8, 0), int), codec.config))
-    with pytest.raises(TokensError, match="9 levels"):
+    with pytest.raises(TokensError, match="this codec has 8 levels"):
         codec.decode(Tokens.from_codes(np.zeros((9, 2), int), codec.config))
 
 
@@ -209,8 +208,8 @@ def test_io_binding_gives_the_same_results(tiny_bundle: Path, codec: Codec) -> N
     sessions = {name: onnxruntime.InferenceSession(path) for name, path in paths.items()}
     bound = {name: BoundRunner(onnxruntime, sessions[name], paths[name], "cpu") for name in paths}
     waveform = speech(5000, 16000)
-    latents = bound["encoder"].run({"waveform": waveform[None, None]})
-    codes = codec.backend.to_array(bound["quantizer"].run({"latents": latents}))
+    latents = bound["encoder"].run({"waveform": waveform[None, None], "lengths": np.array([5000])})[0]
+    codes = codec.backend.to_array(bound["quantizer"].run({"latents": latents})[0])
     np.testing.assert_array_equal(codes[:, 0], codec.encode(waveform, 16000).codes)
     with pytest.raises(BackendError, match="failed to run"):
         bound["quantizer"].run({"latents": waveform})

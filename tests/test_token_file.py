@@ -38,13 +38,14 @@ def raw_file(
     num_samples: int = 640,
     payload: bytes = b"\x5a",
     version: int = 1,
+    first_level: int = 0,
     reserved: int = 0,
     magic: bytes = b"\x89DMC",
 ) -> bytes:
     """A token file straight from the document's table, with valid checksums whatever it claims."""
-    header = struct.pack("<4sBBHIIIQ8s", magic, version, n_q, reserved, codebook_size, hop, rate, num_samples, bytes(8))
-    body = header + struct.pack("<I", zlib.crc32(header)) + payload
-    return body + struct.pack("<I", zlib.crc32(body))
+    fields = (magic, version, n_q, first_level, reserved, codebook_size, hop, rate, num_samples, bytes(8))
+    header = struct.pack("<4sBBBBIIIQ8s", *fields)
+    return header + struct.pack("<I", zlib.crc32(header)) + payload + struct.pack("<I", zlib.crc32(payload))
 
 
 @pytest.fixture(scope="module")
@@ -65,13 +66,14 @@ def test_the_file_of_two_frames_is_byte_for_byte_what_the_document_says(tmp_path
     # codes: frame 0 = (5, 2), frame 1 = (7, 0), frame 2 = (1, 6); codebook of 8: 3 bits each, frame by frame:
     # 101 010 111 000 001 110 -> 10101011 10000011 10(000000)
     codes: Any = [[5, 7, 1], [2, 0, 6]]
-    tokens = Tokens(codes, 641, 16000, 320, 8, MODEL_ID)
+    tokens = Tokens(codes, 641, 16000, 320, 8, MODEL_ID, first_level=1)
     tokens.save(tmp_path / "a.dmc")
     header = bytes.fromhex(
         "89444d43"  # magic
         "01"  # version
         "02"  # n_q
-        "0000"  # reserved
+        "01"  # first_level
+        "00"  # reserved
         "08000000"  # codebook_size
         "40010000"  # hop_length 320
         "803e0000"  # sample_rate 16000
@@ -79,8 +81,8 @@ def test_the_file_of_two_frames_is_byte_for_byte_what_the_document_says(tmp_path
         "0123456789abcdef"  # model_id
     )
     head = header + zlib.crc32(header).to_bytes(4, "little")
-    body = head + bytes([0b10101011, 0b10000011, 0b10000000])
-    assert (tmp_path / "a.dmc").read_bytes() == body + zlib.crc32(body).to_bytes(4, "little")
+    packed = bytes([0b10101011, 0b10000011, 0b10000000])
+    assert (tmp_path / "a.dmc").read_bytes() == head + packed + zlib.crc32(packed).to_bytes(4, "little")
     assert zlib.crc32(b"123456789") == 0xCBF43926  # the CRC-32 that the document means
     assert Tokens.load(tmp_path / "a.dmc") == tokens
 
@@ -178,6 +180,7 @@ def test_the_raw_file_that_the_next_tests_alter_is_valid(tmp_path: Path) -> None
         (raw_file(version=255, payload=b"whatever a later version holds"), "update"),
         (raw_file(version=0), "out of range"),
         (raw_file(reserved=1), "out of range"),
+        (raw_file(first_level=255), "out of range"),
         (raw_file(n_q=0), "out of range"),
         (raw_file(codebook_size=0), "out of range"),
         (raw_file(codebook_size=1), "out of range"),

@@ -12,16 +12,18 @@ from dmcodec.cli.common import print_json, progress_bar
 from dmcodec.errors import DmcodecError
 
 Result = dict[str, Any]
+FileProgress = Callable[[float, float], None]
+LONG_S = 60.0  # files longer than this get a progress bar of their own
 
 
 def run_files(
     verb: str,
     pairs: list[tuple[Path, Path]],
-    work: Callable[[Path, Path], Result],
+    work: Callable[[Path, Path, FileProgress], Result],
     describe: Callable[[Result], str],
     as_json: bool,
 ) -> None:
-    """Calls work(input, output) for each pair.
+    """Calls work(input, output, progress) for each pair; progress takes the seconds done and the seconds there are.
 
     A file that fails is reported and the rest go on; what was written stays. Ends with exit code 1 if any failed. A
     single file's error is raised as it is.
@@ -29,9 +31,14 @@ def run_files(
     results: list[Result] = []
     failures: list[Result] = []
     with progress_bar() as progress:
+        seconds = progress.add_task("seconds", total=None, visible=False)
+
+        def show(done_s: float, total_s: float) -> None:
+            progress.update(seconds, completed=round(done_s), total=round(total_s), visible=total_s > LONG_S)
+
         for source, target in progress.track(pairs, description=verb):
             try:
-                result = {"input": str(source), "output": str(target), **work(source, target)}
+                result = {"input": str(source), "output": str(target), **work(source, target, show)}
             except DmcodecError as error:
                 if len(pairs) == 1:
                     raise

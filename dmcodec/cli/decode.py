@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -19,39 +19,64 @@ from dmcodec.cli.common import (
     load_codec,
     speed,
 )
+from dmcodec.cli.paths import plan
+from dmcodec.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from dmcodec.runtime import Codec
 
 
 def decode(
-    inputs: Annotated[list[str], typer.Argument(metavar="IN...", help="Token files (.dmc), globs or folders.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="OUT.wav, or a folder for several inputs.")],
+    inputs: Annotated[
+        list[str] | None, typer.Argument(metavar="IN...", help="Token files (.dmc), globs or folders.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="OUT.wav, or a folder for several inputs.")
+    ] = None,
     bundle: BundleOption = None,
     backend: BackendOption = "onnxruntime",
     provider: ProviderOption = "cpu",
     threads: ThreadsOption = None,
     n_q: NqOption = None,
+    stream: Annotated[bool, typer.Option("--stream", help="Decode stdin to stdout while tokens come in.")] = False,
+    tokens: Annotated[str, typer.Option(help="With --stream: dmc, or u16 (raw codes, frame by frame).")] = "dmc",
+    audio: Annotated[str, typer.Option(help="With --stream: wav, or s16 (raw samples).")] = "wav",
+    chunk_frames: Annotated[int, typer.Option(help="With --stream: frames to decode at a time.")] = 5,
     force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Decode token files (.dmc) to speech files (16-bit WAV or FLAC, or Ogg)."""
-    from dmcodec.audio import output_format, write_audio
-    from dmcodec.cli.batch import run_files
+    """Decode token files (.dmc) to speech files (16-bit WAV or FLAC, or Ogg); or a stream of tokens."""
+    if stream:
+        from dmcodec.cli.stream import check_formats, decode_stream
+
+        if inputs or output or as_json:
+            raise ArgumentError("--stream reads stdin and writes stdout; it takes neither IN nor -o nor --json")
+        check_formats(tokens, audio, chunk_frames)
+        codec = load_codec(bundle, backend, provider, threads)
+        decode_stream(codec, tokens, audio, n_q, chunk_frames)
+    elif not inputs or output is None:
+        raise ArgumentError("name token files and an output: dmcodec decode IN.dmc... -o OUT.wav (or use --stream)")
+    else:
+        pairs = plan(inputs, output, ".wav", {".dmc"}, force)
+        _decode_files(pairs, load_codec(bundle, backend, provider, threads), n_q, as_json)
+
+
+def _decode_files(pairs: list[tuple[Path, Path]], codec: Codec, n_q: int | None, as_json: bool) -> None:
+    from dmcodec.audio import output_format
+    from dmcodec.cli.batch import FileProgress, run_files
     from dmcodec.cli.encode import token_facts
-    from dmcodec.cli.paths import plan
     from dmcodec.tokens import Tokens
 
-    pairs = plan(inputs, output, ".wav", {".dmc"}, force)
     for _, target in pairs:
         output_format(target)
-    codec = load_codec(bundle, backend, provider, threads)
     codec.load_graphs("dequantizer", "decoder")
 
-    def work(source: Path, target: Path) -> dict[str, Any]:
-        tokens = Tokens.load(source)
+    def work(source: Path, target: Path, progress: FileProgress) -> dict[str, Any]:
+        clip = Tokens.load(source)
         start = time.perf_counter()
-        waveform = codec.decode(tokens, n_q)
+        codec.decode_file(clip, target, n_q, progress)
         compute_s = time.perf_counter() - start
-        write_audio(target, waveform, codec.sample_rate)
-        return {**token_facts(tokens.levels(n_q or tokens.n_q)), **speed(compute_s, tokens.duration_s)}
+        return {**token_facts(clip.levels(n_q)), **speed(compute_s, clip.duration_s)}
 
     run_files("decode", pairs, work, _describe, as_json)
 

@@ -21,6 +21,7 @@ from dmcodec.cli.common import (
 )
 
 if TYPE_CHECKING:
+    from dmcodec.cli.batch import FileProgress
     from dmcodec.tokens import Tokens
 
 
@@ -32,11 +33,15 @@ def encode(
     provider: ProviderOption = "cpu",
     threads: ThreadsOption = None,
     n_q: NqOption = None,
+    context_s: Annotated[
+        float | None,
+        typer.Option(help="Seconds of context around each window of clips over 30 s [default: as measured at export]."),
+    ] = None,
     force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Encode speech files to token files (.dmc)."""
-    from dmcodec.audio import AUDIO_SUFFIXES, prepare_waveform, read_audio
+    from dmcodec.audio import AUDIO_SUFFIXES
     from dmcodec.cli.batch import run_files
     from dmcodec.cli.paths import plan
 
@@ -44,12 +49,10 @@ def encode(
     codec = load_codec(bundle, backend, provider, threads)
     codec.load_graphs("encoder", "quantizer")
 
-    def work(source: Path, target: Path) -> dict[str, Any]:
-        waveform = prepare_waveform(*read_audio(source, codec.max_duration_s), codec.sample_rate, str(source))
+    def work(source: Path, target: Path, progress: FileProgress) -> dict[str, Any]:
         start = time.perf_counter()
-        tokens = codec.encode(waveform, codec.sample_rate, n_q)
+        tokens = codec.encode_file(source, target, n_q, context_s, progress)
         compute_s = time.perf_counter() - start
-        tokens.save(target)
         return {**token_facts(tokens), "file_bytes": target.stat().st_size, **speed(compute_s, tokens.duration_s)}
 
     run_files("encode", pairs, work, _describe, as_json)

@@ -41,10 +41,12 @@ def _token_file_facts(path: Path) -> dict[str, Any]:
 
 def _bundle_facts(path: Path) -> dict[str, Any]:
     from dmcodec.bundle import Bundle
+    from dmcodec.receptive_field import decoder_reach
 
     manifest = Bundle.open(path).manifest
     config = manifest.config
     body = manifest.to_dict()
+    look_ahead = decoder_reach(config).look_ahead_frames
     parity = {name: value for name, value in body["parity"].items() if name not in ("cases", "thresholds")}
     return {
         "bundle": str(path),
@@ -56,6 +58,9 @@ def _bundle_facts(path: Path) -> dict[str, Any]:
         "graphs": body["graphs"],
         "provenance": body["provenance"],
         "parity": parity,
+        "encoder_context": body["encoder_context"],
+        "look_ahead_frames": look_ahead,
+        "look_ahead_ms": 1000 * look_ahead / config.frame_rate,
     }
 
 
@@ -64,6 +69,9 @@ def _flat(facts: dict[str, Any]) -> list[tuple[str, str]]:
     for name, value in facts.items():
         if name == "graphs":
             rows += [(f"graph {graph}", _graph_line(spec)) for graph, spec in value.items()]
+        elif name == "encoder_context":
+            rows.append(("context of windows", f"{value['default_context_s']:g} s"))
+            rows += [(f"context {case['context_s']:g} s", _context_line(case)) for case in value["cases"]]
         elif isinstance(value, dict):
             rows += [(f"{name}.{key}", _plain(item)) for key, item in value.items() if item is not None]
         else:
@@ -77,6 +85,13 @@ def _graph_line(spec: dict[str, Any]) -> str:
 
     size = f"{spec['size_bytes'] / 1e6:.1f} MB"
     return f"{spec['precision']}, {size}: {ends(spec['inputs'])} -> {ends(spec['outputs'])}"
+
+
+def _context_line(case: dict[str, Any]) -> str:
+    return (
+        f"latents off by {case['latents_relative_error']:.1e} of their peak, codes equal "
+        f"{100 * case['code_agreement']:.2f} %, level 0 {100 * case['level0_agreement']:.2f} %"
+    )
 
 
 def _plain(value: Any) -> str:

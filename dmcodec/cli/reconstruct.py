@@ -41,8 +41,8 @@ def reconstruct(
     output_format(output)
     refuse_existing(output, force)
     codec = load_codec(bundle, backend, provider, threads)
-    waveform = prepare_waveform(*read_audio(source, codec.max_duration_s), codec.sample_rate, str(source))
-    codec.load_graphs()
+    waveform = prepare_waveform(*read_audio(source), codec.sample_rate, str(source))
+    codec.load_graphs("encoder", "quantizer", "dequantizer", "decoder")
     times = [time.perf_counter()]
     tokens = codec.encode(waveform, codec.sample_rate, n_q)
     times.append(time.perf_counter())
