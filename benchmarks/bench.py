@@ -14,6 +14,7 @@ from dmcodec.benchmarks.options import TORCH_EAGER, BenchOptions
 from dmcodec.benchmarks.peers import open_peers
 from dmcodec.benchmarks.results import BenchResult, BundleFacts, Comparison, Measurement
 from dmcodec.benchmarks.sides import BundleSide
+from dmcodec.benchmarks.stream_timing import measure_stream
 from dmcodec.benchmarks.timing import Progress
 from dmcodec.bundle import Bundle
 from dmcodec.runtime.codec import Codec
@@ -62,6 +63,7 @@ def run_bench(bundle: str | Path, options: BenchOptions, progress: Progress | No
         peer_loading=peers.loading,
         peer_failures=peers.failures,
         memory=measure_memory(bundle, options, in_memory, threads, report),
+        stream=measure_stream(side, options, report) if options.stream else None,
     )
 
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from dmcodec.benchmarks.options import BenchOptions
 from dmcodec.benchmarks.results import GraphResult
-from dmcodec.benchmarks.sides import DECODE_GRAPHS, ENCODE_GRAPHS, FIRST_LEVEL, BundleSide, sample_batch
+from dmcodec.benchmarks.sides import DECODE_GRAPHS, ENCODE_GRAPHS, FIRST_LEVEL, BundleSide, full_lengths, sample_batch
 from dmcodec.benchmarks.statistics import Speed, Timing
 from dmcodec.benchmarks.timing import Progress, timed
 
@@ -35,9 +35,11 @@ def _measure(
     inputs = {_INPUTS[graph]: tensor}
     if graph == "dequantizer":
         inputs["first_level"] = FIRST_LEVEL
+    if graph in ("encoder", "decoder"):
+        inputs["lengths"] = full_lengths(tensor)
     load_s = side.load(graph)
-    first_run_s, output = timed(side.run_graph, graph, **inputs)
-    timing = Timing.of([timed(side.run_graph, graph, **inputs)[0] for _ in range(rounds)])
+    first_run_s, output = timed(side.codec.run_graph, graph, **inputs)
+    timing = Timing.of([timed(side.codec.run_graph, graph, **inputs)[0] for _ in range(rounds)])
     operation = "encode" if graph in ENCODE_GRAPHS else "decode"
     speed = Speed.of(timing.p50_s, audio_s)
     return GraphResult(graph, operation, load_s, first_run_s, timing, speed), output

@@ -56,7 +56,7 @@ def _bundle_side(request: dict[str, Any]) -> tuple[Side, CodecConfig]:
 
     codec = Codec.load(request["bundle"], request["backend"], request["provider"], request["threads"])
     side = BundleSide(codec)
-    side.load_all(ENCODE_GRAPHS if request["operation"] == "encode" else DECODE_GRAPHS)
+    codec.load_graphs(*(ENCODE_GRAPHS if request["operation"] == "encode" else DECODE_GRAPHS))
     return side, codec.config
 
 

@@ -7,8 +7,9 @@ import math
 from pathlib import Path
 
 from dmcodec.errors import ArgumentError
-from dmcodec.runtime.codec import MAX_DURATION_S
 
+# Audio in one run at most: a run's memory grows with it, some 45 MB a second at full size.
+MAX_DURATION_S = 300.0
 DEFAULT_DURATIONS_S = (1.0, 5.0, 10.0, 30.0)
 DEFAULT_BATCHES = (1, 4)
 DEFAULT_ROUNDS = 10
@@ -48,6 +49,8 @@ class BenchOptions:
         against: a key of PEERS, or None for the bundle alone.
         checkpoint: where the peers' weights are; not needed for a bundle with seeded weights.
         config: its configuration file; by default the bundle's own.
+        stream: measure streaming decode, too.
+        chunk_frames: frames in each push of it.
         command: how the measurement was asked for, for the record.
     """
 
@@ -60,11 +63,15 @@ class BenchOptions:
     against: str | None = None
     checkpoint: Path | None = None
     config: Path | None = None
+    stream: bool = False
+    chunk_frames: int = 5
     command: str = ""
 
     def __post_init__(self) -> None:
         self._check_sweep()
         self._check_peer()
+        if self.chunk_frames < 1:
+            raise ArgumentError(f"chunk_frames must be at least 1, not {self.chunk_frames}")
         if self.rounds < 1:
             raise ArgumentError(f"rounds must be at least 1, not {self.rounds}")
         if self.threads is not None and self.threads < 1:

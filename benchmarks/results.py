@@ -91,6 +91,28 @@ class MemoryResult:
 
 
 @dataclasses.dataclass(frozen=True)
+class StreamResult:
+    """Streaming decode of the bundle.
+
+    Attributes:
+        chunk_s: speech in one push.
+        look_ahead_s: speech that must follow a frame before its audio is final, by the network's layout.
+        tokens_needed_s: speech whose tokens must have come before the first audio: look-ahead and a frame, in whole
+            chunks.
+        first_audio_compute_s: time that the pushes up to the first audio take, median over the streams.
+        push: times of single pushes.
+        speed: of a whole stream.
+    """
+
+    chunk_s: float
+    look_ahead_s: float
+    tokens_needed_s: float
+    first_audio_compute_s: float
+    push: Timing
+    speed: Speed
+
+
+@dataclasses.dataclass(frozen=True)
 class BundleFacts:
     """The bundle that was measured. `parity` holds the worst figures of the export, without the single cases."""
 
@@ -130,6 +152,7 @@ class BenchResult:
     peer_loading: tuple[PeerLoading, ...]
     peer_failures: tuple[PeerFailure, ...]
     memory: tuple[MemoryResult, ...]
+    stream: StreamResult | None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dmcodec.config import CodecConfig
-from dmcodec.runtime.backend import Runner
 from dmcodec.runtime.codec import Codec
 from dmcodec.sample import speech
 
@@ -39,36 +37,30 @@ class BundleSide:
     def __init__(self, codec: Codec) -> None:
         self.codec = codec
         self.name = codec.backend.name
-        self.runners: dict[str, Runner] = {}
 
     def load(self, graph: str) -> float:
         """Creates one graph's session; returns the seconds that it took."""
-        spec = self.codec.bundle.manifest.graphs[graph]
         start = time.perf_counter()
-        self.runners[graph] = self.codec.backend.load(self.codec.bundle.graph_path(graph), spec)
+        self.codec.load_graphs(graph)
         return time.perf_counter() - start
-
-    def load_all(self, graphs: Iterable[str]) -> None:
-        """Creates the sessions of several graphs."""
-        for graph in graphs:
-            self.load(graph)
-
-    def run_graph(self, graph: str, **inputs: NDArray[Any]) -> NDArray[Any]:
-        """Runs one loaded graph on arrays."""
-        output: NDArray[Any] = self.codec.backend.to_array(self.runners[graph].run(inputs))
-        return output
 
     def encode(self, waveforms: NDArray[np.float32]) -> NDArray[np.int64]:
         """See `Side`."""
-        latents = self.runners["encoder"].run({"waveform": waveforms})
-        codes: NDArray[np.int64] = self.codec.backend.to_array(self.runners["quantizer"].run({"latents": latents}))
+        latents = self.codec.graphs.run("encoder", waveform=waveforms, lengths=full_lengths(waveforms))[0]
+        codes: NDArray[np.int64] = self.codec.graphs.arrays("quantizer", latents=latents)[0]
         return codes
 
     def decode(self, codes: NDArray[np.int64]) -> NDArray[np.float32]:
         """See `Side`."""
-        latents = self.runners["dequantizer"].run({"codes": codes, "first_level": FIRST_LEVEL})
-        waveforms: NDArray[np.float32] = self.codec.backend.to_array(self.runners["decoder"].run({"latents": latents}))
+        latents = self.codec.graphs.run("dequantizer", codes=codes, first_level=FIRST_LEVEL)[0]
+        lengths = np.full(codes.shape[1], codes.shape[2])
+        waveforms: NDArray[np.float32] = self.codec.graphs.arrays("decoder", latents=latents, lengths=lengths)[0]
         return waveforms
+
+
+def full_lengths(batch: NDArray[Any]) -> NDArray[np.int64]:
+    """Lengths [batch] of items [batch, ..., T] that are all as long as the batch."""
+    return np.full(batch.shape[0], batch.shape[-1], np.int64)
 
 
 def sample_batch(config: CodecConfig, duration_s: float, batch: int) -> NDArray[np.float32]:

@@ -25,7 +25,14 @@ class Table:
 
 def result_tables(result: BenchResult) -> list[Table]:
     """All tables of a result, in reading order; those without rows are left out."""
-    tables = [speedups(result), steady_state(result), graphs(result), peers(result), memory(result)]
+    tables = [
+        speedups(result),
+        steady_state(result),
+        stream(result),
+        graphs(result),
+        peers(result),
+        memory(result),
+    ]
     return [table for table in tables if table.rows]
 
 
@@ -60,6 +67,24 @@ def steady_state(result: BenchResult) -> Table:
         tuple(_steady_row(measurement) for measurement in _by_operation(result.measurements)),
         labels=3,
         note=f"n = {result.rounds}. RTF = compute time / audio time; xRT = its inverse (of a batch: the throughput).",
+    )
+
+
+def stream(result: BenchResult) -> Table:
+    """Streaming decode: pushes, and when the first audio is there."""
+    rows: list[tuple[str, ...]] = []
+    if (found := result.stream) is not None:
+        total_s = found.tokens_needed_s + found.first_audio_compute_s
+        row = (found.push.p50_s, found.push.p95_s, found.push.p99_s, found.first_audio_compute_s, total_s)
+        figures = [milliseconds(value) for value in row]
+        speed = (significant(found.speed.rtf), significant(found.speed.xrt))
+        rows.append((milliseconds(found.chunk_s), milliseconds(found.look_ahead_s), *figures, *speed))
+    return Table(
+        f"Streaming decode of {result.side}",
+        ("chunk ms", "look-ahead ms", "push p50 ms", "p95 ms", "p99 ms", "first audio ms", "+ tokens ms", "RTF", "xRT"),
+        tuple(rows),
+        labels=0,
+        note="First audio: compute time until it is there; + tokens: and the speech whose tokens must have come first.",
     )
 
 

@@ -203,7 +203,7 @@ def test_streams_used_out_of_turn(codec: Codec) -> None:
         stream.push(random_codes(1))
     with pytest.raises(StreamError, match="finished already"):
         stream.finish()
-    with pytest.raises(StreamError, match="left open.*last 2 frames"), codec.stream_decoder() as left:
+    with pytest.raises(StreamError, match=r"left open.*last 2 frames"), codec.stream_decoder() as left:
         left.push(random_codes(2))
     with pytest.raises(KeyError), codec.stream_decoder() as broken:  # noqa: PT012 - the error itself comes through
         broken.push(random_codes(2))

@@ -50,6 +50,8 @@ def bench(
         str | None,
         typer.Option(help="Peer to run in turn with: torch (eager and compiled), torch-eager or torch-compile."),
     ] = None,
+    stream: Annotated[bool, typer.Option("--stream", help="Measure streaming decode, too.")] = False,
+    chunk_frames: Annotated[int, typer.Option(help="Frames in each push of the stream.")] = 5,
     checkpoint: Annotated[
         Path | None, typer.Option(help="Weights of the peer; not needed for seeded bundles.", metavar="FILE")
     ] = None,
@@ -77,6 +79,8 @@ def bench(
         batches=tuple(batch) if batch else options.DEFAULT_BATCHES,
         rounds=rounds,
         against=against,
+        stream=stream,
+        chunk_frames=chunk_frames,
         checkpoint=checkpoint,
         config=config,
         command=shlex.join(["dmcodec", *sys.argv[1:]]),

@@ -1,0 +1,182 @@
+"""`dmcodec bench`: the figures are those of the runs, and the report is one page."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dmcodec.benchmarks import BenchOptions, BenchResult, run_bench
+from dmcodec.benchmarks.html_report import render_report
+from dmcodec.benchmarks.options import Shape
+from dmcodec.benchmarks.peers import open_peers
+from dmcodec.benchmarks.statistics import Speed, Timing, paired_speedup
+from dmcodec.benchmarks.tables import result_tables, significant
+from dmcodec.bundle import Bundle
+from dmcodec.config import CodecConfig
+from dmcodec.errors import ArgumentError, CheckpointError
+from dmcodec.export import Source, export_bundle
+from dmcodec.nn import DMCodec
+
+CONFIG = CodecConfig(n_filters=4, dimension=8, semantic_dimension=8, codebook_size=16, n_q=2)
+OPTIONS = BenchOptions(durations_s=(0.2, 0.4), batches=(1, 2), rounds=3, threads=1, stream=True)
+
+
+@pytest.fixture(scope="module")
+def seeded_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("bench") / "bundle"
+    export_bundle(DMCodec.seeded(CONFIG, 7), path, source=Source(seed=7))
+    return path
+
+
+@pytest.fixture(scope="module")
+def result(seeded_bundle: Path) -> BenchResult:
+    return run_bench(seeded_bundle, dataclasses.replace(OPTIONS, against="torch-eager"))
+
+
+def test_percentiles_and_ratios_are_those_of_the_runs() -> None:
+    timing = Timing.of([0.4, 0.1, 0.2, 0.3, 0.5])
+    assert (timing.n, timing.p50_s) == (5, 0.3)
+    assert timing.p95_s == pytest.approx(0.48)
+    assert timing.p99_s == pytest.approx(0.496)
+    assert timing.runs_s == (0.4, 0.1, 0.2, 0.3, 0.5)
+    speed = Speed.of(compute_s=0.5, audio_s=10.0)
+    assert (speed.rtf, speed.xrt) == (0.05, 20.0)
+    assert paired_speedup([1.0, 2.0, 4.0], [2.0, 3.0, 20.0]) == 2.0  # of 2, 1.5 and 5
+    with pytest.raises(ValueError, match=r"shorter|longer"):
+        paired_speedup([1.0], [1.0, 2.0])
+
+
+def test_significant_digits() -> None:
+    assert [significant(value) for value in (0.012345, 1.2345, 12.345, 1234.5)] == ["0.0123", "1.23", "12.3", "1,234"]
+
+
+def test_the_result_holds_every_side_operation_and_shape(result: BenchResult) -> None:
+    shapes = {Shape(0.2, 1), Shape(0.4, 1), Shape(0.4, 2)}
+    expected = {(side, op, shape) for side in ("onnxruntime", "torch-eager") for op in ("encode", "decode")
+                for shape in shapes}  # fmt: skip
+    assert {(m.side, m.operation, Shape(m.duration_s, m.batch)) for m in result.measurements} == expected
+    for measurement in result.measurements:
+        assert measurement.timing.n == 3
+        audio_s = measurement.duration_s * measurement.batch
+        assert measurement.speed.rtf == pytest.approx(measurement.timing.p50_s / audio_s)
+        assert measurement.speed.xrt == pytest.approx(1 / measurement.speed.rtf)
+    assert [graph.graph for graph in result.graphs] == ["encoder", "quantizer", "dequantizer", "decoder"]
+    assert {Shape(c.duration_s, c.batch) for c in result.comparisons} == shapes
+    for comparison in result.comparisons:
+        shape = (comparison.duration_s, comparison.batch)
+        encodes = {m.side: m for m in result.measurements if (m.operation, m.duration_s, m.batch) == ("encode", *shape)}
+        own, peer = encodes["onnxruntime"], encodes[comparison.peer]
+        ratios = np.array(peer.timing.runs_s) / np.array(own.timing.runs_s)
+        assert comparison.encode_speedup == pytest.approx(np.median(ratios))
+        assert comparison.code_agreement >= 0.999
+        assert comparison.waveform_snr_db >= 90
+
+
+def test_the_stream_is_measured_push_by_push(result: BenchResult) -> None:
+    assert result.stream is not None
+    assert result.stream.push.n == 3 * 4  # 0.4 s in pushes of 5 frames, three times
+    assert (result.stream.chunk_s, result.stream.look_ahead_s, result.stream.tokens_needed_s) == (0.1, 0.08, 0.1)
+    assert result.stream.first_audio_compute_s > 0
+
+
+def test_memory_is_that_of_processes_of_their_own(result: BenchResult) -> None:
+    peaks = {(entry.side, entry.operation): entry.peak_rss_bytes for entry in result.memory}
+    assert set(peaks) == {(s, o) for s in ("onnxruntime", "torch-eager") for o in ("encode", "decode")}
+    for operation in ("encode", "decode"):
+        runtime, torch = peaks["onnxruntime", operation], peaks["torch-eager", operation]
+        assert runtime is not None
+        assert torch is not None
+        assert 20e6 < runtime < torch  # importing torch alone takes more
+
+
+def test_the_report_is_one_page_with_the_plots_and_the_tables(result: BenchResult) -> None:
+    page = render_report(result)
+    assert page.count("<svg") == 3
+    for heading in ("RTF by clip length", "Throughput by batch", "Where the time goes", "Machine", "Streaming decode"):
+        assert heading in page
+    links = re.findall(r'(?:src|href)="(?!#)([^"]*)"', page)
+    assert links == []
+    assert "url(http" not in page
+    for table in result_tables(result):
+        assert table.rows
+        assert table.title in page.replace("&#x27;", "'")
+
+
+def test_the_command_prints_json_and_writes_the_report(seeded_bundle: Path, tmp_path: Path) -> None:
+    report = tmp_path / "out.html"
+    verb = [sys.executable, "-c", "from dmcodec.cli import main; main()", "bench", str(seeded_bundle)]
+    command = [*verb, "--rounds", "1", "--duration", "0.2", "--batch", "1", "--threads", "1", "--report", str(report)]
+    done = subprocess.run([*command, "--json"], capture_output=True, text=True, check=True)
+    values: dict[str, Any] = json.loads(done.stdout)
+    assert values["format_version"] == 1
+    assert values["machine"]["versions"]["onnxruntime"]
+    assert values["measurements"][0]["speed"]["rtf"] > 0
+    assert values["stream"] is None
+    assert report.read_text().startswith("<!DOCTYPE html>")
+    again = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert again.returncode == 1
+    assert "--force" in again.stderr
+    done = subprocess.run([*command, "--force"], capture_output=True, text=True, check=True)
+    for words in ("Steady state", "RTF", "xRT", "Peak memory", "encoder", "onnxruntime"):
+        assert words in done.stdout
+
+
+def test_other_weights_are_refused(seeded_bundle: Path, tiny_bundle: Path, tiny_model_files: tuple[Path, Path]) -> None:
+    manifest = Bundle.open(seeded_bundle).manifest
+    checkpoint, config = tiny_model_files
+    options = BenchOptions(against="torch-eager", checkpoint=checkpoint, config=config)
+    with pytest.raises(CheckpointError, match="the bundle holds model"), open_peers(manifest, options, 1, print):
+        pass
+    manifest = Bundle.open(tiny_bundle).manifest
+    unseeded = dataclasses.replace(manifest, provenance={**manifest.provenance, "seed": None})
+    with (
+        pytest.raises(CheckpointError, match="--checkpoint"),
+        open_peers(unseeded, BenchOptions(against="torch-eager"), 1, print),
+    ):
+        pass
+
+
+def test_a_peer_that_cannot_run_is_a_row_with_its_reason(seeded_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from dmcodec.benchmarks import torch_peer
+
+    def fail(self: Any, model: Any) -> None:
+        raise RuntimeError("no C++ compiler\nand much more")
+
+    monkeypatch.setattr(torch_peer.CompiledSide, "__init__", fail)
+    options = BenchOptions(durations_s=(0.1,), batches=(1,), rounds=1, threads=1, against="torch")
+    result = run_bench(seeded_bundle, options)
+    assert [failure.reason for failure in result.peer_failures] == ["RuntimeError: no C++ compiler"]
+    rows = [row for table in result_tables(result) for row in table.rows if "not measured" in row]
+    assert len(rows) == 1
+    assert "no C++ compiler" in render_report(result)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"durations_s": (0.0,)},
+        {"durations_s": (float("nan"),)},
+        {"durations_s": (1e9,)},
+        {"durations_s": ()},
+        {"batches": (0,)},
+        {"batches": (1000,)},
+        {"rounds": 0},
+        {"threads": 0},
+        {"chunk_frames": 0},
+        {"against": "tensorflow"},
+        {"checkpoint": Path("x.pt")},
+        {"against": "torch", "provider": "cuda"},
+        {"against": "torch", "config": Path("x.json")},
+    ],
+)
+def test_wrong_options(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ArgumentError):
+        BenchOptions(**wrong)
