@@ -19,7 +19,10 @@ from dmcodec.nn import DMCodec
 from dmcodec.receptive_field import decoder_reach
 from dmcodec.runtime import Codec, StreamDecoder
 
-TOLERANCE = 1e-5
+
+def assert_same(got: NDArray[np.float32], expected: NDArray[np.float32]) -> None:
+    """Within 1e-5 of full scale (untrained weights can be louder than that)."""
+    np.testing.assert_allclose(got, expected, rtol=0, atol=1e-5 * max(1.0, float(np.abs(expected).max())))
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +57,7 @@ def test_any_cutting_gives_the_whole_clip(
     codes = random_codes(frames, seed=seed)
     audio = streamed(codec.stream_decoder(), codes, sizes)
     assert audio.dtype == np.float32
-    np.testing.assert_allclose(audio, whole(tiny_model, codes), atol=TOLERANCE)
+    assert_same(audio, whole(tiny_model, codes))
 
 
 FAMILY: dict[str, dict[str, Any]] = {
@@ -79,7 +82,7 @@ def test_every_configuration_of_the_family(tmp_path: Path, name: str) -> None:
         codes = random_codes(frames, n_q=2, size=16, seed=frames)
         for sizes in ([1], [2, 1], [5]):
             audio = streamed(codec.stream_decoder(), codes, sizes)
-            np.testing.assert_allclose(audio, whole(model, codes), atol=TOLERANCE)
+            assert_same(audio, whole(model, codes))
 
 
 @pytest.mark.parametrize("name", ["released", *FAMILY])
@@ -137,7 +140,7 @@ def test_streams_do_not_disturb_each_other(codec: Codec, tiny_model: DMCodec) ->
             streams[0].push(np.full((8, 1), 64))
     for stream, clip, piece in zip(streams, clips, pieces, strict=True):
         piece.append(stream.finish())
-        np.testing.assert_allclose(np.concatenate(piece), whole(tiny_model, clip), atol=TOLERANCE)
+        assert_same(np.concatenate(piece), whole(tiny_model, clip))
 
 
 def test_a_batch_of_streams_in_step(codec: Codec, tiny_model: DMCodec) -> None:
@@ -145,7 +148,7 @@ def test_a_batch_of_streams_in_step(codec: Codec, tiny_model: DMCodec) -> None:
     audio = streamed(codec.stream_decoder(batch_size=3), codes, [4, 1])
     assert audio.shape == (3, 17 * 320)
     for row in range(3):
-        np.testing.assert_allclose(audio[row], whole(tiny_model, codes[:, row]), atol=TOLERANCE)
+        assert_same(audio[row], whole(tiny_model, codes[:, row]))
 
 
 def test_the_state_is_a_value(codec: Codec, tiny_model: DMCodec) -> None:
@@ -158,9 +161,9 @@ def test_the_state_is_a_value(codec: Codec, tiny_model: DMCodec) -> None:
     again = codec.stream_decoder()
     again.state = kept
     audio = np.concatenate([start, again.push(codes[:, 10:]), again.finish()])
-    np.testing.assert_allclose(audio, whole(tiny_model, codes), atol=TOLERANCE)
+    assert_same(audio, whole(tiny_model, codes))
     again.reset()
-    np.testing.assert_allclose(streamed(again, other, [3]), whole(tiny_model, other), atol=TOLERANCE)
+    assert_same(streamed(again, other, [3]), whole(tiny_model, other))
     with pytest.raises(ArgumentError, match="state"):
         codec.stream_decoder(batch_size=2).state = kept
 
@@ -168,9 +171,9 @@ def test_the_state_is_a_value(codec: Codec, tiny_model: DMCodec) -> None:
 def test_fewer_and_higher_levels(codec: Codec, tiny_model: DMCodec) -> None:
     codes = random_codes(15)
     audio = streamed(codec.stream_decoder(n_q=3), codes[:3], [4])
-    np.testing.assert_allclose(audio, whole(tiny_model, codes[:3]), atol=TOLERANCE)
+    assert_same(audio, whole(tiny_model, codes[:3]))
     audio = streamed(codec.stream_decoder(first_level=5), codes[5:], [4])
-    np.testing.assert_allclose(audio, whole(tiny_model, codes[5:], 5), atol=TOLERANCE)
+    assert_same(audio, whole(tiny_model, codes[5:], 5))
 
 
 @pytest.mark.parametrize(
@@ -193,7 +196,7 @@ def test_wrong_pushes_are_refused_and_change_nothing(codec: Codec, tiny_model: D
     with pytest.raises(TokensError):
         stream.push(codes)
     audio = np.concatenate([start, stream.push(good[:, 6:]), stream.finish()])
-    np.testing.assert_allclose(audio, whole(tiny_model, good), atol=TOLERANCE)
+    assert_same(audio, whole(tiny_model, good))
 
 
 def test_streams_used_out_of_turn(codec: Codec) -> None:
