@@ -28,7 +28,6 @@ _STYLE: dict[Any, Any] = {
     **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), _INK),
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "axes.grid.axis": "y",
     "grid.color": "#808080",
     "grid.alpha": 0.3,
     "legend.frameon": False,
@@ -118,7 +117,7 @@ def _style(name: str, height: float = 3.4) -> Iterator[Figure]:
 def _panels(figure: Figure) -> Sequence[Axes]:
     left, right = figure.subplots(1, 2)
     for axes in (left, right):
-        axes.grid(visible=True)
+        axes.grid(visible=True, axis="y")
         axes.set_axisbelow(True)
     return (left, right)
 
