@@ -8,7 +8,7 @@ from pathlib import Path
 
 from dmcodec.benchmarks.graph_timing import measure_graphs
 from dmcodec.benchmarks.in_turn import measure_shape
-from dmcodec.benchmarks.machine import describe_machine, usable_cpus
+from dmcodec.benchmarks.machine import describe_machine
 from dmcodec.benchmarks.memory import measure_memory
 from dmcodec.benchmarks.options import TORCH_EAGER, BenchOptions
 from dmcodec.benchmarks.peers import open_peers
@@ -18,6 +18,7 @@ from dmcodec.benchmarks.stream_timing import measure_stream
 from dmcodec.benchmarks.timing import Progress
 from dmcodec.bundle import Bundle
 from dmcodec.runtime.codec import Codec
+from dmcodec.runtime.onnxruntime_backend import usable_cpus
 
 _PACKAGES = ("dmcodec", "numpy", "onnxruntime", "onnxruntime-gpu")
 _TORCH_PACKAGES = ("torch",)

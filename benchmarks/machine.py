@@ -9,6 +9,8 @@ import platform
 from collections.abc import Mapping
 from pathlib import Path
 
+from dmcodec.runtime.onnxruntime_backend import usable_cpus
+
 _CPUINFO = Path("/proc/cpuinfo")
 
 
@@ -23,13 +25,6 @@ class Machine:
     os: str
     python: str
     versions: Mapping[str, str]
-
-
-def usable_cpus() -> int:
-    """CPUs that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def describe_machine(packages: tuple[str, ...]) -> Machine:

@@ -11,7 +11,7 @@ from dmcodec.errors import ArgumentError
 # Audio in one run at most: a run's memory grows with it, some 45 MB a second at full size.
 MAX_DURATION_S = 300.0
 DEFAULT_DURATIONS_S = (1.0, 5.0, 10.0, 30.0)
-DEFAULT_BATCHES = (1, 4)
+DEFAULT_BATCHES = (1, 4, 16)
 DEFAULT_ROUNDS = 10
 USUAL_REFERENCE_S = 10.0
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from dmcodec.config import CodecConfig
 from dmcodec.runtime.codec import Codec
 from dmcodec.sample import speech
+from dmcodec.tokens import Tokens
 
 ENCODE_GRAPHS = ("encoder", "quantizer")
 DECODE_GRAPHS = ("dequantizer", "decoder")
@@ -32,7 +33,7 @@ class Side(Protocol):
 
 
 class BundleSide:
-    """The bundle's graphs on the codec's backend. What passes between two graphs stays on the device."""
+    """The bundle as users call it: `Codec.encode_batch` and `Codec.decode_batch`."""
 
     def __init__(self, codec: Codec) -> None:
         self.codec = codec
@@ -46,16 +47,13 @@ class BundleSide:
 
     def encode(self, waveforms: NDArray[np.float32]) -> NDArray[np.int64]:
         """See `Side`."""
-        latents = self.codec.graphs.run("encoder", waveform=waveforms, lengths=full_lengths(waveforms))[0]
-        codes: NDArray[np.int64] = self.codec.graphs.arrays("quantizer", latents=latents)[0]
-        return codes
+        batch = self.codec.encode_batch(list(waveforms[:, 0]), self.codec.sample_rate)
+        return np.stack([tokens.codes for tokens in batch], axis=1).astype(np.int64)
 
     def decode(self, codes: NDArray[np.int64]) -> NDArray[np.float32]:
         """See `Side`."""
-        latents = self.codec.graphs.run("dequantizer", codes=codes, first_level=FIRST_LEVEL)[0]
-        lengths = np.full(codes.shape[1], codes.shape[2])
-        waveforms: NDArray[np.float32] = self.codec.graphs.arrays("decoder", latents=latents, lengths=lengths)[0]
-        return waveforms
+        batch = [Tokens.from_codes(codes[:, row], self.codec.config) for row in range(codes.shape[1])]
+        return np.stack(self.codec.decode_batch(batch))[:, None]
 
 
 def full_lengths(batch: NDArray[Any]) -> NDArray[np.int64]:

@@ -20,7 +20,8 @@ Waveform = NDArray[np.float32]
 
 _UNKNOWN_FRAMES = 2**63 - 1  # libsndfile's SF_COUNT_MAX
 _BLOCK_FRAMES = 1 << 18
-_MAX_SAMPLE_RATE = 2**32 - 1
+# Beyond these no speech is recorded, and resampling a hostile 1 Hz file would fill the memory.
+MIN_SAMPLE_RATE, MAX_SAMPLE_RATE = 1000, 768_000
 
 # What encoding reads: the containers of libsndfile that hold speech. Used to search folders.
 AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif", ".au", ".w64", ".rf64", ".caf"})
@@ -76,6 +77,7 @@ def _opened(path: Path) -> Iterator[soundfile.SoundFile]:
         before = path.stat()
         with soundfile.SoundFile(path) as file:
             check_complete(path)
+            _check_sample_rate(file.samplerate, str(path))
             if file.frames == _UNKNOWN_FRAMES:
                 raise AudioError(f"{path}: doesn't say how long it is (written into a pipe?); convert it to WAV first")
             yield file
@@ -121,9 +123,7 @@ def prepare_waveform(waveform: Any, sample_rate: int, target_rate: int, source: 
         array = np.asarray(waveform)
     except ValueError as error:  # rows of different lengths
         raise AudioError(f"{source}: can't be made an array ({error})") from None
-    whole = isinstance(sample_rate, (int, np.integer)) and not isinstance(sample_rate, bool)
-    if not whole or not 1 <= sample_rate <= _MAX_SAMPLE_RATE:
-        raise AudioError(f"{source}: sample_rate must be an integer from 1 to 2**32 - 1 Hz, not {sample_rate!r}")
+    _check_sample_rate(sample_rate, source)
     if array.ndim not in (1, 2) or (array.ndim == 2 and not 1 <= array.shape[0] <= 32):
         raise AudioError(f"{source}: expected shape (samples,) or (channels, samples), got {array.shape}")
     if array.shape[-1] == 0:
@@ -136,6 +136,15 @@ def prepare_waveform(waveform: Any, sample_rate: int, target_rate: int, source: 
         scaled /= 32768
     mono = _mono(scaled, source)
     return np.ascontiguousarray(_resampler(int(sample_rate), target_rate)(mono, True))
+
+
+def _check_sample_rate(sample_rate: Any, source: str) -> None:
+    whole = isinstance(sample_rate, (int, np.integer)) and not isinstance(sample_rate, bool)
+    if not whole or not MIN_SAMPLE_RATE <= sample_rate <= MAX_SAMPLE_RATE:
+        raise AudioError(
+            f"{source}: sample_rate must be an integer from {MIN_SAMPLE_RATE} to {MAX_SAMPLE_RATE} Hz, "
+            f"not {sample_rate!r}"
+        )
 
 
 def _mono(samples: NDArray[np.float32], source: str) -> Waveform:

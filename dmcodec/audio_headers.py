@@ -11,15 +11,34 @@ from dmcodec.errors import AudioError
 
 # Writers into a pipe can't know the length: ffmpeg writes 2**32 - 1, sox a little less than 2**31.
 _UNKNOWN_LENGTH = 0x7FFF_0000
+_LONGEST_OGG_PAGE = 27 + 255 + 255 * 255
+_END_OF_STREAM = 0x04
 
 
 def check_complete(path: Path) -> None:
     """Raises AudioError for a file that ends before its header says."""
     with path.open("rb") as file:
         declared = _declared_bytes(file)
+        if not _ogg_ends(file, path.stat().st_size):
+            raise AudioError(f"{path}: cut short, its last Ogg page isn't the end of the stream")
     if declared is not None and declared > path.stat().st_size:
         missing = declared - path.stat().st_size
         raise AudioError(f"{path}: cut short, {missing} of {declared} bytes are missing")
+
+
+def _ogg_ends(file: BinaryIO, size: int) -> bool:
+    """Whether an Ogg file's last page is marked as the end of its stream and is whole; true for other formats."""
+    file.seek(0)
+    if file.read(4) != b"OggS":
+        return True
+    file.seek(max(0, size - _LONGEST_OGG_PAGE))
+    tail = file.read()
+    page = tail.rfind(b"OggS")
+    if page < 0 or len(tail) < page + 27:
+        return False
+    segments = tail[page + 27 : page + 27 + tail[page + 26]]
+    whole = len(segments) == tail[page + 26] and page + 27 + len(segments) + sum(segments) <= len(tail)
+    return whole and bool(tail[page + 5] & _END_OF_STREAM)
 
 
 def _declared_bytes(file: BinaryIO) -> int | None:

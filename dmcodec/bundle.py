@@ -48,9 +48,7 @@ class Manifest:
         config: the codec's configuration.
         model_id: 16 hex digits naming the weights; written into tokens.
         precision: of the encoder's and the decoder's arithmetic.
-        graphs: encoder (waveform [batch, 1, samples] -> latents [batch, dimension, frames]), quantizer (latents ->
-            codes [n_q, batch, frames] int64), dequantizer (codes of any n_q, first_level [] int64 -> latents), decoder
-            (latents -> waveform).
+        graphs: their inputs and outputs are described in docs/bundle.md.
         provenance: checkpoint and its sha256 or the seed, versions of torch, onnx and exporter, opset.
         parity: the figures measured at export.
         encoder_context: how much context the encoder needs until codes stop changing, measured at export, and
@@ -191,5 +189,9 @@ def _check_file(path: Path, spec: GraphSpec) -> None:
         raise BundleError(
             f"{path}: was altered or cut ({size} bytes, the manifest says {spec.size_bytes}); export again"
         )
-    if file_sha256(path) != spec.sha256:
+    try:
+        sha256 = file_sha256(path)
+    except OSError as error:
+        raise BundleError(f"{path}: can't be read ({error.strerror or error})") from None
+    if sha256 != spec.sha256:
         raise BundleError(f"{path}: was altered after the export (its sha256 doesn't match the manifest); export again")

@@ -41,8 +41,10 @@ class CodecConfig:
         object.__setattr__(self, "strides", _strides(self.strides))
         for name in _INTEGERS:
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ConfigError(f"configuration: {name} must be a positive integer, not {value!r}")
+            if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= _LARGEST:
+                raise ConfigError(f"configuration: {name} must be an integer from 1 to {_LARGEST}, not {value!r}")
+        if self.hop_length > _LARGEST or self.n_filters * 2 ** len(self.strides) > _LARGEST:
+            raise ConfigError(f"configuration: strides {list(self.strides)} make a network that is too large")
         if not isinstance(self.bidirectional, bool):
             raise ConfigError(f"configuration: bidirectional must be true or false, not {self.bidirectional!r}")
         if self.activation != "ELU":
@@ -120,6 +122,7 @@ class CodecConfig:
         return cls.from_dict(values, source=str(path))
 
 
+_LARGEST = 1 << 20  # far beyond any network of this family: what is larger is a mistake
 _INTEGERS = [field.name for field in dataclasses.fields(CodecConfig) if field.type == "int"]
 
 

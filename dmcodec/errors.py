@@ -45,6 +45,10 @@ class TokenFileNotFoundError(TokenFileError, FileNotFoundError):
     """No such token file."""
 
 
+class InputNotFoundError(DmcodecError, FileNotFoundError):
+    """A folder or a pattern that holds no input."""
+
+
 class CheckpointError(DmcodecError, ValueError):
     """A checkpoint that doesn't hold the network that the configuration describes."""
 

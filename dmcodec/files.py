@@ -15,7 +15,7 @@ from dmcodec.errors import DmcodecError, OutputError, OutputExistsError
 
 def refuse_existing(path: Path, force: bool) -> None:
     """Raises OutputExistsError where `path` exists and `force` is false."""
-    if not force and path.exists():
+    if not force and os.path.exists(path):  # noqa: PTH110 - Path.exists raises where the name is too long
         raise OutputExistsError(f"{path}: exists already; give another name, or --force (force=True) to overwrite it")
 
 
@@ -65,6 +65,12 @@ def output_folder(path: str | Path, force: bool = False) -> Iterator[Path]:
             _replace_folder(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def make_folder(path: Path) -> None:
+    """Makes a folder and its parents where they are missing; OutputError where that can't be done."""
+    with _explained(path):
+        path.mkdir(parents=True, exist_ok=True)
 
 
 def write_bytes(path: str | Path, data: bytes) -> None:

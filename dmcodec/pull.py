@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,8 +16,9 @@ from dmcodec.errors import (
     CheckpointNotFoundError,
     DownloadError,
     MissingDependencyError,
+    OutputExistsError,
 )
-from dmcodec.files import write_bytes
+from dmcodec.files import make_folder, write_bytes
 
 # Files of the reference implementation's release (arXiv 2410.15017).
 RELEASES = {
@@ -61,13 +63,13 @@ def pull(
     if name not in RELEASES:
         raise ArgumentError(f"{name!r} is not a released model; use one of {', '.join(RELEASES)}")
     folder, config = Path(folder), config or CodecConfig()
+    expected = sha256 or _recorded(folder, name)
     raw = Path(from_file) if from_file else folder / f"{name}.download.pt"
-    if from_file and not raw.is_file():
+    if from_file and not os.path.isfile(raw):  # noqa: PTH113 - Path.is_file raises where the name is too long
         raise CheckpointNotFoundError(f"{raw}: no such checkpoint file")
     if not from_file:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         _download(name, raw, fetch or _gdown)
-    expected = sha256 or _recorded(folder, name)
     actual = file_sha256(raw)
     if expected and actual != expected.lower():
         raise DownloadError(
@@ -111,11 +113,15 @@ def _gdown(file_id: str, target: Path) -> None:
 
 
 def _recorded(folder: Path, name: str) -> str | None:
+    """The sha256 that an earlier pull into `folder` recorded; OutputExistsError where it pulled another model."""
     try:
         record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-        return str(record["sha256"]) if record["name"] == name else None
+        sha256, other = str(record["sha256"]), str(record["name"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
+    if other != name:
+        raise OutputExistsError(f"{folder}: holds the released model {other} already; give another folder")
+    return sha256
 
 
 def _convert(raw: Path, folder: Path, config: CodecConfig) -> None:

@@ -20,6 +20,7 @@ MAGIC = b"\x89DMC"
 VERSION = 1
 _FIELDS = struct.Struct("<4sBBBBIIIQ8s")  # everything the header's CRC covers
 CRC = struct.Struct("<I")
+_BLOCK_FRAMES = 1 << 14
 HEADER_BYTES = _FIELDS.size + CRC.size
 
 
@@ -81,15 +82,13 @@ def read(path: str | Path) -> Tokens:
         header = _read_header(file, path)
         payload = file.read(header.payload_bytes)
         check_payload_crc(zlib.crc32(payload), file.read(CRC.size), path)
-    spare_bits = 8 * header.payload_bytes - header.num_frames * header.bits_per_frame
-    if spare_bits and payload[-1] & ((1 << spare_bits) - 1):
-        raise TokenFileError(f"{path}: the unused bits at its end are set; not written by a conforming writer")
+    check_spare_bits(header, payload[-1:], path)
     codes = unpack_codes(header, payload, 0, header.num_frames, path)
     return _tokens(header, codes, header.num_samples)
 
 
 def read_header(path: str | Path) -> Header:
-    """Reads and checks the header only."""
+    """Reads and checks the header only: what a token file holds, without its codes."""
     with _opened(path) as file:
         return _read_header(file, path)
 
@@ -153,6 +152,13 @@ def check_payload_crc(computed: int, stored: bytes, path: str | Path) -> None:
         raise TokenFileError(f"{path}: the checksum doesn't match; the file was altered or damaged")
 
 
+def check_spare_bits(header: Header, last_byte: bytes, path: str | Path) -> None:
+    """Refuses unused bits that are set in the last byte of the codes."""
+    spare_bits = 8 * header.payload_bytes - header.num_frames * header.bits_per_frame
+    if spare_bits and last_byte[0] & ((1 << spare_bits) - 1):
+        raise TokenFileError(f"{path}: the unused bits at its end are set; not written by a conforming writer")
+
+
 def _tokens(header: Header, codes: Codes, num_samples: int) -> Tokens:
     return Tokens(
         codes, num_samples, header.sample_rate, header.hop_length, header.codebook_size, header.model_id,
@@ -171,9 +177,17 @@ def code_bits(codes: Codes, codebook_size: int) -> NDArray[np.uint8]:
 def unpack_codes(header: Header, payload: bytes, skip_bits: int, frames: int, path: str | Path) -> Codes:
     """Codes (n_q, frames) from packed bytes, `skip_bits` of which come before them."""
     bits = (header.codebook_size - 1).bit_length()
-    count = frames * header.n_q * bits
-    unpacked = np.unpackbits(np.frombuffer(payload, np.uint8), count=skip_bits + count)[skip_bits:]
-    values = unpacked.reshape(-1, bits).astype(np.uint32) @ (1 << np.arange(bits - 1, -1, -1, dtype=np.uint32))
-    if values.size and int(values.max()) >= header.codebook_size:
-        raise TokenFileError(f"{path}: holds code {int(values.max())}, outside 0 to {header.codebook_size - 1}")
-    return values.astype(np.uint16).reshape(frames, header.n_q).T
+    weights = 1 << np.arange(bits - 1, -1, -1, dtype=np.uint32)
+    packed = np.frombuffer(payload, np.uint8)
+    codes = np.empty((frames, header.n_q), np.uint16)
+    # In blocks of whole bytes: each bit takes a byte or more while it is unpacked.
+    for start in range(0, frames, _BLOCK_FRAMES):
+        block = codes[start : start + _BLOCK_FRAMES]
+        first_bit = skip_bits + start * header.bits_per_frame
+        offset, count = first_bit % 8, block.size * bits
+        unpacked = np.unpackbits(packed[first_bit // 8 : -(-(first_bit + count) // 8)], count=offset + count)[offset:]
+        values = unpacked.reshape(-1, bits).astype(np.uint32) @ weights
+        if int(values.max()) >= header.codebook_size:
+            raise TokenFileError(f"{path}: holds code {int(values.max())}, outside 0 to {header.codebook_size - 1}")
+        block[:] = values.reshape(block.shape)
+    return codes.T

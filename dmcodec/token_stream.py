@@ -15,7 +15,16 @@ from numpy.typing import NDArray
 
 from dmcodec.errors import TokenFileError, TokensError
 from dmcodec.files import output_file
-from dmcodec.token_file import CRC, HEADER_BYTES, Header, check_payload_crc, code_bits, parse_header, unpack_codes
+from dmcodec.token_file import (
+    CRC,
+    HEADER_BYTES,
+    Header,
+    check_payload_crc,
+    check_spare_bits,
+    code_bits,
+    parse_header,
+    unpack_codes,
+)
 from dmcodec.tokens import Codes, checked_codes
 
 
@@ -92,6 +101,8 @@ class TokenFileReader:
                 raise TokenFileError(f"{self._name}: cut short, {left} of {header.num_frames} frames are missing")
             crc = zlib.crc32(payload, crc)
             left -= count
+            if not left:
+                check_spare_bits(header, payload[-1:], self._name)
             yield unpack_codes(header, payload, 0, count, self._name)
         check_payload_crc(crc, self._file.read(CRC.size), self._name)
         if self._file.read(1):

@@ -55,6 +55,8 @@ class Tokens:
         for name, (low, high) in _RANGES.items():
             object.__setattr__(self, name, _checked_integer(name, getattr(self, name), low, high))
         codes = checked_codes(self.codes, self.codebook_size)
+        if self.first_level + len(codes) > MAX_N_Q:
+            raise TokensError(f"tokens: levels {self.first_level} to {self.first_level + len(codes) - 1} are over 255")
         codes.setflags(write=False)
         object.__setattr__(self, "codes", codes)
         expected = -(-self.num_samples // self.hop_length)
@@ -69,7 +71,7 @@ class Tokens:
     @classmethod
     def from_codes(cls, codes: Any, config: CodecConfig, num_samples: int | None = None, model_id: str = "") -> Tokens:
         """Tokens from codes (n_q, frames), of a language model, say; whole frames unless `num_samples` is given."""
-        codes = _as_array(codes)
+        codes = as_array(codes)
         if num_samples is None:
             num_samples = codes.shape[-1] * config.hop_length if codes.ndim else 0
         return cls(codes, num_samples, config.sample_rate, config.hop_length, config.codebook_size, model_id)
@@ -91,13 +93,15 @@ class Tokens:
 
     @property
     def semantic(self) -> Codes:
-        """Level 0, which distillation pulls towards meaning: (frames,) uint16."""
+        """Level 0, which distillation pulls towards meaning: (frames,) uint16; TokensError where it was dropped."""
+        if self.first_level:
+            raise TokensError(f"tokens: level 0 was dropped, they start at level {self.first_level}")
         return self.codes[0]
 
     @property
     def acoustic(self) -> Codes:
-        """All levels but the first: (n_q - 1, frames) uint16."""
-        return self.codes[1:]
+        """All levels there are but level 0: (n_q - 1, frames) uint16."""
+        return self.codes[max(0, 1 - self.first_level) :]
 
     @property
     def bitrate_bps(self) -> float:
@@ -169,7 +173,7 @@ class Tokens:
 
 def checked_codes(codes: Any, codebook_size: int) -> Codes:
     """A uint16 copy of `codes` (n_q, frames), checked for shape, type and range."""
-    array = _as_array(codes)
+    array = as_array(codes)
     if array.ndim != 2 or not 1 <= array.shape[0] <= MAX_N_Q:
         raise TokensError(f"codes: expected shape (n_q, frames) with 1 to {MAX_N_Q} levels, got {array.shape}")
     if array.dtype.kind not in "iu":
@@ -181,10 +185,11 @@ def checked_codes(codes: Any, codebook_size: int) -> Codes:
     return array.astype(np.uint16)
 
 
-def _as_array(codes: Any) -> NDArray[Any]:
+def as_array(codes: Any) -> NDArray[Any]:
+    """`codes` as an array; TokensError where its rows have different lengths."""
     try:
         return np.asarray(codes)
-    except ValueError as error:  # rows of different lengths
+    except ValueError as error:
         raise TokensError(f"codes: can't be made an array ({error})") from None
 
 
@@ -198,5 +203,5 @@ def _checked_integer(name: str, value: Any, low: int, high: int) -> int:
     return number
 
 
-def _is_model_id(text: str) -> bool:
-    return len(text) == 16 and set(text) <= set("0123456789abcdef")
+def _is_model_id(text: Any) -> bool:
+    return isinstance(text, str) and len(text) == 16 and set(text) <= set("0123456789abcdef")

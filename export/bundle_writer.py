@@ -72,7 +72,8 @@ def export_bundle(
         graphs = build_graphs(codec.eval(), precision)
         specs = {name: _write_graph(folder, name, graph) for name, graph in graphs.items()}
         report("building graphs", 1, 1)
-        run = _runner(folder, specs)
+        backend = OnnxRuntimeBackend()
+        run = _runner(backend, folder, specs)
         cases = _verify(codec, run, report)
         require_parity(cases, precision)
         report("measuring context", 0, 1)
@@ -83,7 +84,7 @@ def export_bundle(
             model_id=model_id(codec),
             precision=precision,
             graphs=specs,
-            provenance={**(source or Source()).to_dict(), **_versions()},
+            provenance={**(source or Source()).to_dict(), **_versions(backend)},
             parity=summary(cases, precision),
             encoder_context=encoder_context,
         )
@@ -100,8 +101,7 @@ def _write_graph(folder: Path, name: str, graph: Graph) -> GraphSpec:
     return GraphSpec(path.name, file_sha256(path), path.stat().st_size, graph.precision, graph.inputs, graph.outputs)
 
 
-def _runner(folder: Path, specs: Mapping[str, GraphSpec]) -> Run:
-    backend = OnnxRuntimeBackend()
+def _runner(backend: OnnxRuntimeBackend, folder: Path, specs: Mapping[str, GraphSpec]) -> Run:
     runners = {name: backend.load(folder / spec.file, spec) for name, spec in specs.items()}
 
     def run(name: str, **inputs: Any) -> list[NDArray[Any]]:
@@ -119,6 +119,6 @@ def _verify(codec: DMCodec, run: Run, report: Progress) -> list[ParityCase]:
     return cases
 
 
-def _versions() -> dict[str, Any]:
-    packages = {name: importlib.metadata.version(name) for name in ("torch", "onnx", "onnxruntime")}
-    return {"exporter": f"dmcodec {__version__}", "opset": OPSET, **packages}
+def _versions(backend: OnnxRuntimeBackend) -> dict[str, Any]:
+    packages = {name: importlib.metadata.version(name) for name in ("torch", "onnx")}
+    return {"exporter": f"dmcodec {__version__}", "opset": OPSET, **packages, backend.name: backend.version}

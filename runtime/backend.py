@@ -39,5 +39,12 @@ class Backend(Protocol):
     def load(self, path: Path, spec: GraphSpec) -> Runner:
         """Loads a graph; raises BackendError or ProviderError where it can't run as asked."""
 
+    @property
+    def threads(self) -> int:
+        """CPU threads of one run."""
+
+    def single_threaded(self) -> Backend | None:
+        """The same with one thread a run, to run several batches side by side; None where that gains nothing."""
+
     def to_array(self, value: DeviceTensor) -> NDArray[Any]:
         """A result as an array in host memory."""

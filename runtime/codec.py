@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,24 +15,29 @@ from numpy.typing import NDArray
 from dmcodec.audio import Waveform, audio_writer, prepare_waveform, read_blocks
 from dmcodec.bundle import Bundle
 from dmcodec.config import CodecConfig
-from dmcodec.errors import ArgumentError, TokensError
+from dmcodec.errors import ArgumentError, AudioError, TokensError
 from dmcodec.receptive_field import DecoderReach, decoder_reach
 from dmcodec.runtime.backend import Backend
 from dmcodec.runtime.graphs import Graphs
-from dmcodec.runtime.ladder import batches, stack
+from dmcodec.runtime.ladder import (
+    DECODE_TOTAL_S,
+    ENCODE_TOTAL_S,
+    WHOLE_S,
+    WINDOW_S,
+    WINDOWS_AT_ONCE,
+    batches,
+    stack,
+)
 from dmcodec.runtime.onnxruntime_backend import OnnxRuntimeBackend
 from dmcodec.runtime.stream_decoder import StreamDecoder
-from dmcodec.runtime.windows import Window, WindowPlan, Windows
+from dmcodec.runtime.windows import Window, WindowPlan, Windows, window_plan
 from dmcodec.token_file import Header
 from dmcodec.token_stream import token_file_writer
 from dmcodec.tokens import Tokens
 
 BACKENDS = ("onnxruntime",)
-WHOLE_S = 30.0  # clips up to this length run in one piece; longer ones in windows, or as a stream
-WINDOW_S = 15.0  # what one window adds, and what a long decode does at a time
-WINDOWS_AT_ONCE = 4
-ENCODE_TOTAL_S = 64.0  # bound of batch size x longest clip in one run: some 20 MB a second at full size
-DECODE_TOTAL_S = 32.0  # likewise, some 45 MB a second
+MAX_LATENTS_S = 120.0
+Result = TypeVar("Result")
 
 # Called with the seconds of audio done, and the seconds there are.
 Progress = Callable[[float, float], None]
@@ -39,13 +46,17 @@ Progress = Callable[[float, float], None]
 class Codec:
     """Encodes waveforms to tokens and decodes tokens to waveforms. Safe to use from several threads.
 
-    Graphs are loaded when they are first needed (`load_graphs` and `warm_up` do it ahead).
+    Graphs are loaded when they are first needed (`load_graphs` and `warm_up` do it ahead). Several batches at once run
+    side by side on the CPU, one thread each, from a second copy of the graphs that is loaded then.
     """
 
     def __init__(self, bundle: Bundle, backend: Backend) -> None:
         self.bundle = bundle
         self.backend = backend
         self.graphs = Graphs(bundle, backend)
+        single = backend.single_threaded()
+        self._side_graphs = Graphs(bundle, single) if single else None
+        self._workers = backend.threads if single else 1
 
     @classmethod
     def load(
@@ -146,13 +157,10 @@ class Codec:
         ]
         results: dict[int, Tokens] = {}
         short = [index for index, waveform in enumerate(prepared) if self._is_whole(len(waveform))]
-        for group in batches([len(prepared[index]) for index in short], self._samples(ENCODE_TOTAL_S)):
-            indices = [short[member] for member in group]
-            codes = self._codes([prepared[index] for index in indices])
-            for index, item in zip(indices, codes, strict=True):
-                results[index] = self._tokens(item[:n_q], len(prepared[index]))
+        for index, codes in zip(short, self._codes([prepared[index] for index in short]), strict=True):
+            results[index] = self._tokens(codes[:n_q], len(prepared[index]))
+        step = self._samples(WINDOW_S)
         for index in set(range(len(prepared))) - set(short):
-            step = self._samples(WINDOW_S)
             blocks = (prepared[index][start : start + step] for start in range(0, len(prepared[index]), step))
             parts = [codes[:n_q] for codes in self._windowed_codes(blocks, plan)]
             results[index] = self._tokens(np.concatenate(parts, axis=1), len(prepared[index]))
@@ -175,18 +183,12 @@ class Codec:
         """Tokens of any lengths -> one waveform each, in order; the same as `decode` gives for each alone."""
         chosen = [self._checked_tokens(tokens, n_q) for tokens in batch]
         results: dict[int, Waveform] = {}
-        levels = {(tokens.n_q, tokens.first_level) for tokens in chosen}
-        for kind in levels:
-            short = [
-                index
-                for index, tokens in enumerate(chosen)
-                if (tokens.n_q, tokens.first_level) == kind and self._is_whole(tokens.num_samples)
-            ]
-            for group in batches([chosen[index].num_samples for index in short], self._samples(DECODE_TOTAL_S)):
-                indices = [short[member] for member in group]
-                waveforms = self._waveforms([chosen[index] for index in indices])
-                results.update(zip(indices, waveforms, strict=True))
-        for index in set(range(len(chosen))) - set(results):
+        short = [index for index, tokens in enumerate(chosen) if self._is_whole(tokens.num_samples)]
+        for kind in {(chosen[index].n_q, chosen[index].first_level) for index in short}:
+            alike = [index for index in short if (chosen[index].n_q, chosen[index].first_level) == kind]
+            waveforms = self._waveforms([chosen[index] for index in alike])
+            results.update(zip(alike, waveforms, strict=True))
+        for index in set(range(len(chosen))) - set(short):
             results[index] = np.concatenate(list(self._streamed(chosen[index])))
         return [results[index] for index in range(len(chosen))]
 
@@ -256,8 +258,14 @@ class Codec:
         return StreamDecoder(self.graphs.arrays, self.config, n_q, first_level, batch_size)
 
     def latents(self, waveform: Any, sample_rate: int) -> NDArray[np.float32]:
-        """Waveform -> continuous latents before quantization: (dimension, frames) float32. Run in one piece."""
+        """Waveform -> continuous latents before quantization: (dimension, frames) float32. Run in one piece.
+
+        Raises:
+            AudioError: longer than MAX_LATENTS_S; cut it into parts.
+        """
         prepared = prepare_waveform(waveform, sample_rate, self.sample_rate)
+        if len(prepared) > self._samples(MAX_LATENTS_S):
+            raise AudioError(f"waveform: longer than the {MAX_LATENTS_S:g} s that latents are computed of; cut it")
         batch, lengths = stack([prepared[None]])
         return self.run_graph("encoder", waveform=batch, lengths=lengths)[0]
 
@@ -275,11 +283,46 @@ class Codec:
         return self.graphs.arrays(name, **inputs)[0]
 
     def _codes(self, waveforms: Sequence[Waveform]) -> list[NDArray[np.int64]]:
-        """Codes (n_q, frames) of each waveform, in one run."""
-        batch, lengths = stack([waveform[None] for waveform in waveforms])
-        latents = self.graphs.run("encoder", waveform=batch, lengths=lengths)[0]
-        codes = self.graphs.arrays("quantizer", latents=latents)[0]
-        return [codes[:, row, : self.config.num_frames(len(waveform))] for row, waveform in enumerate(waveforms)]
+        """Codes (n_q, frames) of each waveform; what can run together does."""
+
+        def run(graphs: Graphs, group: list[int]) -> list[NDArray[np.int64]]:
+            batch, lengths = stack([waveforms[index][None] for index in group])
+            latents = graphs.run("encoder", waveform=batch, lengths=lengths)[0]
+            codes = graphs.arrays("quantizer", latents=latents)[0]
+            frames = [self.config.num_frames(len(waveforms[index])) for index in group]
+            return [codes[:, row, :count] for row, count in enumerate(frames)]
+
+        return self._side_by_side(run, [len(waveform) for waveform in waveforms], ENCODE_TOTAL_S)
+
+    def _waveforms(self, batch: Sequence[Tokens]) -> list[Waveform]:
+        """Waveforms of tokens of the same levels; what can run together does."""
+
+        def run(graphs: Graphs, group: list[int]) -> list[Waveform]:
+            codes, lengths = stack([batch[index].codes.astype(np.int64) for index in group])
+            first_level = np.array(batch[0].first_level, np.int64)
+            latents = graphs.run("dequantizer", codes=codes.transpose(1, 0, 2), first_level=first_level)[0]
+            waveform = graphs.arrays("decoder", latents=latents, lengths=lengths)[0]
+            return [waveform[row, 0, : batch[index].num_samples].copy() for row, index in enumerate(group)]
+
+        return self._side_by_side(run, [tokens.num_samples for tokens in batch], DECODE_TOTAL_S)
+
+    def _side_by_side(
+        self, run: Callable[[Graphs, list[int]], list[Result]], lengths: Sequence[int], total_s: float
+    ) -> list[Result]:
+        """Calls run(graphs, indices) for batches of clips of these lengths; results in the clips' order."""
+        groups = list(batches(lengths, self._samples(total_s), self._workers))
+        graphs = self._side_graphs
+        if graphs is None or len(groups) == 1:
+            done = [run(self.graphs, group) for group in groups]
+        else:
+            with ThreadPoolExecutor(self._workers) as pool:
+                done = list(pool.map(partial(run, graphs), groups))
+        results = {
+            index: item
+            for group, items in zip(groups, done, strict=True)
+            for index, item in zip(group, items, strict=True)
+        }
+        return [results[index] for index in range(len(lengths))]
 
     def _file_codes(self, blocks: Iterable[Waveform], plan: WindowPlan) -> Iterator[NDArray[np.int64]]:
         """Codes of a clip that comes in blocks: in one piece where it is short, like `encode`, else in windows."""
@@ -293,15 +336,16 @@ class Codec:
 
     def _windowed_codes(self, blocks: Iterable[Waveform], plan: WindowPlan) -> Iterator[NDArray[np.int64]]:
         windows, pending = Windows(plan), []
+        at_once = max(1, min(WINDOWS_AT_ONCE, self._samples(ENCODE_TOTAL_S) // plan.num_samples))
         for block in blocks:
             for window in windows.push(block):
                 pending.append(window)
-                if len(pending) == WINDOWS_AT_ONCE:
+                if len(pending) == at_once:
                     yield self._window_codes(pending)
                     pending = []
         pending += windows.finish()
-        for start in range(0, len(pending), WINDOWS_AT_ONCE):
-            yield self._window_codes(pending[start : start + WINDOWS_AT_ONCE])
+        for start in range(0, len(pending), at_once):
+            yield self._window_codes(pending[start : start + at_once])
 
     def _window_codes(self, windows: Sequence[Window]) -> NDArray[np.int64]:
         codes = self._codes([window.samples for window in windows])
@@ -310,14 +354,6 @@ class Codec:
             for item, window in zip(codes, windows, strict=True)
         ]
         return np.concatenate(cores, axis=1)
-
-    def _waveforms(self, batch: Sequence[Tokens]) -> list[Waveform]:
-        """Waveforms of tokens of the same levels, in one run."""
-        codes, lengths = stack([tokens.codes.astype(np.int64) for tokens in batch])
-        first_level = np.array(batch[0].first_level, np.int64)
-        latents = self.graphs.run("dequantizer", codes=codes.transpose(1, 0, 2), first_level=first_level)[0]
-        waveform = self.graphs.arrays("decoder", latents=latents, lengths=lengths)[0]
-        return [waveform[row, 0, : tokens.num_samples].copy() for row, tokens in enumerate(batch)]
 
     def _streamed(self, tokens: Tokens) -> Iterator[Waveform]:
         stream = self.stream_decoder(tokens.n_q, tokens.first_level)
@@ -341,20 +377,19 @@ class Codec:
         context_s = self.context_s if context_s is None else context_s
         if not 0 <= context_s <= 60:
             raise ArgumentError(f"context_s must be 0 to 60 seconds, not {context_s}")
-        frames = [round(seconds * self.frame_rate) for seconds in (WINDOW_S, context_s)]
-        return WindowPlan(max(1, frames[0]), frames[1], self.hop_length)
+        return window_plan(self.config, context_s)
 
     def _checked_n_q(self, n_q: int | None) -> int:
         if n_q is None:
             return self.n_q
-        if not 1 <= n_q <= self.n_q:
+        if not isinstance(n_q, (int, np.integer)) or not 1 <= n_q <= self.n_q:
             raise ArgumentError(f"n_q must be 1 to {self.n_q}, not {n_q}")
         return n_q
 
     def _checked_tokens(self, tokens: Tokens, n_q: int | None) -> Tokens:
         """The levels of `tokens` to decode, checked to be of this codec."""
         self.check_origin(tokens)
-        if n_q is not None and not 1 <= n_q <= tokens.n_q:
+        if n_q is not None and (not isinstance(n_q, (int, np.integer)) or not 1 <= n_q <= tokens.n_q):
             raise ArgumentError(f"n_q must be 1 to {tokens.n_q} (the levels of these tokens), not {n_q}")
         if tokens.num_frames == 0:
             raise TokensError("tokens: no frames to decode")

@@ -1,4 +1,4 @@
-"""Which clips run together, and at which lengths: the one place that knows the shapes that graphs are run with."""
+"""Which clips run together, and at which lengths: the one place that decides the shapes that graphs are run with."""
 
 from __future__ import annotations
 
@@ -7,26 +7,33 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-# Clips on the same rung run in one batch, padded to the longest of them: at most a quarter of a run is padding.
-_STEP = 4 / 3
+WHOLE_S = 30.0  # clips up to this length run in one piece; longer ones in windows, or as a stream
+WINDOW_S = 15.0  # what one window adds, and what a long decode does at a time
+WINDOWS_AT_ONCE = 4
+ENCODE_TOTAL_S = 64.0  # bound of batch size x longest clip of what runs at once: some 20 MB a second at full size
+DECODE_TOTAL_S = 32.0  # likewise, some 45 MB a second
 MAX_BATCH_SIZE = 16
+_STEP = 4 / 3  # lengths within one batch: at most a quarter of a run is padding
 
 
-def batches(lengths: Sequence[int], max_total: int) -> Iterator[list[int]]:
+def batches(lengths: Sequence[int], max_total: int, side_by_side: int = 1) -> Iterator[list[int]]:
     """Indices of clips that run together.
 
     Args:
         lengths: of the clips.
-        max_total: bounds batch size x longest length, and with it the memory of a run; a longer clip runs alone.
+        max_total: bounds batch size x longest length of what runs at once, and with it the memory; a longer clip runs
+            alone.
+        side_by_side: how many batches run at once: clips are spread over at least as many.
 
     Yields:
         At most MAX_BATCH_SIZE indices, whose lengths are within a third of each other.
     """
     order = sorted(range(len(lengths)), key=lambda index: lengths[index])
+    size = min(MAX_BATCH_SIZE, -(-len(lengths) // side_by_side))
     group: list[int] = []
     for index in order:
         length = lengths[index]
-        fits = len(group) < MAX_BATCH_SIZE and (len(group) + 1) * length <= max_total
+        fits = len(group) < size and (len(group) + 1) * length <= max_total // side_by_side
         if group and not (fits and length <= lengths[group[0]] * _STEP):
             yield group
             group = []

@@ -21,6 +21,7 @@ from dmcodec.errors import ArgumentError, BackendError, MissingDependencyError, 
 from dmcodec.runtime.backend import DeviceTensor, Runner
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+MAX_THREADS = 1024
 _WARNINGS_AND_UP = 3
 
 
@@ -41,10 +42,10 @@ class OnnxRuntimeBackend:
     def __init__(self, provider: str = "cpu", threads: int | None = None) -> None:
         if provider not in PROVIDERS:
             raise ArgumentError(f"provider {provider!r} is not known to onnxruntime; use one of {', '.join(PROVIDERS)}")
-        if threads is not None and threads < 1:
-            raise ArgumentError(f"threads must be at least 1, not {threads}")
+        if threads is not None and not 1 <= threads <= MAX_THREADS:
+            raise ArgumentError(f"threads must be 1 to {MAX_THREADS}, not {threads}")
         self.provider = provider
-        self.threads = threads or _available_cpus()
+        self.threads = threads or usable_cpus()
         self._ort = _import_onnxruntime()
         if provider == "cuda":
             _prepare_cuda(self._ort)
@@ -71,6 +72,10 @@ class OnnxRuntimeBackend:
         if self.provider == "cpu":
             return _ArrayRunner(session, path)
         return BoundRunner(self._ort, session, path, device="cuda")
+
+    def single_threaded(self) -> OnnxRuntimeBackend | None:
+        """See `dmcodec.runtime.backend.Backend`."""
+        return OnnxRuntimeBackend(self.provider, 1) if self.provider == "cpu" and self.threads > 1 else None
 
     def to_array(self, value: DeviceTensor) -> NDArray[Any]:
         """A result as an array in host memory."""
@@ -167,7 +172,8 @@ def _prepare_cuda(ort: Any) -> None:
         ort.preload_dlls()
 
 
-def _available_cpus() -> int:
+def usable_cpus() -> int:
+    """CPUs that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

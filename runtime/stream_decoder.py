@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from dmcodec.config import CodecConfig
 from dmcodec.errors import ArgumentError, StreamError, TokensError
 from dmcodec.receptive_field import decoder_reach
-from dmcodec.tokens import checked_codes
+from dmcodec.tokens import as_array, checked_codes
 
 Array = NDArray[np.float32]
 # Runs a graph of the bundle by name on arrays: run(name, **inputs) -> outputs.
@@ -28,6 +28,7 @@ class DecoderState:
         frames_in: latent frames received.
         frames_ready: LSTM frames computed.
         frames_out: frames whose audio was handed out.
+        finished: the clip has ended.
         latents: [B, dimension, n] the last latents received, from LSTM frame `frames_ready` - 3 on.
         features: [B, channels, n] the last LSTM frames, from those that the next audio still sees.
         hidden, cell: [layers, B, channels] the LSTM's state.
@@ -36,6 +37,7 @@ class DecoderState:
     frames_in: int
     frames_ready: int
     frames_out: int
+    finished: bool
     latents: Array
     features: Array
     hidden: Array
@@ -58,7 +60,13 @@ class StreamDecoder:
         batch_size: int | None = None,
     ) -> None:
         n_q = config.n_q - first_level if n_q is None else n_q
-        if first_level < 0 or n_q < 1 or first_level + n_q > config.n_q:
+        if (
+            not isinstance(n_q, int)
+            or not isinstance(first_level, int)
+            or first_level < 0
+            or n_q < 1
+            or first_level + n_q > config.n_q
+        ):
             raise ArgumentError(
                 f"n_q {n_q} from first_level {first_level} on: the codec has levels 0 to {config.n_q - 1}"
             )
@@ -66,7 +74,6 @@ class StreamDecoder:
             raise ArgumentError(f"batch_size must be at least 1, not {batch_size}")
         self.n_q, self.first_level, self.batch_size = n_q, first_level, batch_size
         self._run, self._config, self._reach = run, config, decoder_reach(config)
-        self._finished = False
         self.reset()
 
     @property
@@ -85,12 +92,11 @@ class StreamDecoder:
             raise ArgumentError(
                 f"state: made for hidden state {state.hidden.shape}, this stream's is {self._state.hidden.shape}"
             )
-        self._state, self._finished = state, False
+        self._state = state
 
     def reset(self) -> None:
         """Starts a new clip."""
         self._state = initial_state(self._config, self.batch_size or 1)
-        self._finished = False
 
     def push(self, codes: Any) -> Array:
         """Takes the next frames and returns the audio that is final now.
@@ -105,7 +111,7 @@ class StreamDecoder:
             TokensError: another shape or number of levels, codes out of range, no frames. The stream is unchanged.
             StreamError: pushed after `finish`.
         """
-        if self._finished:
+        if self._state.finished:
             raise StreamError("stream: push after finish; call reset() to start a new clip")
         first_level = np.array(self.first_level, np.int64)
         latents = self._run("dequantizer", codes=self._checked(codes), first_level=first_level)[0]
@@ -114,15 +120,13 @@ class StreamDecoder:
             frames_in=self._state.frames_in + latents.shape[2],
             latents=np.concatenate([self._state.latents, latents], axis=2),
         )
-        return self._advance(state, last=False)
+        return self._advance(state)
 
     def finish(self) -> Array:
         """Ends the clip and returns the rest of its audio, in the shape of `push`."""
-        if self._finished:
+        if self._state.finished:
             raise StreamError("stream: finished already; call reset() to start a new clip")
-        audio = self._advance(self._state, last=True)
-        self._finished = True
-        return audio
+        return self._advance(dataclasses.replace(self._state, finished=True))
 
     def __enter__(self) -> StreamDecoder:
         return self
@@ -131,11 +135,11 @@ class StreamDecoder:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         pending = self._state.frames_in - self._state.frames_out
-        if kind is None and not self._finished and pending:
+        if kind is None and not self._state.finished and pending:
             raise StreamError(f"stream: left open; call finish() for the audio of the last {pending} frames")
 
     def _checked(self, codes: Any) -> NDArray[np.int64]:
-        array = np.asarray(codes)
+        array = as_array(codes)
         leading = (self.n_q,) if self.batch_size is None else (self.n_q, self.batch_size)
         if array.ndim != len(leading) + 1 or array.shape[:-1] != leading or array.shape[-1] == 0:
             shape = "(n_q, frames)" if self.batch_size is None else "(n_q, batch_size, frames)"
@@ -146,19 +150,19 @@ class StreamDecoder:
         flat = checked_codes(array.reshape(self.n_q, -1), self._config.codebook_size)
         return flat.reshape(self.n_q, self.batch_size or 1, -1).astype(np.int64)
 
-    def _advance(self, state: DecoderState, last: bool) -> Array:
-        state = self._recur(state, last)
-        state, audio = self._upsample(state, last)
+    def _advance(self, state: DecoderState) -> Array:
+        state = self._recur(state)
+        state, audio = self._upsample(state)
         self._state = state  # only now: a push that failed leaves the stream as it was
         return audio if self.batch_size else audio[0]
 
-    def _recur(self, state: DecoderState, last: bool) -> DecoderState:
+    def _recur(self, state: DecoderState) -> DecoderState:
         """Runs the first convolution and the LSTM over the frames whose context is there."""
         front = self._reach.front
-        ready = state.frames_in - (0 if last else front)
+        ready = state.frames_in - (0 if state.finished else front)
         if ready <= state.frames_ready:
             return state
-        window = _reflected(state.latents, max(0, front - state.frames_ready), front if last else 0)
+        window = _reflected(state.latents, max(0, front - state.frames_ready), front if state.finished else 0)
         features, hidden, cell = self._run("decoder_recurrent", latents=window, hidden=state.hidden, cell=state.cell)
         first_kept = max(0, ready - front) - max(0, state.frames_ready - front)
         return dataclasses.replace(
@@ -170,10 +174,10 @@ class StreamDecoder:
             cell=cell,
         )
 
-    def _upsample(self, state: DecoderState, last: bool) -> tuple[DecoderState, Array]:
+    def _upsample(self, state: DecoderState) -> tuple[DecoderState, Array]:
         """Runs the upsampling over the frames whose context is there; what its window's edges spoil is left out."""
         reach, hop = self._reach, self._config.hop_length
-        out = state.frames_ready - (0 if last else reach.future)
+        out = state.frames_ready - (0 if state.finished else reach.future)
         if out <= state.frames_out:
             return state, np.zeros((len(state.features), 0), np.float32)
         window_start = max(0, state.frames_out - reach.past)
@@ -189,7 +193,7 @@ def initial_state(config: CodecConfig, batch_size: int) -> DecoderState:
     state = np.zeros((config.lstm_layers, batch_size, channels), np.float32)
     latents = np.zeros((batch_size, config.dimension, 0), np.float32)
     features = np.zeros((batch_size, channels, 0), np.float32)
-    return DecoderState(0, 0, 0, latents, features, state, state)
+    return DecoderState(0, 0, 0, False, latents, features, state, state)
 
 
 def _reflected(latents: Array, left: int, right: int) -> Array:

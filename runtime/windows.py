@@ -8,6 +8,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from dmcodec.audio import Waveform
+from dmcodec.config import CodecConfig
+from dmcodec.runtime.ladder import WINDOW_S
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,9 +21,20 @@ class WindowPlan:
     hop_length: int
 
     @property
+    def num_samples(self) -> int:
+        """Samples of a whole window."""
+        return (self.core_frames + 2 * self.context_frames) * self.hop_length
+
+    @property
     def overhead(self) -> float:
         """Share of the work that goes into context."""
         return 2 * self.context_frames / (self.core_frames + 2 * self.context_frames)
+
+
+def window_plan(config: CodecConfig, context_s: float) -> WindowPlan:
+    """The windows of long clips, with `context_s` seconds of context."""
+    core, context = (round(seconds * config.frame_rate) for seconds in (WINDOW_S, context_s))
+    return WindowPlan(max(1, core), context, config.hop_length)
 
 
 @dataclasses.dataclass(frozen=True)

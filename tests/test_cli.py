@@ -209,7 +209,15 @@ def test_a_full_disk_leaves_nothing(tiny_bundle: Path, tmp_path: Path, verb: str
     assert list(tmp_path.iterdir()) == []
 
 
-def test_ctrl_c_keeps_what_is_done_and_leaves_no_half_file(tiny_bundle: Path, tmp_path: Path) -> None:
+def test_names_that_are_too_long(tiny_bundle: Path, speech_wav: Path, tmp_path: Path) -> None:
+    name = "x" * 300
+    refuse(1, name, "info", tmp_path / name)
+    refuse(1, name, "encode", tmp_path / name, "-o", tmp_path / "a.dmc", "--bundle", tiny_bundle)
+    refuse(1, name, "reconstruct", speech_wav, "-o", tmp_path / f"{name}.wav", "--bundle", tiny_bundle)
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_keeps_what_is_done_and_leaves_no_half_file(tiny_bundle: Path, tmp_path: Path, stop: int) -> None:
     inputs, out = tmp_path / "in", tmp_path / "out"
     inputs.mkdir()
     for index in range(300):
@@ -219,7 +227,7 @@ def test_ctrl_c_keeps_what_is_done_and_leaves_no_half_file(tiny_bundle: Path, tm
     deadline = time.monotonic() + 60
     while not (out.exists() and len(list(out.iterdir())) > 2) and time.monotonic() < deadline:
         time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(stop)
     _, errors = process.communicate(timeout=60)
     assert process.returncode not in (0, 2)
     assert "Traceback" not in errors

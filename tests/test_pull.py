@@ -9,7 +9,14 @@ from pathlib import Path
 import pytest
 
 from dmcodec.config import CodecConfig
-from dmcodec.errors import ArgumentError, CheckpointError, CheckpointNotFoundError, DownloadError
+from dmcodec.errors import (
+    ArgumentError,
+    CheckpointError,
+    CheckpointNotFoundError,
+    DownloadError,
+    OutputError,
+    OutputExistsError,
+)
 from dmcodec.nn import DMCodec
 from dmcodec.nn.checkpoint import model_id
 from dmcodec.pull import RELEASES, Fetch, pull
@@ -82,6 +89,15 @@ def test_a_web_page_instead_of_the_file_is_refused(tmp_path: Path) -> None:
 def test_the_released_configuration_is_required(release: bytes, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="shape"):
         pull("lm", tmp_path, fetch=brings(release))
+
+
+def test_a_folder_of_another_release_is_left_alone(release: bytes, tmp_path: Path, tiny_config: CodecConfig) -> None:
+    pull("lm", tmp_path, fetch=brings(release), config=tiny_config)
+    with pytest.raises(OutputExistsError, match="lm already"):
+        pull("lm-sm", tmp_path, fetch=brings(release), config=tiny_config)
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError):
+        pull("lm", tmp_path / "file", fetch=brings(release), config=tiny_config)
 
 
 def test_wrong_arguments(tmp_path: Path) -> None:

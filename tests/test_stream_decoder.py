@@ -187,6 +187,7 @@ def test_fewer_and_higher_levels(codec: Codec, tiny_model: DMCodec) -> None:
         np.full((8, 3), -1),
         np.full((8, 3), 64),
         "text",
+        [[1, 2], [3]] * 4,
     ],
 )
 def test_wrong_pushes_are_refused_and_change_nothing(codec: Codec, tiny_model: DMCodec, codes: Any) -> None:
@@ -206,6 +207,10 @@ def test_streams_used_out_of_turn(codec: Codec) -> None:
         stream.push(random_codes(1))
     with pytest.raises(StreamError, match="finished already"):
         stream.finish()
+    ended, other = stream.state, codec.stream_decoder()
+    other.state = ended  # the end is a part of the state
+    with pytest.raises(StreamError, match="push after finish"):
+        other.push(random_codes(1))
     with pytest.raises(StreamError, match=r"left open.*last 2 frames"), codec.stream_decoder() as left:
         left.push(random_codes(2))
     with pytest.raises(KeyError), codec.stream_decoder() as broken:  # noqa: PT012 - the error itself comes through

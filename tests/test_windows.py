@@ -58,14 +58,15 @@ def test_windows_cover_every_frame_once_with_its_context(
         np.testing.assert_array_equal(window.samples, clip[first:end])
 
 
-@given(lengths=st.lists(st.integers(1, 1000), max_size=60), max_total=st.integers(1, 5000))
-def test_batches_hold_each_clip_once_and_keep_their_bounds(lengths: list[int], max_total: int) -> None:
-    groups = list(batches(lengths, max_total))
+@given(lengths=st.lists(st.integers(1, 1000), max_size=60), max_total=st.integers(1, 5000), workers=st.integers(1, 4))
+def test_batches_hold_each_clip_once_and_keep_their_bounds(lengths: list[int], max_total: int, workers: int) -> None:
+    groups = list(batches(lengths, max_total, workers))
+    assert len(groups) >= min(len(lengths), workers) - (len(lengths) % workers > 0)
     assert sorted(index for group in groups for index in group) == list(range(len(lengths)))
     for group in groups:
         longest = max(lengths[index] for index in group)
         assert len(group) <= MAX_BATCH_SIZE
-        assert len(group) == 1 or len(group) * longest <= max_total
+        assert len(group) == 1 or len(group) * longest * workers <= max_total
         assert longest <= 4 / 3 * min(lengths[index] for index in group)
 
 
@@ -225,6 +226,12 @@ def test_slices_and_joins(codec: Codec) -> None:
     higher = tokens.levels(skip=3)
     assert (higher.n_q, higher.first_level) == (5, 3)
     assert higher.levels(1, skip=1).first_level == 4
+    np.testing.assert_array_equal(higher.acoustic, tokens.codes[3:])
+    np.testing.assert_array_equal(tokens.levels(skip=1).acoustic, tokens.acoustic)
+    with pytest.raises(TokensError, match="level 0 was dropped"):
+        _ = higher.semantic
+    with pytest.raises(TokensError, match="over 255"):
+        Tokens(tokens.codes, 3300, 16000, 320, 64, "", 250)
     with pytest.raises(TokensError, match="ends within a frame"):
         Tokens.join([tokens, tokens])
     with pytest.raises(TokensError, match="part 1"):

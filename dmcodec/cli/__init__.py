@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Callable
 
@@ -25,6 +26,8 @@ def main() -> None:
     """Runs the command line; `--debug` anywhere in it lets errors show their traceback."""
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1
+    # A SystemExit unwinds like Ctrl-C does: no temporary file is left.
+    signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(143))
     try:
         _app()(arguments, prog_name="dmcodec")
     except DmcodecError as error:

@@ -22,6 +22,7 @@ from dmcodec.cli.common import (
     print_json,
     progress_bar,
 )
+from dmcodec.errors import ArgumentError
 
 if TYPE_CHECKING:
     from dmcodec.benchmarks.timing import Progress
@@ -41,7 +42,7 @@ def bench(
     batch: Annotated[
         list[int] | None,
         typer.Option(
-            help="Batch size, at 10 s or else the longest --duration; repeat it for a sweep [default: 1 4].",
+            help="Batch size, at 10 s or else the longest --duration; repeat it for a sweep [default: 1 4 16].",
             metavar="CLIPS",
         ),
     ] = None,
@@ -51,7 +52,7 @@ def bench(
         typer.Option(help="Peer to run in turn with: torch (eager and compiled), torch-eager or torch-compile."),
     ] = None,
     stream: Annotated[bool, typer.Option("--stream", help="Measure streaming decode, too.")] = False,
-    chunk_frames: Annotated[int, typer.Option(help="Frames in each push of the stream.")] = 5,
+    chunk_frames: Annotated[int | None, typer.Option(help="With --stream: frames in each push [default: 5].")] = None,
     checkpoint: Annotated[
         Path | None, typer.Option(help="Weights of the peer; not needed for seeded bundles.", metavar="FILE")
     ] = None,
@@ -71,6 +72,10 @@ def bench(
     from dmcodec.benchmarks.terminal import print_result
     from dmcodec.files import refuse_existing, write_bytes
 
+    if chunk_frames is not None and not stream:
+        raise ArgumentError("--chunk-frames belongs to --stream; add it")
+    if force and not report:
+        raise ArgumentError("--force belongs to --report; add it")
     wanted = options.BenchOptions(
         backend=backend,
         provider=provider,
@@ -80,7 +85,7 @@ def bench(
         rounds=rounds,
         against=against,
         stream=stream,
-        chunk_frames=chunk_frames,
+        chunk_frames=5 if chunk_frames is None else chunk_frames,
         checkpoint=checkpoint,
         config=config,
         command=shlex.join(["dmcodec", *sys.argv[1:]]),

@@ -39,9 +39,13 @@ def decode(
     threads: ThreadsOption = None,
     n_q: NqOption = None,
     stream: Annotated[bool, typer.Option("--stream", help="Decode stdin to stdout while tokens come in.")] = False,
-    tokens: Annotated[str, typer.Option(help="With --stream: dmc, or u16 (raw codes, frame by frame).")] = "dmc",
-    audio: Annotated[str, typer.Option(help="With --stream: wav, or s16 (raw samples).")] = "wav",
-    chunk_frames: Annotated[int, typer.Option(help="With --stream: frames to decode at a time.")] = 5,
+    tokens: Annotated[
+        str | None, typer.Option(help="With --stream: dmc [default], or u16 (raw codes, frame by frame).")
+    ] = None,
+    audio: Annotated[str | None, typer.Option(help="With --stream: wav [default], or s16 (raw samples).")] = None,
+    chunk_frames: Annotated[
+        int | None, typer.Option(help="With --stream: frames to decode at a time [default: 5].")
+    ] = None,
     force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -49,11 +53,13 @@ def decode(
     if stream:
         from dmcodec.cli.stream import check_formats, decode_stream
 
-        if inputs or output or as_json:
-            raise ArgumentError("--stream reads stdin and writes stdout; it takes neither IN nor -o nor --json")
-        check_formats(tokens, audio, chunk_frames)
-        codec = load_codec(bundle, backend, provider, threads)
-        decode_stream(codec, tokens, audio, n_q, chunk_frames)
+        if inputs or output or as_json or force:
+            raise ArgumentError("--stream reads stdin and writes stdout; it takes no IN, -o, --force or --json")
+        options = (tokens or "dmc", audio or "wav", 5 if chunk_frames is None else chunk_frames)
+        check_formats(*options)
+        decode_stream(load_codec(bundle, backend, provider, threads), *options, n_q)
+    elif tokens or audio or chunk_frames is not None:
+        raise ArgumentError("--tokens, --audio and --chunk-frames belong to --stream; add it")
     elif not inputs or output is None:
         raise ArgumentError("name token files and an output: dmcodec decode IN.dmc... -o OUT.wav (or use --stream)")
     else:

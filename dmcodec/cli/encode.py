@@ -65,6 +65,7 @@ def token_facts(tokens: Tokens) -> dict[str, Any]:
         "num_samples": tokens.num_samples,
         "frames": tokens.num_frames,
         "n_q": tokens.n_q,
+        "first_level": tokens.first_level,
         "bitrate_bps": tokens.bitrate_bps,
     }
 

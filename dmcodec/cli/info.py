@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,7 +16,7 @@ def info(
     as_json: JsonOption = False,
 ) -> None:
     """Show what a bundle or a token file holds, after checking that it is whole."""
-    facts = _bundle_facts(path) if path.is_dir() else _token_file_facts(path)
+    facts = _bundle_facts(path) if os.path.isdir(path) else _token_file_facts(path)  # noqa: PTH112 - not for names that are too long
     if as_json:
         print_json(facts)
         return
@@ -42,6 +43,7 @@ def _token_file_facts(path: Path) -> dict[str, Any]:
 def _bundle_facts(path: Path) -> dict[str, Any]:
     from dmcodec.bundle import Bundle
     from dmcodec.receptive_field import decoder_reach
+    from dmcodec.runtime.windows import window_plan
 
     manifest = Bundle.open(path).manifest
     config = manifest.config
@@ -59,6 +61,7 @@ def _bundle_facts(path: Path) -> dict[str, Any]:
         "provenance": body["provenance"],
         "parity": parity,
         "encoder_context": body["encoder_context"],
+        "window_overhead": window_plan(config, manifest.encoder_context["default_context_s"]).overhead,
         "look_ahead_frames": look_ahead,
         "look_ahead_ms": 1000 * look_ahead / config.frame_rate,
     }

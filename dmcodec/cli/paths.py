@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import glob
+import os
 from collections.abc import Collection
 from pathlib import Path
 
-from dmcodec.errors import ArgumentError, AudioFileNotFoundError
+from dmcodec.errors import ArgumentError, InputNotFoundError
 from dmcodec.files import refuse_existing
 
 
@@ -21,13 +22,13 @@ def plan(inputs: list[str], output: Path, suffix: str, search: Collection[str], 
         force: overwrite outputs that exist.
 
     Raises:
-        AudioFileNotFoundError: an input doesn't exist, or a folder or pattern holds nothing.
+        InputNotFoundError: an input doesn't exist, or a folder or pattern holds nothing.
         ArgumentError: several inputs and one output file, or two inputs with the same output.
         OutputExistsError: an output exists, and `force` is false.
     """
     found = [pair for argument in inputs for pair in _expand(argument, search)]
-    one_file = len(found) == 1 and not Path(inputs[0]).is_dir()
-    into_folder = output.is_dir() or not output.suffix
+    one_file = len(found) == 1 and not _is_dir(Path(inputs[0]))
+    into_folder = _is_dir(output) or not output.suffix
     if not into_folder and not one_file:
         raise ArgumentError(f"-o {output}: several inputs, or a folder, need a folder as output, not a file")
     if into_folder:
@@ -42,18 +43,23 @@ def plan(inputs: list[str], output: Path, suffix: str, search: Collection[str], 
 
 def _expand(argument: str, search: Collection[str]) -> list[tuple[Path, Path]]:
     path = Path(argument)
-    if path.is_dir():
-        files = sorted(file for file in path.rglob("*") if file.suffix.lower() in search and file.is_file())
+    if _is_dir(path):
+        found = (file for file in path.rglob("*") if file.suffix.lower() in search and file.is_file())
+        files = sorted(file for file in found if not file.name.startswith("."))  # hidden: another run's temporary file
         if not files:
-            raise AudioFileNotFoundError(f"{path}: no files in this folder end in {', '.join(sorted(search))}")
+            raise InputNotFoundError(f"{path}: no files in this folder end in {', '.join(sorted(search))}")
         return [(file, file.relative_to(path)) for file in files]
-    if path.exists() or not glob.has_magic(argument):
+    if not glob.has_magic(argument) or path.exists():
         return [(path, Path(path.name))]  # a file that is missing is reported where it is read
     matches = sorted(Path(match) for match in glob.glob(argument, recursive=True))
     files = [match for match in matches if match.is_file()]
     if not files:
-        raise AudioFileNotFoundError(f"{argument}: no files match this pattern")
+        raise InputNotFoundError(f"{argument}: no files match this pattern")
     return [(file, Path(file.name)) for file in files]
+
+
+def _is_dir(path: Path) -> bool:
+    return os.path.isdir(path)  # noqa: PTH112 - Path.is_dir raises where the name is too long
 
 
 def _refuse_collisions(pairs: list[tuple[Path, Path]]) -> None:

@@ -34,21 +34,19 @@ def reconstruct(
     as_json: JsonOption = False,
 ) -> None:
     """Encode a speech file and decode it again; prints the bitrate and the real-time factors."""
-    from dmcodec.audio import output_format, prepare_waveform, read_audio, write_audio
+    from dmcodec.audio import output_format
     from dmcodec.cli.encode import token_facts
     from dmcodec.files import refuse_existing
 
     output_format(output)
     refuse_existing(output, force)
     codec = load_codec(bundle, backend, provider, threads)
-    waveform = prepare_waveform(*read_audio(source), codec.sample_rate, str(source))
     codec.load_graphs("encoder", "quantizer", "dequantizer", "decoder")
     times = [time.perf_counter()]
-    tokens = codec.encode(waveform, codec.sample_rate, n_q)
+    tokens = codec.encode_file(source, n_q=n_q)
     times.append(time.perf_counter())
-    decoded = codec.decode(tokens)
+    codec.decode_file(tokens, output)
     times.append(time.perf_counter())
-    write_audio(output, decoded, codec.sample_rate)
 
     facts = token_facts(tokens)
     encode_speed = speed(times[1] - times[0], tokens.duration_s)
