@@ -74,7 +74,7 @@ class StreamDecoder:
             raise ArgumentError(f"batch_size must be at least 1, not {batch_size}")
         self.n_q, self.first_level, self.batch_size = n_q, first_level, batch_size
         self._run, self._config, self._reach = run, config, decoder_reach(config)
-        self.reset()
+        self._state = initial_state(config, batch_size or 1)
 
     @property
     def look_ahead_frames(self) -> int:

@@ -19,7 +19,8 @@ from dmcodec.bundle import Bundle
 from dmcodec.config import CodecConfig
 from dmcodec.errors import ArgumentError, OutputExistsError, ParityError
 from dmcodec.export import export_bundle
-from dmcodec.export.graphs import Graph, build_graphs
+from dmcodec.export.graph_builder import Graph
+from dmcodec.export.graphs import build_graphs
 from dmcodec.export.parity import THRESHOLDS, ParityCase, num_cases, require_parity
 from dmcodec.export.ties import differs_by_tie
 from dmcodec.nn import DMCodec

@@ -41,7 +41,8 @@ def whole(model: DMCodec, codes: NDArray[np.int64], first_level: int = 0) -> NDA
 
 def streamed(stream: StreamDecoder, codes: NDArray[np.int64], sizes: list[int]) -> NDArray[np.float32]:
     """Pushes of the given sizes, again and again, then the rest."""
-    audio, start = [], 0
+    audio: list[NDArray[np.float32]] = []
+    start = 0
     while start < codes.shape[-1]:
         size = sizes[len(audio) % len(sizes)]
         audio.append(stream.push(codes[..., start : start + size]))

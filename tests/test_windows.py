@@ -18,7 +18,7 @@ from dmcodec.errors import ArgumentError, AudioError, TokensError
 from dmcodec.export.fidelity import snr_db
 from dmcodec.runtime import Codec
 from dmcodec.runtime.ladder import MAX_BATCH_SIZE, batches, stack
-from dmcodec.runtime.windows import WindowPlan, Windows
+from dmcodec.runtime.windows import Window, WindowPlan, Windows
 from dmcodec.sample import speech
 from dmcodec.tokens import Tokens
 
@@ -40,7 +40,8 @@ def test_windows_cover_every_frame_once_with_its_context(
 ) -> None:
     hop = 10
     clip = np.arange(num_samples, dtype=np.float32)
-    windows, cut, start = Windows(WindowPlan(core, context, hop)), [], 0
+    cut: list[Window] = []
+    windows, start = Windows(WindowPlan(core, context, hop)), 0
     while start < num_samples:
         size = blocks[start % len(blocks)]
         cut += windows.push(clip[start : start + size])

@@ -58,13 +58,13 @@ class DMCodec(nn.Module):
             with torch.no_grad():
                 for module in codec.modules():
                     if isinstance(module, WeightNormConv):
-                        module.weight_g *= 2
-                        module.bias *= 0.1
+                        module.weight_g.mul_(2)
+                        module.bias.mul_(0.1)
                     elif isinstance(module, Codebook):
                         module.embed.normal_(std=0.4)
                     elif isinstance(module, nn.LSTM):
                         for parameter in module.parameters():
-                            parameter *= 2
+                            parameter.mul_(2)
             return codec.eval()
 
     @torch.inference_mode()
