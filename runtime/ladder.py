@@ -23,13 +23,14 @@ def batches(lengths: Sequence[int], max_total: int, side_by_side: int = 1) -> It
         lengths: of the clips.
         max_total: bounds batch size x longest length of what runs at once, and with it the memory; a longer clip runs
             alone.
-        side_by_side: how many batches run at once: clips are spread over at least as many.
+        side_by_side: how many batches run at once; clips are spread so that all of them have about as much to do.
 
     Yields:
         At most MAX_BATCH_SIZE indices, whose lengths are within a third of each other.
     """
     order = sorted(range(len(lengths)), key=lambda index: lengths[index])
-    size = min(MAX_BATCH_SIZE, -(-len(lengths) // side_by_side))
+    turns = -(-sum(lengths) // max_total)
+    size = min(MAX_BATCH_SIZE, max(1, -(-len(lengths) // max(1, turns * side_by_side))))
     group: list[int] = []
     for index in order:
         length = lengths[index]

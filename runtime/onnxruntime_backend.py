@@ -89,8 +89,9 @@ class OnnxRuntimeBackend:
         options.log_severity_level = _WARNINGS_AND_UP
         # Lengths differ from call to call: a memory plan for each would be kept and never used again.
         options.enable_mem_pattern = False
-        # Between two calls idle workers would otherwise spin, and take the cores from the next graph's workers.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        # Workers spin within a run, which the LSTM's many small steps gain from, but not after it, where they would take
+        # the cores from the next graph's workers, or from the rest of the app.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
         return options
 
     def _provider_options(self) -> Any:

@@ -29,7 +29,7 @@ def default_bundle() -> Path:
     if not _usable(path):
         from dmcodec.cli.export import write_bundle
 
-        note("exporting it once, about 430 MB and a minute")
+        note("exporting it once, about 620 MB and a minute or two")
         try:
             write_bundle(path, checkpoint=None, config=None, seed=SEED, precision="fp32", force=path.exists())
         except OutputExistsError:
