@@ -13,7 +13,7 @@ WINDOWS_AT_ONCE = 4
 ENCODE_TOTAL_S = 64.0  # bound of batch size x longest clip of what runs at once: some 20 MB a second at full size
 DECODE_TOTAL_S = 32.0  # likewise, some 45 MB a second
 MAX_BATCH_SIZE = 16
-_STEP = 4 / 3  # lengths within one batch: at most a quarter of a run is padding
+_STEP = 1.15  # lengths within one batch: what padding costs must stay below what a batch gains
 
 
 def batches(lengths: Sequence[int], max_total: int, side_by_side: int = 1) -> Iterator[list[int]]:
@@ -26,7 +26,7 @@ def batches(lengths: Sequence[int], max_total: int, side_by_side: int = 1) -> It
         side_by_side: how many batches run at once; clips are spread so that all of them have about as much to do.
 
     Yields:
-        At most MAX_BATCH_SIZE indices, whose lengths are within a third of each other.
+        At most MAX_BATCH_SIZE indices, whose lengths are within 15 % of each other.
     """
     order = sorted(range(len(lengths)), key=lambda index: lengths[index])
     turns = -(-sum(lengths) // max_total)

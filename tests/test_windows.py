@@ -68,7 +68,7 @@ def test_batches_hold_each_clip_once_and_keep_their_bounds(lengths: list[int], m
         longest = max(lengths[index] for index in group)
         assert len(group) <= MAX_BATCH_SIZE
         assert len(group) == 1 or len(group) * longest * workers <= max_total
-        assert longest <= 4 / 3 * min(lengths[index] for index in group)
+        assert longest <= 1.15 * min(lengths[index] for index in group)
 
 
 def test_stack_puts_zeros_behind() -> None:
