@@ -89,8 +89,8 @@ class OnnxRuntimeBackend:
         options.log_severity_level = _WARNINGS_AND_UP
         # Lengths differ from call to call: a memory plan for each would be kept and never used again.
         options.enable_mem_pattern = False
-        # Workers spin within a run, which the LSTM's many small steps gain from, but not after it, where they would take
-        # the cores from the next graph's workers, or from the rest of the app.
+        # Workers spin within a run, which the LSTM's many small steps gain from, but not after it, where they would
+        # take the cores from the next graph's workers, or from the rest of the app.
         options.add_session_config_entry("session.force_spinning_stop", "1")
         return options
 
