@@ -17,11 +17,12 @@ from dmcodec.errors import ArgumentError, ExportError
 from dmcodec.export.context import measure_context
 from dmcodec.export.graph_builder import OPSET, Graph
 from dmcodec.export.graphs import build_graphs
-from dmcodec.export.parity import ParityCase, Run, check_parity, num_cases, require_parity, summary
+from dmcodec.export.parity import ParityCase, check_parity, num_cases, require_parity, summary
 from dmcodec.files import output_folder
 from dmcodec.nn import DMCodec
 from dmcodec.nn.checkpoint import model_id
 from dmcodec.runtime.onnxruntime_backend import OnnxRuntimeBackend
+from dmcodec.runtime.stream_decoder import Run
 
 # Called with what is being done, how much of it is done, and how much there is.
 Progress = Callable[[str, int, int], None]

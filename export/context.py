@@ -7,7 +7,6 @@ this is a measurement, made with the exported graphs themselves.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,9 +15,8 @@ from numpy.typing import NDArray
 from dmcodec.config import CodecConfig
 from dmcodec.export.fidelity import code_agreement, max_abs_error
 from dmcodec.runtime.ladder import stack
+from dmcodec.runtime.stream_decoder import Run
 from dmcodec.sample import speech
-
-Run = Callable[..., list[NDArray[Any]]]
 
 CONTEXTS_S = (0.1, 0.25, 0.5, 1.0, 2.0, 4.0)
 # float32 rounding, relative to the latents' peak: as near as two runs over different stretches come

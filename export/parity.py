@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,11 +15,8 @@ from dmcodec.export.fidelity import max_abs_error, snr_db
 from dmcodec.export.ties import differs_by_tie
 from dmcodec.nn import DMCodec
 from dmcodec.runtime.ladder import stack
-from dmcodec.runtime.stream_decoder import StreamDecoder
+from dmcodec.runtime.stream_decoder import Run, StreamDecoder
 from dmcodec.sample import speech
-
-# Runs a graph by name on arrays: run(name, **inputs) -> outputs.
-Run = Callable[..., list[NDArray[Any]]]
 
 SEED = 20241015
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -330,7 +331,7 @@ class Codec:
         for block in iterator:
             head.append(block)
             if not self._is_whole(sum(map(len, head))):
-                yield from self._windowed_codes(_chain(head, iterator), plan)
+                yield from self._windowed_codes(chain(head, iterator), plan)
                 return
         yield from self._codes([np.concatenate(head)])
 
@@ -425,8 +426,3 @@ class _Counted:
         for block in self._blocks:
             self.num_samples += len(block)
             yield block
-
-
-def _chain(first: Iterable[Waveform], rest: Iterable[Waveform]) -> Iterator[Waveform]:
-    yield from first
-    yield from rest
