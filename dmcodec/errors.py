@@ -99,3 +99,19 @@ class OutputExistsError(OutputError, FileExistsError):
 
 class DownloadError(DmcodecError, RuntimeError):
     """A download that failed or brought something else than it should."""
+
+
+class DataError(DmcodecError, ValueError):
+    """Training data that are incomplete, altered, of a newer version, or hold nothing to train on."""
+
+
+class DataNotFoundError(DataError, FileNotFoundError):
+    """No prepared data in that folder, or a file of them is missing."""
+
+
+class TeacherError(DmcodecError, ValueError):
+    """A teacher that can't be loaded, gives NaN, or whose features belong to other data."""
+
+
+class TeacherNotFoundError(TeacherError, FileNotFoundError):
+    """No such teacher model, or the data were not taught by one of that kind."""

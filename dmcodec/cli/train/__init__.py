@@ -1,0 +1,7 @@
+"""`dmcodec train`: a table of verbs, whose work is imported only when a verb runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+TRAIN_VERBS: dict[str, Callable[..., None]] = {}
