@@ -115,3 +115,7 @@ class TeacherError(DmcodecError, ValueError):
 
 class TeacherNotFoundError(TeacherError, FileNotFoundError):
     """No such teacher model, or the data were not taught by one of that kind."""
+
+
+class TrainingError(DmcodecError, RuntimeError):
+    """A training run that can't go on: a loss became NaN, or processes came apart."""

@@ -1,1 +1,1 @@
-"""Training: audio to a data folder, teachers' features beside it, and the trainer that reads both."""
+"""Training: the DM-Codec recipe (arXiv 2410.15017, section 3 and appendix), with every constant configurable."""

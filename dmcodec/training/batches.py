@@ -1,0 +1,148 @@
+"""Batches of segments in an order that is a function of the seed, so that a resumed run goes on where it was."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+if TYPE_CHECKING:
+    from dmcodec.config import CodecConfig
+    from dmcodec.training.data.prepared import PreparedData
+
+POOL = 32  # batches whose segments are sorted by length before they are cut, so that little of a batch is padding
+
+
+@dataclasses.dataclass(frozen=True)
+class Batch:
+    """`waveform` [B, 1, samples] float32, zero beyond each item's `num_samples` [B]; `num_frames` [B] of the codec.
+
+    `teachers[kind]` [B, frames, width] float32 on the codec's frame grid, zero beyond the end; `segments`: their ids.
+    """
+
+    waveform: Tensor
+    num_samples: Tensor
+    num_frames: Tensor
+    teachers: Mapping[str, Tensor]
+    segments: list[int]
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on `device`."""
+        return Batch(
+            self.waveform.to(device, non_blocking=True),
+            self.num_samples.to(device, non_blocking=True),
+            self.num_frames.to(device, non_blocking=True),
+            {kind: features.to(device, non_blocking=True) for kind, features in self.teachers.items()},
+            self.segments,
+        )
+
+    def frame_mask(self) -> Tensor:
+        """[B, frames] bool: true for the frames of the segments themselves."""
+        frames = torch.arange(int(self.num_frames.max()), device=self.num_frames.device)
+        return frames < self.num_frames[:, None]
+
+    def sample_mask(self) -> Tensor:
+        """[B, 1, samples] bool: true for the samples of the segments themselves."""
+        samples = torch.arange(self.waveform.shape[-1], device=self.num_samples.device)
+        return (samples < self.num_samples[:, None])[:, None]
+
+
+@dataclasses.dataclass(frozen=True)
+class BatchPlan:
+    """Which segments make up which batch, in every epoch and for every process.
+
+    Args:
+        lengths: samples of each segment.
+        batch_size: segments a process and batch.
+        processes: how many take part, each with its own part of every global batch.
+        seed: of the order.
+    """
+
+    lengths: NDArray[np.int64]
+    batch_size: int
+    processes: int
+    seed: int
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """Batches that each process sees in an epoch; segments fill up the last one a second time."""
+        return -(-len(self.lengths) // (self.batch_size * self.processes))
+
+    def epoch(self, epoch: int, process: int) -> list[list[int]]:
+        """The batches of `process` in epoch `epoch`: lists of positions in `lengths`."""
+        random = np.random.default_rng((self.seed, epoch))
+        size = self.batch_size * self.processes
+        order = np.resize(random.permutation(len(self.lengths)), self.batches_per_epoch * size)
+        batches: list[NDArray[np.int64]] = []
+        for start in range(0, len(order), POOL * size):
+            pool = order[start : start + POOL * size]
+            pool = pool[np.argsort(self.lengths[pool], kind="stable")]
+            batches += [pool[i : i + size] for i in range(0, len(pool), size)]
+        mine = slice(process * self.batch_size, (process + 1) * self.batch_size)
+        return [batches[i][mine].tolist() for i in random.permutation(len(batches))]
+
+
+class Segments(Dataset[tuple[int, NDArray[np.float32], dict[str, NDArray[np.float32]]]]):
+    """The segments of one split with their teachers' features, by position."""
+
+    def __init__(self, data: PreparedData, ids: NDArray[np.int64], config: CodecConfig, teachers: tuple[str, ...]):
+        self.data = data
+        self.ids = ids
+        self.config = config
+        self.teachers = teachers
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, position: int) -> tuple[int, NDArray[np.float32], dict[str, NDArray[np.float32]]]:
+        segment = int(self.ids[position])
+        waveform = self.data.waveform(segment)
+        frames = self.config.num_frames(len(waveform))
+        features = {kind: self.data.teacher(kind, segment, frames, self.config.frame_rate) for kind in self.teachers}
+        return segment, waveform, features
+
+    def collate(self, items: list[tuple[int, NDArray[np.float32], dict[str, NDArray[np.float32]]]]) -> Batch:
+        """Items of different lengths, zero-padded to the longest."""
+        waveforms = [waveform for _, waveform, _ in items]
+        num_samples = torch.tensor([len(waveform) for waveform in waveforms])
+        return Batch(
+            _padded([waveform[None, :, None] for waveform in waveforms])[..., 0],
+            num_samples,
+            -(-num_samples // self.config.hop_length),
+            {kind: _padded([features[kind][None] for _, _, features in items])[:, 0] for kind in self.teachers},
+            [segment for segment, _, _ in items],
+        )
+
+
+def training_batches(segments: Segments, plan: BatchPlan, process: int, start: int, workers: int) -> Iterator[Batch]:
+    """Endless batches of `process`, from batch number `start` on."""
+    epoch, skip = divmod(start, plan.batches_per_epoch)
+    while True:
+        yield from loader(segments, plan.epoch(epoch, process)[skip:], workers)
+        epoch, skip = epoch + 1, 0
+
+
+def loader(segments: Segments, batches: list[list[int]], workers: int) -> DataLoader[Batch]:
+    """A loader of exactly these batches, in this order."""
+    return DataLoader(
+        segments,
+        batch_sampler=batches,  # type: ignore[arg-type]  # any iterable of lists does
+        collate_fn=segments.collate,
+        num_workers=workers,
+        generator=torch.Generator(),  # its own, or each epoch would draw from the random numbers that training uses
+    )
+
+
+def _padded(arrays: list[NDArray[np.float32]]) -> Tensor:
+    """Arrays [1, n, width] -> [len(arrays), 1, longest n, width]."""
+    longest = max(array.shape[1] for array in arrays)
+    out = torch.zeros(len(arrays), 1, longest, arrays[0].shape[2])
+    for row, array in zip(out, arrays, strict=True):
+        row[:, : array.shape[1]] = torch.from_numpy(np.ascontiguousarray(array))
+    return out

@@ -1,0 +1,61 @@
+"""The codec as it trains: encoder, quantizer with moving codebooks, decoder, and the distilled features."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from dmcodec.nn import DMCodec
+from dmcodec.training.batches import Batch
+from dmcodec.training.config import TrainingConfig
+from dmcodec.training.quantizer import quantize
+
+
+@dataclasses.dataclass(frozen=True)
+class GeneratorOutput:
+    """`waveform` [B, 1, samples], zero beyond each item's end; `commitment` scalar; `codes` [n_q, B, frames].
+
+    `features[teacher]` [B, frames, width]: what is to become like that teacher's representation.
+    """
+
+    waveform: Tensor
+    commitment: Tensor
+    codes: Tensor
+    features: Mapping[str, Tensor]
+
+
+class Generator(nn.Module):
+    """Wraps a codec for training.
+
+    Args:
+        codec: trained in place.
+        config: of the run.
+        teacher_widths: of each teacher that is distilled. One of another width than the codec's semantic_dimension
+            gets a linear projection of its own behind `transform`, which is no part of the codec and is left behind.
+    """
+
+    def __init__(self, codec: DMCodec, config: TrainingConfig, teacher_widths: Mapping[str, int]) -> None:
+        super().__init__()
+        self.codec = codec
+        self.config = config
+        width = config.codec.semantic_dimension
+        self.projections = nn.ModuleDict(
+            {kind: nn.Linear(width, other) for kind, other in teacher_widths.items() if other != width}
+        )
+        if not teacher_widths:
+            codec.transform.requires_grad_(False)
+
+    def forward(self, batch: Batch, step: int) -> GeneratorOutput:
+        latents = self.codec.encoder(batch.waveform)
+        with torch.autocast(latents.device.type, enabled=False):  # half precision flips codes
+            quantized = quantize(self.codec.quantizer, latents.float(), batch.frame_mask(), self.config.quantizer, step)
+        waveform = self.codec.decoder(quantized.latents)[..., : batch.waveform.shape[-1]]
+        features = {kind: self._features(kind, quantized.levels) for kind in batch.teachers}
+        return GeneratorOutput(waveform * batch.sample_mask(), quantized.commitment, quantized.codes, features)
+
+    def _features(self, kind: str, levels: list[Tensor]) -> Tensor:
+        features = self.codec.transform(levels[self.config.distillation.level_of(kind)])
+        return self.projections[kind](features) if kind in self.projections else features

@@ -1,0 +1,196 @@
+"""The loop of a run: steps, checkpoints, validations, samples."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+
+from dmcodec.audio import write_audio
+from dmcodec.errors import ArgumentError
+from dmcodec.nn import DMCodec
+from dmcodec.training.batches import BatchPlan, Segments, loader, training_batches
+from dmcodec.training.config import TrainingConfig
+from dmcodec.training.data.prepared import PreparedData
+from dmcodec.training.quantizer import prepare_codebooks
+from dmcodec.training.record import Record
+from dmcodec.training.run_folder import Progress, RunFolder
+from dmcodec.training.trainer import Trainer
+from dmcodec.training.validation import codebook_use, validate
+
+Report = Callable[[int, int, Mapping[str, float]], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class RunOptions:
+    """What doesn't change what a run computes.
+
+    Args:
+        checkpoint_every: steps between checkpoints; the start and the last step always have one.
+        validate_every: steps between validations; the start and the last step always have one.
+        keep: how many of the latest checkpoints stay.
+        samples: how many validation segments are reconstructed at each validation, as files and in TensorBoard.
+        workers: processes that load data.
+        tensorboard: whether to write TensorBoard files.
+    """
+
+    checkpoint_every: int = 1000
+    validate_every: int = 1000
+    keep: int = 3
+    samples: int = 4
+    workers: int = 0
+    tensorboard: bool = True
+
+    def __post_init__(self) -> None:
+        for name, least in (
+            ("checkpoint_every", 1),
+            ("validate_every", 1),
+            ("keep", 1),
+            ("samples", 0),
+            ("workers", 0),
+        ):
+            if getattr(self, name) < least:
+                option = name.replace("_", "-")
+                raise ArgumentError(f"--{option} must be {least} or more, not {getattr(self, name)}")
+
+
+class Loop:
+    """A run from where it stands to its last step; `dmcodec.training.fit.fit` is its face."""
+
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        data: PreparedData,
+        folder: RunFolder,
+        config: TrainingConfig,
+        options: RunOptions,
+    ) -> None:
+        self.accelerator = accelerator
+        self.folder = folder
+        self.config = config
+        self.options = options
+        teachers = config.distillation.teachers
+        self.segments = Segments(data, data.segment_ids("train"), config.codec, teachers)
+        self.held_out = Segments(data, data.segment_ids("validation"), config.codec, ())
+        self.plan = BatchPlan(
+            data.num_samples[self.segments.ids], config.batch_size, accelerator.num_processes, config.seed
+        )
+        epochs = config.epochs * self.plan.batches_per_epoch // config.gradient_accumulation
+        self.total_steps = config.steps or max(1, epochs)
+        self.teacher_widths = {kind: data.teachers[kind].width for kind in teachers}
+        self.progress = Progress()
+
+    def begin(self, initial: str | Path | None, resume: bool) -> None:
+        """Builds the networks: new ones, those of a checkpoint, or those the run left."""
+        set_seed(self.config.seed)  # the same networks in all processes
+        if initial is not None:
+            self.codec = DMCodec.from_checkpoint(self.config.codec, initial)
+        else:
+            self.codec = DMCodec(self.config.codec)
+            prepare_codebooks(self.codec.quantizer)
+        self.trainer = Trainer(self.accelerator, self.codec, self.config, self.teacher_widths, self.total_steps)
+        set_seed(self.config.seed + self.accelerator.process_index)
+        steps = self.folder.steps() if resume else []
+        if steps:
+            checkpoint = self.folder.load(steps[-1])
+            self.trainer.restore(checkpoint, str(self.folder.checkpoint_folder(steps[-1])))
+            self.progress = checkpoint.progress
+
+    def run(self, report: Report | None) -> dict[str, Any]:
+        """Runs to the last step; returns where it ended and what the last validation found."""
+        accumulation, step = self.config.gradient_accumulation, self.progress.step
+        batches = training_batches(
+            self.segments, self.plan, self.accelerator.process_index, step * accumulation, self.options.workers
+        )
+        main = self.accelerator.is_main_process
+        record = Record(self.folder.path, step, self.options.tensorboard) if main else None
+        validation: dict[str, float] = {}
+        try:
+            if step == 0:
+                validation = self._validate(0, record)
+                self._save(0)
+            while step < self.total_steps:
+                losses = self.trainer.step(step, [next(batches) for _ in range(accumulation)])
+                step += 1
+                last = step == self.total_steps
+                if record is not None:
+                    record.scalars("train", step, losses)
+                if report is not None and main:
+                    report(step, self.total_steps, losses)
+                if last or step % self.options.validate_every == 0:
+                    validation = self._validate(step, record)
+                if last or step % self.options.checkpoint_every == 0:
+                    self._save(step)
+        finally:
+            if record is not None:
+                record.close()
+        return {
+            "steps": step,
+            "best_mel": self.progress.best_mel,
+            "checkpoint": str(self.folder.checkpoint_folder(step)),
+            "best": str(self.folder.path / "best"),
+            "validation": validation,
+        }
+
+    def _save(self, step: int) -> None:
+        self.progress = dataclasses.replace(self.progress, step=step)
+        checkpoint = self.trainer.checkpoint(self.progress)
+        if self.accelerator.is_main_process:
+            self.folder.save(checkpoint, self.config.codec, self.options.keep)
+        self.accelerator.wait_for_everyone()
+
+    def _validate(self, step: int, record: Record | None) -> dict[str, float]:
+        self.codec.eval()
+        ids = range(self.accelerator.process_index, len(self.held_out), self.accelerator.num_processes)
+        batches = loader(self.held_out, [[position] for position in ids], self.options.workers)
+        found = validate(self.codec, self.trainer.objective.mel, batches)
+        if record is not None:
+            record.scalars("validation", step, {**found, **self._training_codebook_use()})
+            self._write_samples(step, record)
+        best = self.progress.best_mel
+        # The start is no candidate: its codebooks haven't seen a vector yet.
+        if step > 0 and (best is None or found["mel"] < best):
+            self.progress = dataclasses.replace(self.progress, best_mel=found["mel"])
+            if self.accelerator.is_main_process:
+                self.folder.save_best(self.codec.state_dict(), self.config.codec, {"step": step, **found})
+        return found
+
+    def _training_codebook_use(self) -> dict[str, float]:
+        """Perplexities over the last hundred or so training steps, from the codebooks' moving counts."""
+        counts = torch.stack([codebook.cluster_size for codebook in self.codec.quantizer.levels])
+        use = codebook_use(counts)
+        return {f"training_{name}": value for name, value in use.items() if name.startswith("perplexity")}
+
+    @torch.no_grad()
+    def _write_samples(self, step: int, record: Record) -> None:
+        rate = self.config.codec.sample_rate
+        log_mel = self.trainer.objective.mel.scales[0]
+        for position in range(min(self.options.samples, len(self.held_out))):
+            segment, waveform, _ = self.held_out[position]
+            original = torch.from_numpy(waveform).to(self.accelerator.device)
+            output = self.codec.decode(self.codec.encode(original[None, None]))[0, 0, : len(original)]
+            folder = self.folder.path / "samples" / f"segment-{segment}"
+            shown = [(f"step-{step:08d}", output)] + ([("original", original)] if step == 0 else [])
+            for name, samples in shown:
+                write_audio(folder / f"{name}.wav", samples.cpu().numpy(), rate)
+                record.audio(
+                    f"segment-{segment}/{'original' if name == 'original' else 'output'}",
+                    step,
+                    samples.cpu(),
+                    log_mel(samples[None])[0].cpu(),
+                    rate,
+                )
+
+
+def describe(result: Mapping[str, Any]) -> str:
+    """One line about a finished run."""
+    perplexities = [f"{value:.0f}" for name, value in result["validation"].items() if name.startswith("perplexity")]
+    best = result["best_mel"]
+    mel = "none yet" if best is None else f"{best:.4f}"
+    found = f"; perplexity by level: {' '.join(perplexities)}" if perplexities else ""
+    return f"{result['steps']} steps; best mel distance {mel}{found}"

@@ -1,0 +1,173 @@
+"""The folder of a run: its configuration, its checkpoints, the best codec so far, and the record of its losses.
+
+run.json                      what the run computes: configuration, data, versions
+checkpoints/step-00001000/    codec.safetensors + config.json (what `dmcodec export` takes), and the training's state
+best/                         codec.safetensors + config.json of the lowest validation mel distance, metrics.json
+train.jsonl, validation.jsonl one line per step or validation
+tensorboard/, samples/
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dmcodec.config import CodecConfig
+from dmcodec.errors import CheckpointError, ConfigError, OutputError, OutputExistsError
+from dmcodec.files import make_folder, output_folder, write_bytes
+
+FORMAT_VERSION = 1
+CODEC, CONFIG, STATE, PROGRESS = "codec.safetensors", "config.json", "training.pt", "progress.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Progress:
+    """How far a run is: optimizer steps done, and the lowest validation mel distance so far (None: not yet known)."""
+
+    step: int = 0
+    best_mel: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+    """What a checkpoint holds: the codec's state dict, and everything else that an exact resume needs."""
+
+    progress: Progress
+    codec: Mapping[str, Tensor]
+    state: Mapping[str, Any]
+
+
+class RunFolder:
+    """Reads and writes the folder of a run; only the main process writes."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    def start(self, facts: Mapping[str, Any], resume: bool, force: bool) -> None:
+        """Makes the folder, or checks that it belongs to the same configuration and data.
+
+        Raises:
+            OutputExistsError: a run is there, and neither resume nor force.
+            CheckpointError: the run there is of another configuration or other data; the difference is named.
+        """
+        file = self.path / "run.json"
+        if resume and file.exists():
+            _check_same(facts, _read_json(file), file)
+            return
+        if resume:
+            raise CheckpointError(f"{self.path}: no run to resume here (no run.json); start one without --resume")
+        if self.path.exists() and any(self.path.iterdir()):
+            if not force:
+                raise OutputExistsError(f"{self.path}: holds files already; --resume goes on, --force starts over")
+            if not file.exists():
+                raise OutputExistsError(f"{self.path}: holds files, but no run; --force only replaces a run")
+            shutil.rmtree(self.path)
+        make_folder(self.path)
+        write_bytes(file, json.dumps({"format_version": FORMAT_VERSION, **facts}, indent=2).encode())
+
+    def steps(self) -> list[int]:
+        """The steps that have a checkpoint, ascending."""
+        found = (self.path / "checkpoints").glob("step-*")
+        return sorted(int(folder.name.removeprefix("step-")) for folder in found)
+
+    def save(self, checkpoint: Checkpoint, config: CodecConfig, keep: int) -> Path:
+        """Writes a checkpoint, whole or not at all, then removes all but the last `keep`.
+
+        Raises:
+            OutputError: it can't be written (a full disk, say); the former checkpoints are untouched.
+        """
+        folder = self.checkpoint_folder(checkpoint.progress.step)
+        with output_folder(folder, force=True) as temporary, _disk_errors(folder):
+            _write_codec(temporary, checkpoint.codec, config)
+            torch.save(dict(checkpoint.state), temporary / STATE)
+            (temporary / PROGRESS).write_text(json.dumps(dataclasses.asdict(checkpoint.progress)))
+        for step in self.steps()[:-keep]:
+            shutil.rmtree(self.checkpoint_folder(step), ignore_errors=True)
+        return folder
+
+    def save_best(self, codec: Mapping[str, Tensor], config: CodecConfig, metrics: Mapping[str, Any]) -> None:
+        """Writes the best codec so far, whole or not at all."""
+        folder = self.path / "best"
+        with output_folder(folder, force=True) as temporary, _disk_errors(folder):
+            _write_codec(temporary, codec, config)
+            (temporary / "metrics.json").write_text(json.dumps(dict(metrics), indent=2))
+
+    def load(self, step: int) -> Checkpoint:
+        """Reads the checkpoint of `step`.
+
+        Raises:
+            CheckpointError: it is damaged.
+        """
+        from dmcodec.nn.checkpoint import read_checkpoint
+
+        folder = self.checkpoint_folder(step)
+        codec = read_checkpoint(folder / CODEC)
+        try:
+            state = torch.load(folder / STATE, map_location="cpu", weights_only=True)
+            progress = Progress(**_read_json(folder / PROGRESS))
+        except Exception as error:  # noqa: BLE001 - a damaged pickle raises what it likes
+            raise CheckpointError(
+                f"{folder}: can't be read ({type(error).__name__}); remove it to resume from the checkpoint before"
+            ) from None
+        return Checkpoint(progress, codec, state)
+
+    def checkpoint_folder(self, step: int) -> Path:
+        """Where the checkpoint of `step` lies."""
+        return self.path / "checkpoints" / f"step-{step:08d}"
+
+
+def _write_codec(folder: Path, codec: Mapping[str, Tensor], config: CodecConfig) -> None:
+    from safetensors.torch import save_file
+
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in codec.items()}, folder / CODEC)
+    (folder / CONFIG).write_text(json.dumps(config.to_dict(), indent=2))
+
+
+@contextlib.contextmanager
+def _disk_errors(folder: Path) -> Iterator[None]:
+    """Torch and safetensors wrap the system's errors in their own."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (RuntimeError, SafetensorError) as error:
+        reason = str(error).splitlines()[0]
+        raise OutputError(f"{folder}: can't be written ({reason}); check the disk and the rights") from error
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: can't be read ({error})") from None
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{path}: expected a JSON object")
+    return value
+
+
+def _check_same(facts: Mapping[str, Any], found: Mapping[str, Any], file: Path) -> None:
+    if found.get("format_version", 0) > FORMAT_VERSION:
+        raise CheckpointError(f"{file}: written by a newer dmcodec; upgrade it to resume this run")
+    for section, wanted in (("data", facts["data"]), ("config", facts["config"])):
+        differences = list(_differences(wanted, found.get(section), section))
+        if differences:
+            raise ConfigError(
+                f"{file}: this run was started with another {differences[0]}; "
+                "resume with the same settings, or start a new run in another folder"
+            )
+
+
+def _differences(wanted: Any, found: Any, name: str) -> Iterator[str]:
+    if isinstance(wanted, Mapping) and isinstance(found, Mapping):
+        for key in wanted.keys() | found.keys():
+            yield from _differences(wanted.get(key), found.get(key), f"{name}.{key}")
+    elif wanted != found:
+        yield f"{name} ({found!r}, now {wanted!r})"

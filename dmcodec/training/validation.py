@@ -1,0 +1,58 @@
+"""How good the codec is on held-out segments while it trains; `dmcodec evaluate` has the full measures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import torch
+from torch import Tensor
+
+from dmcodec.nn import DMCodec
+from dmcodec.training.batches import Batch
+from dmcodec.training.distributed import sum_over_ranks
+from dmcodec.training.losses import MelLoss
+
+
+@torch.no_grad()
+def validate(codec: DMCodec, mel: MelLoss, batches: Iterable[Batch]) -> dict[str, float]:
+    """Mean distances over all segments and processes, and the use of each codebook.
+
+    Returns:
+        mel: mean absolute log-mel distance of the first scale; it picks the best checkpoint.
+        waveform: mean absolute difference of samples.
+        perplexity_<level>, unused_<level>: 2 to the entropy of the level's codes, and entries that no frame took.
+    """
+    config = codec.config
+    counts = torch.zeros(config.n_q, config.codebook_size, device=_device(codec))
+    sums = torch.zeros(3, device=_device(codec), dtype=torch.float64)
+    for waveform in _whole_segments(batches, _device(codec)):
+        codes = codec.quantizer.encode(codec.encoder(waveform))
+        output = codec.decoder(codec.quantizer.decode(codes))[..., : waveform.shape[-1]]
+        distance = mel.first_scale(output[:, 0], waveform[:, 0])
+        sums += torch.stack([distance, (output - waveform).abs().mean(), torch.ones_like(distance)]).double()
+        for level, row in zip(counts, codes, strict=True):
+            level += torch.bincount(row.flatten(), minlength=config.codebook_size)
+    mel_sum, waveform_sum, segments = sum_over_ranks(sums).tolist()
+    return {"mel": mel_sum / segments, "waveform": waveform_sum / segments, **codebook_use(sum_over_ranks(counts))}
+
+
+def codebook_use(counts: Tensor) -> dict[str, float]:
+    """Perplexity and unused entries of each level, from how often each entry was taken: [n_q, codebook_size]."""
+    found = {}
+    for level, row in enumerate(counts):
+        share = row / row.sum().clamp(min=1)
+        entropy = -(share * share.clamp(min=1e-12).log2()).sum()
+        found[f"perplexity_{level}"] = float(2**entropy)
+        found[f"unused_{level}"] = float((row == 0).sum())
+    return found
+
+
+def _whole_segments(batches: Iterable[Batch], device: torch.device) -> Iterator[Tensor]:
+    """Segments one by one, at their own lengths: padding would reach the codes through the LSTM."""
+    for batch in batches:
+        for waveform, samples in zip(batch.waveform, batch.num_samples, strict=True):
+            yield waveform[None, :, : int(samples)].to(device)
+
+
+def _device(codec: DMCodec) -> torch.device:
+    return next(codec.parameters()).device
