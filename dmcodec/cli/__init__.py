@@ -9,6 +9,7 @@ from collections.abc import Callable
 import typer
 
 from dmcodec.cli import bench, decode, encode, export, info, pull, reconstruct
+from dmcodec.cli.train import TRAIN_VERBS
 from dmcodec.errors import DmcodecError
 
 VERBS: dict[str, Callable[..., None]] = {
@@ -50,6 +51,10 @@ def _app() -> typer.Typer:
     app.callback()(_options)
     for verb, function in VERBS.items():
         app.command(verb)(function)
+    train = typer.Typer(no_args_is_help=True, help="Train a codec: prepare the audio, teach it, fit the model.")
+    for verb, function in TRAIN_VERBS.items():
+        train.command(verb)(function)
+    app.add_typer(train, name="train")
     return app
 
 

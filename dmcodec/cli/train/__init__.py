@@ -4,4 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-TRAIN_VERBS: dict[str, Callable[..., None]] = {}
+from dmcodec.cli.train import prepare
+
+TRAIN_VERBS: dict[str, Callable[..., None]] = {
+    "prepare": prepare.prepare,
+}
