@@ -83,3 +83,45 @@ def shared() -> Path:
     if not (path / "golden").is_dir():
         pytest.skip(f"no {path}/golden: the authors' golden values are not on this machine")
     return path
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Ten seconds of speech as prepared training data, with random features of two teachers; don't alter it.
+
+    The language model's features are as wide as `tiny_config`'s semantic dimension, the speech model's aren't.
+    """
+    from dmcodec.audio import write_audio
+    from dmcodec.training.data.prepare import PrepareSettings, prepare
+    from dmcodec.training.data.sources import DatasetOptions, find_sources
+
+    folder = tmp_path_factory.mktemp("training")
+    clip, start = speech(160000, 16000), 0
+    for index, samples in enumerate([20000, 9000, 8000, 25000, 12345, 16000, 8000, 24000, 9999, 20000]):
+        write_audio(folder / "audio" / f"{index}.wav", clip[start : start + samples], 16000)
+        start += samples
+    sources = find_sources([str(folder / "audio")], None, DatasetOptions())
+    settings = PrepareSettings(segment_s=1.0, min_duration_s=0.5, validation=0.3)
+    manifest = prepare(sources, folder / "data", settings)
+    for kind, width in (("lm", 24), ("sm", 20)):
+        add_teacher(folder / "data", kind, width, manifest.fingerprint)
+    return folder / "data"
+
+
+def add_teacher(data: Path, kind: str, width: int, fingerprint: str) -> None:
+    """Random features, one frame fewer than the codec's."""
+    import numpy as np
+
+    from dmcodec.training.data.features import TeacherInfo
+    from dmcodec.training.data.layout import OFFSETS, TEACHERS, shard_name
+    from dmcodec.training.data.prepared import PreparedData
+
+    folder = data / TEACHERS / kind
+    folder.mkdir(parents=True)
+    frames = np.maximum(PreparedData.open(data).num_samples // 320 - 1, 1)
+    np.save(folder / OFFSETS, np.concatenate([[0], np.cumsum(frames)]).astype(np.int64))
+    shard = folder / shard_name(0)
+    np.save(shard, np.random.default_rng(0).standard_normal((frames.sum(), width)).astype(np.float16))
+    TeacherInfo(kind, "random", width, 50.0, "avg", False, fingerprint, len(frames), (shard.stat().st_size,)).write(
+        folder
+    )

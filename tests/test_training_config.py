@@ -76,6 +76,7 @@ def test_it_round_trips_through_json(tmp_path: Path) -> None:
         ({"discriminators": {"stft_n_fft": [100.5]}}, "stft_n_fft"),
         ({"discriminators": {"periods": [1]}}, "periods"),
         ({"mixed_precision": "fp8"}, "mixed_precision"),
+        ({"initial_weights": "big"}, "initial_weights"),
         ({"codec": []}, "JSON object"),
         ([], "JSON object"),
     ],

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from dmcodec.config import CodecConfig
 from dmcodec.nn.layers import WeightNormConv
-from dmcodec.nn.rvq import Codebook, ResidualVectorQuantizer
+from dmcodec.nn.rvq import ResidualVectorQuantizer
 from dmcodec.nn.seanet import Decoder, Encoder
 
 
@@ -55,17 +55,21 @@ class DMCodec(nn.Module):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             codec = cls(config)
-            with torch.no_grad():
-                for module in codec.modules():
-                    if isinstance(module, WeightNormConv):
-                        module.weight_g.mul_(2)
-                        module.bias.mul_(0.1)
-                    elif isinstance(module, Codebook):
-                        module.embed.normal_(std=0.4)
-                    elif isinstance(module, nn.LSTM):
-                        for parameter in module.parameters():
-                            parameter.mul_(2)
+            codec.scale_weights()
+            for codebook in codec.quantizer.levels:
+                codebook.embed.normal_(std=0.4)
             return codec.eval()
+
+    @torch.no_grad()
+    def scale_weights(self) -> None:
+        """Scales torch's default weights up, so that what varies in the waveform varies in the latents."""
+        for module in self.modules():
+            if isinstance(module, WeightNormConv):
+                module.weight_g.mul_(2)
+                module.bias.mul_(0.1)
+            elif isinstance(module, nn.LSTM):
+                for parameter in module.parameters():
+                    parameter.mul_(2)
 
     @torch.inference_mode()
     def encode(self, waveform: Tensor, n_q: int | None = None) -> Tensor:

@@ -179,7 +179,12 @@ class OptimizerConfig:
 
 @dataclasses.dataclass(frozen=True)
 class TrainingConfig:
-    """Everything that decides what a run computes. `steps` overrides `epochs`; a step is one optimizer update."""
+    """Everything that decides what a run computes. `steps` overrides `epochs`; a step is one optimizer update.
+
+    `initial_weights`: "torch" are torch's defaults, as in the released recipe. With them an untrained encoder's latents
+    hardly vary, and a codebook may need thousands of steps to spread; "scaled" ones are larger (`DMCodec.scale_weights`)
+    and use their codebooks from the start, which suits small models and short runs.
+    """
 
     codec: CodecConfig = dataclasses.field(default_factory=CodecConfig)
     losses: LossConfig = dataclasses.field(default_factory=LossConfig)
@@ -192,6 +197,7 @@ class TrainingConfig:
     steps: int | None = None
     gradient_accumulation: int = 1
     mixed_precision: str = "no"
+    initial_weights: str = "torch"
     seed: int = 1234
 
     def __post_init__(self) -> None:
@@ -202,6 +208,10 @@ class TrainingConfig:
         if self.mixed_precision not in ("no", "fp16", "bf16"):
             raise ConfigError(
                 f"training configuration: mixed_precision must be no, fp16 or bf16, not {self.mixed_precision!r}"
+            )
+        if self.initial_weights not in ("torch", "scaled"):
+            raise ConfigError(
+                f"training configuration: initial_weights must be torch or scaled, not {self.initial_weights!r}"
             )
         if self.distillation.level >= self.codec.n_q:
             raise ConfigError(

@@ -92,6 +92,8 @@ class Loop:
             self.codec = DMCodec.from_checkpoint(self.config.codec, initial)
         else:
             self.codec = DMCodec(self.config.codec)
+            if self.config.initial_weights == "scaled":
+                self.codec.scale_weights()
             prepare_codebooks(self.codec.quantizer)
         self.trainer = Trainer(self.accelerator, self.codec, self.config, self.teacher_widths, self.total_steps)
         set_seed(self.config.seed + self.accelerator.process_index)
