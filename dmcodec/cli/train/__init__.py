@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from dmcodec.cli.train import prepare
+from dmcodec.cli.train import prepare, teach
 
 TRAIN_VERBS: dict[str, Callable[..., None]] = {
     "prepare": prepare.prepare,
+    "teach": teach.teach,
 }
