@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from dmcodec.cli.train import fit, prepare
+from dmcodec.cli.train import fit, prepare, teach
 
 TRAIN_VERBS: dict[str, Callable[..., None]] = {
     "prepare": prepare.prepare,
+    "teach": teach.teach,
     "fit": fit.fit,
 }

@@ -83,20 +83,19 @@ def _summary(manifest: Manifest) -> dict[str, Any]:
 
 def _show(out: Path, manifest: Manifest) -> None:
     totals = manifest.totals
+    train, validation = totals["train_segments"], totals["validation_segments"]
     if manifest.skipped:
         from rich.table import Table
         from rich.text import Text
 
         more = len(manifest.skipped) - SHOWN
         caption = f"and {more} more, in {out / 'manifest.json'}" if more > 0 else None
-        table = Table(title=f"Skipped: {len(manifest.skipped)} recordings", caption=caption)
-        table.add_column("recording")
-        table.add_column("why")
+        table = Table(title=f"Skipped: {len(manifest.skipped)} recordings", caption=caption, show_header=False)
         for each in manifest.skipped[:SHOWN]:
-            table.add_row(Text(each.source), Text(each.reason))
+            table.add_row(Text(each.reason))
         console(stderr=True).print(table)
     typer.echo(
-        f"{out}: {totals['segments']} segments ({totals['train_segments']} train, {totals['validation_segments']} validation)"
+        f"{out}: {totals['segments']} segments ({train} train, {validation} validation)"
         f" of {totals['audio_s'] / 60:.1f} min in {totals['files']} files; fingerprint {manifest.fingerprint}"
     )
     typer.echo(f"next: dmcodec train teach {out} --sm MODEL --asr MODEL --lm MODEL")

@@ -50,7 +50,7 @@ class PreparedData:
     _shard: NDArray[np.int32]
     _offset: NDArray[np.int64]
     _split: NDArray[np.int8]
-    _features: Mapping[str, Features]
+    _features: dict[str, Features] = field(default_factory=dict)
     _maps: dict[int, NDArray[np.int16]] = field(default_factory=dict)
 
     @classmethod
@@ -64,6 +64,14 @@ class PreparedData:
             DataError: damaged, altered, or of a newer version.
             TeacherError: the data were changed after teaching.
         """
+        data = cls.open_untaught(folder)
+        kinds = [kind for kind in KINDS if _taught(data.folder, kind)]
+        data._features.update({kind: _open_teacher(data, kind) for kind in kinds})
+        return data
+
+    @classmethod
+    def open_untaught(cls, folder: str | Path) -> PreparedData:
+        """Opens a data folder without its teachers, whose features may be of other data; otherwise like `open`."""
         folder = Path(folder)
         manifest = Manifest.read(folder)
         path = folder / SEGMENTS
@@ -76,8 +84,7 @@ class PreparedData:
             raise DataError(f"{folder}: manifest.json and segments.parquet don't belong together; prepare again")
         for each in manifest.shards:
             check_size(folder / AUDIO / each.file, each.size_bytes)
-        features = {kind: _open_teacher(folder, kind, manifest, len(table)) for kind in KINDS if _taught(folder, kind)}
-        return cls(folder, manifest, num_samples, shard, offset, split, features)
+        return cls(folder, manifest, num_samples, shard, offset, split)
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the maps: another process opens its own."""
@@ -183,12 +190,12 @@ def _taught(folder: Path, kind: str) -> bool:
     return (folder / TEACHERS / kind / META).is_file()
 
 
-def _open_teacher(folder: Path, kind: str, manifest: Manifest, num_segments: int) -> Features:
-    path = folder / TEACHERS / kind
+def _open_teacher(data: PreparedData, kind: str) -> Features:
+    path = data.folder / TEACHERS / kind
     info = TeacherInfo.read(path)
-    if info.fingerprint != manifest.fingerprint:
+    if info.fingerprint != data.fingerprint:
         raise TeacherError(f"{path}: the data were changed after teaching; run `dmcodec train teach --force` again")
     transcripts = info.settings.get("transcripts_sha256")
-    if transcripts is not None and transcripts != sha256_of(folder / TRANSCRIPTS):
+    if transcripts is not None and transcripts != sha256_of(data.folder / TRANSCRIPTS):
         raise TeacherError(f"{path}: the transcripts were changed after teaching; run `train teach --force` again")
-    return Features(path, info, num_segments)
+    return Features(path, info, data.num_segments)
