@@ -26,7 +26,6 @@ from dmcodec.errors import (
     CheckpointError,
     ConfigError,
     DataError,
-    OutputError,
     OutputExistsError,
     TeacherNotFoundError,
     TrainingError,
@@ -271,11 +270,11 @@ def test_a_damaged_checkpoint_is_named(
 
 
 def test_data_that_do_not_fit(data: PreparedData, config: TrainingConfig, tiny_data: Path, tmp_path: Path) -> None:
+    slower = dataclasses.replace(config, codec=dataclasses.replace(config.codec, sample_rate=8000))
+    wide = dataclasses.replace(config, losses=LossConfig(mel=(MelScaleConfig(16384, 240, 1.0),)))
     with pytest.raises(DataError, match="16000 Hz"):
-        slower = dataclasses.replace(config, codec=dataclasses.replace(config.codec, sample_rate=8000))
         fit(data, tmp_path / "a", slower, QUIET)
     with pytest.raises(DataError, match="shortest segment has 8000 samples"):
-        wide = dataclasses.replace(config, losses=LossConfig(mel=(MelScaleConfig(16384, 240, 1.0),)))
         fit(data, tmp_path / "b", wide, QUIET)
     copy = tmp_path / "data"
     shutil.copytree(tiny_data, copy)
@@ -374,7 +373,9 @@ def launch(folder: Path, *arguments: str, port: int) -> subprocess.CompletedProc
     command += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
     command += ["--main_process_port", str(port), *arguments]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
-    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder, env=environment, timeout=240)
+    return subprocess.run(
+        command, capture_output=True, text=True, check=False, cwd=folder, env=environment, timeout=240
+    )
 
 
 def free_port() -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from dmcodec.training.config import DiscriminatorConfig
 from dmcodec.training.discriminators import Discriminators
@@ -63,8 +63,9 @@ def test_only_the_first_scale_is_spectral_normalised() -> None:
 def test_stft_scales_see_values_of_one_size() -> None:
     noise = torch.randn(1, 1, 32000, generator=torch.Generator().manual_seed(0))
     for part in MultiScaleSTFTDiscriminator((2048, 128), 2).parts:
-        inputs = []
-        part.convolutions[0].register_forward_pre_hook(lambda _module, args, inputs=inputs: inputs.append(args[0]))
+        inputs: list[Tensor] = []
+        first = next(module for module in part.modules() if isinstance(module, nn.Conv2d))
+        first.register_forward_pre_hook(lambda _module, args, inputs=inputs: inputs.append(args[0]))
         part(noise)
         assert inputs[0].shape[1] == 2
         # unit white noise has a spectrum of unit power: half in the real, half in the imaginary part

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, multiprocessing
+from torch import Tensor
+from torch.multiprocessing.spawn import spawn
 
 from dmcodec.config import CodecConfig
 from dmcodec.nn.rvq import Codebook, ResidualVectorQuantizer
@@ -223,7 +224,7 @@ def test_two_processes_keep_the_codebooks_of_one(tmp_path: Path, initialised: bo
         codebook.embed_avg.copy_(codebook.embed * 10)
     torch.save(quantizer.state_dict(), tmp_path / "start.pt")
     torch.save(latents, tmp_path / "latents.pt")
-    multiprocessing.spawn(_rank, (str(tmp_path), str(tmp_path / "rendezvous")), nprocs=2)  # type: ignore[no-untyped-call]
+    spawn(_rank, (str(tmp_path), str(tmp_path / "rendezvous")), nprocs=2)
     first, second = (torch.load(tmp_path / f"rank{rank}.pt") for rank in range(2))
     assert all(torch.equal(first[name], second[name]) for name in first)
     torch.manual_seed(0)  # as rank 0, whose random choices count

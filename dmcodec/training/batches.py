@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -64,7 +64,7 @@ class BatchPlan:
         seed: of the order.
     """
 
-    lengths: NDArray[np.int64]
+    lengths: NDArray[np.integer]
     batch_size: int
     processes: int
     seed: int
@@ -88,7 +88,10 @@ class BatchPlan:
         return [batches[i][mine].tolist() for i in random.permutation(len(batches))]
 
 
-class Segments(Dataset[tuple[int, NDArray[np.float32], dict[str, NDArray[np.float32]]]]):
+Item = tuple[int, NDArray[np.float32], dict[str, NDArray[np.float32]]]  # segment id, waveform, teachers' features
+
+
+class Segments(Dataset[Item]):
     """The segments of one split with their teachers' features, by position."""
 
     def __init__(self, data: PreparedData, ids: NDArray[np.int64], config: CodecConfig, teachers: tuple[str, ...]):
@@ -100,14 +103,14 @@ class Segments(Dataset[tuple[int, NDArray[np.float32], dict[str, NDArray[np.floa
     def __len__(self) -> int:
         return len(self.ids)
 
-    def __getitem__(self, position: int) -> tuple[int, NDArray[np.float32], dict[str, NDArray[np.float32]]]:
+    def __getitem__(self, position: int) -> Item:
         segment = int(self.ids[position])
         waveform = self.data.waveform(segment)
         frames = self.config.num_frames(len(waveform))
         features = {kind: self.data.teacher(kind, segment, frames, self.config.frame_rate) for kind in self.teachers}
         return segment, waveform, features
 
-    def collate(self, items: list[tuple[int, NDArray[np.float32], dict[str, NDArray[np.float32]]]]) -> Batch:
+    def collate(self, items: list[Item]) -> Batch:
         """Items of different lengths, zero-padded to the longest."""
         waveforms = [waveform for _, waveform, _ in items]
         num_samples = torch.tensor([len(waveform) for waveform in waveforms])
@@ -128,11 +131,11 @@ def training_batches(segments: Segments, plan: BatchPlan, process: int, start: i
         epoch, skip = epoch + 1, 0
 
 
-def loader(segments: Segments, batches: list[list[int]], workers: int) -> DataLoader[Batch]:
+def loader(segments: Segments, batches: list[list[int]], workers: int) -> Iterable[Batch]:
     """A loader of exactly these batches, in this order."""
     return DataLoader(
         segments,
-        batch_sampler=batches,  # type: ignore[arg-type]  # any iterable of lists does
+        batch_sampler=batches,
         collate_fn=segments.collate,
         num_workers=workers,
         generator=torch.Generator(),  # its own, or each epoch would draw from the random numbers that training uses

@@ -182,8 +182,8 @@ class TrainingConfig:
     """Everything that decides what a run computes. `steps` overrides `epochs`; a step is one optimizer update.
 
     `initial_weights`: "torch" are torch's defaults, as in the released recipe. With them an untrained encoder's latents
-    hardly vary, and a codebook may need thousands of steps to spread; "scaled" ones are larger (`DMCodec.scale_weights`)
-    and use their codebooks from the start, which suits small models and short runs.
+    hardly vary, and a codebook may need thousands of steps to spread; "scaled" ones (`DMCodec.scale_weights`) are
+    larger and use their codebooks from the start, which suits small models and short runs.
     """
 
     codec: CodecConfig = dataclasses.field(default_factory=CodecConfig)

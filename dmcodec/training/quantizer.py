@@ -16,7 +16,6 @@ from dmcodec.nn.rvq import Codebook, ResidualVectorQuantizer
 from dmcodec.training.config import QuantizerConfig
 from dmcodec.training.distributed import broadcast, gather_rows, sum_over_ranks
 
-
 RESTART_COUNT = 2.0  # times the threshold: at a decay of 0.99 an entry that nothing uses dies again after 69 steps
 
 

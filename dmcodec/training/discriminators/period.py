@@ -14,7 +14,7 @@ CHANNELS = (32, 128, 512, 1024, 1024)
 
 
 class PeriodDiscriminator(nn.Module):
-    """Convolutions along time over a [samples / period, period] view, so that each column holds every `period`-th sample."""
+    """Convolutions along time over a [samples / period, period] view: a column holds every `period`-th sample."""
 
     def __init__(self, period: int, width: float) -> None:
         super().__init__()
