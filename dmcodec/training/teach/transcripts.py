@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 GIVEN, RECOGNISED = "given", "recognised"
+PER_PART = 256  # segments that a kill costs at most
 _KEY = b"dmcodec"
 
 
@@ -84,12 +85,11 @@ def recognise(
     work: Path,
     settings: Mapping[str, Any],
     report: Callable[[int, int], None],
-    per_part: int = 256,
 ) -> dict[int, Heard]:
     """Transcribes segments part by part; parts that an interrupted run of the same settings left are taken over."""
     heard: dict[int, Heard] = {}
-    for part in range(math.ceil(len(wanted) / per_part)):
-        segments = wanted[part * per_part : (part + 1) * per_part]
+    for part in range(math.ceil(len(wanted) / PER_PART)):
+        segments = wanted[part * PER_PART : (part + 1) * PER_PART]
         path = work / f"{part:05d}.parquet"
         identity = {**settings, "segments": [int(segment) for segment in segments]}
         if made_with(path) == json.dumps(identity, sort_keys=True):
