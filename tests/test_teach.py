@@ -32,11 +32,11 @@ from dmcodec.training.data.given import Given  # noqa: E402
 from dmcodec.training.data.prepare import PrepareSettings, prepare  # noqa: E402
 from dmcodec.training.data.sources import DatasetOptions, find_sources  # noqa: E402
 from dmcodec.training.teach.language_model import LanguageModel  # noqa: E402
-from dmcodec.training.teach.recogniser import load_recogniser  # noqa: E402
+from dmcodec.training.teach.recogniser import Heard, load_recogniser  # noqa: E402
 from dmcodec.training.teach.speech_model import SpeechModel  # noqa: E402
 from dmcodec.training.teach.store import check  # noqa: E402
 from dmcodec.training.teach.teach import TeachSettings, teach  # noqa: E402
-from dmcodec.training.teach.transcripts import read_transcripts  # noqa: E402
+from dmcodec.training.teach.transcripts import SegmentSources, heard_in, read_transcripts  # noqa: E402
 from dmcodec.training.teach.words import Word, place, retime, spread, within  # noqa: E402
 
 RATE = 16000
@@ -267,6 +267,18 @@ def test_words_take_times_from_what_was_heard() -> None:
     ]
     placed = place([Given("one two", 1.0, 2.0), Given("three", 0.0, 0.5)], 10.0)
     assert [word.text for word in placed] == ["three", "one", "two"]
+
+
+def test_words_in_an_overlap_are_heard_once() -> None:
+    sources = SegmentSources(["a", "a"], [0.0, 2.0], [3.0, 3.0], {"a": [0, 1]})
+    heard = {
+        0: Heard("one two three", (Word("one", 0, 1), Word("two", 2.0, 2.4), Word("thr", 2.7, 3.0)), 150),
+        1: Heard("two three", (Word("two", 0, 0.4), Word("three", 0.7, 1.2)), 150),
+    }
+    text = {"a": [Given("one two three")]}
+    words = heard_in(sources, [0, 1], heard)
+    assert [(word.text, word.start_s) for word in words] == [("one", 0.0), ("two", 2.0), ("three", 2.7)]
+    assert [word.start_s for word in retime(place(text["a"], 5.0), words)] == [0.0, 2.0, 2.7]
 
 
 def settings(models: Path, **changes: Any) -> TeachSettings:
