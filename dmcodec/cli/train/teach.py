@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from dmcodec.cli.common import JsonOption, print_json, progress_bar
-from dmcodec.errors import ArgumentError, MissingDependencyError
+from dmcodec.errors import MissingDependencyError
 
 
 def teach(
@@ -41,8 +41,6 @@ def teach(
 ) -> None:
     """Store teachers' features in a data folder; run again after an interruption, it goes on where it stopped."""
     try:
-        import torch
-
         from dmcodec.training.data.given import read_tsv
         from dmcodec.training.teach.teach import TeachSettings
         from dmcodec.training.teach.teach import teach as teach_data
@@ -50,12 +48,8 @@ def teach(
         raise MissingDependencyError(
             f"teaching needs {error.name}, which isn't installed; run `pip install dmcodec[train]`"
         ) from None
-    if threads is not None:
-        if threads < 1:
-            raise ArgumentError(f"--threads {threads} must be at least 1")
-        torch.set_num_threads(threads)
     settings = TeachSettings(
-        sm, lm, asr, sm_layer, lm_layer, align, language, asr_window, frame_rate, batch_size, device
+        sm, lm, asr, sm_layer, lm_layer, align, language, asr_window, frame_rate, batch_size, device, threads
     )
     given = read_tsv(transcripts) if transcripts else None
     with progress_bar() as progress:

@@ -31,10 +31,12 @@ def transformers() -> Any:
     return transformers
 
 
-def pick_device(device: str | None) -> str:
-    """`device`, or where none is named cuda if there is one, else cpu."""
+def pick_device(device: str | None, threads: int | None = None) -> str:
+    """`device`, or where none is named cuda if there is one, else cpu; sets torch's threads where they are named."""
     import torch
 
+    if threads is not None:
+        torch.set_num_threads(threads)
     if device is None:
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:

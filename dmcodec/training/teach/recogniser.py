@@ -165,8 +165,7 @@ class WhisperRecogniser:
                 f"{self.model_id}: a segment of {longest / self._rate:.1f} s is longer than its window of "
                 f"{window / self._rate:.1f} s; prepare shorter segments, or give a longer --asr-window"
             )
-        target = self._model.config.max_target_positions
-        most = min(SPARE_TOKENS + math.ceil(TOKENS_PER_S * longest / self._rate), target - 8)
+        most = [self._most_tokens(len(waveform)) for waveform in waveforms]
         with torch.inference_mode(), quiet(), shortened(self._model, self._model.model.encoder, self._positions):
             inputs = self._processor.feature_extractor(
                 list(waveforms),
@@ -180,7 +179,7 @@ class WhisperRecogniser:
                 found = self._model.generate(
                     inputs["input_features"],
                     attention_mask=inputs["attention_mask"],
-                    max_new_tokens=most,
+                    max_new_tokens=max(most),
                     do_sample=False,
                     num_beams=1,
                     **self._options,
@@ -191,9 +190,14 @@ class WhisperRecogniser:
         tokens = found["sequences"] if self.times else found
         ends = found["token_timestamps"].tolist() if self.times else [None] * len(tokens)
         return [
-            self._read(row, ends_s, len(waveform) / self._rate)
-            for row, ends_s, waveform in zip(tokens.tolist(), ends, waveforms, strict=True)
+            self._read(row[:count], ends_s, len(waveform) / self._rate)
+            for row, count, ends_s, waveform in zip(tokens.tolist(), most, ends, waveforms, strict=True)
         ]
+
+    def _most_tokens(self, samples: int) -> int:
+        """So many that only a decoder that repeats itself gets there; the same alone and in a batch."""
+        wanted = SPARE_TOKENS + math.ceil(TOKENS_PER_S * samples / self._rate)
+        return int(min(wanted, self._model.config.max_target_positions - 8))
 
     def _read(self, tokens: list[int], ends_s: list[float] | None, duration_s: float) -> Heard:
         tokenizer = self._processor.tokenizer

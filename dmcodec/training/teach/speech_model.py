@@ -21,7 +21,7 @@ from dmcodec.training.teach.models import (
 from dmcodec.training.teach.whisper import SAMPLES_PER_POSITION, shortened
 
 Waveform = NDArray[np.float32]
-_PROBE_S = (2, 6)
+_PROBE_S = (1, 3)
 
 
 class SpeechModel:
@@ -90,6 +90,8 @@ class SpeechModel:
         arguments: dict[str, Any] = {"sampling_rate": self._rate, "return_tensors": "pt", "padding": True}
         if self.pads:
             arguments["return_attention_mask"] = True
+        if self._whisper:
+            arguments["truncation"] = False  # else it silently cuts at 30 s
         with torch.inference_mode(), quiet():
             try:
                 inputs = self._extractor(list(waveforms), **arguments).to(self._device)

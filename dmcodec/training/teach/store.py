@@ -106,7 +106,7 @@ def check(segment: int, row: NDArray[np.float32], width: int) -> None:
             f"segment {segment}: the teacher gives NaN or infinite values; use another teacher, or prepare without it"
         )
     peak = float(np.abs(row).max(initial=0.0))
-    if peak > np.finfo(np.float16).max:
+    if peak > float(np.finfo(np.float16).max):
         raise TeacherError(
             f"segment {segment}: the teacher gives {peak:.3g}, too large for half precision; take another layer"
         )

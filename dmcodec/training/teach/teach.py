@@ -58,6 +58,7 @@ class TeachSettings:
         frame_rate_hz: of aligned LM features.
         batch_size: segments at a time.
         device: None picks cuda where there is one.
+        threads: of the CPU; None leaves torch's choice.
     """
 
     sm: str | None = None
@@ -71,12 +72,15 @@ class TeachSettings:
     frame_rate_hz: float = 50.0
     batch_size: int = 16
     device: str | None = None
+    threads: int | None = None
 
     def __post_init__(self) -> None:
         if self.sm is None and self.lm is None:
             raise ArgumentError("name a teacher: --sm MODEL, --lm MODEL or both")
         if self.batch_size < 1:
             raise ArgumentError(f"--batch-size {self.batch_size} must be at least 1")
+        if self.threads is not None and self.threads < 1:
+            raise ArgumentError(f"--threads {self.threads} must be at least 1")
         if not 1 <= self.frame_rate_hz <= 1000:
             raise ArgumentError(f"--frame-rate {self.frame_rate_hz} must be from 1 to 1000 Hz")
 
@@ -107,11 +111,11 @@ def teach(
         TeacherError: a teacher can't be loaded, fails, or gives what can't be stored.
         OutputExistsError: the folder was taught with other settings, and `force` is false.
     """
-    transformers()
     data = PreparedData.open_untaught(folder)
+    transformers()
     data.verify()
     show = report or (lambda _stage, _done, _total: None)
-    device = pick_device(settings.device)
+    device = pick_device(settings.device, settings.threads)
     taught: dict[str, TeacherInfo] = {}
     if settings.sm:
         taught["sm"] = _teach_sm(data, settings.sm, settings, device, force, show, per_shard)

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 GIVEN, RECOGNISED = "given", "recognised"
+PER_PART = 256  # segments that a kill costs at most
 _KEY = b"dmcodec"
 
 
@@ -84,12 +86,11 @@ def recognise(
     work: Path,
     settings: Mapping[str, Any],
     report: Callable[[int, int], None],
-    per_part: int = 256,
 ) -> dict[int, Heard]:
     """Transcribes segments part by part; parts that an interrupted run of the same settings left are taken over."""
     heard: dict[int, Heard] = {}
-    for part in range(math.ceil(len(wanted) / per_part)):
-        segments = wanted[part * per_part : (part + 1) * per_part]
+    for part in range(math.ceil(len(wanted) / PER_PART)):
+        segments = wanted[part * PER_PART : (part + 1) * PER_PART]
         path = work / f"{part:05d}.parquet"
         identity = {**settings, "segments": [int(segment) for segment in segments]}
         if made_with(path) == json.dumps(identity, sort_keys=True):
@@ -117,7 +118,7 @@ def merge(data: PreparedData, given: dict[str, list[Given]], heard: Mapping[int,
             continue
         words = place(pieces, sources.end_s(segments))
         if any(piece.start_s is None for piece in pieces):
-            words = retime(words, _heard_in(sources, segments, heard))
+            words = retime(words, heard_in(sources, segments, heard))
         for segment in segments:
             texts[segment] = within(words, sources.start_s[segment], sources.duration_s[segment])
     missing = [segment for segment in range(data.num_segments) if segment not in texts and segment not in heard]
@@ -164,16 +165,18 @@ class SegmentSources:
         return max(self.start_s[segment] + self.duration_s[segment] for segment in segments)
 
 
-def _heard_in(sources: SegmentSources, segments: Sequence[int], heard: Mapping[int, Heard]) -> list[Word]:
-    """Words heard in a recording, in its time; those heard twice, where segments overlap, once."""
+def heard_in(sources: SegmentSources, segments: Sequence[int], heard: Mapping[int, Heard]) -> list[Word]:
+    """Words heard in a recording, in its time. Where segments overlap, each is heard to the middle of the overlap."""
     words: list[Word] = []
-    done_s = 0.0
-    for segment in segments:
+    borders = [
+        (sources.start_s[earlier] + sources.duration_s[earlier] + sources.start_s[later]) / 2
+        for earlier, later in pairwise(segments)
+    ]
+    for segment, first_s, last_s in zip(segments, [-math.inf, *borders], [*borders, math.inf], strict=True):
         start_s = sources.start_s[segment]
         for word in heard[segment].words if segment in heard else ():
-            if start_s + (word.start_s + word.end_s) / 2 >= done_s:
+            if first_s <= start_s + (word.start_s + word.end_s) / 2 < last_s:
                 words.append(Word(word.text, start_s + word.start_s, start_s + word.end_s))
-        done_s = start_s + sources.duration_s[segment]
     return words
 
 
