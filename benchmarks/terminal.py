@@ -14,10 +14,11 @@ from dmcodec.benchmarks.tables import Table, result_tables
 def print_result(result: BenchResult, console: Console) -> None:
     """Prints what was measured, on what, and every table."""
     head = Text("\n".join(summary_lines(result)))
-    console.print(Group(head, *(_render(table) for table in result_tables(result))))
+    console.print(Group(head, *(render_table(table) for table in result_tables(result))))
 
 
-def _render(table: Table) -> RenderableType:
+def render_table(table: Table) -> RenderableType:
+    """One table, with its title above and its note below."""
     rich_table = RichTable(
         title=Text(f"\n{table.title}", style="bold"), title_justify="left", box=None, padding=(0, 1, 0, 0)
     )
@@ -25,4 +26,4 @@ def _render(table: Table) -> RenderableType:
         rich_table.add_column(Text(column), justify="left" if index < table.labels else "right", overflow="fold")
     for row in table.rows:
         rich_table.add_row(*(Text(cell) for cell in row))
-    return Group(rich_table, Text(table.note, style="dim"))
+    return Group(rich_table, Text(table.note, style="dim")) if table.note else rich_table

@@ -99,3 +99,15 @@ class OutputExistsError(OutputError, FileExistsError):
 
 class DownloadError(DmcodecError, RuntimeError):
     """A download that failed or brought something else than it should."""
+
+
+class MetricError(DmcodecError, ValueError):
+    """A metric that is not defined for a clip; an evaluation records it beside the clip and goes on."""
+
+
+class EvaluationError(DmcodecError, RuntimeError):
+    """An evaluation that can't be made of what it was given."""
+
+
+class PretrainedModelError(DmcodecError, RuntimeError):
+    """A pretrained model (recogniser, speaker model) that can't be loaded or isn't of the kind that is needed."""
