@@ -26,4 +26,4 @@ def render_table(table: Table) -> RenderableType:
         rich_table.add_column(Text(column), justify="left" if index < table.labels else "right", overflow="fold")
     for row in table.rows:
         rich_table.add_row(*(Text(cell) for cell in row))
-    return Group(rich_table, Text(table.note, style="dim")) if table.note else rich_table
+    return Group(rich_table, Text(table.note, style="dim"))

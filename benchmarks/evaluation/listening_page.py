@@ -17,7 +17,7 @@ from dmcodec.benchmarks.evaluation.page_assets import SCRIPT, STYLE
 from dmcodec.benchmarks.evaluation.results import ClipScore, ColumnResult, Evaluation, EvaluationResult
 from dmcodec.benchmarks.evaluation.signal_metrics import SAMPLE_RATE
 from dmcodec.benchmarks.evaluation.spectrogram import RANGE_DB, levels_db, require_plotting, spectrogram_webp
-from dmcodec.benchmarks.evaluation.tables import bitrate, evaluation_tables, quality, summary_lines
+from dmcodec.benchmarks.evaluation.tables import bitrate, codebooks, definitions, failures, quality, summary_lines
 from dmcodec.benchmarks.tables import Table
 
 # The page itself forbids the browser to fetch anything.
@@ -32,17 +32,23 @@ def render_page(evaluation: Evaluation) -> str:
     """
     require_plotting()
     result = evaluation.result
-    tables = evaluation_tables(result)
-    first = quality(result)
+    body = "\n".join(
+        (
+            _head(result),
+            _quality(quality(result), result),
+            _table(definitions(result)),
+            _clips(evaluation),
+            *(_table(table) for table in (codebooks(result), failures(result)) if table.rows),
+            _record(result),
+        )
+    )
     title = f"dmcodec evaluate: {result.reference}"
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{escape(_POLICY)}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n"
-        f"<h1>What codecs make of speech</h1>\n{_head(result)}\n{_quality(first, result)}\n{_clips(evaluation)}\n"
-        + "\n".join(_table(table) for table in tables if table.title != first.title)
-        + f"\n{_record(result)}\n<script>{SCRIPT}</script>\n</body>\n</html>\n"
+        f"<h1>What codecs make of speech</h1>\n{body}\n<script>{SCRIPT}</script>\n</body>\n</html>\n"
     )
 
 

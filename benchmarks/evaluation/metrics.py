@@ -69,7 +69,7 @@ _ALL = (
     Metric("si-sdr", "SI-SDR", "dB", True, 1, "scale-invariant SDR of zero-mean signals, no alignment in time"),
     Metric(
         "mel",
-        "mel distance",
+        "log-mel L1",
         "",
         False,
         3,

@@ -31,7 +31,7 @@ td:first-child { font-weight: 600; }
 .clip { margin: 1.6rem 0 2.2rem; }
 .clip header { display: flex; flex-wrap: wrap; gap: 0 1rem; align-items: baseline; margin-bottom: .5rem; }
 .text { margin: 0 0 .6rem; max-width: 60rem; font-style: italic; }
-.grid { display: grid; gap: .9rem; grid-template-columns: repeat(auto-fill, minmax(min(100%, 18.5rem), 1fr)); }
+.grid { display: grid; gap: .9rem; grid-template-columns: repeat(auto-fill, minmax(min(100%, 14rem), 1fr)); }
 .card { background: var(--card); border: 1px solid var(--line); border-radius: .5rem; padding: .65rem .7rem;
   min-width: 0; }
 .card.playing { border-color: var(--accent); box-shadow: 0 0 0 1px var(--accent); }
@@ -46,7 +46,7 @@ td:first-child { font-weight: 600; }
 .view .top { top: .3rem; }
 .view .low { bottom: .3rem; }
 audio { display: block; width: 100%; height: 2.4rem; margin: .55rem 0 .35rem; }
-dl { display: grid; grid-template-columns: repeat(auto-fill, minmax(7.4rem, 1fr)); gap: .05rem .8rem; margin: 0;
+dl { display: grid; grid-template-columns: repeat(auto-fill, minmax(11rem, 1fr)); gap: .05rem 1rem; margin: 0;
   font-size: .84rem; font-variant-numeric: tabular-nums; }
 dl div { display: flex; justify-content: space-between; gap: .4rem; border-bottom: 1px solid var(--line); }
 dt { color: var(--soft); }

@@ -65,6 +65,8 @@ def pesq_wb(reference: Waveform, degraded: Waveform) -> float:
         raise MetricError("PESQ found no speech") from None
     except pesq.BufferTooShortError:
         raise MetricError("shorter than 0.25 s, too short for PESQ") from None
+    except ValueError:  # its result is NaN
+        raise MetricError("PESQ came out as no number (a silent reconstruction?)") from None
 
 
 def si_sdr_db(reference: Waveform, degraded: Waveform) -> float:
@@ -72,7 +74,10 @@ def si_sdr_db(reference: Waveform, degraded: Waveform) -> float:
     _refuse_silence(reference)
     target = reference.astype(np.float64) - reference.mean(dtype=np.float64)
     estimate = degraded.astype(np.float64) - degraded.mean(dtype=np.float64)
-    scaled = target * (estimate @ target / (target @ target))
+    power = float(target @ target)
+    if power == 0:
+        raise MetricError("the original is constant")
+    scaled = target * (float(estimate @ target) / power)
     signal, noise = float(scaled @ scaled), float(np.square(estimate - scaled).sum())
     if signal == 0:
         raise MetricError("SI-SDR is minus infinity: nothing of the original is left")
@@ -115,7 +120,9 @@ def measure(keys: Sequence[str], reference: Waveform, degraded: Waveform) -> tup
             continue
         together = [other for other in keys if key.startswith("visqol") and other.startswith("visqol")] or [key]
         try:
-            found = _computed(together, reference, degraded)
+            with warnings.catch_warnings(), np.errstate(all="ignore"):
+                warnings.simplefilter("ignore")  # what comes of them isn't finite, and has a reason then
+                found = _computed(together, reference, degraded)
             _check_finite(found)
             values.update(found)
         except MetricError as error:

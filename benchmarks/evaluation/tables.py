@@ -11,11 +11,13 @@ from dmcodec.benchmarks.tables import Table
 
 NOTHING = "-"
 _NAMED = 3
+_NEVER = "Such a file counts in no figure of that metric and codec; it is never replaced by a number."
+_ARROWS = "↑ higher is better, ↓ lower is better."
 
 
 def evaluation_tables(result: EvaluationResult) -> list[Table]:
     """All tables, in reading order; those without rows are left out."""
-    tables = [quality(result), codebooks(result), failures(result), definitions(result)]
+    tables = [quality(result), definitions(result), codebooks(result), failures(result)]
     return [table for table in tables if table.rows]
 
 
@@ -71,13 +73,13 @@ def failures(result: EvaluationResult) -> Table:
             (column.column.name, label, str(len(clips)), reason, some(clips))
             for (label, reason), clips in found.items()
         ]
-    return Table("What could not be measured", ("codec", "metric", "files", "why", "which"), tuple(rows), labels=5)
+    return Table("What could not be measured", ("codec", "metric", "files", "why", "which"), tuple(rows), 5, _NEVER)
 
 
 def definitions(result: EvaluationResult) -> Table:
     """What each metric is, in which mode and version."""
     rows = tuple((METRICS[key].label, result.definitions[key]) for key in result.metrics)
-    return Table("What was measured", ("metric", "definition, mode and version"), rows, labels=2)
+    return Table("What was measured", ("metric", "definition, mode and version"), rows, 2, _ARROWS)
 
 
 def summary_lines(result: EvaluationResult) -> list[str]:
