@@ -14,10 +14,11 @@ from dmcodec.benchmarks.tables import Table, result_tables
 def print_result(result: BenchResult, console: Console) -> None:
     """Prints what was measured, on what, and every table."""
     head = Text("\n".join(summary_lines(result)))
-    console.print(Group(head, *(_render(table) for table in result_tables(result))))
+    console.print(Group(head, *(render_table(table) for table in result_tables(result))))
 
 
-def _render(table: Table) -> RenderableType:
+def render_table(table: Table) -> RenderableType:
+    """One table, with its title above and its note below."""
     rich_table = RichTable(
         title=Text(f"\n{table.title}", style="bold"), title_justify="left", box=None, padding=(0, 1, 0, 0)
     )

@@ -119,3 +119,15 @@ class TeacherNotFoundError(TeacherError, FileNotFoundError):
 
 class TrainingError(DmcodecError, RuntimeError):
     """A training run that can't go on: a loss became NaN, or processes came apart."""
+
+
+class MetricError(DmcodecError, ValueError):
+    """A metric that is not defined for a clip; an evaluation records it beside the clip and goes on."""
+
+
+class EvaluationError(DmcodecError, RuntimeError):
+    """An evaluation that can't be made of what it was given."""
+
+
+class PretrainedModelError(DmcodecError, RuntimeError):
+    """A pretrained model (recogniser, speaker model) that can't be loaded or isn't of the kind that is needed."""

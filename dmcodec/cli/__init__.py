@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import typer
 
-from dmcodec.cli import bench, decode, encode, export, info, pull, reconstruct
+from dmcodec.cli import bench, decode, encode, evaluate, export, info, pull, reconstruct
 from dmcodec.cli.train import TRAIN_VERBS
 from dmcodec.errors import DmcodecError
 
@@ -18,6 +18,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "reconstruct": reconstruct.reconstruct,
     "export": export.export,
     "bench": bench.bench,
+    "evaluate": evaluate.evaluate,
     "info": info.info,
     "pull": pull.pull,
 }

@@ -1,0 +1,76 @@
+"""Confidence intervals over files: a seeded percentile bootstrap, and a jackknife for codebook perplexity."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+LEVEL = 0.95
+RESAMPLES = 10_000
+_BLOCK = 500
+
+# From sums of contributions [..., k] to the figure [...].
+Statistic = Callable[[NDArray[np.float64]], NDArray[np.float64]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+    """A figure over `files` files with its 95 % interval; `failed` more files have no value.
+
+    `value` is None where no file has one; `low` and `high` are None where fewer than two files have one.
+    """
+
+    value: float | None
+    low: float | None
+    high: float | None
+    files: int
+    failed: int = 0
+
+
+def describe(seed: int) -> str:
+    """How the intervals of metrics are made, in one line."""
+    return f"95 % confidence interval over files: percentile bootstrap, {RESAMPLES:,} resamples, seed {seed}"
+
+
+def mean_estimate(values: Sequence[float], failed: int, seed: int) -> Estimate:
+    """Mean over files, each weighing the same."""
+    contributions = np.array([(value, 1.0) for value in values], np.float64).reshape(-1, 2)
+    return bootstrap(contributions, lambda sums: sums[..., 0] / sums[..., 1], failed, seed)
+
+
+def bootstrap(contributions: NDArray[np.float64], statistic: Statistic, failed: int, seed: int) -> Estimate:
+    """The statistic of the summed contributions (files, k), and its percentile interval under resampling of files.
+
+    Equal numbers of files are resampled alike, so that columns over the same files are held against each other fairly.
+    """
+    files = len(contributions)
+    if files == 0:
+        return Estimate(None, None, None, 0, failed)
+    value = float(statistic(contributions.sum(axis=0)))
+    if files == 1:
+        return Estimate(value, None, None, 1, failed)
+    random = np.random.default_rng(seed)
+    found = []
+    for start in range(0, RESAMPLES, _BLOCK):
+        times_drawn = random.multinomial(files, np.full(files, 1 / files), size=min(_BLOCK, RESAMPLES - start))
+        found.append(statistic(times_drawn @ contributions))
+    low, high = np.quantile(np.concatenate(found), ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
+    return Estimate(value, float(low), float(high), files, failed)
+
+
+def jackknife(value: float, without_each: NDArray[np.float64]) -> tuple[float, float] | None:
+    """Interval value +- t * standard error from the figures without each file (files,); None for fewer than two.
+
+    For figures that resampling would bias, as it leaves files out: what counts distinct codes, say.
+    """
+    files = len(without_each)
+    if files < 2:
+        return None
+    from scipy.special import stdtrit
+
+    variance = (files - 1) / files * np.square(without_each - without_each.mean()).sum()
+    reach = float(stdtrit(files - 1, (1 + LEVEL) / 2)) * float(np.sqrt(variance))
+    return value - reach, value + reach

@@ -1,0 +1,93 @@
+"""Style and script of the listening page."""
+
+STYLE = """
+:root { color-scheme: light dark; --ink: #1d2127; --soft: #5b6470; --line: #d9dde3; --page: #fff; --card: #f6f7f9;
+  --accent: #2f7ebc; }
+@media (prefers-color-scheme: dark) {
+  :root { --ink: #e4e7eb; --soft: #9aa3af; --line: #353b44; --page: #16191d; --card: #1e2228; --accent: #6db1e4; }
+}
+* { box-sizing: border-box; }
+body { margin: 2rem auto; max-width: 84rem; padding: 0 1.25rem 3rem; background: var(--page); color: var(--ink);
+  font: 15px/1.5 system-ui, sans-serif; }
+h1 { font-size: 1.6rem; margin: 0 0 .3rem; }
+h2 { font-size: 1.15rem; margin: 2.4rem 0 .6rem; }
+h3 { font-size: 1rem; margin: 0; overflow-wrap: anywhere; }
+p { margin: .3rem 0; }
+.soft { color: var(--soft); font-size: .88rem; }
+.lines { overflow-wrap: anywhere; max-width: 72rem; }
+.wide { overflow-x: auto; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+th, td { padding: .4rem 1.1rem .4rem 0; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap;
+  vertical-align: top; }
+th { color: var(--soft); font-weight: 600; vertical-align: bottom; line-height: 1.3; }
+td small { color: var(--soft); font-size: .8rem; display: block; line-height: 1.35; }
+.label { text-align: left; }
+td:first-child { font-weight: 600; }
+.words td { white-space: normal; min-width: 7rem; font-weight: 400; }
+.best { color: var(--accent); font-weight: 600; }
+.bar { position: sticky; top: 0; z-index: 2; display: flex; flex-wrap: wrap; gap: .3rem 1.5rem; padding: .6rem 0;
+  background: var(--page); border-bottom: 1px solid var(--line); }
+.bar label { cursor: pointer; }
+.clip { margin: 1.6rem 0 2.2rem; }
+.clip header { display: flex; flex-wrap: wrap; gap: 0 1rem; align-items: baseline; margin-bottom: .5rem; }
+.text { margin: 0 0 .6rem; max-width: 60rem; font-style: italic; }
+.grid { display: grid; gap: .9rem; grid-template-columns: repeat(auto-fill, minmax(min(100%, 14rem), 1fr)); }
+.card { background: var(--card); border: 1px solid var(--line); border-radius: .5rem; padding: .65rem .7rem;
+  min-width: 0; }
+.card.playing { border-color: var(--accent); box-shadow: 0 0 0 1px var(--accent); }
+.card h4 { margin: 0 0 .4rem; font-size: .95rem; overflow-wrap: anywhere; display: flex; justify-content: space-between;
+  gap: .6rem; }
+.card h4 span { color: var(--soft); font-weight: 400; font-size: .85rem; white-space: nowrap; }
+.view { position: relative; cursor: pointer; border-radius: .25rem; overflow: hidden; background: #000; }
+.view img { display: block; width: 100%; height: 7.5rem; }
+.view i { position: absolute; top: 0; bottom: 0; left: 0; width: 2px; background: #fff; box-shadow: 0 0 3px #000; }
+.view span { position: absolute; left: .3rem; color: #fff; font-size: .68rem; line-height: 1; opacity: .85;
+  text-shadow: 0 0 3px #000; }
+.view .top { top: .3rem; }
+.view .low { bottom: .3rem; }
+audio { display: block; width: 100%; height: 2.4rem; margin: .55rem 0 .35rem; }
+dl { display: grid; grid-template-columns: repeat(auto-fill, minmax(11rem, 1fr)); gap: .05rem 1rem; margin: 0;
+  font-size: .84rem; font-variant-numeric: tabular-nums; }
+dl div { display: flex; justify-content: space-between; gap: .4rem; border-bottom: 1px solid var(--line); }
+dt { color: var(--soft); }
+dd { margin: 0; }
+.heard { font-size: .84rem; margin-top: .4rem; color: var(--soft); }
+@media print { .bar, audio { display: none; } }
+"""
+
+SCRIPT = """
+(() => {
+  const players = [...document.querySelectorAll('audio')];
+  const keep = document.getElementById('keep');
+  const card = player => player.closest('.card');
+  const bar = player => card(player).querySelector('i');
+  let latest = null;
+  const draw = player => {
+    const share = player.duration ? player.currentTime / player.duration * player.dataset.share : 0;
+    bar(player).style.left = 'calc(' + 100 * share + '% - ' + 2 * share + 'px)';
+  };
+  const follow = player => {
+    draw(player);
+    if (!player.paused) requestAnimationFrame(() => follow(player));
+  };
+  for (const player of players) {
+    player.addEventListener('play', () => {
+      for (const other of players) if (other !== player) other.pause();
+      if (keep.checked && latest && latest !== player && latest.dataset.clip === player.dataset.clip && !latest.ended)
+        player.currentTime = Math.min(latest.currentTime, player.duration || latest.currentTime);
+      latest = player;
+      card(player).classList.add('playing');
+      follow(player);
+    });
+    player.addEventListener('pause', () => card(player).classList.remove('playing'));
+    player.addEventListener('seeked', () => draw(player));
+    card(player).querySelector('.view').addEventListener('click', event => {
+      const box = event.currentTarget.getBoundingClientRect();
+      const share = Math.min(1, (event.clientX - box.left) / box.width / player.dataset.share);
+      if (latest !== player) latest = null;
+      player.currentTime = share * (player.duration || 0);
+      player.play();
+    });
+  }
+})();
+"""

@@ -1,0 +1,74 @@
+"""Word errors: normalised texts compared with jiwer, and rates of the counts of many files."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dmcodec.benchmarks.evaluation.metrics import package_version
+from dmcodec.errors import MetricError
+
+Normaliser = Callable[[str], str]
+
+
+@dataclasses.dataclass(frozen=True)
+class WordCounts:
+    """What became of the words of one reference text."""
+
+    hits: int
+    substitutions: int
+    deletions: int
+    insertions: int
+
+    @property
+    def sums(self) -> tuple[int, int, int, int]:
+        """Errors, words of the reference, words recognised, hits: what rates are computed from."""
+        heard = self.hits + self.substitutions
+        errors = self.substitutions + self.deletions + self.insertions
+        return errors, heard + self.deletions, heard + self.insertions, self.hits
+
+
+def word_error_rate(sums: NDArray[np.float64]) -> NDArray[np.float64]:
+    """WER in percent from sums [..., 4] of `WordCounts.sums`."""
+    return 100 * sums[..., 0] / sums[..., 1]
+
+
+def word_information_lost(sums: NDArray[np.float64]) -> NDArray[np.float64]:
+    """WIL in percent from sums [..., 4] (Morris et al., 2004): 1 - hits^2 / (words * words recognised)."""
+    words, recognised, hits = sums[..., 1], sums[..., 2], sums[..., 3]
+    return 100 * (1 - hits**2 / (words * np.maximum(recognised, 1)))
+
+
+def count_words(reference: str, recognised: str) -> WordCounts:
+    """Counts of the alignment with the fewest errors; both texts are normalised already.
+
+    Raises:
+        MetricError: the reference has no words.
+    """
+    import jiwer
+
+    if not reference.split():
+        raise MetricError("the reference text has no words")
+    found = jiwer.process_words(reference, recognised)
+    return WordCounts(found.hits, found.substitutions, found.deletions, found.insertions)
+
+
+def load_normaliser(name: str) -> tuple[Normaliser, str]:
+    """The normaliser, and what is said of it.
+
+    `english` is Whisper's (contractions and numbers are written one way, punctuation and fillers go); `basic` lowers
+    case and drops punctuation, in any language.
+    """
+    from transformers.models.whisper import english_normalizer
+
+    version = f"transformers {package_version('transformers')}"
+    library: Any = english_normalizer
+    if name == "english":
+        normalise, words = library.EnglishTextNormalizer({}), "Whisper's English normaliser without its spelling list"
+    else:
+        normalise, words = library.BasicTextNormalizer(), "Whisper's basic normaliser (lower case, no punctuation)"
+    return lambda text: " ".join(normalise(text).split()), f"{words}, {version}"
