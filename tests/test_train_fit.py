@@ -335,6 +335,19 @@ def test_a_full_disk_in_mid_save_leaves_the_last_good_checkpoint(
     assert read_lines(out / "train.jsonl") == read_lines(unbroken / "train.jsonl")
 
 
+def test_mixed_precision_trains(tiny_data: Path, config: TrainingConfig, tmp_path: Path) -> None:
+    short = dataclasses.replace(config, steps=2)
+    options = ["--mixed-precision", "bf16", "--no-tensorboard", "--samples", "0"]
+    process = train(tiny_data, tmp_path / "run", short, *options)
+    _, errors = finished(process)
+    assert process.returncode == 0, errors
+    lines = read_lines(tmp_path / "run" / "train.jsonl")
+    assert len(lines) == 2
+    checkpoint = RunFolder(tmp_path / "run").load(2).codec
+    assert all(tensor.dtype == torch.float32 for tensor in checkpoint.values())
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["config"]["mixed_precision"] == "bf16"
+
+
 def test_the_command_line_reports_errors_in_one_line(tmp_path: Path, config: TrainingConfig) -> None:
     process = train(tmp_path / "nowhere", tmp_path / "run", config)
     _, errors = finished(process)

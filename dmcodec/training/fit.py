@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator, DataLoaderConfiguration, DistributedDataParallelKwargs
+from accelerate import Accelerator, DistributedDataParallelKwargs
 
 from dmcodec.errors import DataError, TeacherNotFoundError
 from dmcodec.training.config import TrainingConfig
@@ -52,7 +52,6 @@ def fit(
     check_data(data, config)
     accelerator = Accelerator(
         mixed_precision=config.mixed_precision,
-        dataloader_config=DataLoaderConfiguration(split_batches=False),
         # The codebooks keep themselves equal; broadcasting buffers would only hide it if they did not.
         kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
     )
