@@ -295,7 +295,7 @@ def test_published_samples(shared: Path) -> None:
         assert found[codec]["pesq"] == pytest.approx(expected["pesq"], abs=0.02)
         assert found[codec]["si-sdr"] == pytest.approx(expected["si-sdr"], abs=0.06)
         assert found[codec]["mel"] == pytest.approx(expected["mel"], abs=0.002)
-    for key in ("stoi", "pesq"):  # the paper's order
+    for key in ("stoi", "pesq"):  # as listed: best first
         assert sorted(found, key=lambda codec: -found[codec][key]) == list(SAMPLES)
 
 
