@@ -8,7 +8,7 @@ from pathlib import Path
 
 from dmcodec.benchmarks.graph_timing import measure_graphs
 from dmcodec.benchmarks.in_turn import measure_shape
-from dmcodec.benchmarks.machine import describe_machine
+from dmcodec.benchmarks.machine import PACKAGES, describe_machine
 from dmcodec.benchmarks.memory import measure_memory
 from dmcodec.benchmarks.options import TORCH_EAGER, BenchOptions
 from dmcodec.benchmarks.peers import open_peers
@@ -19,9 +19,6 @@ from dmcodec.benchmarks.timing import Progress
 from dmcodec.bundle import Bundle
 from dmcodec.runtime.codec import Codec
 from dmcodec.runtime.onnxruntime_backend import usable_cpus
-
-_PACKAGES = ("dmcodec", "numpy", "onnxruntime", "onnxruntime-gpu")
-_TORCH_PACKAGES = ("torch",)
 
 
 def run_bench(bundle: str | Path, options: BenchOptions, progress: Progress | None = None) -> BenchResult:
@@ -34,7 +31,7 @@ def run_bench(bundle: str | Path, options: BenchOptions, progress: Progress | No
     """
     report = progress or (lambda _stage, _done, _total: None)
     date = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    machine = describe_machine(_PACKAGES + (_TORCH_PACKAGES if options.peers else ()))
+    machine = describe_machine(PACKAGES)
     threads = options.threads or usable_cpus()
     open_s = _open_s(bundle)
     side = BundleSide(Codec.load(bundle, options.backend, options.provider, threads))

@@ -11,6 +11,11 @@ from pathlib import Path
 
 from dmcodec.runtime.onnxruntime_backend import usable_cpus
 
+# Whose versions every record holds, where they are installed.
+PACKAGES = (
+    "dmcodec", "numpy", "onnxruntime", "onnxruntime-gpu", "torch", "tensorrt", "tensorrt-cu13", "tensorrt-cu12",
+    "tensorrt-rtx", "cuda-bindings",
+)  # fmt: skip
 _CPUINFO = Path("/proc/cpuinfo")
 
 

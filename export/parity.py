@@ -99,13 +99,14 @@ def shortfall(case: ParityCase, precision: str) -> str | None:
     """The first figure of a case that is below its threshold, in words; None where there is none."""
     thresholds = THRESHOLDS[precision]
     bounds: list[tuple[str, float | None]] = [
+        # Each graph alone first: what is wrong there shows in the rest, too.
         ("latents_snr_db", thresholds.latents_snr_db),
-        ("decoder_snr_db", thresholds.decoder_snr_db),
-        ("stream_snr_db", thresholds.decoder_snr_db),
-        ("frame_agreement", thresholds.frame_agreement),
-        ("level0_agreement", thresholds.level0_agreement),
         ("quantizer_agreement", 1.0),
         ("dequantizer_snr_db", thresholds.dequantizer_snr_db),
+        ("decoder_snr_db", thresholds.decoder_snr_db),
+        ("stream_snr_db", thresholds.decoder_snr_db),
+        ("level0_agreement", thresholds.level0_agreement),
+        ("frame_agreement", thresholds.frame_agreement),
         ("chain_snr_db", None if case.ties else thresholds.chain_snr_db),  # a tie decodes to other audio
     ]
     for name, bound in bounds:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import typer
 
-from dmcodec.cli import bench, decode, encode, export, info, pull, reconstruct
+from dmcodec.cli import bench, decode, encode, export, info, pull, reconstruct, verify
 from dmcodec.errors import DmcodecError
 
 VERBS: dict[str, Callable[..., None]] = {
@@ -17,6 +17,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "reconstruct": reconstruct.reconstruct,
     "export": export.export,
     "bench": bench.bench,
+    "verify": verify.verify,
     "info": info.info,
     "pull": pull.pull,
 }

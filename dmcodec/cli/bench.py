@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -20,12 +18,9 @@ from dmcodec.cli.common import (
     console,
     note,
     print_json,
-    progress_bar,
+    stage_progress,
 )
 from dmcodec.errors import ArgumentError
-
-if TYPE_CHECKING:
-    from dmcodec.benchmarks.timing import Progress
 
 
 def bench(
@@ -97,7 +92,7 @@ def bench(
         from dmcodec.cli.default_bundle import default_bundle
 
         bundle = default_bundle()
-    with _progress() as progress:
+    with stage_progress() as progress:
         result = run_bench(bundle, wanted, progress)
     if as_json:
         print_json(result.to_dict())
@@ -106,15 +101,3 @@ def bench(
     if report:
         write_bytes(report, render_report(result).encode())
         note(f"report written to {report}")
-
-
-@contextmanager
-def _progress() -> Iterator[Progress]:
-    """Shows the stage that runs on a progress bar."""
-    with progress_bar() as bar:
-        task = bar.add_task("")
-
-        def show(stage: str, done: int, total: int) -> None:
-            bar.update(task, description=stage, completed=done, total=total)
-
-        yield show
