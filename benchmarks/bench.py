@@ -10,7 +10,7 @@ from dmcodec.benchmarks.graph_timing import measure_graphs
 from dmcodec.benchmarks.in_turn import measure_shape
 from dmcodec.benchmarks.machine import PACKAGES, describe_machine
 from dmcodec.benchmarks.memory import measure_memory
-from dmcodec.benchmarks.options import TORCH_EAGER, BenchOptions
+from dmcodec.benchmarks.options import BenchOptions
 from dmcodec.benchmarks.peers import open_peers
 from dmcodec.benchmarks.results import BenchResult, BundleFacts, Comparison, Measurement
 from dmcodec.benchmarks.sides import BundleSide
@@ -37,14 +37,14 @@ def run_bench(bundle: str | Path, options: BenchOptions, progress: Progress | No
     side = BundleSide(Codec.load(bundle, options.backend, options.provider, threads))
     measurements: list[Measurement] = []
     comparisons: list[Comparison] = []
-    with open_peers(side.codec.bundle.manifest, options, threads, report) as peers:
+    with open_peers(side.codec.bundle, options, threads, report) as peers:
         graphs = measure_graphs(side, options, report)
         for shape in options.shapes:
             at_shape = peers.at(shape, options.reference)
             measured, compared = measure_shape(side, at_shape, shape, options.rounds, report)
             measurements += measured
             comparisons += compared
-    in_memory = [side.name, *(peer for peer in options.peers if peer == TORCH_EAGER)]
+        in_memory = [side.name, *(peer.name for peer in peers.sides if peer.name not in peers.fixed)]
     return BenchResult(
         date=date,
         command=options.command,
@@ -58,8 +58,8 @@ def run_bench(bundle: str | Path, options: BenchOptions, progress: Progress | No
         graphs=graphs,
         measurements=tuple(measurements),
         comparisons=tuple(comparisons),
-        peer_loading=peers.loading,
-        peer_failures=peers.failures,
+        peer_loading=tuple(peers.loading),
+        peer_failures=tuple(peers.failures),
         memory=measure_memory(bundle, options, in_memory, threads, report),
         stream=measure_stream(side, options, report) if options.stream else None,
     )

@@ -9,6 +9,7 @@ import platform
 from collections.abc import Mapping
 from pathlib import Path
 
+from dmcodec.benchmarks.gpu import Gpu, find_gpus
 from dmcodec.runtime.onnxruntime_backend import usable_cpus
 
 # Whose versions every record holds, where they are installed.
@@ -30,6 +31,7 @@ class Machine:
     os: str
     python: str
     versions: Mapping[str, str]
+    gpus: tuple[Gpu, ...] = ()
 
 
 def describe_machine(packages: tuple[str, ...]) -> Machine:
@@ -42,6 +44,7 @@ def describe_machine(packages: tuple[str, ...]) -> Machine:
         os=platform.platform(),
         python=f"{platform.python_implementation()} {platform.python_version()}",
         versions={name: version for name in packages if (version := _version(name))},
+        gpus=find_gpus(),
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from dmcodec.benchmarks.options import side_name
 from dmcodec.config import CodecConfig
 from dmcodec.runtime.codec import Codec
 from dmcodec.sample import speech
@@ -37,7 +38,7 @@ class BundleSide:
 
     def __init__(self, codec: Codec) -> None:
         self.codec = codec
-        self.name = codec.backend.name
+        self.name = side_name(codec.backend.name, codec.backend.provider)
 
     def load(self, graph: str) -> float:
         """Creates one graph's session; returns the seconds that it took."""

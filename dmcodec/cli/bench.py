@@ -43,8 +43,12 @@ def bench(
     ] = None,
     rounds: Annotated[int, typer.Option(help="Steady-state runs of each measurement.")] = 10,
     against: Annotated[
-        str | None,
-        typer.Option(help="Peer to run in turn with: torch (eager and compiled), torch-eager or torch-compile."),
+        list[str] | None,
+        typer.Option(
+            help="Peer to run in turn with; repeat it for more: torch (eager and compiled), torch-eager, "
+            "torch-compile, onnxruntime-cpu, onnxruntime-cuda, onnxruntime-tensorrt, tensorrt.",
+            metavar="PEER",
+        ),
     ] = None,
     stream: Annotated[bool, typer.Option("--stream", help="Measure streaming decode, too.")] = False,
     chunk_frames: Annotated[int | None, typer.Option(help="With --stream: frames in each push [default: 5].")] = None,
@@ -78,7 +82,7 @@ def bench(
         durations_s=tuple(duration) if duration else options.DEFAULT_DURATIONS_S,
         batches=tuple(batch) if batch else options.DEFAULT_BATCHES,
         rounds=rounds,
-        against=against,
+        against=tuple(against or ()),
         stream=stream,
         chunk_frames=5 if chunk_frames is None else chunk_frames,
         checkpoint=checkpoint,

@@ -20,7 +20,7 @@ BundleOption = Annotated[
     Path | None, typer.Option("--bundle", help="Bundle folder; by default untrained full-size weights.", metavar="DIR")
 ]
 BackendOption = Annotated[str, typer.Option(help="What runs the graphs: onnxruntime.")]
-ProviderOption = Annotated[str, typer.Option(help="Where onnxruntime runs them: cpu or cuda.")]
+ProviderOption = Annotated[str, typer.Option(help="Where onnxruntime runs them: cpu, cuda or tensorrt.")]
 ThreadsOption = Annotated[int | None, typer.Option(help="CPU threads [default: all CPUs of the process].")]
 NqOption = Annotated[int | None, typer.Option("--n-q", help="Quantizer levels to use [default: all].")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print results as JSON.")]
