@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -13,7 +13,16 @@ from dmcodec.errors import ArgumentError, MissingDependencyError
 if TYPE_CHECKING:
     from dmcodec.bundle import Bundle
 
-FORMATS = ("onnx",)
+FORMATS = ("onnx", "triton")
+
+
+class Weights(NamedTuple):
+    """Which weights to export, and how."""
+
+    checkpoint: Path | None
+    config: Path | None
+    seed: int | None
+    precision: str
 
 
 def export(
@@ -27,20 +36,55 @@ def export(
     seed: Annotated[
         int | None, typer.Option(help="Untrained weights of this seed instead of a checkpoint, to measure speed.")
     ] = None,
-    output_format: Annotated[str, typer.Option("--format", help="What to write: onnx.")] = "onnx",
+    output_format: Annotated[
+        str, typer.Option("--format", help="What to write: onnx (a bundle) or triton (a model repository).")
+    ] = "onnx",
     precision: Annotated[
         str, typer.Option(help="fp32, or fp16 for encoder and decoder (the RVQ stays fp32).")
     ] = "fp32",
+    bundle: Annotated[
+        Path | None, typer.Option(help="A bundle to write from, instead of weights (triton).", metavar="DIR")
+    ] = None,
+    platform: Annotated[
+        str | None,
+        typer.Option(help="What the server runs: onnxruntime, onnxruntime-tensorrt, tensorrt [default: onnxruntime]."),
+    ] = None,
+    kind: Annotated[str | None, typer.Option(help="Where the server runs it: gpu or cpu [default: gpu].")] = None,
+    instances: Annotated[int | None, typer.Option(help="Instances of each model on the server [default: 1].")] = None,
+    max_batch_size: Annotated[
+        int | None, typer.Option(help="Items that the server runs at once, at most [default: 16].")
+    ] = None,
+    max_queue_delay_ms: Annotated[
+        float | None, typer.Option(help="How long the server lets a request wait for others [default: 5].")
+    ] = None,
+    engine_cache: Annotated[
+        Path | None, typer.Option(help="Where the TensorRT engines lie [default: in the bundle].", metavar="DIR")
+    ] = None,
     force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Export a checkpoint to a bundle, and prove the graphs against torch; fails where they don't agree."""
     if output_format not in FORMATS:
         raise ArgumentError(f"--format {output_format!r} is not known; use {', '.join(FORMATS)}")
+    serving: dict[str, Any] = {
+        "platform": platform,
+        "kind": kind,
+        "instances": instances,
+        "max_batch_size": max_batch_size,
+        "max_queue_delay_ms": max_queue_delay_ms,
+    }
+    serving = {name: value for name, value in serving.items() if value is not None}
+    if output_format == "triton":
+        from dmcodec.cli.export_triton import export_triton
+
+        weights = Weights(checkpoint, config, seed, precision)
+        export_triton(out, bundle, weights, serving, engine_cache, force, as_json)
+        return
+    if foreign := [*serving, *(["bundle"] if bundle else []), *(["engine_cache"] if engine_cache else [])]:
+        raise ArgumentError(f"--{foreign[0].replace('_', '-')} belongs to --format triton; add it")
     if (checkpoint is None) == (seed is None):
         raise ArgumentError("name the weights with either --checkpoint FILE or --seed N")
-    bundle = write_bundle(out, checkpoint, config, seed, precision, force)
-    manifest = bundle.manifest
+    manifest = write_bundle(out, checkpoint, config, seed, precision, force).manifest
     if as_json:
         print_json({"bundle": str(out), **manifest.to_dict()})
         return
