@@ -6,18 +6,18 @@ import datetime
 import time
 from pathlib import Path
 
+from dmcodec.benchmarks.engines import engines_of
 from dmcodec.benchmarks.graph_timing import measure_graphs
 from dmcodec.benchmarks.in_turn import measure_shape
 from dmcodec.benchmarks.machine import PACKAGES, describe_machine
 from dmcodec.benchmarks.memory import measure_memory
-from dmcodec.benchmarks.options import BenchOptions
+from dmcodec.benchmarks.options import TENSORRT, BenchOptions
 from dmcodec.benchmarks.peers import open_peers
 from dmcodec.benchmarks.results import BenchResult, BundleFacts, Comparison, Measurement
-from dmcodec.benchmarks.sides import BundleSide
+from dmcodec.benchmarks.sides import BundleSide, open_codec
 from dmcodec.benchmarks.stream_timing import measure_stream
 from dmcodec.benchmarks.timing import Progress
 from dmcodec.bundle import Bundle
-from dmcodec.runtime.codec import Codec
 from dmcodec.runtime.onnxruntime_backend import usable_cpus
 
 
@@ -34,7 +34,7 @@ def run_bench(bundle: str | Path, options: BenchOptions, progress: Progress | No
     machine = describe_machine(PACKAGES)
     threads = options.threads or usable_cpus()
     open_s = _open_s(bundle)
-    side = BundleSide(Codec.load(bundle, options.backend, options.provider, threads))
+    side = BundleSide(open_codec(bundle, options.backend, options.provider, threads))
     measurements: list[Measurement] = []
     comparisons: list[Comparison] = []
     with open_peers(side.codec.bundle, options, threads, report) as peers:
@@ -62,6 +62,7 @@ def run_bench(bundle: str | Path, options: BenchOptions, progress: Progress | No
         peer_failures=tuple(peers.failures),
         memory=measure_memory(bundle, options, in_memory, threads, report),
         stream=measure_stream(side, options, report) if options.stream else None,
+        engines=engines_of(bundle) if TENSORRT in (side.name, *options.peers) else (),
     )
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from dmcodec.benchmarks.gpu import GpuMeter, open_reader, wait_s
-from dmcodec.benchmarks.sides import DECODE_GRAPHS, ENCODE_GRAPHS, BundleSide, Side, sample_batch
+from dmcodec.benchmarks.sides import DECODE_GRAPHS, ENCODE_GRAPHS, BundleSide, Side, open_codec, sample_batch
 from dmcodec.bundle import Bundle
 from dmcodec.config import CodecConfig
 
@@ -77,9 +77,7 @@ def _torch_side(request: dict[str, Any]) -> tuple[Side, CodecConfig]:
 
 
 def _bundle_side(request: dict[str, Any]) -> tuple[Side, CodecConfig]:
-    from dmcodec.runtime.codec import Codec
-
-    codec = Codec.load(request["bundle"], request["backend"], request["provider"], request["threads"])
+    codec = open_codec(request["bundle"], request["backend"], request["provider"], request["threads"])
     side = BundleSide(codec)
     codec.load_graphs(*(ENCODE_GRAPHS if request["operation"] == "encode" else DECODE_GRAPHS))
     return side, codec.config

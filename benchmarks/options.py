@@ -15,15 +15,16 @@ DEFAULT_BATCHES = (1, 4, 16)
 DEFAULT_ROUNDS = 10
 USUAL_REFERENCE_S = 10.0
 
+TENSORRT = "tensorrt"
 TORCH_EAGER = "torch-eager"
 TORCH_COMPILE = "torch-compile"
 TORCH_PEERS = (TORCH_EAGER, TORCH_COMPILE)
 # Peers that are the same bundle run by something else: backend and provider.
-BUNDLE_PEERS = {
+BUNDLE_PEERS: dict[str, tuple[str, str | None]] = {
     "onnxruntime-cpu": ("onnxruntime", "cpu"),
     "onnxruntime-cuda": ("onnxruntime", "cuda"),
     "onnxruntime-tensorrt": ("onnxruntime", "tensorrt"),
-    "tensorrt": ("tensorrt", "cpu"),  # has no providers; "cpu" is what `Codec.load` takes for none
+    TENSORRT: (TENSORRT, None),
 }
 # What --against takes, and the peers that it stands for.
 PEERS = {
@@ -62,7 +63,7 @@ class BenchOptions:
     """
 
     backend: str = "onnxruntime"
-    provider: str = "cpu"
+    provider: str | None = None
     threads: int | None = None
     durations_s: tuple[float, ...] = DEFAULT_DURATIONS_S
     batches: tuple[int, ...] = DEFAULT_BATCHES
@@ -148,9 +149,9 @@ class BenchOptions:
             raise ArgumentError("config belongs to a checkpoint; name it with --checkpoint, or leave --config out")
 
 
-def side_name(backend: str, provider: str) -> str:
+def side_name(backend: str, provider: str | None) -> str:
     """How a bundle on a backend is called in results: `onnxruntime-cpu`, `tensorrt`, ..."""
-    return f"{backend}-{provider}" if backend == "onnxruntime" else backend
+    return f"{backend}-{provider or 'cpu'}" if backend == "onnxruntime" else backend
 
 
 def runs_on_gpu(side: str) -> bool:

@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING
 
 from dmcodec.benchmarks.options import BUNDLE_PEERS, TORCH_COMPILE, TORCH_EAGER, BenchOptions, Shape
 from dmcodec.benchmarks.results import PeerFailure, PeerLoading
-from dmcodec.benchmarks.sides import DECODE_GRAPHS, ENCODE_GRAPHS, BundleSide, Side, sample_batch
+from dmcodec.benchmarks.sides import DECODE_GRAPHS, ENCODE_GRAPHS, BundleSide, Side, open_codec, sample_batch
 from dmcodec.benchmarks.timing import Progress
 from dmcodec.bundle import Bundle
 from dmcodec.errors import DmcodecError
-from dmcodec.runtime.codec import Codec
 
 if TYPE_CHECKING:
     from dmcodec.nn import DMCodec
@@ -67,7 +66,7 @@ def open_peers(bundle: Bundle, options: BenchOptions, threads: int, progress: Pr
 def _add_bundle_peer(peers: Peers, name: str, bundle: Path, threads: int) -> None:
     start = time.perf_counter()
     try:
-        codec = Codec.load(bundle, *BUNDLE_PEERS[name], threads=threads)
+        codec = open_codec(bundle, *BUNDLE_PEERS[name], threads)
         codec.load_graphs(*ENCODE_GRAPHS, *DECODE_GRAPHS)
     except DmcodecError as error:
         peers.failures.append(PeerFailure(name, str(error)))

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from dmcodec.benchmarks.engines import EngineFacts
 from dmcodec.benchmarks.machine import Machine
 from dmcodec.benchmarks.statistics import Speed, Timing
 
@@ -148,6 +149,7 @@ class BenchResult:
         side: the bundle's name in `measurements` and `memory`: its backend.
         open_s: reading the bundle and verifying its checksums.
         reference_s: clip length of `graphs`, `memory` and the batch sweep.
+        engines: where TensorRT ran: the engines, with the time that building each took.
     """
 
     date: str
@@ -166,6 +168,7 @@ class BenchResult:
     peer_failures: tuple[PeerFailure, ...]
     memory: tuple[MemoryResult, ...]
     stream: StreamResult | None
+    engines: tuple[EngineFacts, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -31,6 +32,16 @@ class Side(Protocol):
 
     def decode(self, codes: NDArray[np.int64]) -> NDArray[np.float32]:
         """Codes [n_q, B, frames] -> waveforms [B, 1, frames * hop_length], both in host memory."""
+
+
+def open_codec(bundle: str | Path, backend: str, provider: str | None, threads: int | None) -> Codec:
+    """`Codec.load`, without what the backend has no use for: only onnxruntime has CPU threads."""
+    options: dict[str, Any] = {}
+    if provider is not None:
+        options["provider"] = provider
+    if backend == "onnxruntime":
+        options["threads"] = threads
+    return Codec.load(bundle, backend, **options)
 
 
 class BundleSide:

@@ -31,6 +31,7 @@ def result_tables(result: BenchResult) -> list[Table]:
         stream(result),
         graphs(result),
         peers(result),
+        engines(result),
         memory(result),
     ]
     return [table for table in tables if table.rows]
@@ -124,11 +125,32 @@ def peers(result: BenchResult) -> Table:
     )
 
 
+def engines(result: BenchResult) -> Table:
+    """TensorRT's engines, and what building them took."""
+    rows = [
+        (
+            engine.graph,
+            engine.precision,
+            f"{engine.library}, {', '.join(engine.architectures)}",
+            f"{engine.size_bytes / MIB:,.1f}",
+            "-" if engine.build_s is None else f"{engine.build_s:.1f}",
+        )
+        for engine in result.engines
+    ]
+    return Table(
+        "Engines, built before",
+        ("graph", "precision", "by and for", "MiB", "build s"),
+        tuple(rows),
+        labels=3,
+        note="No other figure holds the time of the build.",
+    )
+
+
 def memory(result: BenchResult) -> Table:
     """Peak memory of each side and operation; where a GPU was read its memory and power, too."""
     reasons = dict.fromkeys(entry.reason for entry in result.memory if entry.reason)
     notes = ["Peak resident memory of a fresh process that does only this, libraries included."]
-    rows = [(entry.side, entry.operation, _mib(entry.peak_rss_bytes)) for entry in result.memory]
+    rows: list[tuple[str, ...]] = [(entry.side, entry.operation, _mib(entry.peak_rss_bytes)) for entry in result.memory]
     columns: tuple[str, ...] = ("side", "work", "MiB")
     sources = {entry.gpu_source for entry in result.memory if entry.gpu_source}
     if sources:

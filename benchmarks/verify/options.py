@@ -39,7 +39,7 @@ class VerifyOptions:
     """
 
     backend: str = "onnxruntime"
-    provider: str = "cpu"
+    provider: str | None = None
     threads: int | None = None
     against: str = ONNXRUNTIME_CPU
     checkpoint: Path | None = None

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from dmcodec.benchmarks.machine import PACKAGES, describe_machine
+from dmcodec.benchmarks.sides import open_codec
 from dmcodec.benchmarks.timing import Progress
 from dmcodec.benchmarks.verify.checks import Checks
 from dmcodec.benchmarks.verify.options import TORCH, VerifyOptions
@@ -30,7 +31,7 @@ def run_verify(bundle: str | Path, options: VerifyOptions, progress: Progress | 
         ParityError: a graph gives a result of another shape.
         AudioError: an audio file can't be used.
     """
-    codec = Codec.load(bundle, options.backend, options.provider, options.threads)
+    codec = open_codec(bundle, options.backend, options.provider, options.threads)
     return verify_codec(codec, options, progress)
 
 
@@ -79,7 +80,7 @@ def _run_checks(checks: Checks, report: Progress) -> tuple[Check, ...]:
 @contextlib.contextmanager
 def _reference(codec: Codec, options: VerifyOptions) -> Iterator[Reference]:
     if options.against != TORCH:
-        other = Codec.load(codec.bundle.path, "onnxruntime", "cpu", options.threads)
+        other = open_codec(codec.bundle.path, "onnxruntime", "cpu", options.threads)
         name = f"onnxruntime {other.backend.version} on cpu"
         yield GraphReference(name, other.config, other.graphs.arrays)
         return

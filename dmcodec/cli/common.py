@@ -19,8 +19,11 @@ if TYPE_CHECKING:
 BundleOption = Annotated[
     Path | None, typer.Option("--bundle", help="Bundle folder; by default untrained full-size weights.", metavar="DIR")
 ]
-BackendOption = Annotated[str, typer.Option(help="What runs the graphs: onnxruntime.")]
+BackendOption = Annotated[str, typer.Option(help="What runs the graphs: onnxruntime or tensorrt.")]
 ProviderOption = Annotated[str, typer.Option(help="Where onnxruntime runs them: cpu, cuda or tensorrt.")]
+MaybeProviderOption = Annotated[
+    str | None, typer.Option("--provider", help="Where onnxruntime runs them: cpu, cuda or tensorrt [default: cpu].")
+]
 ThreadsOption = Annotated[int | None, typer.Option(help="CPU threads [default: all CPUs of the process].")]
 NqOption = Annotated[int | None, typer.Option("--n-q", help="Quantizer levels to use [default: all].")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print results as JSON.")]

@@ -36,9 +36,7 @@ def export(
     seed: Annotated[
         int | None, typer.Option(help="Untrained weights of this seed instead of a checkpoint, to measure speed.")
     ] = None,
-    output_format: Annotated[
-        str, typer.Option("--format", help="What to write: onnx (a bundle) or triton (a model repository).")
-    ] = "onnx",
+    output_format: Annotated[str, typer.Option("--format", help="What to write: onnx (a bundle), triton.")] = "onnx",
     precision: Annotated[
         str, typer.Option(help="fp32, or fp16 for encoder and decoder (the RVQ stays fp32).")
     ] = "fp32",

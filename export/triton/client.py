@@ -45,7 +45,7 @@ class Client:
         """Waveforms [samples] at `sample_rate` -> codes [n_q, frames] of each. All are sent at once."""
         if not all(0 < len(waveform) <= MAX_S * self.sample_rate for waveform in waveforms):
             raise ValueError(f"each waveform must have 1 sample to {MAX_S:g} s; cut longer ones into pieces")
-        requests = []
+        requests: list[dict[str, NDArray[Any]]] = []
         for waveform in waveforms:
             padded = np.zeros((1, 1, self._padded(len(waveform), round(BUCKET_S * self.sample_rate))), np.float32)
             padded[0, 0, : len(waveform)] = waveform
@@ -56,7 +56,7 @@ class Client:
     def synthesize(self, codes: Sequence[NDArray[np.int64]], first_level: int = 0) -> list[NDArray[np.float32]]:
         """Codes [n, frames] of the levels from `first_level` on -> waveforms [frames * hop_length]."""
         bucket = round(BUCKET_S * self.sample_rate / self.hop_length)
-        requests = []
+        requests: list[dict[str, NDArray[Any]]] = []
         for item in codes:
             n, frames = item.shape
             if not frames or item.min() < 0 or item.max() >= self.codebook_size or n + first_level > self.n_q:
@@ -104,7 +104,7 @@ def read_wav(path: Path, sample_rate: int) -> NDArray[np.float32]:
         if (file.getnchannels(), file.getsampwidth(), file.getframerate()) != (1, 2, sample_rate):
             raise ValueError(f"{path}: must be 16-bit mono WAV at {sample_rate} Hz")
         samples = np.frombuffer(file.readframes(file.getnframes()), "<i2")
-    return samples.astype(np.float32) / 32768
+    return samples.astype(np.float32) / np.float32(32768)
 
 
 def write_wav(path: Path, samples: NDArray[np.float32], sample_rate: int) -> None:

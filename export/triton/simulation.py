@@ -1,8 +1,8 @@
 """What the server would do with a model repository, done here with ONNX Runtime on the CPU.
 
 Reads the written config.pbtxt files with the server's schema and follows them: shapes and types are checked, requests
-of equal shape are joined on their first axis up to `max_batch_size`, `reshape` is applied, and ensembles run their steps
-in order by their maps. Queues, instances and time are left out.
+of equal shape are joined on their first axis up to `max_batch_size`, `reshape` is applied, and ensembles run their
+steps in order by their maps. Queues, instances and time are left out.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dmcodec.errors import ExportError
 from dmcodec.export.triton.configs import schema
 
 Arrays = Mapping[str, NDArray[Any]]
-_DTYPES = {"TYPE_FP32": np.dtype(np.float32), "TYPE_INT64": np.dtype(np.int64)}
+_DTYPES: dict[str, np.dtype[Any]] = {"TYPE_FP32": np.dtype(np.float32), "TYPE_INT64": np.dtype(np.int64)}
 
 
 class Simulation:
