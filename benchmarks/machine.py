@@ -43,7 +43,7 @@ def describe_machine(packages: tuple[str, ...]) -> Machine:
         load_average=os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         os=platform.platform(),
         python=f"{platform.python_implementation()} {platform.python_version()}",
-        versions={name: version for name in packages if (version := _version(name))},
+        versions={name: version for name in packages if (version := installed_version(name))},
         gpus=find_gpus(),
     )
 
@@ -63,7 +63,8 @@ def _memory_bytes() -> int | None:
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-def _version(name: str) -> str | None:
+def installed_version(name: str) -> str | None:
+    """Version of an installed distribution; None where it isn't."""
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:

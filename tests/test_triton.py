@@ -174,7 +174,14 @@ def put_engine(folder: Path, graph: str, graph_sha256: str, **changes: Any) -> N
     shapes = {"min": [1, 1, 1600], "opt": [1, 1, 16000], "max": [16, 1, 480000]}
     fixed = {"min": [4, 1, 1600], "opt": [4, 1, 1600], "max": [4, 1, 1600]}
     profiles = [{"name": "1s", "inputs": {"x": fixed}}, {"name": "range", "inputs": {"x": shapes}}]
-    key = {"graph": graph, "graph_sha256": graph_sha256, "flavour": "tensorrt", "profiles": profiles, **changes}
+    key = {
+        "graph": graph,
+        "graph_sha256": graph_sha256,
+        "flavour": "tensorrt",
+        "version": "11.4",
+        "profiles": profiles,
+        **changes,
+    }
     file = f"{graph}-{len(list(folder.iterdir()))}.engine"
     (folder / file).write_bytes(plan)
     record = {"key": key, "file": file, "sha256": hashlib.sha256(plan).hexdigest()}
@@ -191,7 +198,9 @@ def test_engines_become_plans(copy_of_tiny_bundle: Path, tmp_path: Path) -> None
         put_engine(engines, graph, graphs[graph].sha256, flavour="tensorrt-rtx")
         put_engine(engines, graph, "of another graph")
     facts = export_triton(copy_of_tiny_bundle, tmp_path / "models", options)
-    assert facts["engines"] == {"encoder": "encoder-0.engine", "decoder": "decoder-6.engine"}
+    found = {name: engine["file"] for name, engine in facts["engines"].items()}
+    assert found == {"encoder": "encoder-0.engine", "decoder": "decoder-6.engine"}
+    assert facts["engines"]["encoder"]["tensorrt"] == "11.4"
     for name in ("encoder", "decoder"):
         config = read_config(tmp_path / "models" / name / "config.pbtxt")
         assert (config.platform, config.default_model_filename) == ("tensorrt_plan", "model.plan")

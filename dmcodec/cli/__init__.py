@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import typer
 
-from dmcodec.cli import bench, decode, encode, export, info, pull, reconstruct, verify
+from dmcodec.cli import bench, decode, doctor, encode, export, info, pull, reconstruct, verify
 from dmcodec.errors import DmcodecError
 
 VERBS: dict[str, Callable[..., None]] = {
@@ -18,6 +18,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "export": export.export,
     "bench": bench.bench,
     "verify": verify.verify,
+    "doctor": doctor.doctor,
     "info": info.info,
     "pull": pull.pull,
 }

@@ -30,11 +30,19 @@ class Tensor:
 
 @dataclasses.dataclass(frozen=True)
 class Engine:
-    """A TensorRT engine that stands for a graph, and the number of the profile that takes any shape."""
+    """A TensorRT engine that stands for a graph.
+
+    Attributes:
+        plan: the engine itself.
+        profile: number of the profile that takes all batch sizes.
+        file: where it came from.
+        version: of the TensorRT that built it; the server's must be the same.
+    """
 
     plan: bytes
     profile: int
-    source: str
+    file: str
+    version: str
 
 
 def schema() -> Any:

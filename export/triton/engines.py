@@ -61,7 +61,7 @@ def _engine(record: Path, graph: str, graph_sha256: str, max_batch_size: int) ->
     plan = (record.parent / values["file"]).read_bytes()
     if hashlib.sha256(plan).hexdigest() != values["sha256"]:
         raise ValueError("the engine was altered after the build")
-    return Engine(plan, profile, values["file"])
+    return Engine(plan, profile, values["file"], str(key.get("version", "unknown")))
 
 
 def _takes(profile: Any, max_batch_size: int) -> bool:

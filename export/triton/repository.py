@@ -118,6 +118,6 @@ def _facts(bundle: Bundle, options: TritonOptions, plans: Mapping[str, Engine]) 
         "model_id": manifest.model_id,
         "precision": manifest.precision,
         "graphs": {name: spec.sha256 for name, spec in manifest.graphs.items()},
-        "engines": {name: engine.source for name, engine in plans.items()},
+        "engines": {name: {"file": engine.file, "tensorrt": engine.version} for name, engine in plans.items()},
         **{name: getattr(options, name) for name in options.__dataclass_fields__},
     }
