@@ -13,7 +13,7 @@ from dmcodec.cli.common import (
     BackendOption,
     ForceOption,
     JsonOption,
-    MaybeProviderOption,
+    RunProviderOption,
     ThreadsOption,
     console,
     note,
@@ -28,7 +28,7 @@ def bench(
         Path | None, typer.Argument(help="Bundle folder; by default untrained full-size weights.", metavar="[BUNDLE]")
     ] = None,
     backend: BackendOption = "onnxruntime",
-    provider: MaybeProviderOption = None,
+    provider: RunProviderOption = None,
     threads: ThreadsOption = None,
     duration: Annotated[
         list[float] | None,

@@ -21,8 +21,9 @@ BundleOption = Annotated[
 ]
 BackendOption = Annotated[str, typer.Option(help="What runs the graphs: onnxruntime or tensorrt.")]
 ProviderOption = Annotated[str, typer.Option(help="Where onnxruntime runs them: cpu, cuda or tensorrt.")]
-MaybeProviderOption = Annotated[
-    str | None, typer.Option("--provider", help="Where onnxruntime runs them: cpu, cuda or tensorrt [default: cpu].")
+RunProviderOption = Annotated[
+    str | None,
+    typer.Option("--provider", help="Where onnxruntime runs them: cpu, cuda or tensorrt (default: cpu)."),
 ]
 ThreadsOption = Annotated[int | None, typer.Option(help="CPU threads [default: all CPUs of the process].")]
 NqOption = Annotated[int | None, typer.Option("--n-q", help="Quantizer levels to use [default: all].")]

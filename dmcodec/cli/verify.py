@@ -12,7 +12,7 @@ import typer
 from dmcodec.cli.common import (
     BackendOption,
     JsonOption,
-    MaybeProviderOption,
+    RunProviderOption,
     ThreadsOption,
     console,
     print_json,
@@ -26,7 +26,7 @@ def verify(
         Path | None, typer.Argument(help="Bundle folder; by default untrained full-size weights.", metavar="[BUNDLE]")
     ] = None,
     backend: BackendOption = "onnxruntime",
-    provider: MaybeProviderOption = None,
+    provider: RunProviderOption = None,
     threads: ThreadsOption = None,
     against: Annotated[
         str | None,
