@@ -331,7 +331,7 @@ def test_the_command(tiny_bundle: Path, tiny_model_files: tuple[Path, Path], tmp
     for command, code, words in (
         ([*served, "--bundle", str(tiny_bundle)], 1, "exists already"),
         ([*served], 2, "--bundle DIR"),
-        ([*verb, "--bundle", str(tiny_bundle)], 2, "belongs to --format triton"),
+        ([*verb, *weights, "--kind", "cpu"], 2, "is for --format triton only"),
     ):
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == code, done.stderr

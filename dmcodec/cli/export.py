@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from dmcodec.cli.common import ForceOption, JsonOption, console, print_json, progress_bar
+from dmcodec.cli.export_triton import (
+    InstancesOption,
+    KindOption,
+    MaxBatchSizeOption,
+    MaxQueueDelayOption,
+    PlatformOption,
+    ServingCall,
+    Weights,
+    export_triton,
+)
 from dmcodec.errors import ArgumentError, MissingDependencyError
 
 if TYPE_CHECKING:
     from dmcodec.bundle import Bundle
 
 FORMATS = ("onnx", "triton")
-
-
-class Weights(NamedTuple):
-    """Which weights to export, and how."""
-
-    checkpoint: Path | None
-    config: Path | None
-    seed: int | None
-    precision: str
 
 
 def export(
@@ -43,18 +44,11 @@ def export(
     bundle: Annotated[
         Path | None, typer.Option(help="A bundle to write from, instead of weights (triton).", metavar="DIR")
     ] = None,
-    platform: Annotated[
-        str | None,
-        typer.Option(help="What the server runs: onnxruntime, onnxruntime-tensorrt, tensorrt [default: onnxruntime]."),
-    ] = None,
-    kind: Annotated[str | None, typer.Option(help="Where the server runs it: gpu or cpu [default: gpu].")] = None,
-    instances: Annotated[int | None, typer.Option(help="Instances of each model on the server [default: 1].")] = None,
-    max_batch_size: Annotated[
-        int | None, typer.Option(help="Items that the server runs at once, at most [default: 16].")
-    ] = None,
-    max_queue_delay_ms: Annotated[
-        float | None, typer.Option(help="How long the server lets a request wait for others [default: 5].")
-    ] = None,
+    platform: PlatformOption = None,
+    kind: KindOption = None,
+    instances: InstancesOption = None,
+    max_batch_size: MaxBatchSizeOption = None,
+    max_queue_delay_ms: MaxQueueDelayOption = None,
     engine_cache: Annotated[
         Path | None, typer.Option(help="Where the TensorRT engines lie [default: in the bundle].", metavar="DIR")
     ] = None,
@@ -64,22 +58,15 @@ def export(
     """Export a checkpoint to a bundle, and prove the graphs against torch; fails where they don't agree."""
     if output_format not in FORMATS:
         raise ArgumentError(f"--format {output_format!r} is not known; use {', '.join(FORMATS)}")
-    serving: dict[str, Any] = {
-        "platform": platform,
-        "kind": kind,
-        "instances": instances,
-        "max_batch_size": max_batch_size,
-        "max_queue_delay_ms": max_queue_delay_ms,
-    }
-    serving = {name: value for name, value in serving.items() if value is not None}
+    serving = ServingCall(platform, kind, instances, max_batch_size, max_queue_delay_ms)
     if output_format == "triton":
-        from dmcodec.cli.export_triton import export_triton
-
         weights = Weights(checkpoint, config, seed, precision)
         export_triton(out, bundle, weights, serving, engine_cache, force, as_json)
         return
-    if foreign := [*serving, *(["bundle"] if bundle else []), *(["engine_cache"] if engine_cache else [])]:
-        raise ArgumentError(f"--{foreign[0].replace('_', '-')} belongs to --format triton; add it")
+    if serving.given():
+        raise ArgumentError(f"{serving.given()[0]} is for --format triton only")
+    if bundle is not None or engine_cache is not None:
+        raise ArgumentError("--bundle and --engine-cache are for --format triton only")
     if (checkpoint is None) == (seed is None):
         raise ArgumentError("name the weights with either --checkpoint FILE or --seed N")
     manifest = write_bundle(out, checkpoint, config, seed, precision, force).manifest

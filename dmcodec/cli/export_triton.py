@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Annotated, Any, NamedTuple
 
 import typer
 
@@ -12,15 +12,50 @@ from dmcodec.cli.common import print_json
 from dmcodec.errors import ArgumentError, MissingDependencyError
 from dmcodec.files import refuse_existing
 
-if TYPE_CHECKING:
-    from dmcodec.cli.export import Weights
+PlatformOption = Annotated[
+    str | None,
+    typer.Option(help="triton: what runs there: onnxruntime (default), onnxruntime-tensorrt or tensorrt."),
+]
+KindOption = Annotated[str | None, typer.Option(help="triton: where: gpu (default) or cpu.")]
+InstancesOption = Annotated[int | None, typer.Option(help="triton: instances of each model (default: 1).")]
+MaxBatchSizeOption = Annotated[int | None, typer.Option(help="triton: items that run at once, at most (default: 16).")]
+MaxQueueDelayOption = Annotated[
+    float | None, typer.Option(help="triton: how long a request may wait for others (default: 5).")
+]
+
+
+class Weights(NamedTuple):
+    """Which weights to export, and how."""
+
+    checkpoint: Path | None
+    config: Path | None
+    seed: int | None
+    precision: str
+
+
+class ServingCall(NamedTuple):
+    """The options for the server, as typed."""
+
+    platform: str | None = None
+    kind: str | None = None
+    instances: int | None = None
+    max_batch_size: int | None = None
+    max_queue_delay_ms: float | None = None
+
+    def options(self) -> dict[str, Any]:
+        """Those that were given, as arguments of TritonOptions."""
+        return {name: value for name, value in self._asdict().items() if value is not None}
+
+    def given(self) -> list[str]:
+        """Those that were given, as they are typed."""
+        return [f"--{name.replace('_', '-')}" for name in self.options()]
 
 
 def export_triton(
     out: Path,
     bundle: Path | None,
     weights: Weights,
-    options: dict[str, Any],
+    call: ServingCall,
     engine_cache: Path | None,
     force: bool,
     as_json: bool,
@@ -28,7 +63,7 @@ def export_triton(
     """Writes the repository from a bundle, or from weights by way of a bundle that is thrown away."""
     if (bundle is not None) + (weights.checkpoint is not None) + (weights.seed is not None) != 1:
         raise ArgumentError("name what to serve with --bundle DIR, --checkpoint FILE or --seed N: one of them")
-    if engine_cache is not None and options.get("platform") != "tensorrt":
+    if engine_cache is not None and call.platform != "tensorrt":
         raise ArgumentError("--engine-cache belongs to --platform tensorrt; add it")
     try:
         from dmcodec.export import triton
@@ -37,7 +72,7 @@ def export_triton(
         raise MissingDependencyError(
             f"--format triton needs {error.name}, which isn't installed; run `pip install dmcodec[cpu,triton]`"
         ) from None
-    wanted = triton.TritonOptions(**options)
+    wanted = triton.TritonOptions(**call.options())
     schema()  # before minutes of work
     refuse_existing(out, force)
     if bundle is not None:
