@@ -31,7 +31,7 @@ from dmcodec.runtime.backend import Runner
 from dmcodec.runtime.onnxruntime_backend import OnnxRuntimeBackend
 from dmcodec.sample import SPEECH_FILE
 
-CONFIG = CodecConfig(n_filters=4, dimension=8, semantic_dimension=8, codebook_size=16, n_q=3)
+CONFIG = CodecConfig(n_filters=2, dimension=8, semantic_dimension=8, codebook_size=16, n_q=3)
 Alter = Callable[[NDArray[Any]], NDArray[Any]]
 
 
