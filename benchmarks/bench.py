@@ -6,22 +6,19 @@ import datetime
 import time
 from pathlib import Path
 
+from dmcodec.benchmarks.engines import engines_of
 from dmcodec.benchmarks.graph_timing import measure_graphs
 from dmcodec.benchmarks.in_turn import measure_shape
-from dmcodec.benchmarks.machine import describe_machine
+from dmcodec.benchmarks.machine import PACKAGES, describe_machine
 from dmcodec.benchmarks.memory import measure_memory
-from dmcodec.benchmarks.options import TORCH_EAGER, BenchOptions
+from dmcodec.benchmarks.options import TENSORRT, BenchOptions
 from dmcodec.benchmarks.peers import open_peers
 from dmcodec.benchmarks.results import BenchResult, BundleFacts, Comparison, Measurement
-from dmcodec.benchmarks.sides import BundleSide
+from dmcodec.benchmarks.sides import BundleSide, open_codec
 from dmcodec.benchmarks.stream_timing import measure_stream
 from dmcodec.benchmarks.timing import Progress
 from dmcodec.bundle import Bundle
-from dmcodec.runtime.codec import Codec
 from dmcodec.runtime.onnxruntime_backend import usable_cpus
-
-_PACKAGES = ("dmcodec", "numpy", "onnxruntime", "onnxruntime-gpu")
-_TORCH_PACKAGES = ("torch",)
 
 
 def run_bench(bundle: str | Path, options: BenchOptions, progress: Progress | None = None) -> BenchResult:
@@ -34,20 +31,20 @@ def run_bench(bundle: str | Path, options: BenchOptions, progress: Progress | No
     """
     report = progress or (lambda _stage, _done, _total: None)
     date = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    machine = describe_machine(_PACKAGES + (_TORCH_PACKAGES if options.peers else ()))
+    machine = describe_machine(PACKAGES)
     threads = options.threads or usable_cpus()
     open_s = _open_s(bundle)
-    side = BundleSide(Codec.load(bundle, options.backend, options.provider, threads))
+    side = BundleSide(open_codec(bundle, options.backend, options.provider, threads))
     measurements: list[Measurement] = []
     comparisons: list[Comparison] = []
-    with open_peers(side.codec.bundle.manifest, options, threads, report) as peers:
+    with open_peers(side.codec.bundle, options, threads, report) as peers:
         graphs = measure_graphs(side, options, report)
         for shape in options.shapes:
             at_shape = peers.at(shape, options.reference)
             measured, compared = measure_shape(side, at_shape, shape, options.rounds, report)
             measurements += measured
             comparisons += compared
-    in_memory = [side.name, *(peer for peer in options.peers if peer == TORCH_EAGER)]
+        in_memory = [side.name, *(peer.name for peer in peers.sides if peer.name not in peers.fixed)]
     return BenchResult(
         date=date,
         command=options.command,
@@ -61,10 +58,11 @@ def run_bench(bundle: str | Path, options: BenchOptions, progress: Progress | No
         graphs=graphs,
         measurements=tuple(measurements),
         comparisons=tuple(comparisons),
-        peer_loading=peers.loading,
-        peer_failures=peers.failures,
+        peer_loading=tuple(peers.loading),
+        peer_failures=tuple(peers.failures),
         memory=measure_memory(bundle, options, in_memory, threads, report),
         stream=measure_stream(side, options, report) if options.stream else None,
+        engines=engines_of(bundle) if TENSORRT in (side.name, *options.peers) else (),
     )
 
 

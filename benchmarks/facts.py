@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from dmcodec.benchmarks.gpu import Gpu
 from dmcodec.benchmarks.results import BenchResult
 from dmcodec.benchmarks.tables import MIB, Table
 
@@ -16,6 +17,7 @@ def summary_lines(result: BenchResult) -> list[str]:
         f"{bundle.path}: model {bundle.model_id}, {bundle.precision}, {bundle.size_bytes / MIB:,.0f} MiB",
         f"{bundle.backend} on {bundle.provider}, {result.threads} threads of {machine.usable_cpus} usable CPUs",
         f"{machine.cpu}, load average {_load(machine.load_average)} at the start",
+        *(gpu_line(gpu) for gpu in machine.gpus),
     ]
 
 
@@ -32,6 +34,7 @@ def fact_tables(result: BenchResult) -> list[Table]:
                 "threads of every side": result.threads,
                 "memory": memory,
                 "load average at the start": _load(machine.load_average),
+                **{f"GPU {index}": gpu_line(gpu) for index, gpu in enumerate(machine.gpus)},
                 "system": machine.os,
                 "Python": machine.python,
                 **machine.versions,
@@ -52,6 +55,13 @@ def fact_tables(result: BenchResult) -> list[Table]:
         _facts("Provenance of the bundle", bundle.provenance),
         _facts("Parity with torch at export, worst case", bundle.parity),
     ]
+
+
+def gpu_line(gpu: Gpu) -> str:
+    """A GPU in words."""
+    memory = "" if gpu.memory_bytes is None else f", {gpu.memory_bytes / MIB:,.0f} MiB"
+    limit = "" if gpu.power_limit_w is None else f", {gpu.power_limit_w:,.0f} W at most"
+    return f"{gpu.name}, driver {gpu.driver}{memory}{limit}"
 
 
 def _facts(title: str, values: Mapping[str, Any]) -> Table:

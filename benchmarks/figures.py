@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # Mid-tones that stand out from white and from near-black alike.
-COLOURS = ("#2f7ebc", "#dd7f33", "#3f9e74", "#9a6bbf", "#c2574f")
+COLOURS = ("#2f7ebc", "#dd7f33", "#3f9e74", "#9a6bbf", "#c2574f", "#8a8f3c", "#4fa3b8", "#b0708f", "#7d7d7d")
 # Stands for the page's text colour until the SVG is written.
 _INK = "#010203"
 _STYLE: dict[Any, Any] = {

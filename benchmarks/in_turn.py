@@ -11,6 +11,7 @@ from dmcodec.benchmarks.results import Comparison, Measurement
 from dmcodec.benchmarks.sides import BundleSide, Side, sample_batch
 from dmcodec.benchmarks.statistics import Speed, Timing, paired_speedup
 from dmcodec.benchmarks.timing import Progress, timed
+from dmcodec.export.fidelity import code_agreement, snr_db
 
 
 def measure_shape(
@@ -68,9 +69,6 @@ def _compare(
     codes: dict[str, NDArray[Any]],
     audio: dict[str, NDArray[Any]],
 ) -> Comparison:
-    # Importing it imports torch and onnx, too: a bundle measured alone needs neither.
-    from dmcodec.export.fidelity import code_agreement, snr_db
-
     own, other = bundle.name, peer.name
     return Comparison(
         peer=other,

@@ -9,8 +9,14 @@ import platform
 from collections.abc import Mapping
 from pathlib import Path
 
+from dmcodec.benchmarks.gpu import Gpu, find_gpus
 from dmcodec.runtime.onnxruntime_backend import usable_cpus
 
+# Whose versions every record holds, where they are installed.
+PACKAGES = (
+    "dmcodec", "numpy", "onnxruntime", "onnxruntime-gpu", "torch", "tensorrt", "tensorrt-cu13", "tensorrt-cu12",
+    "tensorrt-rtx", "cuda-bindings",
+)  # fmt: skip
 _CPUINFO = Path("/proc/cpuinfo")
 
 
@@ -25,6 +31,7 @@ class Machine:
     os: str
     python: str
     versions: Mapping[str, str]
+    gpus: tuple[Gpu, ...] = ()
 
 
 def describe_machine(packages: tuple[str, ...]) -> Machine:
@@ -36,7 +43,8 @@ def describe_machine(packages: tuple[str, ...]) -> Machine:
         load_average=os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         os=platform.platform(),
         python=f"{platform.python_implementation()} {platform.python_version()}",
-        versions={name: version for name in packages if (version := _version(name))},
+        versions={name: version for name in packages if (version := installed_version(name))},
+        gpus=find_gpus(),
     )
 
 
@@ -55,7 +63,8 @@ def _memory_bytes() -> int | None:
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-def _version(name: str) -> str | None:
+def installed_version(name: str) -> str | None:
+    """Version of an installed distribution; None where it isn't."""
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:

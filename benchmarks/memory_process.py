@@ -1,19 +1,23 @@
-"""The process that `dmcodec.benchmarks.memory` starts: loads one side, runs one operation, writes its peak memory."""
+"""The process that `dmcodec.benchmarks.memory` starts: loads one side, runs one operation, writes what that took."""
 
 from __future__ import annotations
 
 import json
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from dmcodec.benchmarks.sides import DECODE_GRAPHS, ENCODE_GRAPHS, BundleSide, Side, sample_batch
+from dmcodec.benchmarks.gpu import GpuMeter, open_reader, wait_s
+from dmcodec.benchmarks.sides import DECODE_GRAPHS, ENCODE_GRAPHS, BundleSide, Side, open_codec, sample_batch
 from dmcodec.bundle import Bundle
 from dmcodec.config import CodecConfig
 
 RUNS = 3
+POWER_S = 2.0
 _STATUS = Path("/proc/self/status")
 
 
@@ -33,14 +37,34 @@ def peak_rss_bytes() -> int | None:
 def main() -> None:
     """Does what the JSON object in the only argument says."""
     request = json.loads(sys.argv[1])
+    reader = open_reader() if request["gpu"] else None
+    meter = GpuMeter(reader) if reader else None  # before anything is loaded
     if request["torch"]:
         from dmcodec.benchmarks.torch_peer import torch_threads
 
         with torch_threads(request["threads"]):
-            _run(*_torch_side(request), request)
+            run, audio_s = _prepared(*_torch_side(request), request)
+            _repeat(run)
     else:
-        _run(*_bundle_side(request), request)
-    sys.stdout.write(json.dumps({"peak_rss_bytes": peak_rss_bytes()}))
+        run, audio_s = _prepared(*_bundle_side(request), request)
+        _repeat(run)
+    figures: dict[str, Any] = {"peak_rss_bytes": peak_rss_bytes()}
+    if reader and meter:
+        figures |= {"gpu_source": reader.source, **_gpu_figures(meter, run, audio_s)}
+    sys.stdout.write(json.dumps(figures))
+
+
+def _gpu_figures(meter: GpuMeter, run: Callable[[], object], audio_s: float) -> dict[str, float | None]:
+    """Runs for POWER_S more, and tells what the GPU took."""
+    runs = 0
+    start = time.perf_counter()
+    with meter.watch() as use:
+        for _ in wait_s(POWER_S):
+            run()
+            runs += 1
+    took_s = time.perf_counter() - start
+    energy = None if use.power_w is None else use.power_w * took_s / (runs * audio_s)
+    return {"peak_gpu_bytes": use.peak_bytes, "power_w": use.power_w, "energy_j_per_audio_s": energy}
 
 
 def _torch_side(request: dict[str, Any]) -> tuple[Side, CodecConfig]:
@@ -48,28 +72,31 @@ def _torch_side(request: dict[str, Any]) -> tuple[Side, CodecConfig]:
 
     manifest = Bundle.open(request["bundle"]).manifest
     checkpoint, config = (Path(request[name]) if request[name] else None for name in ("checkpoint", "config"))
-    return EagerSide(load_model(manifest, checkpoint, config)), manifest.config
+    model = load_model(manifest, checkpoint, config)
+    return EagerSide(model, "cuda" if request["gpu"] else "cpu"), manifest.config
 
 
 def _bundle_side(request: dict[str, Any]) -> tuple[Side, CodecConfig]:
-    from dmcodec.runtime.codec import Codec
-
-    codec = Codec.load(request["bundle"], request["backend"], request["provider"], request["threads"])
+    codec = open_codec(request["bundle"], request["backend"], request["provider"], request["threads"])
     side = BundleSide(codec)
     codec.load_graphs(*(ENCODE_GRAPHS if request["operation"] == "encode" else DECODE_GRAPHS))
     return side, codec.config
 
 
-def _run(side: Side, config: CodecConfig, request: dict[str, Any]) -> None:
+def _prepared(side: Side, config: CodecConfig, request: dict[str, Any]) -> tuple[Callable[[], object], float]:
+    """The operation, ready to run, and the seconds of audio that it works on."""
     waveforms = sample_batch(config, request["duration_s"], 1)
+    audio_s = waveforms.size / config.sample_rate
     if request["operation"] == "encode":
-        for _ in range(RUNS):
-            side.encode(waveforms)
-        return
+        return lambda: side.encode(waveforms), audio_s
     frames = config.num_frames(waveforms.shape[2])
     codes = np.random.default_rng(0).integers(config.codebook_size, size=(config.n_q, 1, frames))
+    return lambda: side.decode(codes), audio_s
+
+
+def _repeat(run: Callable[[], object]) -> None:
     for _ in range(RUNS):
-        side.decode(codes)
+        run()
 
 
 if __name__ == "__main__":

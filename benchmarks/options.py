@@ -15,13 +15,21 @@ DEFAULT_BATCHES = (1, 4, 16)
 DEFAULT_ROUNDS = 10
 USUAL_REFERENCE_S = 10.0
 
+TENSORRT = "tensorrt"
 TORCH_EAGER = "torch-eager"
 TORCH_COMPILE = "torch-compile"
+TORCH_PEERS = (TORCH_EAGER, TORCH_COMPILE)
+# Peers that are the same bundle run by something else: backend and provider.
+BUNDLE_PEERS: dict[str, tuple[str, str | None]] = {
+    "onnxruntime-cpu": ("onnxruntime", "cpu"),
+    "onnxruntime-cuda": ("onnxruntime", "cuda"),
+    "onnxruntime-tensorrt": ("onnxruntime", "tensorrt"),
+    TENSORRT: (TENSORRT, None),
+}
 # What --against takes, and the peers that it stands for.
 PEERS = {
-    "torch": (TORCH_EAGER, TORCH_COMPILE),
-    TORCH_EAGER: (TORCH_EAGER,),
-    TORCH_COMPILE: (TORCH_COMPILE,),
+    "torch": TORCH_PEERS,
+    **{name: (name,) for name in (*TORCH_PEERS, *BUNDLE_PEERS)},
 }
 
 
@@ -46,7 +54,7 @@ class BenchOptions:
         durations_s: clip lengths of the sweep at batch 1.
         batches: batch sizes of the sweep at `reference_s`.
         rounds: steady-state runs of each operation, after one first run.
-        against: a key of PEERS, or None for the bundle alone.
+        against: keys of PEERS; none for the bundle alone.
         checkpoint: where the peers' weights are; not needed for a bundle with seeded weights.
         config: its configuration file; by default the bundle's own.
         stream: measure streaming decode, too.
@@ -55,12 +63,12 @@ class BenchOptions:
     """
 
     backend: str = "onnxruntime"
-    provider: str = "cpu"
+    provider: str | None = None
     threads: int | None = None
     durations_s: tuple[float, ...] = DEFAULT_DURATIONS_S
     batches: tuple[int, ...] = DEFAULT_BATCHES
     rounds: int = DEFAULT_ROUNDS
-    against: str | None = None
+    against: tuple[str, ...] = ()
     checkpoint: Path | None = None
     config: Path | None = None
     stream: bool = False
@@ -97,7 +105,22 @@ class BenchOptions:
     @property
     def peers(self) -> tuple[str, ...]:
         """Names of the sides that the bundle is held against."""
-        return PEERS[self.against] if self.against else ()
+        return tuple(dict.fromkeys(peer for name in self.against for peer in PEERS[name]))
+
+    @property
+    def torch_peers(self) -> tuple[str, ...]:
+        """Those of them that are torch."""
+        return tuple(peer for peer in self.peers if peer in TORCH_PEERS)
+
+    @property
+    def side(self) -> str:
+        """The bundle's own name in results."""
+        return side_name(self.backend, self.provider)
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether the bundle runs on a GPU; torch then does, too."""
+        return runs_on_gpu(self.side)
 
     def _check_sweep(self) -> None:
         if not self.durations_s or not self.batches:
@@ -115,15 +138,22 @@ class BenchOptions:
                 )
 
     def _check_peer(self) -> None:
-        if self.against is None:
-            if self.checkpoint or self.config:
-                raise ArgumentError("checkpoint and config belong to the torch peer; add --against torch")
-            return
-        if self.against not in PEERS:
-            raise ArgumentError(f"against {self.against!r} is not known; use one of {', '.join(PEERS)}")
-        if self.provider != "cpu":
-            raise ArgumentError(
-                f"against {self.against} runs on the CPU, provider {self.provider} doesn't; compare on provider cpu"
-            )
+        for name in self.against:
+            if name not in PEERS:
+                raise ArgumentError(f"against {name!r} is not known; use {', '.join(PEERS)}")
+        if self.side in self.peers:
+            raise ArgumentError(f"against {self.side}: that is what is measured; name another peer")
+        if (self.checkpoint or self.config) and not self.torch_peers:
+            raise ArgumentError("checkpoint and config belong to the torch peer; add --against torch")
         if self.config and not self.checkpoint:
             raise ArgumentError("config belongs to a checkpoint; name it with --checkpoint, or leave --config out")
+
+
+def side_name(backend: str, provider: str | None) -> str:
+    """How a bundle on a backend is called in results: `onnxruntime-cpu`, `tensorrt`, ..."""
+    return f"{backend}-{provider or 'cpu'}" if backend == "onnxruntime" else backend
+
+
+def runs_on_gpu(side: str) -> bool:
+    """Whether a side of a bundle runs on a GPU."""
+    return side != "onnxruntime-cpu"

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from dmcodec.benchmarks.engines import EngineFacts
 from dmcodec.benchmarks.machine import Machine
 from dmcodec.benchmarks.statistics import Speed, Timing
 
@@ -82,12 +83,25 @@ class PeerFailure:
 
 @dataclasses.dataclass(frozen=True)
 class MemoryResult:
-    """Peak resident memory of a fresh process that loads one side and runs one operation; None: `reason` says why."""
+    """A fresh process that loads one side and runs one operation; None where a figure can't be had.
+
+    Attributes:
+        peak_rss_bytes: peak resident memory.
+        reason: why there are no figures.
+        peak_gpu_bytes: most GPU memory in use, beyond what was in use before the process loaded anything.
+        power_w: mean power of the GPU while the operation ran again and again.
+        energy_j_per_audio_s: what that makes for a second of audio.
+        gpu_source: what the GPU was read with.
+    """
 
     side: str
     operation: str
     peak_rss_bytes: int | None
     reason: str | None
+    peak_gpu_bytes: int | None = None
+    power_w: float | None = None
+    energy_j_per_audio_s: float | None = None
+    gpu_source: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,6 +149,7 @@ class BenchResult:
         side: the bundle's name in `measurements` and `memory`: its backend.
         open_s: reading the bundle and verifying its checksums.
         reference_s: clip length of `graphs`, `memory` and the batch sweep.
+        engines: where TensorRT ran: the engines, with the time that building each took.
     """
 
     date: str
@@ -153,6 +168,7 @@ class BenchResult:
     peer_failures: tuple[PeerFailure, ...]
     memory: tuple[MemoryResult, ...]
     stream: StreamResult | None
+    engines: tuple[EngineFacts, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""

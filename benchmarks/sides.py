@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dmcodec.benchmarks.options import side_name
 from dmcodec.config import CodecConfig
 from dmcodec.runtime.codec import Codec
 from dmcodec.sample import speech
@@ -32,12 +34,22 @@ class Side(Protocol):
         """Codes [n_q, B, frames] -> waveforms [B, 1, frames * hop_length], both in host memory."""
 
 
+def open_codec(bundle: str | Path, backend: str, provider: str | None, threads: int | None) -> Codec:
+    """`Codec.load`, without what the backend has no use for: only onnxruntime has CPU threads."""
+    options: dict[str, Any] = {}
+    if provider is not None:
+        options["provider"] = provider
+    if backend == "onnxruntime":
+        options["threads"] = threads
+    return Codec.load(bundle, backend, **options)
+
+
 class BundleSide:
     """The bundle as users call it: `Codec.encode_batch` and `Codec.decode_batch`."""
 
     def __init__(self, codec: Codec) -> None:
         self.codec = codec
-        self.name = codec.backend.name
+        self.name = side_name(codec.backend.name, codec.backend.provider)
 
     def load(self, graph: str) -> float:
         """Creates one graph's session; returns the seconds that it took."""

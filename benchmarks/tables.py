@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable
 
 from dmcodec.benchmarks.options import Shape
-from dmcodec.benchmarks.results import BenchResult, Measurement
+from dmcodec.benchmarks.results import BenchResult, Measurement, MemoryResult
 
 MIB = 2**20
 
@@ -31,6 +31,7 @@ def result_tables(result: BenchResult) -> list[Table]:
         stream(result),
         graphs(result),
         peers(result),
+        engines(result),
         memory(result),
     ]
     return [table for table in tables if table.rows]
@@ -124,20 +125,56 @@ def peers(result: BenchResult) -> Table:
     )
 
 
-def memory(result: BenchResult) -> Table:
-    """Peak memory of each side and operation."""
-    reasons = dict.fromkeys(entry.reason for entry in result.memory if entry.reason)
+def engines(result: BenchResult) -> Table:
+    """TensorRT's engines, and what building them took."""
     rows = [
-        (entry.side, entry.operation, "-" if entry.peak_rss_bytes is None else f"{entry.peak_rss_bytes / MIB:,.0f}")
-        for entry in result.memory
+        (
+            engine.graph,
+            engine.precision,
+            f"{engine.library}, {', '.join(engine.architectures)}",
+            f"{engine.size_bytes / MIB:,.1f}",
+            "-" if engine.build_s is None else f"{engine.build_s:.1f}",
+        )
+        for engine in result.engines
     ]
     return Table(
-        f"Peak memory, {Shape(result.reference_s, 1)}",
-        ("side", "work", "MiB"),
+        "Engines, built before",
+        ("graph", "precision", "by and for", "MiB", "build s"),
+        tuple(rows),
+        labels=3,
+        note="No other figure holds the time of the build.",
+    )
+
+
+def memory(result: BenchResult) -> Table:
+    """Peak memory of each side and operation; where a GPU was read its memory and power, too."""
+    reasons = dict.fromkeys(entry.reason for entry in result.memory if entry.reason)
+    notes = ["Peak resident memory of a fresh process that does only this, libraries included."]
+    rows: list[tuple[str, ...]] = [(entry.side, entry.operation, _mib(entry.peak_rss_bytes)) for entry in result.memory]
+    columns: tuple[str, ...] = ("side", "work", "MiB")
+    sources = {entry.gpu_source for entry in result.memory if entry.gpu_source}
+    if sources:
+        columns += ("GPU MiB", "W", "J per s of audio")
+        rows = [row + _gpu_cells(entry) for row, entry in zip(rows, result.memory, strict=True)]
+        notes.append(
+            f"GPU: the most in use beyond what was before; the mean power of repeated runs; by {', '.join(sources)}."
+        )
+    return Table(
+        f"Peak memory{' and power' if sources else ''}, {Shape(result.reference_s, 1)}",
+        columns,
         tuple(rows),
         labels=2,
-        note=" ".join(["Peak resident memory of a fresh process that does only this, libraries included.", *reasons]),
+        note=" ".join([*notes, *reasons]),
     )
+
+
+def _gpu_cells(entry: MemoryResult) -> tuple[str, ...]:
+    figures = (entry.power_w, entry.energy_j_per_audio_s)
+    return (_mib(entry.peak_gpu_bytes), *("-" if value is None else f"{value:,.3g}" for value in figures))
+
+
+def _mib(size_bytes: int | None) -> str:
+    return "-" if size_bytes is None else f"{size_bytes / MIB:,.0f}"
 
 
 def milliseconds(seconds: float) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich.console import Console, Group, RenderableType
 from rich.table import Table as RichTable
 from rich.text import Text
@@ -13,8 +15,12 @@ from dmcodec.benchmarks.tables import Table, result_tables
 
 def print_result(result: BenchResult, console: Console) -> None:
     """Prints what was measured, on what, and every table."""
-    head = Text("\n".join(summary_lines(result)))
-    console.print(Group(head, *(render_table(table) for table in result_tables(result))))
+    print_tables("\n".join(summary_lines(result)), result_tables(result), console)
+
+
+def print_tables(head: str, tables: Sequence[Table], console: Console) -> None:
+    """Prints some lines, and tables below them."""
+    console.print(Group(Text(head), *(render_table(table) for table in tables)))
 
 
 def render_table(table: Table) -> RenderableType:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,42 +66,45 @@ def torch_threads(threads: int) -> Iterator[None]:
 
 
 class EagerSide:
-    """The model as it stands, in eager torch."""
+    """The model as it stands, in eager torch and float32, with torch's own defaults (on CUDA: TF32 convolutions)."""
 
-    name = TORCH_EAGER
-
-    def __init__(self, model: DMCodec) -> None:
-        self._model = model
+    def __init__(self, model: DMCodec, device: str = "cpu") -> None:
+        self._model, self._device = _on_device(model, device), device
+        self.name = TORCH_EAGER if device == "cpu" else f"{TORCH_EAGER}-{device}"
 
     def encode(self, waveforms: NDArray[np.float32]) -> NDArray[np.int64]:
         """See `dmcodec.benchmarks.sides.Side`."""
-        import torch
-
-        codes: NDArray[np.int64] = self._model.encode(torch.from_numpy(waveforms)).numpy()
-        return codes
+        return _computed(self._model.encode, waveforms, self._device)
 
     def decode(self, codes: NDArray[np.int64]) -> NDArray[np.float32]:
         """See `dmcodec.benchmarks.sides.Side`."""
-        import torch
-
-        waveforms: NDArray[np.float32] = self._model.decode(torch.from_numpy(codes)).numpy()
-        return waveforms
+        return _computed(self._model.decode, codes, self._device)
 
 
 class CompiledSide:
-    """The same model through torch.compile, for one shape: any other shape compiles again (dynamic=False)."""
+    """The same model through torch.compile, for one shape: any other shape compiles again (dynamic=False).
 
-    name = TORCH_COMPILE
+    On the CPU in float32; on CUDA the encoder and the decoder are in fp16, the RVQ in float32, as in an fp16 bundle.
+    """
 
-    def __init__(self, model: DMCodec) -> None:
+    def __init__(self, model: DMCodec, device: str = "cpu") -> None:
         import torch
 
+        half = device != "cpu"
+        self.name = f"{TORCH_COMPILE}-{device}-fp16" if half else TORCH_COMPILE
+        model = _on_device(model, device)
+        if half:
+            model.encoder.half()
+            model.decoder.half()
+        dtype = torch.float16 if half else torch.float32
+
         def encode(waveforms: Any) -> Any:
-            return model.quantizer.encode(model.encoder(waveforms))
+            return model.quantizer.encode(model.encoder(waveforms.to(dtype)).float())
 
         def decode(codes: Any) -> Any:
-            return model.decoder(model.quantizer.decode(codes))
+            return model.decoder(model.quantizer.decode(codes).to(dtype)).float()
 
+        self._device = device
         self._encode = torch.compile(encode, dynamic=False)
         self._decode = torch.compile(decode, dynamic=False)
 
@@ -112,16 +116,30 @@ class CompiledSide:
 
     def encode(self, waveforms: NDArray[np.float32]) -> NDArray[np.int64]:
         """See `dmcodec.benchmarks.sides.Side`."""
-        import torch
-
-        with torch.inference_mode():
-            codes: NDArray[np.int64] = self._encode(torch.from_numpy(waveforms)).numpy()
-        return codes
+        return _computed(self._encode, waveforms, self._device)
 
     def decode(self, codes: NDArray[np.int64]) -> NDArray[np.float32]:
         """See `dmcodec.benchmarks.sides.Side`."""
-        import torch
+        return _computed(self._decode, codes, self._device)
 
-        with torch.inference_mode():
-            waveforms: NDArray[np.float32] = self._decode(torch.from_numpy(codes)).numpy()
-        return waveforms
+
+def _on_device(model: DMCodec, device: str) -> DMCodec:
+    """The model itself on the CPU, a copy of it elsewhere; a MissingDependencyError where torch sees no such device."""
+    import torch
+
+    if device == "cpu":
+        return model
+    if not torch.cuda.is_available():
+        raise MissingDependencyError(
+            f"torch {torch.__version__} sees no CUDA GPU; install a CUDA build of torch, and check the driver"
+        )
+    return copy.deepcopy(model).to(device)
+
+
+def _computed(run: Callable[[Any], Any], array: NDArray[Any], device: str) -> NDArray[Any]:
+    """Host memory to host memory: copying the result back waits for the device, so a timer sees all of the work."""
+    import torch
+
+    with torch.inference_mode():
+        result: NDArray[Any] = run(torch.from_numpy(array).to(device)).cpu().numpy()
+    return result

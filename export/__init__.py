@@ -1,5 +1,21 @@
-"""torch -> ONNX, and the proof that the graphs say what torch says."""
+"""torch -> ONNX, and the proof that the graphs say what torch says.
 
-from dmcodec.export.bundle_writer import Source, export_bundle
+torch and onnx are imported when an export begins: `dmcodec.export.parity` and `.fidelity` work without them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dmcodec.export.bundle_writer import Source, export_bundle
 
 __all__ = ["Source", "export_bundle"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from dmcodec.export import bundle_writer
+
+    return getattr(bundle_writer, name)

@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 
 from dmcodec import __version__
 from dmcodec.bundle import PRECISIONS, Bundle, GraphSpec, Manifest, file_sha256, write_manifest
-from dmcodec.errors import ArgumentError, ExportError
+from dmcodec.errors import ArgumentError, ExportError, ParityError
 from dmcodec.export.context import measure_context
 from dmcodec.export.graph_builder import OPSET, Graph
 from dmcodec.export.graphs import build_graphs
 from dmcodec.export.parity import ParityCase, check_parity, num_cases, require_parity, summary
+from dmcodec.export.reference import TorchReference
 from dmcodec.files import output_folder
 from dmcodec.nn import DMCodec
 from dmcodec.nn.checkpoint import model_id
@@ -75,8 +76,7 @@ def export_bundle(
         report("building graphs", 1, 1)
         backend = OnnxRuntimeBackend()
         run = _runner(backend, folder, specs)
-        cases = _verify(codec, run, report)
-        require_parity(cases, precision)
+        cases = _proven(TorchReference(codec), run, precision, report)
         report("measuring context", 0, 1)
         encoder_context = measure_context(codec.config, run)
         report("measuring context", 1, 1)
@@ -111,12 +111,16 @@ def _runner(backend: OnnxRuntimeBackend, folder: Path, specs: Mapping[str, Graph
     return run
 
 
-def _verify(codec: DMCodec, run: Run, report: Progress) -> list[ParityCase]:
+def _proven(reference: TorchReference, run: Run, precision: str, report: Progress) -> list[ParityCase]:
     cases = []
-    total = num_cases(codec)
-    for case in check_parity(codec, run):
-        cases.append(case)
-        report("checking parity", len(cases), total)
+    total = num_cases(reference.config)
+    try:
+        for case in check_parity(reference, run):
+            cases.append(case)
+            report("checking parity", len(cases), total)
+        require_parity(cases, precision)
+    except ParityError as error:
+        raise ParityError(f"{error}. The bundle was not written") from None
     return cases
 
 

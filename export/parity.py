@@ -1,4 +1,4 @@
-"""The proof that exported graphs say what the torch model says: each graph alone, and the whole chain."""
+"""The proof that graphs say what a reference says (torch, or a trusted backend): each alone, and the whole chain."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
+from dmcodec.config import CodecConfig
 from dmcodec.errors import ParityError
 from dmcodec.export.fidelity import max_abs_error, snr_db
-from dmcodec.export.ties import differs_by_tie
-from dmcodec.nn import DMCodec
+from dmcodec.export.reference import Reference
+from dmcodec.export.ties import tied_frames
 from dmcodec.runtime.ladder import stack
 from dmcodec.runtime.stream_decoder import Run, StreamDecoder
 from dmcodec.sample import speech
@@ -41,9 +41,9 @@ THRESHOLDS: Mapping[str, Thresholds] = {
 
 @dataclasses.dataclass(frozen=True)
 class ParityCase:
-    """Graphs against torch on one batch. Errors are absolute, SNRs in dB, agreements shares of 0 to 1.
+    """Graphs against the reference on one batch. Errors are absolute, SNRs in dB, agreements shares of 0 to 1.
 
-    `num_samples` is the length of the batch's longest item; the others are shorter, and torch runs each alone.
+    `num_samples` is the length of the batch's longest item; the others are shorter, and the reference runs each alone.
     """
 
     signal: str
@@ -65,46 +65,58 @@ class ParityCase:
     chain_snr_db: float
 
 
-def check_parity(codec: DMCodec, run: Run) -> Iterator[ParityCase]:
-    """Compares graphs with torch on speech and noise, at lengths from 1 sample up and batches of 1 and 3.
+def check_parity(reference: Reference, run: Run) -> Iterator[ParityCase]:
+    """Compares graphs with a reference on speech and noise, at lengths from 1 sample up and batches of 1 and 3.
 
     Yields:
-        One case for each signal, length and batch: `num_cases(codec)` in all.
+        One case for each signal, length and batch: `num_cases(config)` in all.
+
+    Raises:
+        ParityError: a graph gives a result of another shape.
     """
     rng = np.random.default_rng(SEED)
+    config = reference.config
     for signal in ("speech", "noise"):
-        for num_samples in _lengths(codec):
+        for num_samples in _lengths(config):
             for batch in (1, 3):
-                waveforms = [_waveform(codec, signal, length, rng) for length in _batch(codec, num_samples, batch)]
-                yield _check(codec, run, signal, waveforms)
+                waveforms = [_waveform(config, signal, length, rng) for length in _batch(config, num_samples, batch)]
+                yield _check(reference, run, signal, waveforms)
 
 
-def num_cases(codec: DMCodec) -> int:
+def num_cases(config: CodecConfig) -> int:
     """How many cases `check_parity` yields."""
-    return 2 * len(_lengths(codec)) * 2
+    return 2 * len(_lengths(config)) * 2
 
 
 def require_parity(cases: list[ParityCase], precision: str) -> None:
     """Raises ParityError, naming the first case and figure below its threshold."""
-    thresholds = THRESHOLDS[precision]
     for case in cases:
-        bounds: list[tuple[str, float | None]] = [
-            ("latents_snr_db", thresholds.latents_snr_db),
-            ("decoder_snr_db", thresholds.decoder_snr_db),
-            ("stream_snr_db", thresholds.decoder_snr_db),
-            ("frame_agreement", thresholds.frame_agreement),
-            ("level0_agreement", thresholds.level0_agreement),
-            ("quantizer_agreement", 1.0),
-            ("dequantizer_snr_db", thresholds.dequantizer_snr_db),
-            ("chain_snr_db", None if case.ties else thresholds.chain_snr_db),  # a tie decodes to other audio
-        ]
-        for name, bound in bounds:
-            value = getattr(case, name)
-            if bound is not None and not value >= bound:
-                raise ParityError(
-                    f"parity: {name} is {value:.6g} on {case.signal} of {case.num_samples} samples, "
-                    f"batch {case.batch}; {precision} needs at least {bound:.6g}. The bundle was not written"
-                )
+        if problem := shortfall(case, precision):
+            raise ParityError(f"parity: {problem}")
+
+
+def shortfall(case: ParityCase, precision: str) -> str | None:
+    """The first figure of a case that is below its threshold, in words; None where there is none."""
+    thresholds = THRESHOLDS[precision]
+    bounds: list[tuple[str, float | None]] = [
+        # Each graph alone first: what is wrong there shows in the rest, too.
+        ("latents_snr_db", thresholds.latents_snr_db),
+        ("quantizer_agreement", 1.0),
+        ("dequantizer_snr_db", thresholds.dequantizer_snr_db),
+        ("decoder_snr_db", thresholds.decoder_snr_db),
+        ("stream_snr_db", thresholds.decoder_snr_db),
+        ("level0_agreement", thresholds.level0_agreement),
+        ("frame_agreement", thresholds.frame_agreement),
+        ("chain_snr_db", None if case.ties else thresholds.chain_snr_db),  # a tie decodes to other audio
+    ]
+    for name, bound in bounds:
+        value = getattr(case, name)
+        if bound is not None and not value >= bound:
+            return (
+                f"{name} is {value:.6g} on {case.signal} of {case.num_samples} samples, batch {case.batch}; "
+                f"{precision} needs at least {bound:.6g}"
+            )
+    return None
 
 
 def summary(cases: list[ParityCase], precision: str) -> dict[str, Any]:
@@ -125,87 +137,85 @@ _LOWEST = [name for name in _NAMES if name.endswith(("_snr_db", "_agreement"))]
 _HIGHEST = [name for name in _NAMES if name.endswith("_max_abs_error")]
 
 
-def _lengths(codec: DMCodec) -> tuple[int, ...]:
-    hop = codec.config.hop_length
+def _lengths(config: CodecConfig) -> tuple[int, ...]:
+    hop = config.hop_length
     return (1, hop - 1 or 2, 3 * hop + 1, 10 * hop, 50 * hop + 1, 100 * hop - hop // 3)
 
 
-def _batch(codec: DMCodec, num_samples: int, batch: int) -> list[int]:
+def _batch(config: CodecConfig, num_samples: int, batch: int) -> list[int]:
     """Lengths of the items of a batch: of the longest, of two thirds of it, and of a little less."""
-    hop = codec.config.hop_length
-    return [num_samples, max(1, 2 * num_samples // 3), max(1, num_samples - hop // 3)][:batch]
+    return [num_samples, max(1, 2 * num_samples // 3), max(1, num_samples - config.hop_length // 3)][:batch]
 
 
-def _waveform(codec: DMCodec, signal: str, num_samples: int, rng: np.random.Generator) -> NDArray[np.float32]:
+def _waveform(config: CodecConfig, signal: str, num_samples: int, rng: np.random.Generator) -> NDArray[np.float32]:
     if signal == "noise":
         return rng.normal(0, 0.1, num_samples).astype(np.float32)
     start = int(rng.integers(16000, 32000))
-    return speech(start + num_samples, codec.config.sample_rate)[start:]
+    return speech(start + num_samples, config.sample_rate)[start:]
 
 
 @dataclasses.dataclass(frozen=True)
-class _Reference:
-    """What torch says of one waveform, run alone."""
+class _Expected:
+    """What the reference says of one waveform: latents [D, T], codes [n_q, T], latents [D, T], audio [samples]."""
 
-    latents: torch.Tensor
-    codes: torch.Tensor
-    quantized: torch.Tensor
-    audio: torch.Tensor
-
-
-def _reference(codec: DMCodec, waveform: NDArray[np.float32]) -> _Reference:
-    with torch.inference_mode():
-        latents = codec.encoder(torch.from_numpy(waveform)[None, None])
-        codes = codec.quantizer.encode(latents)
-        quantized = codec.quantizer.decode(codes)
-        return _Reference(latents, codes, quantized, codec.decoder(quantized))
+    latents: NDArray[np.float32]
+    codes: NDArray[np.int64]
+    quantized: NDArray[np.float32]
+    audio: NDArray[np.float32]
 
 
-def _check(codec: DMCodec, run: Run, signal: str, waveforms: list[NDArray[np.float32]]) -> ParityCase:
-    references = [_reference(codec, waveform) for waveform in waveforms]
-    frames = [item.codes.shape[2] for item in references]
-    graphs = _Graphs(codec, run, frames)
+def _expected(reference: Reference, waveform: NDArray[np.float32]) -> _Expected:
+    latents = reference.encode(waveform)
+    codes = reference.quantize(latents)
+    quantized = reference.dequantize(codes)
+    return _Expected(latents, codes, quantized, reference.decode(quantized))
+
+
+def _check(reference: Reference, run: Run, signal: str, waveforms: list[NDArray[np.float32]]) -> ParityCase:
+    expected = [_expected(reference, waveform) for waveform in waveforms]
+    graphs = _Graphs(reference, run, [item.codes.shape[1] for item in expected])
     latents = graphs.encode(waveforms)
     codes = graphs.quantize(latents)
     audio = graphs.decode(graphs.dequantize(codes))
-    # Each graph alone, on torch's own input to it.
-    own_codes = graphs.quantize([item.latents[0].numpy() for item in references])
-    own_audio = graphs.decode([item.quantized[0].numpy() for item in references])
-    streamed = _stream(codec, run, references[0].codes)
-    dequantizer = _dequantizer_errors(codec, run, references[0].codes)
+    # Each graph alone, on the reference's own input to it.
+    own_codes = graphs.quantize([item.latents for item in expected])
+    own_audio = graphs.decode([item.quantized for item in expected])
+    first = expected[0]
+    streamed = _stream(reference.config, run, first.codes)
+    dequantizer = _dequantizer_errors(reference, run, first.codes)
 
-    torch_latents = _joined([item.latents[0].numpy() for item in references])
-    torch_codes = [item.codes[:, 0].numpy() for item in references]
-    torch_audio = _joined([item.audio[0].numpy() for item in references])
-    ties = _ties(codec, references, codes)
-    equal = _joined(torch_codes) == _joined(codes)
-    own_equal = _joined(torch_codes) == _joined(own_codes)
+    right_latents, right_codes, right_audio = (
+        _joined([getattr(item, name) for item in expected]) for name in ("latents", "codes", "audio")
+    )
+    ties = _ties(reference, expected, codes)
+    equal = right_codes == _joined(codes)
+    own_equal = right_codes == _joined(own_codes)
     return ParityCase(
         signal=signal,
         num_samples=len(waveforms[0]),
         batch=len(waveforms),
-        latents_max_abs_error=max_abs_error(torch_latents, _joined(latents)),
-        latents_snr_db=snr_db(torch_latents, _joined(latents)),
+        latents_max_abs_error=max_abs_error(right_latents, _joined(latents)),
+        latents_snr_db=snr_db(right_latents, _joined(latents)),
         code_agreement=float(equal.mean()),
         level0_agreement=float((equal[0] | ties).mean()),
         frame_agreement=float((equal.all(axis=0) | ties).mean()),
         ties=int(ties.sum()),
-        quantizer_agreement=float((own_equal.all(axis=0) | _ties(codec, references, own_codes)).mean()),
+        quantizer_agreement=float((own_equal.all(axis=0) | _ties(reference, expected, own_codes)).mean()),
         dequantizer_max_abs_error=max(error for error, _ in dequantizer),
         dequantizer_snr_db=min(snr for _, snr in dequantizer),
-        decoder_max_abs_error=max_abs_error(torch_audio, _joined(own_audio)),
-        decoder_snr_db=snr_db(torch_audio, _joined(own_audio)),
-        stream_max_abs_error=max_abs_error(references[0].audio[0, 0].numpy(), streamed),
-        stream_snr_db=snr_db(references[0].audio[0, 0].numpy(), streamed),
-        chain_snr_db=snr_db(torch_audio, _joined(audio)),
+        decoder_max_abs_error=max_abs_error(right_audio, _joined(own_audio)[0]),
+        decoder_snr_db=snr_db(right_audio, _joined(own_audio)[0]),
+        stream_max_abs_error=max_abs_error(first.audio, streamed),
+        stream_snr_db=snr_db(first.audio, streamed),
+        chain_snr_db=snr_db(right_audio, _joined(audio)[0]),
     )
 
 
 class _Graphs:
     """The graphs on a batch of items of these numbers of frames: arrays [C, T] in, arrays [C, T] out."""
 
-    def __init__(self, codec: DMCodec, run: Run, frames: list[int]) -> None:
-        self._config, self._run, self._frames = codec.config, run, frames
+    def __init__(self, reference: Reference, run: Run, frames: list[int]) -> None:
+        self._name, self._config, self._run, self._frames = reference.name, reference.config, run, frames
 
     def encode(self, waveforms: list[NDArray[np.float32]]) -> list[NDArray[Any]]:
         batch, lengths = stack([waveform[None] for waveform in waveforms])
@@ -233,17 +243,14 @@ class _Graphs:
         output = self._run(name, **inputs)[0]
         if output.shape != expected:  # a graph that baked in a length
             given = {key: value.shape for key, value in inputs.items()}
-            raise ParityError(
-                f"parity: {name} gives shape {output.shape} for {given}, torch gives {expected}. "
-                "The bundle was not written"
-            )
+            raise ParityError(f"parity: {name} gives shape {output.shape} for {given}, {self._name} gives {expected}")
         return output
 
 
-def _ties(codec: DMCodec, references: list[_Reference], codes: list[NDArray[Any]]) -> NDArray[np.bool_]:
+def _ties(reference: Reference, expected: list[_Expected], codes: list[NDArray[Any]]) -> NDArray[np.bool_]:
     found = [
-        differs_by_tie(codec, item.latents, item.codes.numpy(), test[:, None])[0]
-        for item, test in zip(references, codes, strict=True)
+        tied_frames(reference.codebooks, item.latents[None], item.codes[:, None], test[:, None])[0]
+        for item, test in zip(expected, codes, strict=True)
     ]
     return np.concatenate(found)
 
@@ -252,20 +259,21 @@ def _joined(items: list[NDArray[Any]]) -> NDArray[Any]:
     return np.concatenate(items, axis=-1)
 
 
-def _stream(codec: DMCodec, run: Run, codes: torch.Tensor) -> NDArray[np.float32]:
-    """Decodes codes [n_q, 1, T] as a stream, in pushes of 1, 2, 3, ... frames."""
-    stream = StreamDecoder(run, codec.config)
+def _stream(config: CodecConfig, run: Run, codes: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Decodes codes [n_q, T] as a stream, in pushes of 1, 2, 3, ... frames."""
+    stream = StreamDecoder(run, config)
     audio, start, size = [], 0, 1
-    while start < codes.shape[2]:
-        audio.append(stream.push(codes[:, 0, start : start + size].numpy()))
+    while start < codes.shape[1]:
+        audio.append(stream.push(codes[:, start : start + size]))
         start, size = start + size, size + 1
     return np.concatenate([*audio, stream.finish()])
 
 
-def _dequantizer_errors(codec: DMCodec, run: Run, codes: torch.Tensor) -> list[tuple[float, float]]:
+def _dequantizer_errors(reference: Reference, run: Run, codes: NDArray[np.int64]) -> list[tuple[float, float]]:
     """Absolute error and SNR of all levels, one level alone, and the levels from the second half on."""
     pairs = []
     for first, last in {(0, len(codes)), (0, 1), (len(codes) // 2, len(codes))}:
-        got = run("dequantizer", codes=codes[first:last].numpy(), first_level=np.array(first, np.int64))[0]
-        pairs.append((codec.quantizer.decode(codes[first:last], first).numpy(), got))
+        part = codes[first:last]
+        got = run("dequantizer", codes=part[:, None], first_level=np.array(first, np.int64))[0][0]
+        pairs.append((reference.dequantize(part, first), got))
     return [(max_abs_error(*pair), snr_db(*pair)) for pair in pairs]

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
-from dmcodec.nn import DMCodec
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from dmcodec.nn import DMCodec
 
 # A tie: moving the latents by this share of their length (114 dB below them) makes the two entries equally near,
 LATENTS_ROUNDING = 2e-6
@@ -17,26 +21,33 @@ SCORE_ROUNDING = 1e-6
 def differs_by_tie(
     codec: DMCodec, latents: Tensor, reference: NDArray[np.int64], test: NDArray[np.int64]
 ) -> NDArray[np.bool_]:
+    """`tied_frames` for the codebooks of a torch model."""
+    return tied_frames(codec.quantizer.codebooks().numpy(), latents.numpy(), reference, test)
+
+
+def tied_frames(
+    codebooks: NDArray[Any], latents: NDArray[Any], reference: NDArray[np.int64], test: NDArray[np.int64]
+) -> NDArray[np.bool_]:
     """Frames whose codes differ first at a tie; what follows it in the frame differs rightly.
 
     Args:
+        codebooks: [n_q, codebook_size, D].
         latents: [B, D, T] that `reference` was made from.
         reference, test: codes [n_q, B, T].
 
     Returns:
         [B, T], true where the frame differs, and only because of a tie.
     """
-    books = codec.quantizer.codebooks().numpy().astype(np.float64)
-    vectors = latents.numpy().astype(np.float64)
     ties = np.zeros(reference.shape[1:], np.bool_)
     for batch, frame in np.argwhere((reference != test).any(axis=0)):
         level = int(np.argmax(reference[:, batch, frame] != test[:, batch, frame]))
-        residual = vectors[batch, :, frame].copy()
+        vector = latents[batch, :, frame].astype(np.float64)
+        residual = vector.copy()
         for earlier in range(level):
-            residual -= books[earlier][reference[earlier, batch, frame]]
-        ours, theirs = (books[level][codes[level, batch, frame]] for codes in (reference, test))
+            residual -= codebooks[earlier][reference[earlier, batch, frame]]
+        ours, theirs = (codebooks[level][codes[level, batch, frame]].astype(np.float64) for codes in (reference, test))
         gap = abs(np.square(residual - theirs).sum() - np.square(residual - ours).sum())
-        moved = 2 * np.linalg.norm(ours - theirs) * LATENTS_ROUNDING * np.linalg.norm(vectors[batch, :, frame])
+        moved = 2 * np.linalg.norm(ours - theirs) * LATENTS_ROUNDING * np.linalg.norm(vector)
         rounded = SCORE_ROUNDING * (np.square(residual).sum() + np.square(ours).sum())
         ties[batch, frame] = gap <= moved + rounded
     return ties

@@ -1,8 +1,8 @@
-"""ONNX Runtime as a backend, on the CPU or on CUDA.
+"""ONNX Runtime as a backend, on the CPU, on CUDA, or on its TensorRT provider.
 
 The provider asked for is the one that runs: ONNX Runtime itself only logs a provider that can't load and goes on with
-the CPU, so the session is asked afterwards. The CUDA path was written against the documented API; it has not been run
-on a GPU.
+the CPU, so the session is asked afterwards. The GPU paths were written against the documented API; they have not been
+run on a GPU.
 """
 
 from __future__ import annotations
@@ -20,7 +20,13 @@ from dmcodec.bundle import GraphSpec
 from dmcodec.errors import ArgumentError, BackendError, MissingDependencyError, ProviderError
 from dmcodec.runtime.backend import DeviceTensor, Runner
 
-PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+PROVIDERS = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+}
+# The RVQ: TensorRT computes float32 in TF32, whose 10-bit mantissa flips codes, and the provider has no switch for it.
+_NEVER_ON_TENSORRT = ("quantizer", "dequantizer")
 MAX_THREADS = 1024
 _WARNINGS_AND_UP = 3
 
@@ -29,7 +35,7 @@ class OnnxRuntimeBackend:
     """Loads graphs into ONNX Runtime sessions.
 
     Args:
-        provider: "cpu" or "cuda".
+        provider: "cpu", "cuda", or "tensorrt" (encoder and decoder; the RVQ then runs on CUDA).
         threads: threads within an operator; by default one for each CPU that this process may use.
 
     Raises:
@@ -47,23 +53,24 @@ class OnnxRuntimeBackend:
         self.provider = provider
         self.threads = threads or usable_cpus()
         self._ort = _import_onnxruntime()
-        if provider == "cuda":
-            _prepare_cuda(self._ort)
+        if provider != "cpu":
+            _prepare_gpu(self._ort, provider)
 
     @property
     def version(self) -> str:
         """Version of onnxruntime."""
         return str(self._ort.__version__)
 
-    def load(self, path: Path, spec: GraphSpec) -> Runner:  # noqa: ARG002 - the protocol
+    def load(self, path: Path, spec: GraphSpec) -> Runner:
         """Loads a graph; see `dmcodec.runtime.backend.Backend`."""
+        provider = "cuda" if self.provider == "tensorrt" and path.stem in _NEVER_ON_TENSORRT else self.provider
         try:
             session = self._ort.InferenceSession(
-                str(path), self._session_options(), providers=[self._provider_options()]
+                str(path), self._session_options(), providers=_provider_options(provider, spec.precision)
             )
         except Exception as error:
             raise BackendError(f"{path}: onnxruntime can't load this graph ({_first_line(error)})") from error
-        wanted = PROVIDERS[self.provider]
+        wanted = PROVIDERS[provider]
         if session.get_providers()[0] != wanted:
             raise ProviderError(
                 f"{path}: {wanted} could not be loaded, onnxruntime fell back to {session.get_providers()[0]}; "
@@ -94,14 +101,19 @@ class OnnxRuntimeBackend:
         options.add_session_config_entry("session.force_spinning_stop", "1")
         return options
 
-    def _provider_options(self) -> Any:
-        if self.provider == "cpu":
-            return PROVIDERS["cpu"]
-        options = {
-            "cudnn_conv_algo_search": "HEURISTIC",  # EXHAUSTIVE, the default, searches again for every new length
-            "use_tf32": "0",  # a 10-bit mantissa flips codes
-        }
-        return (PROVIDERS[self.provider], options)
+
+def _provider_options(provider: str, precision: str) -> list[Any]:
+    """What runs a graph, first choice first."""
+    if provider == "cpu":
+        return [PROVIDERS["cpu"]]
+    cuda = {
+        "cudnn_conv_algo_search": "HEURISTIC",  # EXHAUSTIVE, the default, searches again for every new length
+        "use_tf32": "0",  # a 10-bit mantissa flips codes
+    }
+    chosen = [(PROVIDERS["cuda"], cuda)]
+    if provider == "tensorrt":
+        chosen.insert(0, (PROVIDERS["tensorrt"], {"trt_fp16_enable": "1" if precision == "fp16" else "0"}))
+    return chosen
 
 
 class _ArrayRunner:
@@ -163,10 +175,12 @@ def _is_installed(distribution: str) -> bool:
     return True
 
 
-def _prepare_cuda(ort: Any) -> None:
-    if PROVIDERS["cuda"] not in ort.get_available_providers():
+def _prepare_gpu(ort: Any, provider: str) -> None:
+    available = ort.get_available_providers()
+    if PROVIDERS[provider] not in available:
+        lacks = "is built for the CPU only" if PROVIDERS["cuda"] not in available else "has no TensorRT provider"
         raise ProviderError(
-            f"provider cuda: the installed onnxruntime {ort.__version__} is built for the CPU only; "
+            f"provider {provider}: the installed onnxruntime {ort.__version__} {lacks}; "
             "run `pip uninstall onnxruntime`, then `pip install dmcodec[gpu]`, or use provider cpu"
         )
     if hasattr(ort, "preload_dlls"):

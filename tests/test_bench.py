@@ -14,14 +14,16 @@ import numpy as np
 import pytest
 
 from dmcodec.benchmarks import BenchOptions, BenchResult, run_bench
+from dmcodec.benchmarks import options as options_module
 from dmcodec.benchmarks.html_report import render_report
 from dmcodec.benchmarks.options import Shape
 from dmcodec.benchmarks.peers import open_peers
 from dmcodec.benchmarks.statistics import Speed, Timing, paired_speedup
 from dmcodec.benchmarks.tables import result_tables, significant
+from dmcodec.benchmarks.torch_peer import CompiledSide, EagerSide
 from dmcodec.bundle import Bundle
 from dmcodec.config import CodecConfig
-from dmcodec.errors import ArgumentError, CheckpointError
+from dmcodec.errors import ArgumentError, CheckpointError, MissingDependencyError
 from dmcodec.export import Source, export_bundle
 from dmcodec.nn import DMCodec
 
@@ -38,7 +40,7 @@ def seeded_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def result(seeded_bundle: Path) -> BenchResult:
-    return run_bench(seeded_bundle, dataclasses.replace(OPTIONS, against="torch-eager"))
+    return run_bench(seeded_bundle, dataclasses.replace(OPTIONS, against=("torch-eager", "onnxruntime-cuda")))
 
 
 def test_percentiles_and_ratios_are_those_of_the_runs() -> None:
@@ -60,7 +62,7 @@ def test_significant_digits() -> None:
 
 def test_the_result_holds_every_side_operation_and_shape(result: BenchResult) -> None:
     shapes = {Shape(0.2, 1), Shape(0.4, 1), Shape(0.4, 2)}
-    expected = {(side, op, shape) for side in ("onnxruntime", "torch-eager") for op in ("encode", "decode")
+    expected = {(side, op, shape) for side in ("onnxruntime-cpu", "torch-eager") for op in ("encode", "decode")
                 for shape in shapes}  # fmt: skip
     assert {(m.side, m.operation, Shape(m.duration_s, m.batch)) for m in result.measurements} == expected
     for measurement in result.measurements:
@@ -73,7 +75,7 @@ def test_the_result_holds_every_side_operation_and_shape(result: BenchResult) ->
     for comparison in result.comparisons:
         shape = (comparison.duration_s, comparison.batch)
         encodes = {m.side: m for m in result.measurements if (m.operation, m.duration_s, m.batch) == ("encode", *shape)}
-        own, peer = encodes["onnxruntime"], encodes[comparison.peer]
+        own, peer = encodes["onnxruntime-cpu"], encodes[comparison.peer]
         ratios = np.array(peer.timing.runs_s) / np.array(own.timing.runs_s)
         assert comparison.encode_speedup == pytest.approx(np.median(ratios))
         assert comparison.code_agreement >= 0.999
@@ -89,9 +91,9 @@ def test_the_stream_is_measured_push_by_push(result: BenchResult) -> None:
 
 def test_memory_is_that_of_processes_of_their_own(result: BenchResult) -> None:
     peaks = {(entry.side, entry.operation): entry.peak_rss_bytes for entry in result.memory}
-    assert set(peaks) == {(s, o) for s in ("onnxruntime", "torch-eager") for o in ("encode", "decode")}
+    assert set(peaks) == {(s, o) for s in ("onnxruntime-cpu", "torch-eager") for o in ("encode", "decode")}
     for operation in ("encode", "decode"):
-        runtime, torch = peaks["onnxruntime", operation], peaks["torch-eager", operation]
+        runtime, torch = peaks["onnxruntime-cpu", operation], peaks["torch-eager", operation]
         assert runtime is not None
         assert torch is not None
         assert 20e6 < runtime < torch  # importing torch alone takes more
@@ -125,21 +127,22 @@ def test_the_command_prints_json_and_writes_the_report(seeded_bundle: Path, tmp_
     assert again.returncode == 1
     assert "--force" in again.stderr
     done = subprocess.run([*command, "--force"], capture_output=True, text=True, check=True)
-    for words in ("Steady state", "RTF", "xRT", "Peak memory", "encoder", "onnxruntime"):
+    for words in ("Steady state", "RTF", "xRT", "Peak memory", "encoder", "onnxruntime-cpu"):
         assert words in done.stdout
 
 
 def test_other_weights_are_refused(seeded_bundle: Path, tiny_bundle: Path, tiny_model_files: tuple[Path, Path]) -> None:
-    manifest = Bundle.open(seeded_bundle).manifest
+    bundle = Bundle.open(seeded_bundle)
     checkpoint, config = tiny_model_files
-    options = BenchOptions(against="torch-eager", checkpoint=checkpoint, config=config)
-    with pytest.raises(CheckpointError, match="the bundle holds model"), open_peers(manifest, options, 1, print):
+    options = BenchOptions(against=("torch-eager",), checkpoint=checkpoint, config=config)
+    with pytest.raises(CheckpointError, match="the bundle holds model"), open_peers(bundle, options, 1, print):
         pass
-    manifest = Bundle.open(tiny_bundle).manifest
-    unseeded = dataclasses.replace(manifest, provenance={**manifest.provenance, "seed": None})
+    bundle = Bundle.open(tiny_bundle)
+    provenance = {**bundle.manifest.provenance, "seed": None}
+    unseeded = dataclasses.replace(bundle, manifest=dataclasses.replace(bundle.manifest, provenance=provenance))
     with (
         pytest.raises(CheckpointError, match="--checkpoint"),
-        open_peers(unseeded, BenchOptions(against="torch-eager"), 1, print),
+        open_peers(unseeded, BenchOptions(against=("torch-eager",)), 1, print),
     ):
         pass
 
@@ -147,16 +150,36 @@ def test_other_weights_are_refused(seeded_bundle: Path, tiny_bundle: Path, tiny_
 def test_a_peer_that_cannot_run_is_a_row_with_its_reason(seeded_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from dmcodec.benchmarks import torch_peer
 
-    def fail(self: Any, model: Any) -> None:
+    def fail(self: Any, model: Any, device: str) -> None:
         raise RuntimeError("no C++ compiler\nand much more")
 
     monkeypatch.setattr(torch_peer.CompiledSide, "__init__", fail)
-    options = BenchOptions(durations_s=(0.1,), batches=(1,), rounds=1, threads=1, against="torch")
+    options = BenchOptions(durations_s=(0.1,), batches=(1,), rounds=1, threads=1, against=("torch",))
     result = run_bench(seeded_bundle, options)
     assert [failure.reason for failure in result.peer_failures] == ["RuntimeError: no C++ compiler"]
     rows = [row for table in result_tables(result) for row in table.rows if "not measured" in row]
     assert len(rows) == 1
     assert "no C++ compiler" in render_report(result)
+
+
+def test_the_same_bundle_on_another_backend_is_a_peer(seeded_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Peers that can't run here are rows with the backend's own reason; one that can is measured like torch."""
+    monkeypatch.setitem(options_module.BUNDLE_PEERS, "onnxruntime-cuda", ("onnxruntime", "cpu"))
+    peers = ("onnxruntime-cuda", "onnxruntime-tensorrt", "tensorrt")
+    result = run_bench(
+        seeded_bundle, BenchOptions(durations_s=(0.1,), batches=(1,), rounds=2, threads=1, against=peers)
+    )
+    reasons = {failure.peer: failure.reason for failure in result.peer_failures}
+    assert "built for the CPU only" in reasons["onnxruntime-tensorrt"]
+    assert set(reasons) == {"onnxruntime-tensorrt", "tensorrt"}
+    assert [comparison.code_agreement for comparison in result.comparisons] == [1.0]
+    assert [loading.compile_s for loading in result.peer_loading] == [None]
+
+
+def test_torch_on_a_gpu_that_is_not_there(tiny_model: DMCodec) -> None:
+    for kind in (EagerSide, CompiledSide):
+        with pytest.raises(MissingDependencyError, match="sees no CUDA GPU"):
+            kind(tiny_model, "cuda")
 
 
 @pytest.mark.parametrize(
@@ -171,10 +194,12 @@ def test_a_peer_that_cannot_run_is_a_row_with_its_reason(seeded_bundle: Path, mo
         {"rounds": 0},
         {"threads": 0},
         {"chunk_frames": 0},
-        {"against": "tensorflow"},
+        {"against": ("tensorflow",)},
         {"checkpoint": Path("x.pt")},
-        {"against": "torch", "provider": "cuda"},
-        {"against": "torch", "config": Path("x.json")},
+        {"against": ("torch", "onnxruntime-cpu")},
+        {"against": ("onnxruntime-cuda",), "provider": "cuda"},
+        {"against": ("tensorrt",), "checkpoint": Path("x.pt")},
+        {"against": ("torch",), "config": Path("x.json")},
     ],
 )
 def test_wrong_options(wrong: dict[str, Any]) -> None:

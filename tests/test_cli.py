@@ -55,7 +55,7 @@ heavy = {"torch", "onnx", "onnxruntime", "numpy", "matplotlib", "soundfile"} & s
 assert not heavy, heavy
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    for verb in ("encode", "decode", "reconstruct", "export", "bench", "info", "pull"):
+    for verb in ("encode", "decode", "reconstruct", "export", "bench", "verify", "doctor", "info", "pull"):
         assert verb in done.stdout
 
 

@@ -114,7 +114,7 @@ def test_weights_of_a_trained_size(tmp_path: Path) -> None:
 
 def test_the_manifest_records_what_was_measured(tiny_bundle: Path, tiny_model: DMCodec) -> None:
     parity = Bundle.open(tiny_bundle).manifest.parity
-    assert len(parity["cases"]) == num_cases(tiny_model)
+    assert len(parity["cases"]) == num_cases(tiny_model.config)
     assert {case["batch"] for case in parity["cases"]} == {1, 3}
     assert any(case["num_samples"] % 320 for case in parity["cases"])
     assert parity["latents_snr_db"] == min(case["latents_snr_db"] for case in parity["cases"]) >= 90

@@ -176,20 +176,22 @@ def test_wrong_load_arguments_are_refused(tiny_bundle: Path, arguments: dict[str
         Codec.load(tiny_bundle, **arguments)
 
 
-def test_cuda_without_a_cuda_build_is_an_error(tiny_bundle: Path) -> None:
+@pytest.mark.parametrize("provider", ["cuda", "tensorrt"])
+def test_a_gpu_without_a_gpu_build_is_an_error(tiny_bundle: Path, provider: str) -> None:
     import onnxruntime
 
     if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
         pytest.skip("this onnxruntime has the CUDA provider")
     with pytest.raises(ProviderError, match=r"dmcodec\[gpu\]"):
-        Codec.load(tiny_bundle, provider="cuda")
+        Codec.load(tiny_bundle, provider=provider)
 
 
 def test_a_silent_fallback_to_the_cpu_is_an_error(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bundle = Bundle.open(tiny_bundle)
     backend = OnnxRuntimeBackend("cpu")
     monkeypatch.setitem(onnxruntime_backend.PROVIDERS, "cpu", "CUDAExecutionProvider")
-    monkeypatch.setattr(backend, "_provider_options", lambda: "CPUExecutionProvider")
+    chosen = ["CPUExecutionProvider"]
+    monkeypatch.setattr(onnxruntime_backend, "_provider_options", lambda provider, precision: chosen)
     with pytest.raises(ProviderError, match="fell back to CPUExecutionProvider"):
         backend.load(bundle.graph_path("encoder"), bundle.manifest.graphs["encoder"])
 

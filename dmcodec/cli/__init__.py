@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import typer
 
-from dmcodec.cli import bench, decode, encode, evaluate, export, info, pull, reconstruct
+from dmcodec.cli import bench, decode, doctor, encode, evaluate, export, info, pull, reconstruct, verify
 from dmcodec.cli.train import TRAIN_VERBS
 from dmcodec.errors import DmcodecError
 
@@ -19,6 +19,8 @@ VERBS: dict[str, Callable[..., None]] = {
     "export": export.export,
     "bench": bench.bench,
     "evaluate": evaluate.evaluate,
+    "verify": verify.verify,
+    "doctor": doctor.doctor,
     "info": info.info,
     "pull": pull.pull,
 }

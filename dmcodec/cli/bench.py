@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -15,17 +13,14 @@ from dmcodec.cli.common import (
     BackendOption,
     ForceOption,
     JsonOption,
-    ProviderOption,
+    RunProviderOption,
     ThreadsOption,
     console,
     note,
     print_json,
-    progress_bar,
+    stage_progress,
 )
 from dmcodec.errors import ArgumentError
-
-if TYPE_CHECKING:
-    from dmcodec.benchmarks.timing import Progress
 
 
 def bench(
@@ -33,7 +28,7 @@ def bench(
         Path | None, typer.Argument(help="Bundle folder; by default untrained full-size weights.", metavar="[BUNDLE]")
     ] = None,
     backend: BackendOption = "onnxruntime",
-    provider: ProviderOption = "cpu",
+    provider: RunProviderOption = None,
     threads: ThreadsOption = None,
     duration: Annotated[
         list[float] | None,
@@ -48,8 +43,12 @@ def bench(
     ] = None,
     rounds: Annotated[int, typer.Option(help="Steady-state runs of each measurement.")] = 10,
     against: Annotated[
-        str | None,
-        typer.Option(help="Peer to run in turn with: torch (eager and compiled), torch-eager or torch-compile."),
+        list[str] | None,
+        typer.Option(
+            help="Peer to run in turn with; repeat it for more: torch (eager and compiled), torch-eager, "
+            "torch-compile, onnxruntime-cpu, onnxruntime-cuda, onnxruntime-tensorrt, tensorrt.",
+            metavar="PEER",
+        ),
     ] = None,
     stream: Annotated[bool, typer.Option("--stream", help="Measure streaming decode, too.")] = False,
     chunk_frames: Annotated[int | None, typer.Option(help="With --stream: frames in each push [default: 5].")] = None,
@@ -83,7 +82,7 @@ def bench(
         durations_s=tuple(duration) if duration else options.DEFAULT_DURATIONS_S,
         batches=tuple(batch) if batch else options.DEFAULT_BATCHES,
         rounds=rounds,
-        against=against,
+        against=tuple(against or ()),
         stream=stream,
         chunk_frames=5 if chunk_frames is None else chunk_frames,
         checkpoint=checkpoint,
@@ -97,7 +96,7 @@ def bench(
         from dmcodec.cli.default_bundle import default_bundle
 
         bundle = default_bundle()
-    with _progress() as progress:
+    with stage_progress() as progress:
         result = run_bench(bundle, wanted, progress)
     if as_json:
         print_json(result.to_dict())
@@ -106,15 +105,3 @@ def bench(
     if report:
         write_bytes(report, render_report(result).encode())
         note(f"report written to {report}")
-
-
-@contextmanager
-def _progress() -> Iterator[Progress]:
-    """Shows the stage that runs on a progress bar."""
-    with progress_bar() as bar:
-        task = bar.add_task("")
-
-        def show(stage: str, done: int, total: int) -> None:
-            bar.update(task, description=stage, completed=done, total=total)
-
-        yield show

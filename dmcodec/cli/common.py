@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,8 +19,12 @@ if TYPE_CHECKING:
 BundleOption = Annotated[
     Path | None, typer.Option("--bundle", help="Bundle folder; by default untrained full-size weights.", metavar="DIR")
 ]
-BackendOption = Annotated[str, typer.Option(help="What runs the graphs: onnxruntime.")]
-ProviderOption = Annotated[str, typer.Option(help="Where onnxruntime runs them: cpu or cuda.")]
+BackendOption = Annotated[str, typer.Option(help="What runs the graphs: onnxruntime or tensorrt.")]
+ProviderOption = Annotated[str, typer.Option(help="Where onnxruntime runs them: cpu, cuda or tensorrt.")]
+RunProviderOption = Annotated[
+    str | None,
+    typer.Option("--provider", help="Where onnxruntime runs them: cpu, cuda or tensorrt (default: cpu)."),
+]
 ThreadsOption = Annotated[int | None, typer.Option(help="CPU threads [default: all CPUs of the process].")]
 NqOption = Annotated[int | None, typer.Option("--n-q", help="Quantizer levels to use [default: all].")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print results as JSON.")]
@@ -62,6 +66,18 @@ def progress_bar() -> Iterator[Progress]:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=errors, disable=not errors.is_terminal, transient=True) as progress:
         yield progress
+
+
+@contextmanager
+def stage_progress() -> Iterator[Callable[[str, int, int], None]]:
+    """A progress bar for work that reports (stage, done, total)."""
+    with progress_bar() as bar:
+        task = bar.add_task("")
+
+        def show(stage: str, done: int, total: int) -> None:
+            bar.update(task, description=stage, completed=done, total=total)
+
+        yield show
 
 
 def print_json(value: Any) -> None:

@@ -12,7 +12,7 @@ from dmcodec.errors import BundleError, MissingDependencyError, OutputExistsErro
 SEED = 0
 
 
-def default_bundle() -> Path:
+def default_bundle(precision: str = "fp32") -> Path:
     """The default bundle's folder in the user's cache; it is exported there on first use, which needs torch."""
     try:
         from platformdirs import user_cache_path
@@ -21,7 +21,8 @@ def default_bundle() -> Path:
             "no --bundle given, and the default one can't be made without torch; "
             "name a bundle, or run `pip install dmcodec[cpu,export]`"
         ) from None
-    path = user_cache_path("dmcodec", appauthor=False) / f"full-seed{SEED}-v{FORMAT_VERSION}-{__version__}"
+    kind = "" if precision == "fp32" else f"-{precision}"
+    path = user_cache_path("dmcodec", appauthor=False) / f"full-seed{SEED}{kind}-v{FORMAT_VERSION}-{__version__}"
     note(
         f"no --bundle given: using the full-size network with UNTRAINED weights ({path}). "
         "Speed is that of the real model; the audio is not speech"
@@ -29,9 +30,9 @@ def default_bundle() -> Path:
     if not _usable(path):
         from dmcodec.cli.export import write_bundle
 
-        note("exporting it once, about 620 MB and a minute or two")
+        note(f"exporting it once, about {620 if precision == 'fp32' else 310} MB and a minute or two")
         try:
-            write_bundle(path, checkpoint=None, config=None, seed=SEED, precision="fp32", force=path.exists())
+            write_bundle(path, checkpoint=None, config=None, seed=SEED, precision=precision, force=path.exists())
         except OutputExistsError:
             note("another process exported it meanwhile")
     return path

@@ -8,12 +8,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dmcodec.cli.common import ForceOption, JsonOption, console, print_json, progress_bar
+from dmcodec.cli.export_triton import (
+    InstancesOption,
+    KindOption,
+    MaxBatchSizeOption,
+    MaxQueueDelayOption,
+    PlatformOption,
+    ServingCall,
+    Weights,
+    export_triton,
+)
 from dmcodec.errors import ArgumentError, MissingDependencyError
 
 if TYPE_CHECKING:
     from dmcodec.bundle import Bundle
 
-FORMATS = ("onnx",)
+FORMATS = ("onnx", "triton")
 
 
 def export(
@@ -27,20 +37,39 @@ def export(
     seed: Annotated[
         int | None, typer.Option(help="Untrained weights of this seed instead of a checkpoint, to measure speed.")
     ] = None,
-    output_format: Annotated[str, typer.Option("--format", help="What to write: onnx.")] = "onnx",
+    output_format: Annotated[str, typer.Option("--format", help="What to write: onnx (a bundle), triton.")] = "onnx",
     precision: Annotated[
         str, typer.Option(help="fp32, or fp16 for encoder and decoder (the RVQ stays fp32).")
     ] = "fp32",
+    bundle: Annotated[
+        Path | None, typer.Option(help="A bundle to write from, instead of weights (triton).", metavar="DIR")
+    ] = None,
+    platform: PlatformOption = None,
+    kind: KindOption = None,
+    instances: InstancesOption = None,
+    max_batch_size: MaxBatchSizeOption = None,
+    max_queue_delay_ms: MaxQueueDelayOption = None,
+    engine_cache: Annotated[
+        Path | None, typer.Option(help="Where the TensorRT engines lie [default: in the bundle].", metavar="DIR")
+    ] = None,
     force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Export a checkpoint to a bundle, and prove the graphs against torch; fails where they don't agree."""
     if output_format not in FORMATS:
         raise ArgumentError(f"--format {output_format!r} is not known; use {', '.join(FORMATS)}")
+    serving = ServingCall(platform, kind, instances, max_batch_size, max_queue_delay_ms)
+    if output_format == "triton":
+        weights = Weights(checkpoint, config, seed, precision)
+        export_triton(out, bundle, weights, serving, engine_cache, force, as_json)
+        return
+    if serving.given():
+        raise ArgumentError(f"{serving.given()[0]} is for --format triton only")
+    if bundle is not None or engine_cache is not None:
+        raise ArgumentError("--bundle and --engine-cache are for --format triton only")
     if (checkpoint is None) == (seed is None):
         raise ArgumentError("name the weights with either --checkpoint FILE or --seed N")
-    bundle = write_bundle(out, checkpoint, config, seed, precision, force)
-    manifest = bundle.manifest
+    manifest = write_bundle(out, checkpoint, config, seed, precision, force).manifest
     if as_json:
         print_json({"bundle": str(out), **manifest.to_dict()})
         return

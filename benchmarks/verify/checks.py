@@ -1,0 +1,134 @@
+"""What users do with the codec, on the backend that is put to the test, against the reference run clip by clip."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dmcodec.audio import read_blocks
+from dmcodec.benchmarks.verify.judge import Expected, Judge, expected_of
+from dmcodec.benchmarks.verify.options import VerifyOptions
+from dmcodec.benchmarks.verify.result import Check
+from dmcodec.export.parity import SEED
+from dmcodec.export.reference import Reference
+from dmcodec.runtime.codec import Codec
+from dmcodec.sample import speech
+from dmcodec.tokens import Tokens
+
+AUDIO_S = 60.0  # of a file of the user's
+_CLIP_S = 6.0  # the longest of a batch
+_MAX_PUSH_FRAMES = 30
+
+
+class Checks:
+    """The checks of one codec against one reference, in turn."""
+
+    def __init__(self, codec: Codec, reference: Reference, options: VerifyOptions) -> None:
+        self._codec, self._reference, self._options = codec, reference, options
+        self._judge = Judge(reference, codec.bundle.manifest.precision)
+
+    def all(self) -> list[tuple[str, Callable[[], Iterator[Check]]]]:
+        """Names of the checks, and what yields them."""
+        found = [("levels", self._levels), ("streams", self._streams), ("batches", self._batches)]
+        found.append(("long clips", self._long))
+        if self._options.audio:
+            found.append(("audio files", self._files))
+        return found
+
+    def _levels(self) -> Iterator[Check]:
+        """Every n_q to encode with, and to decode from every level on."""
+        codec, n_q = self._codec, self._codec.n_q
+        waveform = self._speech(1.0)[:-7]
+        expected = expected_of(self._reference, waveform)
+        got = [codec.encode(waveform, codec.sample_rate, n_q=levels).codes for levels in range(1, n_q + 1)]
+        yield self._judge.codes("encode at every n_q", f"1 to {n_q}", [expected] * n_q, got)
+        tokens = self._tokens(expected, len(waveform))
+        parts = [tokens.levels(levels, skip) for skip in range(n_q) for levels in range(1, n_q - skip + 1)]
+        audio = [self._decoded(part)[: len(waveform)] for part in parts]
+        yield self._judge.audio(
+            "decode at every n_q and first_level", f"{len(parts)} of them", audio, codec.decode_batch(parts)
+        )
+
+    def _streams(self) -> Iterator[Check]:
+        """Streams cut at random, against the whole decode of the reference and of the same backend."""
+        seconds = self._options.sizes.stream_s
+        expected = expected_of(self._reference, self._speech(seconds))
+        tokens = Tokens.from_codes(expected.codes, self._codec.config)
+        whole, own = self._decoded(tokens), self._codec.decode(tokens)
+        streamed = [self._streamed(expected.codes, seed) for seed in range(3)]
+        detail = f"{seconds:g} s, 3 times"
+        yield self._judge.audio("stream cut at random", detail, [whole] * 3, streamed)
+        yield self._judge.audio("stream against the backend's whole decode", detail, [own] * 3, streamed)
+
+    def _batches(self) -> Iterator[Check]:
+        """Clips of any lengths in one call, and of like lengths, which run together; against each alone."""
+        clips, longest = self._options.sizes.clips, round(_CLIP_S * self._codec.sample_rate)
+        rng = np.random.default_rng(SEED)
+        mixed = [1, *(int(length) for length in rng.integers(2, longest, clips - 1))]
+        yield from self._batch("batch of any lengths", mixed)
+        yield from self._batch("batch of like lengths", [longest // 4 - 101 * index for index in range(clips)])
+
+    def _batch(self, what: str, lengths: list[int]) -> Iterator[Check]:
+        codec = self._codec
+        waveforms = [self._speech(_CLIP_S, 0.1 * index)[:length] for index, length in enumerate(lengths)]
+        expected = [expected_of(self._reference, waveform) for waveform in waveforms]
+        detail = f"{len(lengths)} clips of {min(lengths)} to {max(lengths)} samples"
+        got = codec.encode_batch(waveforms, codec.sample_rate)
+        yield self._judge.codes(f"{what}, encode", detail, expected, [tokens.codes for tokens in got])
+        tokens = [self._tokens(item, len(waveform)) for item, waveform in zip(expected, waveforms, strict=True)]
+        audio = codec.decode_batch(tokens)
+        yield self._judge.audio(f"{what}, decode", detail, [item.audio for item in expected], audio)
+
+    def _long(self) -> Iterator[Check]:
+        """A long clip in windows and as a stream, against the reference in one piece."""
+        seconds = self._options.sizes.long_s
+        context = f"{seconds:g} s, {self._codec.context_s:g} s of context"
+        yield from self._clip("long clip in windows", context, self._speech(seconds)[:-77])
+
+    def _files(self) -> Iterator[Check]:
+        """The user's own audio."""
+        for path in self._options.audio:
+            yield from self._clip(path.name, f"the first {AUDIO_S:g} s at most", self._read(path))
+
+    def _clip(self, what: str, detail: str, waveform: NDArray[np.float32]) -> Iterator[Check]:
+        codec = self._codec
+        expected = expected_of(self._reference, waveform)
+        codes = codec.encode(waveform, codec.sample_rate).codes
+        yield self._judge.codes(f"{what}, encode", detail, [expected], [codes], windows=True)
+        audio = codec.decode(self._tokens(expected, len(waveform)))
+        yield self._judge.audio(f"{what}, decode", detail, [expected.audio], [audio])
+
+    def _read(self, path: Path) -> NDArray[np.float32]:
+        rate, blocks, total = self._codec.sample_rate, [], 0
+        most = round(AUDIO_S * rate)
+        for block in read_blocks(path, rate):
+            blocks.append(block)
+            total += len(block)
+            if total >= most:
+                break
+        return np.concatenate(blocks)[:most]
+
+    def _speech(self, seconds: float, start_s: float = 0.0) -> NDArray[np.float32]:
+        rate = self._codec.sample_rate
+        start = round(start_s * rate)
+        return speech(start + round(seconds * rate), rate)[start:]
+
+    def _tokens(self, expected: Expected, num_samples: int) -> Tokens:
+        return Tokens.from_codes(expected.codes, self._codec.config, num_samples)
+
+    def _decoded(self, tokens: Tokens) -> NDArray[np.float32]:
+        latents = self._reference.dequantize(tokens.codes.astype(np.int64), tokens.first_level)
+        return self._reference.decode(latents)
+
+    def _streamed(self, codes: NDArray[np.int64], seed: int) -> NDArray[np.float32]:
+        rng = np.random.default_rng(seed)
+        cuts, end = [0], codes.shape[1]
+        while cuts[-1] < end:
+            cuts.append(min(end, cuts[-1] + int(rng.integers(1, _MAX_PUSH_FRAMES + 1))))
+        with self._codec.stream_decoder() as stream:
+            audio = [stream.push(codes[:, start:stop]) for start, stop in pairwise(cuts)]
+            return np.concatenate([*audio, stream.finish()])

@@ -1,0 +1,107 @@
+"""Turns what came out into a `Check`, with the thresholds of the bundle's precision."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dmcodec.benchmarks.verify.result import Check
+from dmcodec.export.fidelity import max_abs_error, snr_db
+from dmcodec.export.parity import THRESHOLDS
+from dmcodec.export.reference import Reference
+from dmcodec.export.ties import tied_frames
+
+# What a window's limited context may change: docs/streaming.md
+WINDOW_CODE_AGREEMENT = 0.999
+
+
+@dataclasses.dataclass(frozen=True)
+class Expected:
+    """What the reference says of one clip: latents [D, T], codes [n_q, T], and audio [samples] where it is needed."""
+
+    latents: NDArray[np.float32]
+    codes: NDArray[np.int64]
+    audio: NDArray[np.float32]
+
+
+def expected_of(reference: Reference, waveform: NDArray[np.float32]) -> Expected:
+    """Runs a clip through the reference in one piece; the audio is as long as the clip."""
+    latents = reference.encode(waveform)
+    codes = reference.quantize(latents)
+    return Expected(latents, codes, reference.decode(reference.dequantize(codes))[: len(waveform)])
+
+
+class Judge:
+    """Makes checks for one reference and precision."""
+
+    def __init__(self, reference: Reference, precision: str) -> None:
+        self._reference, self._precision, self._thresholds = reference, precision, THRESHOLDS[precision]
+
+    def codes(
+        self,
+        what: str,
+        detail: str,
+        expected: Sequence[Expected],
+        got: Sequence[NDArray[Any]],
+        windows: bool = False,
+    ) -> Check:
+        """Codes [n, T] of clips against the first n levels of what was expected of each.
+
+        Args:
+            windows: whether they were made with limited context, which may change a code in a thousand.
+        """
+        for item, codes in zip(expected, got, strict=True):
+            if codes.shape != (len(codes), item.codes.shape[1]):
+                return Check(what, detail, problem=f"{what}: codes {codes.shape} where {item.codes.shape} are due")
+        pairs = [(item.codes[: len(codes)], codes.astype(np.int64)) for item, codes in zip(expected, got, strict=True)]
+        tied = [
+            tied_frames(self._reference.codebooks, item.latents[None], right[:, None], codes[:, None])[0]
+            for item, (right, codes) in zip(expected, pairs, strict=True)
+        ]
+        ties = np.concatenate(tied)
+        equal = [right == codes for right, codes in pairs]
+        check = Check(
+            what,
+            detail,
+            code_agreement=float(np.concatenate([item.ravel() for item in equal]).mean()),
+            level0_agreement=float((np.concatenate([item[0] for item in equal]) | ties).mean()),
+            frame_agreement=float((np.concatenate([item.all(axis=0) for item in equal]) | ties).mean()),
+            ties=int(ties.sum()),
+        )
+        frames = WINDOW_CODE_AGREEMENT if windows and self._thresholds.frame_agreement else None
+        return self._bounded(
+            check,
+            level0_agreement=self._thresholds.level0_agreement,
+            frame_agreement=None if windows else self._thresholds.frame_agreement,
+            code_agreement=frames,
+        )
+
+    def audio(
+        self, what: str, detail: str, expected: Sequence[NDArray[np.float32]], got: Sequence[NDArray[np.float32]]
+    ) -> Check:
+        """Waveforms [samples] that both sides made from the same codes; the worst of them counts."""
+        for right, audio in zip(expected, got, strict=True):
+            if audio.shape != right.shape:
+                return Check(what, detail, problem=f"{what}: audio {audio.shape} where {right.shape} is due")
+        check = Check(
+            what,
+            detail,
+            snr_db=min(snr_db(*pair) for pair in zip(expected, got, strict=True)),
+            max_abs_error=max(max_abs_error(*pair) for pair in zip(expected, got, strict=True)),
+        )
+        return self._bounded(check, snr_db=self._thresholds.decoder_snr_db)
+
+    def _bounded(self, check: Check, **bounds: float | None) -> Check:
+        for name, bound in bounds.items():
+            value = getattr(check, name)
+            if bound is not None and not value >= bound:
+                return dataclasses.replace(
+                    check,
+                    problem=f"{check.what}: {name} is {value:.6g} ({check.detail}); "
+                    f"{self._precision} needs at least {bound:.6g}",
+                )
+        return check

@@ -1,0 +1,107 @@
+"""What graphs are held against: torch, or the bundle's own graphs on a backend that is trusted."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dmcodec.config import CodecConfig
+from dmcodec.runtime.stream_decoder import Run
+
+if TYPE_CHECKING:
+    from dmcodec.nn import DMCodec
+
+
+class Reference(Protocol):
+    """The codec as it should be. Every item is run alone, so that no batching can hide a mistake."""
+
+    @property
+    def name(self) -> str:
+        """How it is called in tables and errors."""
+
+    @property
+    def config(self) -> CodecConfig:
+        """The codec's configuration."""
+
+    @property
+    def codebooks(self) -> NDArray[np.float32]:
+        """All entries: [n_q, codebook_size, D]."""
+
+    def encode(self, waveform: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Waveform [samples] -> latents [D, T]."""
+
+    def quantize(self, latents: NDArray[np.float32]) -> NDArray[np.int64]:
+        """Latents [D, T] -> codes [n_q, T]."""
+
+    def dequantize(self, codes: NDArray[np.int64], first_level: int = 0) -> NDArray[np.float32]:
+        """Codes [n, T] of the levels from `first_level` on -> latents [D, T]."""
+
+    def decode(self, latents: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Latents [D, T] -> waveform [T * hop_length]."""
+
+
+class TorchReference:
+    """The torch model."""
+
+    name = "torch"
+
+    def __init__(self, codec: DMCodec) -> None:
+        self._codec = codec
+        self.config = codec.config
+        self.codebooks: NDArray[np.float32] = codec.quantizer.codebooks().detach().cpu().numpy()
+
+    def encode(self, waveform: NDArray[np.float32]) -> NDArray[np.float32]:
+        """See `Reference`."""
+        return self._run(self._codec.encoder, waveform[None, None])[0]
+
+    def quantize(self, latents: NDArray[np.float32]) -> NDArray[np.int64]:
+        """See `Reference`."""
+        return self._run(self._codec.quantizer.encode, latents[None])[:, 0]
+
+    def dequantize(self, codes: NDArray[np.int64], first_level: int = 0) -> NDArray[np.float32]:
+        """See `Reference`."""
+        return self._run(self._codec.quantizer.decode, codes[:, None], first_level)[0]
+
+    def decode(self, latents: NDArray[np.float32]) -> NDArray[np.float32]:
+        """See `Reference`."""
+        return self._run(self._codec.decoder, latents[None])[0, 0]
+
+    def _run(self, module: Any, array: NDArray[Any], *arguments: Any) -> NDArray[Any]:
+        import torch
+
+        with torch.inference_mode():
+            output: NDArray[Any] = module(torch.from_numpy(np.ascontiguousarray(array)), *arguments).numpy()
+        return output
+
+
+class GraphReference:
+    """Graphs of a bundle on another backend. `run` is that of `dmcodec.runtime.graphs.Graphs.arrays`."""
+
+    def __init__(self, name: str, config: CodecConfig, run: Run) -> None:
+        self.name, self.config, self._run = name, config, run
+        entries = np.arange(config.codebook_size)[None]
+        self.codebooks: NDArray[np.float32] = np.stack(
+            [self.dequantize(entries, level).T for level in range(config.n_q)]
+        )
+
+    def encode(self, waveform: NDArray[np.float32]) -> NDArray[np.float32]:
+        """See `Reference`."""
+        return self._run("encoder", waveform=waveform[None, None], lengths=_length(waveform))[0][0]
+
+    def quantize(self, latents: NDArray[np.float32]) -> NDArray[np.int64]:
+        """See `Reference`."""
+        return self._run("quantizer", latents=latents[None])[0][:, 0]
+
+    def dequantize(self, codes: NDArray[np.int64], first_level: int = 0) -> NDArray[np.float32]:
+        """See `Reference`."""
+        return self._run("dequantizer", codes=codes[:, None], first_level=np.array(first_level, np.int64))[0][0]
+
+    def decode(self, latents: NDArray[np.float32]) -> NDArray[np.float32]:
+        """See `Reference`."""
+        return self._run("decoder", latents=latents[None], lengths=_length(latents))[0][0, 0]
+
+
+def _length(array: NDArray[Any]) -> NDArray[np.int64]:
+    return np.array([array.shape[-1]], np.int64)

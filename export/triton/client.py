@@ -1,0 +1,141 @@
+"""Speech to tokens and back through a Triton server that holds this model repository.
+
+    pip install "tritonclient[grpc]" numpy
+    python client.py speech.wav out.wav --url localhost:8001 --tokens codes.npy
+
+Reads and writes 16-bit mono WAV at the model's sample rate; clips of at most 30 s. Needs nothing of dmcodec.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import wave
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+# Requests run together only where they have one shape, so clips are padded to multiples of this; their true length goes
+# along, and what is behind it changes nothing.
+BUCKET_S = 0.5
+MAX_S = 30.0
+TIMEOUT_S = 60.0
+MAX_AT_ONCE = 32
+
+
+class Client:
+    """The ensembles `tokenize` and `synthesize` of a server."""
+
+    def __init__(self, url: str = "localhost:8001", timeout_s: float = TIMEOUT_S) -> None:
+        import tritonclient.grpc as triton
+
+        self._triton, self._timeout_s = triton, timeout_s
+        self._server = triton.InferenceServerClient(url)
+        parameters = self._server.get_model_config("tokenize").config.parameters
+        facts = {name: value.string_value for name, value in parameters.items()}
+        self.model_id, self.precision = facts["model_id"], facts["precision"]
+        self.sample_rate, self.hop_length = int(facts["sample_rate"]), int(facts["hop_length"])
+        self.n_q, self.codebook_size = int(facts["n_q"]), int(facts["codebook_size"])
+
+    def tokenize(self, waveforms: Sequence[NDArray[np.float32]], n_q: int | None = None) -> list[NDArray[np.int64]]:
+        """Waveforms [samples] at `sample_rate` -> codes [n_q, frames] of each. All are sent at once."""
+        if not all(0 < len(waveform) <= MAX_S * self.sample_rate for waveform in waveforms):
+            raise ValueError(f"each waveform must have 1 sample to {MAX_S:g} s; cut longer ones into pieces")
+        requests: list[dict[str, NDArray[Any]]] = []
+        for waveform in waveforms:
+            padded = np.zeros((1, 1, self._padded(len(waveform), round(BUCKET_S * self.sample_rate))), np.float32)
+            padded[0, 0, : len(waveform)] = waveform
+            requests.append({"waveform": padded, "lengths": _scalar(len(waveform))})
+        answers = self._infer("tokenize", requests, ("codes", "frames"))
+        return [answer["codes"][0, :n_q, : int(answer["frames"][0, 0])] for answer in answers]
+
+    def synthesize(self, codes: Sequence[NDArray[np.int64]], first_level: int = 0) -> list[NDArray[np.float32]]:
+        """Codes [n, frames] of the levels from `first_level` on -> waveforms [frames * hop_length]."""
+        bucket = round(BUCKET_S * self.sample_rate / self.hop_length)
+        requests: list[dict[str, NDArray[Any]]] = []
+        for item in codes:
+            n, frames = item.shape
+            if not frames or item.min() < 0 or item.max() >= self.codebook_size or n + first_level > self.n_q:
+                raise ValueError(
+                    f"codes must be below {self.codebook_size}, of {self.n_q} levels at most, and not empty"
+                )
+            padded = np.zeros((1, n, self._padded(frames, bucket)), np.int64)
+            padded[0, :, :frames] = item
+            requests.append({"codes": padded, "first_level": _scalar(first_level), "frames": _scalar(frames)})
+        answers = self._infer("synthesize", requests, ("waveform",))
+        return [
+            answer["waveform"][0, 0, : item.shape[1] * self.hop_length]
+            for answer, item in zip(answers, codes, strict=True)
+        ]
+
+    def _infer(
+        self, model: str, requests: Sequence[dict[str, NDArray[Any]]], names: Sequence[str]
+    ) -> list[dict[str, NDArray[Any]]]:
+        # Sent without waiting for each other, so that the server can run them together.
+        with ThreadPoolExecutor(max(1, min(MAX_AT_ONCE, len(requests)))) as pool:
+            results = list(pool.map(lambda request: self._send(model, request), requests))
+        return [{name: result.as_numpy(name) for name in names} for result in results]
+
+    def _send(self, model: str, request: dict[str, NDArray[Any]]) -> Any:
+        inputs = [self._input(name, array) for name, array in request.items()]
+        return self._server.infer(model, inputs, client_timeout=self._timeout_s)
+
+    def _padded(self, size: int, multiple: int) -> int:
+        return -(-size // multiple) * multiple
+
+    def _input(self, name: str, array: NDArray[Any]) -> Any:
+        kind = "FP32" if array.dtype == np.float32 else "INT64"
+        tensor = self._triton.InferInput(name, array.shape, kind)
+        tensor.set_data_from_numpy(array)
+        return tensor
+
+
+def _scalar(value: int) -> NDArray[np.int64]:
+    return np.array([[value]], np.int64)
+
+
+def read_wav(path: Path, sample_rate: int) -> NDArray[np.float32]:
+    """Samples of a 16-bit mono WAV file, -1 to 1."""
+    with wave.open(str(path), "rb") as file:
+        if (file.getnchannels(), file.getsampwidth(), file.getframerate()) != (1, 2, sample_rate):
+            raise ValueError(f"{path}: must be 16-bit mono WAV at {sample_rate} Hz")
+        samples = np.frombuffer(file.readframes(file.getnframes()), "<i2")
+    return samples.astype(np.float32) / np.float32(32768)
+
+
+def write_wav(path: Path, samples: NDArray[np.float32], sample_rate: int) -> None:
+    """Writes samples as 16-bit mono WAV."""
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(sample_rate)
+        file.writeframes((np.clip(samples, -1, 1) * 32767).astype("<i2").tobytes())
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description="Speech to tokens and back through a Triton server.")
+    parser.add_argument("speech", type=Path, help="16-bit mono WAV at the model's sample rate, at most 30 s")
+    parser.add_argument("out", type=Path, help="WAV file to write")
+    parser.add_argument("--url", default="localhost:8001", help="gRPC address of the server")
+    parser.add_argument("--tokens", type=Path, help="also write the codes here, as .npy")
+    given = parser.parse_args()
+    try:
+        client = Client(given.url)
+        waveform = read_wav(given.speech, client.sample_rate)
+        [codes] = client.tokenize([waveform])
+        if given.tokens:
+            np.save(given.tokens, codes)
+        [audio] = client.synthesize([codes])
+        write_wav(given.out, audio[: len(waveform)], client.sample_rate)
+    except Exception as error:  # noqa: BLE001 - whatever the server or the file says
+        sys.exit(f"error: {error}")
+    sys.stdout.write(f"model {client.model_id}: {codes.shape[0]} x {codes.shape[1]} codes\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,162 @@
+"""What the server would do with a model repository, done here with ONNX Runtime on the CPU.
+
+Reads the written config.pbtxt files with the server's schema and follows them: shapes and types are checked, requests
+of equal shape are joined on their first axis up to `max_batch_size`, `reshape` is applied, and ensembles run their
+steps in order by their maps. Queues, instances and time are left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from dmcodec.errors import ExportError
+from dmcodec.export.triton.configs import schema
+
+Arrays = Mapping[str, NDArray[Any]]
+_DTYPES: dict[str, np.dtype[Any]] = {"TYPE_FP32": np.dtype(np.float32), "TYPE_INT64": np.dtype(np.int64)}
+
+
+class Simulation:
+    """A model repository that answers requests.
+
+    Args:
+        folder: the repository.
+        graphs: ONNX files to run in the place of models that can't run here (TensorRT plans).
+    """
+
+    def __init__(self, folder: Path, graphs: Mapping[str, Path] | None = None) -> None:
+        self._folder, self._graphs = folder, dict(graphs or {})
+        self.configs = {path.parent.name: read_config(path) for path in sorted(folder.glob("*/config.pbtxt"))}
+        self._sessions: dict[str, Any] = {}
+
+    def infer(self, model: str, requests: Sequence[Arrays]) -> list[dict[str, NDArray[Any]]]:
+        """Answers requests that are there at the same time, in their order.
+
+        Raises:
+            ExportError: a request or a result isn't what the configuration says.
+        """
+        config = self.configs[model]
+        waiting = list(range(len(requests)))
+        answers: dict[int, dict[str, NDArray[Any]]] = {}
+        for request in requests:
+            _check(config, "input", config.input, request, config.max_batch_size)
+        while waiting:
+            group = _batch(requests, waiting, config.max_batch_size)
+            waiting = [index for index in waiting if index not in group]
+            joined = {name: np.concatenate([requests[i][name] for i in group]) for name in requests[group[0]]}
+            results = self._run(config, joined)
+            start = 0
+            for index in group:
+                size = len(next(iter(requests[index].values())))
+                answers[index] = {name: value[start : start + size] for name, value in results.items()}
+                start += size
+        return [answers[index] for index in range(len(requests))]
+
+    def warm_up(self) -> None:
+        """Runs every model's warm-up samples, as the server does when it starts."""
+        for name, config in self.configs.items():
+            for sample in config.model_warmup:
+                request = {tensor: self._warm_up_input(name, entry) for tensor, entry in sample.inputs.items()}
+                self.infer(name, [request] * sample.batch_size)
+
+    def _warm_up_input(self, model: str, entry: Any) -> NDArray[Any]:
+        dtype, shape = _dtype(entry.data_type), (1, *entry.dims)
+        if entry.WhichOneof("input_data_type") == "zero_data":
+            return np.zeros(shape, dtype)
+        data = (self._folder / model / "warmup" / entry.input_data_file).read_bytes()
+        return np.frombuffer(data, dtype, count=int(np.prod(shape))).reshape(shape)
+
+    def _run(self, config: Any, inputs: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        outputs = self._ensemble(config, inputs) if config.platform == "ensemble" else self._model(config, inputs)
+        _check(config, "output", config.output, outputs, config.max_batch_size)
+        return outputs
+
+    def _ensemble(self, config: Any, inputs: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        tensors = dict(inputs)
+        for step in config.ensemble_scheduling.step:
+            given = {name: tensors[tensor] for name, tensor in step.input_map.items()}
+            [results] = self.infer(step.model_name, [given])
+            tensors.update({tensor: results[name] for name, tensor in step.output_map.items()})
+        return {entry.name: tensors[entry.name] for entry in config.output}
+
+    def _model(self, config: Any, inputs: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        batch = len(next(iter(inputs.values())))
+        given = {entry.name: _reshaped(entry, inputs[entry.name], batch, True) for entry in config.input}
+        names = [entry.name for entry in config.output]
+        results = self._session(config).run(names, given)
+        return {
+            entry.name: _reshaped(entry, result, batch, False)
+            for entry, result in zip(config.output, results, strict=True)
+        }
+
+    def _session(self, config: Any) -> Any:
+        name = config.name
+        if name not in self._sessions:
+            path = self._graphs.get(name, self._folder / name / "1" / config.default_model_filename)
+            self._sessions[name] = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        return self._sessions[name]
+
+
+def read_config(path: Path) -> Any:
+    """A config.pbtxt as a ModelConfig.
+
+    Raises:
+        ExportError: not of the server's schema.
+    """
+    message = schema().ModelConfig()
+    from google.protobuf import text_format
+
+    try:
+        return text_format.Parse(path.read_text(encoding="utf-8"), message)
+    except text_format.ParseError as error:
+        raise ExportError(f"{path}: not a configuration of the server's schema ({error})") from None
+
+
+def _batch(requests: Sequence[Arrays], waiting: Sequence[int], max_batch_size: int) -> list[int]:
+    """The first that waits, and those behind it that have its shapes, as long as there is room."""
+    shapes = _shapes(requests[waiting[0]])
+    group, size = [], 0
+    for index in waiting:
+        items = len(next(iter(requests[index].values())))
+        if _shapes(requests[index]) == shapes and size + items <= max_batch_size:
+            group.append(index)
+            size += items
+    return group
+
+
+def _shapes(request: Arrays) -> dict[str, tuple[int, ...]]:
+    return {name: array.shape[1:] for name, array in request.items()}
+
+
+def _check(config: Any, what: str, entries: Any, arrays: Arrays, max_batch_size: int) -> None:
+    """Names, types, dims and batch size, as the server checks them."""
+    if set(arrays) != {entry.name for entry in entries}:
+        raise ExportError(f"{config.name}: {what}s {sorted(arrays)}, expected {[entry.name for entry in entries]}")
+    sizes = {len(array) for array in arrays.values()}
+    if len(sizes) > 1 or not 1 <= max(sizes) <= max_batch_size:
+        raise ExportError(f"{config.name}: batch sizes {sorted(sizes)}, at most {max_batch_size} and all equal")
+    for entry in entries:
+        array = arrays[entry.name]
+        dims = tuple(entry.dims)
+        fits = len(dims) == array.ndim - 1 and all(want in (-1, has) for want, has in zip(dims, array.shape[1:]))  # noqa: B905 - the lengths were compared
+        if not fits or array.dtype != _dtype(entry.data_type):
+            raise ExportError(
+                f"{config.name}: {what} {entry.name} is {array.dtype} {list(array.shape)}, expected "
+                f"{_dtype(entry.data_type)} [batch, {', '.join(map(str, dims))}]"
+            )
+
+
+def _reshaped(entry: Any, array: NDArray[Any], batch: int, inwards: bool) -> NDArray[Any]:
+    if not entry.HasField("reshape"):
+        return array
+    return array.reshape(batch, *(entry.reshape.shape if inwards else entry.dims))
+
+
+def _dtype(data_type: int) -> np.dtype[Any]:
+    return _DTYPES[schema().DataType.Name(data_type)]
