@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from rich.console import Console, Group
-from rich.text import Text
+from rich.console import Console
 
 from dmcodec.benchmarks.evaluation.results import EvaluationResult
 from dmcodec.benchmarks.evaluation.tables import evaluation_tables, summary_lines
-from dmcodec.benchmarks.terminal import render_table
+from dmcodec.benchmarks.terminal import print_tables
 
 
 def print_evaluation(result: EvaluationResult, console: Console) -> None:
     """Prints what was evaluated, and every table."""
-    head = Text("\n".join(summary_lines(result)))
-    console.print(Group(head, *(render_table(table) for table in evaluation_tables(result))))
+    print_tables("\n".join(summary_lines(result)), evaluation_tables(result), console)
