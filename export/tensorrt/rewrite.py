@@ -2,10 +2,10 @@
 
 Found with TensorRT-RTX 1.7 by parsing and building each graph:
 
-1. `Elu` behind an `LSTM` fails in the builder's shape inference ("There are 2 inputs. Expected 1"). `Selu` with alpha = gamma = 1
-   is the same function.
-2. A half-precision `LSTM` with `sequence_lens` doesn't parse: the parser masks it with a float32 zero. A bidirectional one
-   becomes two forward ones; the second sees each item turned round at its own end, and its result is turned back.
+1. `Elu` behind an `LSTM` fails in the builder's shape inference ("There are 2 inputs. Expected 1"). `Selu` with
+   alpha = gamma = 1 is the same function.
+2. A half-precision `LSTM` with `sequence_lens` doesn't parse: the parser masks it with a float32 zero. A bidirectional
+   one becomes two forward ones; the second sees each item turned round at its own end, and its result is turned back.
 3. `Slice` without `axes` doesn't parse where it slices fewer axes than there are. The axes are named.
 
 The rewritten graph is valid ONNX of the same inputs and outputs; the tests run it against the bundle's own graph.
@@ -141,7 +141,7 @@ def _direction(writer: _Writer, node: NodeProto, index: int) -> Iterator[str]:
 
 
 def _turned_rows(writer: _Writer, steps: str, lengths: str) -> str:
-    """Rows of [T*B, ...] in which each item's steps come in reverse: [T, B]; steps behind its end stay where they are."""
+    """Rows of [T*B, ...] that take each item's steps in reverse: [T, B]; steps behind its end stay where they are."""
     op, constant = writer.op, writer.constant
     shape = op("Shape", steps)
     time, batch = (op("Gather", shape, constant(axis), axis=0) for axis in (0, 1))
