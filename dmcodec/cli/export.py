@@ -8,16 +8,36 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dmcodec.cli.common import ForceOption, JsonOption, console, print_json, progress_bar
+from dmcodec.cli.engines import (
+    BatchOption,
+    ComputeCapabilityOption,
+    DryRunOption,
+    EngineBundleOption,
+    EngineCacheOption,
+    EngineCall,
+    FlavourOption,
+    GraphsOption,
+    HardwareCompatibilityOption,
+    LadderOption,
+    ProfileOption,
+    RebuildOption,
+    RefitOption,
+    StripPlanOption,
+    Tf32Option,
+    VersionCompatibleOption,
+    WorkspaceOption,
+    export_engines,
+)
 from dmcodec.errors import ArgumentError, MissingDependencyError
 
 if TYPE_CHECKING:
     from dmcodec.bundle import Bundle
 
-FORMATS = ("onnx",)
+FORMATS = ("onnx", "trt")
 
 
 def export(
-    out: Annotated[Path, typer.Option("--out", "-o", help="Bundle folder to write.", metavar="BUNDLE")],
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Bundle folder to write.", metavar="BUNDLE")] = None,
     checkpoint: Annotated[
         Path | None, typer.Option(help="State dict (torch.save or .safetensors).", metavar="FILE")
     ] = None,
@@ -27,26 +47,70 @@ def export(
     seed: Annotated[
         int | None, typer.Option(help="Untrained weights of this seed instead of a checkpoint, to measure speed.")
     ] = None,
-    output_format: Annotated[str, typer.Option("--format", help="What to write: onnx.")] = "onnx",
+    output_format: Annotated[
+        str, typer.Option("--format", help="What to write: onnx, or trt for TensorRT engines, too.")
+    ] = "onnx",
     precision: Annotated[
-        str, typer.Option(help="fp32, or fp16 for encoder and decoder (the RVQ stays fp32).")
-    ] = "fp32",
+        str | None, typer.Option(help="fp32, or fp16 for encoder and decoder (the RVQ stays fp32) [default: fp32].")
+    ] = None,
+    bundle: EngineBundleOption = None,
+    profile: ProfileOption = None,
+    batch: BatchOption = None,
+    ladder: LadderOption = None,
+    graphs: GraphsOption = None,
+    flavour: FlavourOption = None,
+    compute_capability: ComputeCapabilityOption = None,
+    engine_cache: EngineCacheOption = None,
+    rebuild: RebuildOption = False,
+    dry_run: DryRunOption = False,
+    version_compatible: VersionCompatibleOption = False,
+    hardware_compatibility: HardwareCompatibilityOption = "none",
+    refit: RefitOption = False,
+    strip_plan: StripPlanOption = False,
+    workspace_mb: WorkspaceOption = None,
+    tf32: Tf32Option = False,
     force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Export a checkpoint to a bundle, and prove the graphs against torch; fails where they don't agree."""
+    """Export a checkpoint to a bundle, and prove the graphs against torch; fails where they don't agree.
+
+    With --format trt, build TensorRT engines for the bundle's graphs, too.
+    """
     if output_format not in FORMATS:
         raise ArgumentError(f"--format {output_format!r} is not known; use {', '.join(FORMATS)}")
-    if (checkpoint is None) == (seed is None):
-        raise ArgumentError("name the weights with either --checkpoint FILE or --seed N")
-    bundle = write_bundle(out, checkpoint, config, seed, precision, force)
-    manifest = bundle.manifest
+    call = EngineCall(
+        bundle=bundle, profile=profile, batch=batch, ladder=ladder, graphs=graphs, flavour=flavour,
+        compute_capability=compute_capability, engine_cache=engine_cache, rebuild=rebuild, dry_run=dry_run,
+        version_compatible=version_compatible, hardware_compatibility=hardware_compatibility, refit=refit,
+        strip_plan=strip_plan, workspace_mb=workspace_mb, tf32=tf32,
+    )  # fmt: skip
+    if output_format == "onnx" and call.given():
+        raise ArgumentError(f"{call.given()[0]} is for --format trt only")
+    if bundle is not None and (out, checkpoint, config, seed) != (None, None, None, None):
+        raise ArgumentError("--bundle: it has its weights; --out, --checkpoint, --config and --seed make a new bundle")
+    if bundle is None:
+        _check_source(out, checkpoint, seed)
+
+    def write() -> Bundle:
+        return write_bundle(out or Path(), checkpoint, config, seed, precision or "fp32", force)
+
+    if output_format == "trt":
+        export_engines(call, precision, write, as_json)
+        return
+    manifest = write().manifest
     if as_json:
         print_json({"bundle": str(out), **manifest.to_dict()})
         return
     console().print(_parity_table(manifest.parity))
     size = sum(spec.size_bytes for spec in manifest.graphs.values())
-    typer.echo(f"{out}: {precision}, model {manifest.model_id}, {size / 1e6:.1f} MB, parity passed")
+    typer.echo(f"{out}: {manifest.precision}, model {manifest.model_id}, {size / 1e6:.1f} MB, parity passed")
+
+
+def _check_source(out: Path | None, checkpoint: Path | None, seed: int | None) -> None:
+    if out is None:
+        raise ArgumentError("name the bundle to write with --out BUNDLE")
+    if (checkpoint is None) == (seed is None):
+        raise ArgumentError("name the weights with either --checkpoint FILE or --seed N")
 
 
 def write_bundle(

@@ -1,4 +1,4 @@
-"""The NVIDIA driver and the GPU, asked through the driver library alone: it works, or says why not, without CUDA packages.
+"""The NVIDIA driver and the GPU, asked through the driver library alone, without any CUDA package.
 
 TensorRT's own runtimes may crash where there is no driver, so this is asked before any of them is touched.
 """

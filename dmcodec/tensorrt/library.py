@@ -1,8 +1,8 @@
 """TensorRT 10, TensorRT 11 and TensorRT for RTX as one library: found, told apart, and called with errors.
 
 Every call to any of them goes through `dmcodec.tensorrt`: this module, `builder` and `engine`. They share one API; what
-differs is asked for by name. A call that fails gives None, False or a negative number, and the reason only to the logger:
-`Library.checked` turns that into an error that carries the logger's lines.
+differs is asked for by name. A call that fails gives None, False or a negative number, and the reason only to the
+logger: `Library.checked` turns that into an error that carries the logger's lines.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class Library:
             raise ArgumentError(f"flavour {flavour!r} is not known; use one of {', '.join(FLAVOURS)}")
         try:
             module = _import(_MODULES[flavour])
-        except Exception as error:  # a library that is missing or broken: ImportError, OSError, FileNotFoundError, ...
+        except Exception as error:  # noqa: BLE001 - a broken installation raises anything
             raise MissingDependencyError(
                 f"{flavour} can't be imported ({error or type(error).__name__}); run {_INSTALL[flavour]}"
             ) from None

@@ -22,7 +22,9 @@ def locked(path: Path) -> Iterator[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     except OSError as error:
-        raise OutputError(f"{path}: can't be written ({error.strerror or error}); check the disk and the rights") from None
+        raise OutputError(
+            f"{path}: can't be written ({error.strerror or error}); check the disk and the rights"
+        ) from None
     try:
         _lock(handle)
         yield

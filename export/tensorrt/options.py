@@ -104,7 +104,9 @@ class BuildOptions:
     def architectures(self, gpu: Gpu | None) -> tuple[str, ...]:
         """What the engine is bound to, for its key."""
         if self.compute_capabilities:
-            return tuple(compute_capability_name(text).lower().replace("sm", "sm_") for text in self.compute_capabilities)
+            return tuple(
+                compute_capability_name(text).lower().replace("sm", "sm_") for text in self.compute_capabilities
+            )
         return (gpu.architecture,) if gpu is not None else (GENERIC,)
 
 
