@@ -20,26 +20,26 @@ EngineBundleOption = Annotated[
     Path | None, typer.Option("--bundle", help="trt: build for this bundle instead of a new one.", metavar="DIR")
 ]
 ProfileOption = Annotated[
-    str | None, typer.Option(help="trt: smallest:usual:largest duration [default: 0.1s:5s:30s].", metavar="A:B:C")
+    str | None, typer.Option(help="trt: smallest:usual:largest duration (default: 0.1s:5s:30s).", metavar="A:B:C")
 ]
 BatchOption = Annotated[
-    str | None, typer.Option(help="trt: smallest:usual:largest batch size [default: 1:1:16].", metavar="A:B:C")
+    str | None, typer.Option(help="trt: smallest:usual:largest batch size (default: 1:1:16).", metavar="A:B:C")
 ]
 LadderOption = Annotated[
     str | None, typer.Option(help="trt: fixed shapes, such as 1s,5s,5sx4 (5 s in batches of 4).", metavar="A,B,...")
 ]
 GraphsOption = Annotated[
-    str | None, typer.Option(help="trt: build these graphs only [default: all].", metavar="NAME,...")
+    str | None, typer.Option(help="trt: build these graphs only (default: all).", metavar="NAME,...")
 ]
 FlavourOption = Annotated[
-    str | None, typer.Option(help="trt: tensorrt or tensorrt-rtx [default: what is installed, in this order].")
+    str | None, typer.Option(help="trt: tensorrt or tensorrt-rtx (default: what is installed, in this order).")
 ]
 ComputeCapabilityOption = Annotated[
     list[str] | None,
     typer.Option(help="trt: compile for this GPU ahead of time (RTX; may be repeated, or 8.6,8.9).", metavar="8.6"),
 ]
 EngineCacheOption = Annotated[
-    Path | None, typer.Option(help="Folder of the engines [default: engines/ in the bundle].", metavar="DIR")
+    Path | None, typer.Option(help="Folder of the engines (default: engines/ in the bundle).", metavar="DIR")
 ]
 RebuildOption = Annotated[bool, typer.Option("--rebuild", help="trt: build engines that are there, too.")]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="trt: only print what would be built, and why.")]

@@ -1,4 +1,4 @@
-"""Which shapes engines are built for: durations and batch sizes, as people think, to the shapes of each graph's inputs."""
+"""Which shapes engines are built for: from durations and batch sizes, as people think, to shapes of inputs."""
 
 from __future__ import annotations
 
@@ -137,19 +137,19 @@ class ShapeRequest:
 
 
 def parse_durations(text: str) -> tuple[float, float, float]:
-    """ "0.1s:5s:30s" or "5s" -> seconds."""
+    """From 0.1s:5s:30s, or 5s, to seconds."""
     parts = [_duration(part, f"--profile {text!r}", "0.1s:5s:30s") for part in text.split(":")]
     return _three(parts, f"--profile {text!r}", "0.1s:5s:30s")
 
 
 def parse_batches(text: str) -> tuple[int, int, int]:
-    """ "1:1:16" or "4" -> batch sizes."""
+    """From 1:1:16, or 4, to batch sizes."""
     parts = [_batch(part, f"--batch {text!r}", "1:1:16") for part in text.split(":")]
     return _three(parts, f"--batch {text!r}", "1:1:16")
 
 
 def parse_ladder(text: str) -> tuple[Rung, ...]:
-    """ "1s,5s,5sx4" -> rungs, each once, in order of their size."""
+    """From 1s,5s,5sx4 to rungs, each once, in order of their size."""
     what, example = f"--ladder {text!r}", "1s,5s,5sx4"
     rungs = set()
     for part in text.split(","):

@@ -1,7 +1,7 @@
 """What was really built: the precision of an engine's layers, told by its inspector or by the builder's own report.
 
-The inspector needs a GPU, since the engine has to be loaded. Without one the builder's list of layers in its verbose log
-says the same.
+The inspector needs a GPU, since the engine has to be loaded. Without one the builder's list of layers in its verbose
+log says the same.
 """
 
 from __future__ import annotations

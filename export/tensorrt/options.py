@@ -24,7 +24,7 @@ class BuildOptions:
 
     Attributes:
         version_compatible: later versions of the library may run the engine (full TensorRT).
-        hardware_compatibility: "none", "ampere-plus" or "same-compute-capability": which other GPUs may (full TensorRT).
+        hardware_compatibility: which other GPUs may: "none", "ampere-plus", "same-compute-capability" (full TensorRT).
         refit: its weights can be replaced.
         strip_plan: leaves out the weights that a refit can put back.
         workspace_mb: bound of the builder's scratch memory in MiB.
@@ -111,7 +111,7 @@ class BuildOptions:
 
 
 def compute_capability_name(text: str) -> str:
-    """ "8.6" -> SM86"""
+    """SM86 for 8.6."""
     return f"SM{text.replace('.', '')}"
 
 

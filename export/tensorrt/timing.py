@@ -1,4 +1,4 @@
-"""The timing cache: what full TensorRT measured of its tactics, kept beside the engines so that the next build is faster."""
+"""The timing cache: what full TensorRT measured of its tactics, kept beside the engines for the next build."""
 
 from __future__ import annotations
 
