@@ -30,8 +30,14 @@ _DIAGNOSTICS = {
 class Engine:
     """A deserialised engine."""
 
-    def __init__(self, library: Library, plan: bytes, name: str) -> None:
+    def __init__(self, library: Library, plan: bytes, name: str, host_code: bool = False) -> None:
         """Deserialises `plan`, whose file or graph is `name`.
+
+        Args:
+            library: of the flavour and version that built it.
+            plan: checked against its record.
+            name: for messages.
+            host_code: allow code for the host in it, which version-compatible plans bring.
 
         Raises:
             EngineError: the library can't run it here.
@@ -41,6 +47,8 @@ class Engine:
             self._runtime = library.checked(
                 library.module.Runtime(library.logger), EngineError, f"{name}: no runtime", lines
             )
+            if host_code and hasattr(self._runtime, "engine_host_code_allowed"):
+                self._runtime.engine_host_code_allowed = True
             self._check_validity(plan)
             self._engine = library.checked(
                 self._runtime.deserialize_cuda_engine(plan),
