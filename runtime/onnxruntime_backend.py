@@ -1,8 +1,8 @@
-"""ONNX Runtime as a backend, on the CPU or on CUDA.
+"""ONNX Runtime as a backend, on the CPU, on CUDA, or on CUDA with its own TensorRT provider.
 
 The provider asked for is the one that runs: ONNX Runtime itself only logs a provider that can't load and goes on with
-the CPU, so the session is asked afterwards. The CUDA path was written against the documented API; it has not been run
-on a GPU.
+the CPU, so the session is asked afterwards. The paths for a GPU were written against the documented API; they have
+not been run on one.
 """
 
 from __future__ import annotations
@@ -20,7 +20,11 @@ from dmcodec.bundle import GraphSpec
 from dmcodec.errors import ArgumentError, BackendError, MissingDependencyError, ProviderError
 from dmcodec.runtime.backend import DeviceTensor, Runner
 
-PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+PROVIDERS = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+}
 MAX_THREADS = 1024
 _WARNINGS_AND_UP = 3
 
@@ -29,7 +33,7 @@ class OnnxRuntimeBackend:
     """Loads graphs into ONNX Runtime sessions.
 
     Args:
-        provider: "cpu" or "cuda".
+        provider: "cpu", "cuda", or "tensorrt", which leaves to CUDA what TensorRT doesn't take.
         threads: threads within an operator; by default one for each CPU that this process may use.
 
     Raises:
@@ -47,8 +51,8 @@ class OnnxRuntimeBackend:
         self.provider = provider
         self.threads = threads or usable_cpus()
         self._ort = _import_onnxruntime()
-        if provider == "cuda":
-            _prepare_cuda(self._ort)
+        if provider != "cpu":
+            _prepare_gpu(self._ort, provider)
 
     @property
     def version(self) -> str:
@@ -58,9 +62,7 @@ class OnnxRuntimeBackend:
     def load(self, path: Path, spec: GraphSpec) -> Runner:  # noqa: ARG002 - the protocol
         """Loads a graph; see `dmcodec.runtime.backend.Backend`."""
         try:
-            session = self._ort.InferenceSession(
-                str(path), self._session_options(), providers=[self._provider_options()]
-            )
+            session = self._ort.InferenceSession(str(path), self._session_options(), providers=self._providers())
         except Exception as error:
             raise BackendError(f"{path}: onnxruntime can't load this graph ({_first_line(error)})") from error
         wanted = PROVIDERS[self.provider]
@@ -94,6 +96,10 @@ class OnnxRuntimeBackend:
         options.add_session_config_entry("session.force_spinning_stop", "1")
         return options
 
+    def _providers(self) -> list[Any]:
+        first = self._provider_options()
+        return [PROVIDERS["tensorrt"], first] if self.provider == "tensorrt" else [first]
+
     def _provider_options(self) -> Any:
         if self.provider == "cpu":
             return PROVIDERS["cpu"]
@@ -101,7 +107,7 @@ class OnnxRuntimeBackend:
             "cudnn_conv_algo_search": "HEURISTIC",  # EXHAUSTIVE, the default, searches again for every new length
             "use_tf32": "0",  # a 10-bit mantissa flips codes
         }
-        return (PROVIDERS[self.provider], options)
+        return (PROVIDERS["cuda"], options)
 
 
 class _ArrayRunner:
@@ -163,10 +169,12 @@ def _is_installed(distribution: str) -> bool:
     return True
 
 
-def _prepare_cuda(ort: Any) -> None:
-    if PROVIDERS["cuda"] not in ort.get_available_providers():
+def _prepare_gpu(ort: Any, provider: str) -> None:
+    available = ort.get_available_providers()
+    if PROVIDERS[provider] not in available:
+        lacks = "is built for the CPU only" if PROVIDERS["cuda"] not in available else "has no TensorRT provider"
         raise ProviderError(
-            f"provider cuda: the installed onnxruntime {ort.__version__} is built for the CPU only; "
+            f"provider {provider}: the installed onnxruntime {ort.__version__} {lacks}; "
             "run `pip uninstall onnxruntime`, then `pip install dmcodec[gpu]`, or use provider cpu"
         )
     if hasattr(ort, "preload_dlls"):

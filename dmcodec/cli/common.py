@@ -19,8 +19,12 @@ if TYPE_CHECKING:
 BundleOption = Annotated[
     Path | None, typer.Option("--bundle", help="Bundle folder; by default untrained full-size weights.", metavar="DIR")
 ]
-BackendOption = Annotated[str, typer.Option(help="What runs the graphs: onnxruntime.")]
+BackendOption = Annotated[str, typer.Option(help="What runs the graphs: onnxruntime or tensorrt.")]
 ProviderOption = Annotated[str, typer.Option(help="Where onnxruntime runs them: cpu or cuda.")]
+RunProviderOption = Annotated[
+    str | None,
+    typer.Option("--provider", help="Where onnxruntime runs them: cpu, cuda or tensorrt (default: cpu)."),
+]
 ThreadsOption = Annotated[int | None, typer.Option(help="CPU threads [default: all CPUs of the process].")]
 NqOption = Annotated[int | None, typer.Option("--n-q", help="Quantizer levels to use [default: all].")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print results as JSON.")]
@@ -42,7 +46,7 @@ def note(message: str) -> None:
     typer.echo(f"note: {message}", err=True)
 
 
-def load_codec(bundle: Path | None, backend: str, provider: str, threads: int | None) -> Codec:
+def load_codec(bundle: Path | None, backend: str, provider: str | None, threads: int | None) -> Codec:
     """The codec of `bundle`, or of the built-in default where none is named."""
     from dmcodec.runtime import Codec
 

@@ -128,8 +128,8 @@ class Library:
 
     def checked(self, value: Value | None, kind: type[DmcodecError], what: str, lines: Sequence[LogLine]) -> Value:
         """`value`; where it says that the call failed (None, False, negative), an error of `kind`."""
-        failed = value is None or value is False or (type(value) is int and value < 0)
-        if failed or value is None:
+        negative = isinstance(value, int) and value < 0
+        if value is None or value is False or negative:
             raise kind(explained(f"{self.flavour} {self.version}: {what}", lines))
         return value
 

@@ -21,7 +21,8 @@ class Block(Generic[Memory]):
     """Memory of a pool: an address on the device, or pinned bytes."""
 
     def __init__(self, device: Device, memory: Memory, size_bytes: int) -> None:
-        self.memory, self.size_bytes = memory, size_bytes
+        self.memory: Memory = memory
+        self.size_bytes = size_bytes
         self._device = device
         self._events: dict[int, int] = {}
         self._lock = threading.Lock()

@@ -98,7 +98,8 @@ class EngineRunner:
             taken: list[Block[int]] = []
             try:
                 blocks = {
-                    tensor.name: self._move_in(lane, tensor, values, choice, taken) for tensor in self._spec.inputs
+                    tensor.name: self._move_in(lane, tensor, values[tensor.name], choice, taken)
+                    for tensor in self._spec.inputs
                 }
                 found = self._launcher.launch(lane, choice, blocks)
                 for value in values.values():
@@ -134,10 +135,10 @@ class EngineRunner:
         return choice
 
     def _move_in(
-        self, lane: Lane, tensor: TensorSpec, values: Mapping[str, Any], choice: Choice, taken: list[Block[int]]
+        self, lane: Lane, tensor: TensorSpec, value: Any, choice: Choice, taken: list[Block[int]]
     ) -> Block[int]:
         """Device memory that holds an input, padded to the chosen sizes; what was taken for it goes into `taken`."""
-        value, shape = values[tensor.name], shape_of(tensor, choice.sizes)
+        shape = shape_of(tensor, choice.sizes)
         if isinstance(value, DeviceArray):
             value.block.wait_on(lane.stream)
             return value.block
