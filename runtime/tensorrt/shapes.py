@@ -26,6 +26,9 @@ PADDABLE: Mapping[str, tuple[str, ...]] = {
     "decoder_upsampler": ("batch",),
 }
 
+# How much more work a fixed shape may be than the request, to be taken before a range: it is launched as one graph.
+PADDING_FOR_FIXED = 1.25
+
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
@@ -79,7 +82,7 @@ def output_sizes(sizes: Mapping[str, int], config: CodecConfig) -> dict[str, int
 def choose(
     graph: str, spec: GraphSpec, engines: Sequence[Sequence[Profile]], sizes: Mapping[str, int]
 ) -> Choice | None:
-    """The profile that runs `sizes` with the least padding, a fixed one before a range; None where none does.
+    """The profile that runs `sizes` with the least padding; None where none does.
 
     Args:
         graph: name of the graph.
@@ -87,14 +90,14 @@ def choose(
         engines: the profiles of each engine.
         sizes: the least size of each axis.
     """
-    found: list[tuple[int, bool, Choice]] = []
+    found: list[tuple[float, Choice]] = []
     for engine, profiles in enumerate(engines):
         for index, profile in enumerate(profiles):
             padded = _padded(graph, spec, profile, sizes)
             if padded is not None:
-                volume = math.prod(padded.values())
-                found.append((volume, not profile.fixed, Choice(engine, index, profile.fixed, padded)))
-    return min(found, key=lambda item: item[:2])[2] if found else None
+                volume = math.prod(padded.values()) / (PADDING_FOR_FIXED if profile.fixed else 1)
+                found.append((volume, Choice(engine, index, profile.fixed, padded)))
+    return min(found, key=lambda item: item[0])[1] if found else None
 
 
 def _padded(graph: str, spec: GraphSpec, profile: Profile, sizes: Mapping[str, int]) -> dict[str, int] | None:
