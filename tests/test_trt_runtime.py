@@ -289,7 +289,7 @@ def test_a_bundle_altered_after_the_build_is_refused(copy_of_tiny_bundle: Path) 
 
 def test_no_engines_or_no_gpu_is_one_error(tiny_bundle: Path, tmp_path: Path) -> None:
     opened = Bundle.open(tiny_bundle)
-    with pytest.raises(EngineError, match="no engines in .*run `dmcodec export --format trt"):
+    with pytest.raises(EngineError, match=r"no engines in .*run `dmcodec export --format trt"):
         TensorrtBackend(opened, tmp_path, device=FakeDevice())
     with pytest.raises(ArgumentError, match="no threads"):
         Codec.load(tiny_bundle, backend="tensorrt", threads=2)

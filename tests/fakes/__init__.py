@@ -1,1 +1,1 @@
-"""A simulated GPU and a simulated TensorRT, which compute what the real ones would, and catch what they would suffer."""
+"""A simulated GPU and TensorRT, which compute what real ones would, and catch what those would suffer."""

@@ -18,7 +18,7 @@ Operation = Callable[[], None]
 GPU = Gpu("Fake GPU", "8.6", (13, 0))
 
 
-class Fault(AssertionError):
+class FaultError(AssertionError):
     """Something that on a GPU would crash, hang, or give wrong results now and then."""
 
 
@@ -57,7 +57,7 @@ class FakeDevice:
     def allocate(self, size_bytes: int) -> int:
         with self._checked():
             if self._captures_here():
-                raise Fault("allocated during a capture")
+                raise FaultError("allocated during a capture")
             if size_bytes > self._left:
                 raise GpuError(f"{self._gpu.name}: no memory left for {size_bytes / 1e6:.1f} MB more")
             self._left -= size_bytes
@@ -90,7 +90,7 @@ class FakeDevice:
     def synchronize(self, stream: int) -> None:
         with self._checked():
             if self._captures_here():
-                raise Fault("waited for a stream during a capture")
+                raise FaultError("waited for a stream during a capture")
             if self._hurry:
                 for other in [other for other in self._streams if other != stream]:
                     self._run(other)
@@ -109,7 +109,7 @@ class FakeDevice:
     def record(self, event: int, stream: int) -> None:
         with self._checked():
             if stream in self._capturing:
-                raise Fault("an event was recorded into a capture")
+                raise FaultError("an event was recorded into a capture")
             marker = _Marker(stream)
             self._events[event] = marker
             self._streams[stream].append((lambda: setattr(marker, "done", True), None))
@@ -117,7 +117,7 @@ class FakeDevice:
     def wait(self, stream: int, event: int) -> None:
         with self._checked():
             if stream in self._capturing:
-                raise Fault("a capture waited for work outside of it")
+                raise FaultError("a capture waited for work outside of it")
             self._streams[stream].append((lambda: None, self._events[event]))
 
     def synchronize_event(self, event: int) -> None:
@@ -153,7 +153,7 @@ class FakeDevice:
     def begin_capture(self, stream: int) -> None:
         with self._checked():
             if self._streams[stream]:
-                raise Fault("a capture began on a stream that is not idle")
+                raise FaultError("a capture began on a stream that is not idle")
             self._capturing[stream] = (threading.get_ident(), [])
 
     def end_capture(self, stream: int) -> Any:
@@ -201,9 +201,9 @@ class FakeDevice:
 
     def _find(self, memory: dict[int, NDArray[np.uint8]], address: int, size_bytes: int) -> NDArray[np.uint8]:
         if address not in memory:
-            raise Fault("used memory that was freed or never allocated")
+            raise FaultError("used memory that was freed or never allocated")
         if size_bytes > len(memory[address]):
-            raise Fault(f"used {size_bytes} bytes of {len(memory[address])}")
+            raise FaultError(f"used {size_bytes} bytes of {len(memory[address])}")
         return memory[address]
 
     def _check_pinned(self, memory: NDArray[np.uint8]) -> None:
@@ -211,7 +211,7 @@ class FakeDevice:
 
     def _checked(self) -> Any:
         if not getattr(self._used, "yes", False):
-            raise Fault("this thread has no current device")
+            raise FaultError("this thread has no current device")
         return self._lock
 
     def _captures_here(self) -> bool:

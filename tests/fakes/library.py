@@ -13,7 +13,7 @@ import onnx
 import onnxruntime
 
 from dmcodec.tensorrt.driver import Gpu
-from fakes.device import GPU, FakeDevice, Fault
+from fakes.device import GPU, FakeDevice, FaultError
 
 _MAGIC = b"fake plan "
 SCRATCH_BYTES = 1000
@@ -208,7 +208,7 @@ class OnnxParser:
 class Runtime:
     def __init__(self, module: Any, device: FakeDevice | None, gpu: Gpu | None, logger: Any) -> None:
         if device is None or gpu is None:
-            raise Fault("a runtime was made without a driver: that may crash")
+            raise FaultError("a runtime was made without a driver: that may crash")
         self._module, self._device, self._gpu, self._logger = module, device, gpu, logger
         self.engine_host_code_allowed = False
 
@@ -256,7 +256,7 @@ class ICudaEngine:
 
     def create_execution_context(self, strategy: Any) -> IExecutionContext:
         if strategy.name != "USER_MANAGED":
-            raise Fault("the context allocates by itself")
+            raise FaultError("the context allocates by itself")
         self.contexts += 1
         return IExecutionContext(self)
 
@@ -311,16 +311,16 @@ class IExecutionContext:
 
     def execute_async_v3(self, stream: int) -> bool:
         if self._profile < 0 or self.infer_shapes():
-            raise Fault("run without shapes")
+            raise FaultError("run without shapes")
         device, shapes, addresses = self._engine.device, dict(self._shapes), dict(self._addresses)
         scratch, needed = self._scratch, self.update_device_memory_size_for_shapes()
         outputs = {name: self.get_tensor_shape(name) for name in self._engine.outputs}
 
         def operation() -> None:
             if shapes != self._shapes and stream in captured:
-                raise Fault("a context was altered after its run was captured")
+                raise FaultError("a context was altered after its run was captured")
             if scratch is None or scratch[1] < needed:
-                raise Fault("too little scratch memory")
+                raise FaultError("too little scratch memory")
             values = {}
             for name, shape in shapes.items():
                 dtype = np.dtype(self._engine.module.nptype(self._engine.get_tensor_dtype(name)))
@@ -330,7 +330,7 @@ class IExecutionContext:
             device.view(*scratch)[:] = 0xFF
             for (name, shape), result in zip(outputs.items(), results, strict=True):
                 if result.shape != shape:
-                    raise Fault(f"{name} has another shape than was said before")
+                    raise FaultError(f"{name} has another shape than was said before")
                 device.view(addresses[name], result.nbytes)[:] = np.ascontiguousarray(result).reshape(-1).view(np.uint8)
 
         captured = {stream} if device.is_capturing(stream) else set()
