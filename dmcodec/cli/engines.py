@@ -89,14 +89,14 @@ def export_engines(call: EngineCall, precision: str | None, write: Callable[[], 
     from dmcodec.tensorrt.library import Library
     from dmcodec.tensorrt.profiles import ShapeRequest
 
+    # All that can be wrong with the call comes before the export, which takes minutes.
+    request = ShapeRequest.parse(call.profile, call.batch, call.ladder)
     try:
         from dmcodec.export.tensorrt import BuildOptions, build_engines, plan_engines
     except ModuleNotFoundError as error:
         raise MissingDependencyError(
-            f"--format trt needs {error.name}, which isn't installed; run `pip install dmcodec[cpu,export]`"
+            f"--format trt needs {error.name}, which isn't installed; run `pip install dmcodec[export]`"
         ) from None
-    # All that can be wrong with the call comes before the export, which takes minutes.
-    request = ShapeRequest.parse(call.profile, call.batch, call.ladder)
     library, gpu = Library.find(call.flavour), gpu_or_none()
     options = BuildOptions(
         version_compatible=call.version_compatible,
