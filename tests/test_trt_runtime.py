@@ -91,6 +91,30 @@ def test_results_equal_those_of_onnx_runtime(
             same(codec, reference, waveforms)
 
 
+def test_a_ladder_alone_runs_what_fits_below_its_top(tiny_bundle: Path, tmp_path: Path, reference: Codec) -> None:
+    build(tiny_bundle, ShapeRequest.parse(None, None, "0.5s,1sx4"), tmp_path)
+    codec, device = load(tiny_bundle, tmp_path)
+    for _ in range(3):
+        same(codec, reference, clips(7000, 6500, 15999))  # the two shorter ones in one batch of four
+    assert device.launches > 0
+    with pytest.raises(BackendError, match="no profile holds"):
+        codec.encode(clips(16001)[0], RATE)
+
+
+def test_results_are_waited_for_on_other_streams(tiny_bundle: Path, ranged: Path, reference: Codec) -> None:
+    codec, _ = load(tiny_bundle, ranged)
+    backend = codec.backend
+    assert isinstance(backend, TensorrtBackend)
+    [waveform] = clips(8000)
+    inputs = {"waveform": waveform[None, None], "lengths": np.array([8000])}
+    latents = codec.graphs.run("encoder", **inputs)[0]
+    with backend.lanes.lease():  # the stream that the encoder is still on, so that the others need another one
+        codes = codec.graphs.run("quantizer", latents=latents)[0]
+        with backend.lanes.lease():
+            got = backend.to_array(codes)
+    np.testing.assert_array_equal(got[:, 0], reference.encode(waveform, RATE).codes)
+
+
 def test_padding_is_taken_off_again(tiny_bundle: Path, laddered: Path, reference: Codec) -> None:
     codec, _ = load(tiny_bundle, laddered)
     [waveform] = clips(7000)

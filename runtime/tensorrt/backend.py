@@ -58,7 +58,7 @@ class TensorrtBackend:
         self._device = device or _default_device()
         self._records, self._problems = self._store.records()
         self._library = library or self._library_of_engines()
-        self._lanes = Lanes(self._device)
+        self.lanes = Lanes(self._device)
 
     @property
     def version(self) -> str:
@@ -74,7 +74,7 @@ class TensorrtBackend:
             self._device.use()
             host_code = bool(record.key.options.get("version_compatible"))
             engines.append((Engine(self._library, plan, record.key.file, host_code), record.key.profiles))
-        return EngineRunner(name, spec, self._bundle.manifest.config, engines, self._lanes, self._capture)
+        return EngineRunner(name, spec, self._bundle.manifest.config, engines, self.lanes, self._capture)
 
     def single_threaded(self) -> None:
         """None: batches side by side gain nothing on a GPU that one of them fills."""
@@ -83,7 +83,7 @@ class TensorrtBackend:
     def to_array(self, value: DeviceTensor) -> NDArray[Any]:
         """A result as an array in host memory."""
         if isinstance(value, DeviceArray):
-            return to_array(self._lanes, value)
+            return to_array(self.lanes, value)
         return np.asarray(value)
 
     def _usable(self, name: str, spec: GraphSpec) -> list[EngineRecord]:
