@@ -12,6 +12,7 @@ from typing import Any
 
 from dmcodec.config import CodecConfig
 from dmcodec.errors import BundleError, BundleNotFoundError, BundleVersionError, ConfigError
+from dmcodec.files import write_bytes
 
 MANIFEST = "manifest.json"
 FORMAT_VERSION = 1
@@ -53,6 +54,8 @@ class Manifest:
         parity: the figures measured at export.
         encoder_context: how much context the encoder needs until codes stop changing, measured at export, and
             `default_context_s`, which is used.
+        engines: TensorRT engines that were built into the bundle's `engines` folder: file -> what `dmcodec.tensorrt`
+            found in them. Bundles without any, and readers that don't know of them, do without.
     """
 
     config: CodecConfig
@@ -62,6 +65,7 @@ class Manifest:
     provenance: Mapping[str, Any]
     parity: Mapping[str, Any]
     encoder_context: Mapping[str, Any]
+    engines: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values, with the format version and a digest over everything else."""
@@ -75,6 +79,8 @@ class Manifest:
             "parity": dict(self.parity),
             "encoder_context": dict(self.encoder_context),
         }
+        if self.engines:
+            body["engines"] = dict(self.engines)
         body = json.loads(json.dumps(body))
         return {**body, "sha256": _digest(body)}
 
@@ -100,29 +106,24 @@ class Bundle:
             BundleError: the manifest or a graph was altered or cut.
         """
         path = Path(path)
-        manifest = _read_manifest(path)
+        manifest = read_manifest(path)
         for spec in manifest.graphs.values():
             _check_file(path / spec.file, spec)
         return cls(path, manifest)
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Writes `manifest.json` into the folder that holds the graphs."""
+    """Writes `manifest.json` into the folder that holds the graphs, whole or not at all."""
     text = json.dumps(manifest.to_dict(), indent=1, allow_nan=False)
-    (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
+    write_bytes(folder / MANIFEST, f"{text}\n".encode())
 
 
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file, as hex digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def read_manifest(path: Path) -> Manifest:
+    """The manifest of the bundle `path`, checked itself; the graphs are not looked at.
 
-
-def _digest(body: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(body, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
-
-
-def _read_manifest(path: Path) -> Manifest:
+    Raises:
+        BundleNotFoundError, BundleVersionError, BundleError: as `Bundle.open`.
+    """
     file = path / MANIFEST
     if not os.path.isfile(file):  # noqa: PTH113 - Path.is_file raises where the name is too long
         problem = f"has no {MANIFEST}" if os.path.isdir(path) else "no such folder"  # noqa: PTH112
@@ -149,6 +150,16 @@ def _read_manifest(path: Path) -> Manifest:
         raise BundleError(f"{file}: not a valid manifest ({type(error).__name__}: {error})") from None
 
 
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file, as hex digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _digest(body: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(body, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
 def _parse(body: Mapping[str, Any], source: str) -> Manifest:
     graphs = {name: _parse_graph(spec) for name, spec in body["graphs"].items()}
     if missing := [name for name in GRAPH_NAMES if name not in graphs]:
@@ -161,7 +172,14 @@ def _parse(body: Mapping[str, Any], source: str) -> Manifest:
         provenance=body["provenance"],
         parity=body["parity"],
         encoder_context=body["encoder_context"],
+        engines=_parse_engines(body.get("engines", {})),
     )
+
+
+def _parse_engines(values: Any) -> dict[str, dict[str, Any]]:
+    if not isinstance(values, dict) or not all(isinstance(facts, dict) for facts in values.values()):
+        raise TypeError("engines is not an object of objects")
+    return values
 
 
 def _parse_graph(values: Mapping[str, Any]) -> GraphSpec:

@@ -85,6 +85,18 @@ class ProviderError(BackendError):
     """The execution provider asked for is not the one that would run."""
 
 
+class GpuError(BackendError):
+    """No GPU, no driver or one that is too old, or no device memory left."""
+
+
+class EngineError(BackendError):
+    """A TensorRT engine that is missing, altered, or of another GPU or version."""
+
+
+class EngineBuildError(ExportError):
+    """TensorRT can't parse a graph or build its engine; carries what its logger said."""
+
+
 class StreamError(DmcodecError, RuntimeError):
     """A stream used out of turn: pushed after its end, or left without one."""
 

@@ -1,6 +1,7 @@
-"""torch -> ONNX, and the proof that the graphs say what torch says.
+"""torch -> ONNX -> TensorRT, and the proof that the graphs say what torch says.
 
-torch and onnx are imported when an export begins: `dmcodec.export.parity` and `.fidelity` work without them.
+torch and onnx are imported when an export begins: `dmcodec.export.parity` and `.fidelity` work without them, and
+`dmcodec.export.tensorrt` builds engines from a bundle without torch.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ __all__ = ["Source", "export_bundle"]
 
 
 def __getattr__(name: str) -> Any:
+    """Loads torch when it is needed."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from dmcodec.export import bundle_writer

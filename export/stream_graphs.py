@@ -30,16 +30,16 @@ def recurrent_graph(codec: DMCodec, precision: str) -> Graph:
     features = TensorSpec("features", "float32", ("batch", channels, "frames"))
 
     builder = GraphBuilder("decoder_recurrent", precision)
-    op = builder.op
+    op, ints = builder.op, builder.ints
     convolved = convolution(builder, first, builder.cast_in(latents.name), "decoder.0")
     hidden, cell = (builder.cast_in(spec.name) for spec in states)
     steps = op("Transpose", convolved, perm=[2, 0, 1])  # [T, B, C]
     output, last_hidden, last_cell = steps, [], []
     for index in range(layers):
         weights = lstm_weights(builder, lstm, index, "decoder.1")
-        state = [op("Slice", tensor, builder.ints(index), builder.ints(index + 1)) for tensor in (hidden, cell)]
+        state = [op("Slice", tensor, ints(index), ints(index + 1), ints(0)) for tensor in (hidden, cell)]
         outputs = builder.ops("LSTM", 3, output, *weights, "", *state, hidden_size=channels)
-        output = op("Squeeze", outputs[0], builder.ints(1))
+        output = op("Squeeze", outputs[0], ints(1))
         last_hidden.append(outputs[1])
         last_cell.append(outputs[2])
     summed = op("Transpose", op("Add", output, steps), perm=[1, 2, 0])

@@ -36,7 +36,7 @@ from dmcodec.token_file import Header
 from dmcodec.token_stream import token_file_writer
 from dmcodec.tokens import Tokens
 
-BACKENDS = ("onnxruntime",)
+BACKENDS = ("onnxruntime", "tensorrt")
 MAX_LATENTS_S = 120.0
 Result = TypeVar("Result")
 
@@ -64,26 +64,46 @@ class Codec:
         cls,
         bundle: str | Path,
         backend: str = "onnxruntime",
-        provider: str = "cpu",
+        provider: str | None = None,
         threads: int | None = None,
+        engine_cache: str | Path | None = None,
     ) -> Codec:
         """Opens a bundle, checks that it is complete and unaltered, and prepares a backend.
 
         Args:
             bundle: the folder that `dmcodec export` wrote.
-            backend: "onnxruntime".
-            provider: "cpu" or "cuda" (onnxruntime-gpu). What is asked for is what runs, or an error.
-            threads: CPU threads; by default one for each CPU that this process may use.
+            backend: "onnxruntime", or "tensorrt" for the engines that `dmcodec export --format trt` built.
+            provider: of onnxruntime: "cpu" (the default), "cuda" or "tensorrt". What is asked for is what runs, or
+                an error.
+            threads: CPU threads of onnxruntime; by default one for each CPU that this process may use.
+            engine_cache: of tensorrt: the folder of its engines; by default within the bundle.
 
         Raises:
             BundleError: missing, incomplete, altered, or from a newer dmcodec.
             ProviderError: the provider can't be had here.
+            GpuError: no GPU, or a driver that can't run this.
+            EngineError: no engine for this bundle, GPU and version of TensorRT.
             MissingDependencyError: the backend isn't installed.
         """
         if backend not in BACKENDS:
             raise ArgumentError(f"backend {backend!r} is not known; use one of {', '.join(BACKENDS)}")
-        engine = OnnxRuntimeBackend(provider, threads)
+        if backend == "tensorrt":
+            return cls._load_tensorrt(bundle, provider, threads, engine_cache)
+        if engine_cache is not None:
+            raise ArgumentError("engine_cache is for backend tensorrt; onnxruntime has no engines")
+        engine = OnnxRuntimeBackend(provider or "cpu", threads)
         return cls(Bundle.open(bundle), engine)
+
+    @classmethod
+    def _load_tensorrt(
+        cls, bundle: str | Path, provider: str | None, threads: int | None, engine_cache: str | Path | None
+    ) -> Codec:
+        from dmcodec.runtime.tensorrt.backend import TensorrtBackend
+
+        if provider not in (None, "cuda") or threads is not None:
+            raise ArgumentError("backend tensorrt runs on the GPU: it takes no provider but cuda, and no threads")
+        opened = Bundle.open(bundle)
+        return cls(opened, TensorrtBackend(opened, engine_cache))
 
     @property
     def config(self) -> CodecConfig:

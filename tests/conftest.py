@@ -27,6 +27,11 @@ settings.load_profile("dmcodec")
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Tests of the full-size network are asked for."""
+    parser.addoption("--full-size", action="store_true", help="build full-size TensorRT engines, too")
+
+
 @pytest.fixture(scope="session")
 def tiny_config() -> CodecConfig:
     """The real model's layout and hop length, with few channels."""

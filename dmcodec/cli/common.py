@@ -46,7 +46,7 @@ def note(message: str) -> None:
     typer.echo(f"note: {message}", err=True)
 
 
-def load_codec(bundle: Path | None, backend: str, provider: str, threads: int | None) -> Codec:
+def load_codec(bundle: Path | None, backend: str, provider: str | None, threads: int | None) -> Codec:
     """The codec of `bundle`, or of the built-in default where none is named."""
     from dmcodec.runtime import Codec
 

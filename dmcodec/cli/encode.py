@@ -14,7 +14,7 @@ from dmcodec.cli.common import (
     ForceOption,
     JsonOption,
     NqOption,
-    ProviderOption,
+    RunProviderOption,
     ThreadsOption,
     load_codec,
     speed,
@@ -30,7 +30,7 @@ def encode(
     output: Annotated[Path, typer.Option("--output", "-o", help="OUT.dmc, or a folder for several inputs.")],
     bundle: BundleOption = None,
     backend: BackendOption = "onnxruntime",
-    provider: ProviderOption = "cpu",
+    provider: RunProviderOption = None,
     threads: ThreadsOption = None,
     n_q: NqOption = None,
     context_s: Annotated[

@@ -8,6 +8,26 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dmcodec.cli.common import ForceOption, JsonOption, console, print_json, progress_bar
+from dmcodec.cli.engines import (
+    BatchOption,
+    ComputeCapabilityOption,
+    DryRunOption,
+    EngineBundleOption,
+    EngineCacheOption,
+    EngineCall,
+    FlavourOption,
+    GraphsOption,
+    HardwareCompatibilityOption,
+    LadderOption,
+    ProfileOption,
+    RebuildOption,
+    RefitOption,
+    StripPlanOption,
+    Tf32Option,
+    VersionCompatibleOption,
+    WorkspaceOption,
+    export_engines,
+)
 from dmcodec.cli.export_triton import (
     InstancesOption,
     KindOption,
@@ -23,11 +43,11 @@ from dmcodec.errors import ArgumentError, MissingDependencyError
 if TYPE_CHECKING:
     from dmcodec.bundle import Bundle
 
-FORMATS = ("onnx", "triton")
+FORMATS = ("onnx", "trt", "triton")
 
 
 def export(
-    out: Annotated[Path, typer.Option("--out", "-o", help="Bundle folder to write.", metavar="BUNDLE")],
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Bundle folder to write.", metavar="BUNDLE")] = None,
     checkpoint: Annotated[
         Path | None, typer.Option(help="State dict (torch.save or .safetensors).", metavar="FILE")
     ] = None,
@@ -37,45 +57,99 @@ def export(
     seed: Annotated[
         int | None, typer.Option(help="Untrained weights of this seed instead of a checkpoint, to measure speed.")
     ] = None,
-    output_format: Annotated[str, typer.Option("--format", help="What to write: onnx (a bundle), triton.")] = "onnx",
+    output_format: Annotated[
+        str,
+        typer.Option(
+            "--format", help="onnx (a bundle), trt (and its TensorRT engines) or triton (a model repository)."
+        ),
+    ] = "onnx",
     precision: Annotated[
-        str, typer.Option(help="fp32, or fp16 for encoder and decoder (the RVQ stays fp32).")
-    ] = "fp32",
-    bundle: Annotated[
-        Path | None, typer.Option(help="A bundle to write from, instead of weights (triton).", metavar="DIR")
+        str | None, typer.Option(help="fp32, or fp16 for encoder and decoder (the RVQ stays fp32) [default: fp32].")
     ] = None,
+    bundle: EngineBundleOption = None,
+    engine_cache: EngineCacheOption = None,
+    profile: ProfileOption = None,
+    batch: BatchOption = None,
+    ladder: LadderOption = None,
+    graphs: GraphsOption = None,
+    flavour: FlavourOption = None,
+    compute_capability: ComputeCapabilityOption = None,
+    rebuild: RebuildOption = False,
+    dry_run: DryRunOption = False,
+    version_compatible: VersionCompatibleOption = False,
+    hardware_compatibility: HardwareCompatibilityOption = "none",
+    refit: RefitOption = False,
+    strip_plan: StripPlanOption = False,
+    workspace_mb: WorkspaceOption = None,
+    tf32: Tf32Option = False,
     platform: PlatformOption = None,
     kind: KindOption = None,
     instances: InstancesOption = None,
     max_batch_size: MaxBatchSizeOption = None,
     max_queue_delay_ms: MaxQueueDelayOption = None,
-    engine_cache: Annotated[
-        Path | None, typer.Option(help="Where the TensorRT engines lie [default: in the bundle].", metavar="DIR")
-    ] = None,
     force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Export a checkpoint to a bundle, and prove the graphs against torch; fails where they don't agree."""
+    """Export a checkpoint to a bundle, and prove the graphs against torch; fails where they don't agree.
+
+    With --format trt, build TensorRT engines for the bundle's graphs, too; with --format triton, write a model
+    repository for NVIDIA Triton Inference Server.
+    """
     if output_format not in FORMATS:
         raise ArgumentError(f"--format {output_format!r} is not known; use {', '.join(FORMATS)}")
+    engines = EngineCall(
+        bundle=bundle, profile=profile, batch=batch, ladder=ladder, graphs=graphs, flavour=flavour,
+        compute_capability=compute_capability, engine_cache=engine_cache, rebuild=rebuild, dry_run=dry_run,
+        version_compatible=version_compatible, hardware_compatibility=hardware_compatibility, refit=refit,
+        strip_plan=strip_plan, workspace_mb=workspace_mb, tf32=tf32,
+    )  # fmt: skip
     serving = ServingCall(platform, kind, instances, max_batch_size, max_queue_delay_ms)
+    _refuse_foreign(output_format, engines, serving)
+    if bundle is not None and (checkpoint, config, seed) != (None, None, None):
+        raise ArgumentError("--bundle: it has its weights; --checkpoint, --config and --seed are for a new bundle")
     if output_format == "triton":
         weights = Weights(checkpoint, config, seed, precision)
         export_triton(out, bundle, weights, serving, engine_cache, force, as_json)
         return
-    if serving.given():
-        raise ArgumentError(f"{serving.given()[0]} is for --format triton only")
-    if bundle is not None or engine_cache is not None:
-        raise ArgumentError("--bundle and --engine-cache are for --format triton only")
-    if (checkpoint is None) == (seed is None):
-        raise ArgumentError("name the weights with either --checkpoint FILE or --seed N")
-    manifest = write_bundle(out, checkpoint, config, seed, precision, force).manifest
+    if bundle is not None and out is not None:
+        raise ArgumentError("--bundle: its engines go beside it (or to --engine-cache); --out is for a new bundle")
+    if bundle is None:
+        _check_source(out, checkpoint, seed)
+
+    def write() -> Bundle:
+        return write_bundle(out or Path(), checkpoint, config, seed, precision or "fp32", force)
+
+    if output_format == "trt":
+        export_engines(engines, precision, write, as_json)
+        return
+    manifest = write().manifest
     if as_json:
         print_json({"bundle": str(out), **manifest.to_dict()})
         return
     console().print(_parity_table(manifest.parity))
     size = sum(spec.size_bytes for spec in manifest.graphs.values())
-    typer.echo(f"{out}: {precision}, model {manifest.model_id}, {size / 1e6:.1f} MB, parity passed")
+    typer.echo(f"{out}: {manifest.precision}, model {manifest.model_id}, {size / 1e6:.1f} MB, parity passed")
+
+
+def _refuse_foreign(output_format: str, engines: EngineCall, serving: ServingCall) -> None:
+    """Raises ArgumentError where an option was given that belongs to another format."""
+    shared = {"--bundle", "--engine-cache"}
+    foreign = serving.given() if output_format != "triton" else []
+    if foreign:
+        raise ArgumentError(f"{foreign[0]} is for --format triton only")
+    given = engines.given() if output_format != "trt" else []
+    if output_format == "triton":
+        given = [option for option in given if option not in shared]
+    if given:
+        formats = "trt and triton" if given[0] in shared else "trt"
+        raise ArgumentError(f"{given[0]} is for --format {formats} only")
+
+
+def _check_source(out: Path | None, checkpoint: Path | None, seed: int | None) -> None:
+    if out is None:
+        raise ArgumentError("name the bundle to write with --out BUNDLE")
+    if (checkpoint is None) == (seed is None):
+        raise ArgumentError("name the weights with either --checkpoint FILE or --seed N")
 
 
 def write_bundle(

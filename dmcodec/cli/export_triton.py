@@ -30,7 +30,7 @@ class Weights(NamedTuple):
     checkpoint: Path | None
     config: Path | None
     seed: int | None
-    precision: str
+    precision: str | None
 
 
 class ServingCall(NamedTuple):
@@ -52,7 +52,7 @@ class ServingCall(NamedTuple):
 
 
 def export_triton(
-    out: Path,
+    out: Path | None,
     bundle: Path | None,
     weights: Weights,
     call: ServingCall,
@@ -61,6 +61,8 @@ def export_triton(
     as_json: bool,
 ) -> None:
     """Writes the repository from a bundle, or from weights by way of a bundle that is thrown away."""
+    if out is None:
+        raise ArgumentError("name the model repository to write with --out MODEL_REPO")
     if (bundle is not None) + (weights.checkpoint is not None) + (weights.seed is not None) != 1:
         raise ArgumentError("name what to serve with --bundle DIR, --checkpoint FILE or --seed N: one of them")
     if engine_cache is not None and call.platform != "tensorrt":
@@ -75,6 +77,8 @@ def export_triton(
     wanted = triton.TritonOptions(**call.options())
     schema()  # before minutes of work
     refuse_existing(out, force)
+    if bundle is not None and weights.precision is not None:
+        raise ArgumentError("--precision: the bundle has its own; leave it out, or export the checkpoint anew")
     if bundle is not None:
         facts = triton.export_triton(bundle, out, wanted, engine_cache, force)
     else:
@@ -82,7 +86,9 @@ def export_triton(
 
         with tempfile.TemporaryDirectory(prefix="dmcodec.") as folder:
             path = Path(folder) / "bundle"
-            write_bundle(path, weights.checkpoint, weights.config, weights.seed, weights.precision, force=False)
+            write_bundle(
+                path, weights.checkpoint, weights.config, weights.seed, weights.precision or "fp32", force=False
+            )
             facts = triton.export_triton(path, out, wanted, engine_cache, force)
     if as_json:
         print_json({"repository": str(out), **facts})

@@ -60,6 +60,7 @@ def _bundle_facts(path: Path) -> dict[str, Any]:
         "graphs": body["graphs"],
         "provenance": body["provenance"],
         "parity": parity,
+        "engines": dict(manifest.engines),
         "encoder_context": body["encoder_context"],
         "window_overhead": window_plan(config, manifest.encoder_context["default_context_s"]).overhead,
         "look_ahead_frames": look_ahead,
@@ -72,6 +73,8 @@ def _flat(facts: dict[str, Any]) -> list[tuple[str, str]]:
     for name, value in facts.items():
         if name == "graphs":
             rows += [(f"graph {graph}", _graph_line(spec)) for graph, spec in value.items()]
+        elif name == "engines":
+            rows += [(f"engine {facts['graph']}", _engine_line(file, facts)) for file, facts in value.items()]
         elif name == "encoder_context":
             rows.append(("context of windows", f"{value['default_context_s']:g} s"))
             rows += [(f"context {case['context_s']:g} s", _context_line(case)) for case in value["cases"]]
@@ -88,6 +91,12 @@ def _graph_line(spec: dict[str, Any]) -> str:
 
     size = f"{spec['size_bytes'] / 1e6:.1f} MB"
     return f"{spec['precision']}, {size}: {ends(spec['inputs'])} -> {ends(spec['outputs'])}"
+
+
+def _engine_line(file: str, facts: dict[str, Any]) -> str:
+    profiles = "; ".join(profile["name"] for profile in facts["profiles"])
+    where = f"{facts['flavour']} {facts['version']} for {', '.join(facts['architectures'])}"
+    return f"{facts['precision']}, {facts['size_bytes'] / 1e6:.1f} MB, {where}: {profiles} ({file})"
 
 
 def _context_line(case: dict[str, Any]) -> str:

@@ -1,0 +1,84 @@
+"""The NVIDIA driver and the GPU, asked through the driver library alone, without any CUDA package.
+
+TensorRT's own runtimes may crash where there is no driver, so this is asked before any of them is touched.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import dataclasses
+import sys
+from typing import Any
+
+from dmcodec.errors import GpuError
+
+_NAMES = ("nvcuda.dll",) if sys.platform == "win32" else ("libcuda.so.1", "libcuda.so")
+_MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR
+
+
+@dataclasses.dataclass(frozen=True)
+class Gpu:
+    """A GPU that can be used.
+
+    Attributes:
+        name: as the driver calls it.
+        compute_capability: "8.6", ...
+        driver_cuda: newest CUDA version that the driver runs, as (major, minor).
+    """
+
+    name: str
+    compute_capability: str
+    driver_cuda: tuple[int, int]
+
+    @property
+    def architecture(self) -> str:
+        """`sm_86`, ...: what engines of full TensorRT are bound to."""
+        return f"sm_{self.compute_capability.replace('.', '')}"
+
+
+def probe_gpu(index: int = 0) -> Gpu:
+    """The GPU `index`.
+
+    Raises:
+        GpuError: no driver, no GPU, or a driver that can't be used.
+    """
+    driver = _load_driver()
+    if (code := driver.cuInit(0)) != 0:
+        raise GpuError(f"the NVIDIA driver can't be used (cuInit gives error {code}); check `nvidia-smi`")
+    count = _integer(driver.cuDeviceGetCount)
+    if index >= count:
+        raise GpuError(f"no GPU {index}: the NVIDIA driver sees {count}; check `nvidia-smi` and CUDA_VISIBLE_DEVICES")
+    version = _integer(driver.cuDriverGetVersion)
+    name = ctypes.create_string_buffer(256)
+    _check(driver.cuDeviceGetName(name, len(name), index))
+    major, minor = (_integer(driver.cuDeviceGetAttribute, attribute, index) for attribute in (_MAJOR, _MINOR))
+    driver_cuda = (version // 1000, version % 1000 // 10)
+    return Gpu(name.value.decode(errors="replace"), f"{major}.{minor}", driver_cuda)
+
+
+def gpu_or_none() -> Gpu | None:
+    """The first GPU, or None where there is none that can be used."""
+    try:
+        return probe_gpu()
+    except GpuError:
+        return None
+
+
+def _load_driver() -> Any:
+    for name in _NAMES:
+        try:
+            return ctypes.CDLL(name)
+        except OSError:
+            continue
+    raise GpuError(f"no NVIDIA driver on this machine ({_NAMES[0]} isn't there); install it, or use another backend")
+
+
+def _integer(function: Any, *arguments: int) -> int:
+    value = ctypes.c_int()
+    _check(function(ctypes.byref(value), *arguments))
+    return value.value
+
+
+def _check(code: int) -> None:
+    if code != 0:
+        raise GpuError(f"the NVIDIA driver can't be asked about its GPUs (error {code}); check `nvidia-smi`")

@@ -1,0 +1,218 @@
+"""Which shapes engines are built for: from durations and batch sizes, as people think, to shapes of inputs."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from dmcodec.bundle import GraphSpec
+from dmcodec.config import CodecConfig
+from dmcodec.errors import ArgumentError
+from dmcodec.receptive_field import decoder_reach
+
+MAX_DURATION_S = 600.0
+MAX_BATCH = 256
+# A push of a live stream: one frame up to a second, tuned for 100 ms.
+CHUNK_S = (0.0, 0.1, 1.0)
+STREAM_GRAPHS = ("decoder_recurrent", "decoder_upsampler")
+
+Shape = tuple[int, ...]
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s)")
+
+
+@dataclasses.dataclass(frozen=True)
+class Shapes:
+    """Smallest, usual and largest shape of an input."""
+
+    min: Shape
+    opt: Shape
+    max: Shape
+
+    def __str__(self) -> str:
+        texts = ["x".join(map(str, shape)) or "scalar" for shape in (self.min, self.opt, self.max)]
+        return texts[0] if len(set(texts)) == 1 else ":".join(texts)
+
+
+@dataclasses.dataclass(frozen=True)
+class Profile:
+    """One optimization profile: the shapes of every input. `fixed` where batch and time are of one size."""
+
+    name: str
+    inputs: Mapping[str, Shapes]
+    fixed: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.name} ({', '.join(f'{name} {shapes}' for name, shapes in self.inputs.items())})"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        inputs = {
+            name: {"min": list(shapes.min), "opt": list(shapes.opt), "max": list(shapes.max)}
+            for name, shapes in self.inputs.items()
+        }
+        return {"name": self.name, "fixed": self.fixed, "inputs": inputs}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Profile:
+        """Reads what `to_dict` gives; KeyError, TypeError or ValueError where it is something else."""
+        inputs = {
+            name: Shapes(*(tuple(int(size) for size in shapes[bound]) for bound in ("min", "opt", "max")))
+            for name, shapes in values["inputs"].items()
+        }
+        return cls(str(values["name"]), inputs, bool(values["fixed"]))
+
+
+@dataclasses.dataclass(frozen=True)
+class Rung:
+    """A fixed shape: `batch` clips of `duration_s`."""
+
+    duration_s: float
+    batch: int = 1
+
+    def __str__(self) -> str:
+        return f"{self.duration_s:g}s" + (f"x{self.batch}" if self.batch > 1 else "")
+
+
+@dataclasses.dataclass(frozen=True)
+class ShapeRange:
+    """Any shape between bounds: (smallest, usual, largest) duration in seconds and batch size."""
+
+    durations_s: tuple[float, float, float] = (0.1, 5.0, 30.0)
+    batches: tuple[int, int, int] = (1, 1, 16)
+
+    def __str__(self) -> str:
+        return f"{':'.join(f'{value:g}s' for value in self.durations_s)} x {':'.join(map(str, self.batches))}"
+
+
+@dataclasses.dataclass(frozen=True)
+class ShapeRequest:
+    """What a user asks for: a ladder of fixed shapes, a range of shapes, or both. At least one of them."""
+
+    range: ShapeRange | None = ShapeRange()
+    ladder: tuple[Rung, ...] = ()
+
+    @classmethod
+    def parse(cls, profile: str | None, batch: str | None, ladder: str | None) -> ShapeRequest:
+        """From the command line: "0.1s:5s:30s", "1:1:16", "1s,5s,5sx4". With a ladder alone there is no range.
+
+        Raises:
+            ArgumentError: something else, not ascending, or out of bounds.
+        """
+        rungs = parse_ladder(ladder) if ladder is not None else ()
+        if rungs and profile is None and batch is None:
+            return cls(None, rungs)
+        default = ShapeRange()
+        durations = parse_durations(profile) if profile is not None else default.durations_s
+        return cls(ShapeRange(durations, parse_batches(batch) if batch is not None else default.batches), rungs)
+
+    def profiles(self, name: str, spec: GraphSpec, config: CodecConfig) -> tuple[Profile, ...]:
+        """The optimization profiles of a graph: its rungs, then its range; streaming graphs take ranges only."""
+        if name in STREAM_GRAPHS:
+            durations, batches = self._bounds()
+            chunk = tuple(min(seconds, durations[2]) for seconds in CHUNK_S)
+            ranges = {"chunk": chunk, "long": (0.0, durations[1], durations[2])}
+            reach = decoder_reach(config)
+            around = reach.front + reach.past + reach.future  # what a push is run with besides its own frames
+            return tuple(
+                _profile(label, spec, config, values, (1, *batches[1:]), around=around)
+                for label, values in ranges.items()
+            )
+        return tuple(self._whole(spec, config))
+
+    def _whole(self, spec: GraphSpec, config: CodecConfig) -> Iterator[Profile]:
+        for rung in self.ladder:
+            yield _profile(str(rung), spec, config, (rung.duration_s,) * 3, (rung.batch,) * 3, fixed=True)
+        if self.range is not None:
+            yield _profile(str(self.range), spec, config, self.range.durations_s, self.range.batches)
+
+    def _bounds(self) -> tuple[tuple[float, float, float], tuple[int, int, int]]:
+        durations = [rung.duration_s for rung in self.ladder]
+        batches = [rung.batch for rung in self.ladder]
+        if self.range is not None:
+            durations, batches = [*durations, *self.range.durations_s], [*batches, *self.range.batches]
+        usual = self.range or ShapeRange((durations[0],) * 3, (batches[0],) * 3)
+        return (min(durations), usual.durations_s[1], max(durations)), (min(batches), usual.batches[1], max(batches))
+
+
+def parse_durations(text: str) -> tuple[float, float, float]:
+    """From 0.1s:5s:30s, or 5s, to seconds."""
+    parts = [_duration(part, f"--profile {text!r}", "0.1s:5s:30s") for part in text.split(":")]
+    return _three(parts, f"--profile {text!r}", "0.1s:5s:30s")
+
+
+def parse_batches(text: str) -> tuple[int, int, int]:
+    """From 1:1:16, or 4, to batch sizes."""
+    parts = [_batch(part, f"--batch {text!r}", "1:1:16") for part in text.split(":")]
+    return _three(parts, f"--batch {text!r}", "1:1:16")
+
+
+def parse_ladder(text: str) -> tuple[Rung, ...]:
+    """From 1s,5s,5sx4 to rungs, each once, in order of their size."""
+    what, example = f"--ladder {text!r}", "1s,5s,5sx4"
+    rungs = set()
+    for part in text.split(","):
+        duration, _, batch = part.strip().partition("x")
+        rungs.add(Rung(_duration(duration, what, example), _batch(batch, what, example) if batch else 1))
+    return tuple(sorted(rungs, key=lambda rung: (rung.duration_s * rung.batch, rung.batch)))
+
+
+def _duration(text: str, what: str, example: str) -> float:
+    match = _DURATION.fullmatch(text.strip())
+    if match is None:
+        raise ArgumentError(f"{what}: {text.strip()!r} is not a duration; write {example}, with units s or ms")
+    seconds = float(match[1]) / (1000 if match[2] == "ms" else 1)
+    if not 0 < seconds <= MAX_DURATION_S:
+        raise ArgumentError(f"{what}: durations must be above 0 and up to {MAX_DURATION_S:g} s")
+    return seconds
+
+
+def _batch(text: str, what: str, example: str) -> int:
+    if not text.strip().isdecimal() or not 1 <= int(text) <= MAX_BATCH:
+        raise ArgumentError(f"{what}: {text.strip()!r} is not a batch size of 1 to {MAX_BATCH}; write {example}")
+    return int(text)
+
+
+def _three(parts: list[Any], what: str, example: str) -> tuple[Any, Any, Any]:
+    if len(parts) == 1:
+        parts = parts * 3
+    if len(parts) != 3 or sorted(parts) != parts:
+        raise ArgumentError(f"{what}: give one value, or smallest:usual:largest in ascending order, like {example}")
+    return parts[0], parts[1], parts[2]
+
+
+def _profile(
+    name: str,
+    spec: GraphSpec,
+    config: CodecConfig,
+    durations_s: tuple[float, ...],
+    batches: tuple[int, ...],
+    fixed: bool = False,
+    around: int = 0,
+) -> Profile:
+    """The profile of one graph; the usual and the largest shape have `around` more frames.
+
+    The number of levels of codes is always free: 1 to all of them.
+    """
+    levels, more = (1, config.n_q, config.n_q), (0, around, around)
+    sizes = [_axis_sizes(config, *values) for values in zip(durations_s, batches, levels, more, strict=True)]
+    inputs = {
+        tensor.name: Shapes(
+            *(tuple(size[axis] if isinstance(axis, str) else axis for axis in tensor.axes) for size in sizes)
+        )
+        for tensor in spec.inputs
+    }
+    return Profile(name, inputs, fixed)
+
+
+def _axis_sizes(config: CodecConfig, duration_s: float, batch: int, n_q: int, around: int) -> dict[str, int]:
+    samples = max(1, round(duration_s * config.sample_rate))
+    frames = config.num_frames(samples) + around
+    return {
+        "batch": batch,
+        "samples": samples,
+        "frames": frames,
+        "n_q": n_q,
+        "padded_frames": frames + 2 * decoder_reach(config).front,
+    }

@@ -1,0 +1,200 @@
+"""Engines of a bundle's graphs: planned by key, built where they aren't there yet, inspected, stored, and listed."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from dmcodec import __version__
+from dmcodec.bundle import GRAPH_NAMES, Bundle, read_manifest, write_manifest
+from dmcodec.errors import ArgumentError, EngineError
+from dmcodec.export.tensorrt.inspection import inspect_engine, require_precision
+from dmcodec.export.tensorrt.options import HARDWARE_COMPATIBILITY, BuildOptions, compute_capability_name
+from dmcodec.export.tensorrt.rewrite import RULES_VERSION, rewritten
+from dmcodec.export.tensorrt.timing import TimingCache
+from dmcodec.tensorrt.builder import BuildProgress, BuildSettings, build_plan
+from dmcodec.tensorrt.driver import Gpu
+from dmcodec.tensorrt.library import TENSORRT, Library
+from dmcodec.tensorrt.lock import locked
+from dmcodec.tensorrt.profiles import ShapeRequest
+from dmcodec.tensorrt.store import FOLDER, EngineKey, EngineRecord, EngineStore, engine_folder, this_system
+
+
+@dataclasses.dataclass(frozen=True)
+class PlannedEngine:
+    """An engine that was asked for. `build` says whether it will be built, and `reason` why or why not."""
+
+    key: EngineKey
+    build: bool
+    reason: str
+    record: EngineRecord | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class BuildReport:
+    """An engine that is there now. `build_s` is None where it was there before."""
+
+    record: EngineRecord
+    path: Path
+    reason: str
+    build_s: float | None
+
+
+def plan_engines(
+    bundle: Bundle,
+    library: Library,
+    gpu: Gpu | None,
+    request: ShapeRequest,
+    options: BuildOptions,
+    graphs: Sequence[str] = (),
+    engine_cache: str | Path | None = None,
+    rebuild: bool = False,
+) -> list[PlannedEngine]:
+    """Which engines are asked for, and which of them have to be built. Nothing is built or written.
+
+    Args:
+        bundle: whose graphs; every one of them is worth an engine, since latents then stay on the device.
+        library: to build with.
+        gpu: of this machine, None where there is none.
+        request: the shapes that they are to run.
+        options: for the builder.
+        graphs: names of some graphs; all by default.
+        engine_cache: folder of the engines, instead of the one within the bundle.
+        rebuild: build them even if they are there.
+
+    Raises:
+        ArgumentError, GpuError: the library can't do what the options ask for.
+    """
+    options.check(library, gpu)
+    if unknown := [name for name in graphs if name not in GRAPH_NAMES]:
+        raise ArgumentError(f"--graphs: no graph {', '.join(unknown)}; there are {', '.join(GRAPH_NAMES)}")
+    store = EngineStore(engine_folder(bundle.path, engine_cache))
+    keys = [_key(bundle, name, library, gpu, request, options) for name in graphs or GRAPH_NAMES]
+    return [_planned(store, key, rebuild) for key in keys]
+
+
+def build_engines(
+    bundle: Bundle,
+    library: Library,
+    gpu: Gpu | None,
+    planned: Sequence[PlannedEngine],
+    options: BuildOptions,
+    engine_cache: str | Path | None = None,
+    progress: BuildProgress | None = None,
+) -> list[BuildReport]:
+    """Builds what `plan_engines` planned; each engine is stored as soon as it is built.
+
+    Raises:
+        EngineBuildError: a graph can't be built, or what was built isn't in the graph's precision.
+        OutputError: the folder of engines can't be written to.
+    """
+    folder = engine_folder(bundle.path, engine_cache)
+    reports = []
+    for item in planned:
+        if item.record is not None and not item.build:
+            reports.append(BuildReport(item.record, folder / item.key.file, item.reason, None))
+            continue
+        record, build_s = _build(bundle, library, gpu, item.key, options, folder, progress)
+        reports.append(BuildReport(record, folder / item.key.file, item.reason, build_s))
+    if engine_cache is None:
+        _list_in_manifest(bundle.path, [report.record for report in reports])
+    return reports
+
+
+def _key(
+    bundle: Bundle, name: str, library: Library, gpu: Gpu | None, request: ShapeRequest, options: BuildOptions
+) -> EngineKey:
+    spec = bundle.manifest.graphs[name]
+    return EngineKey(
+        graph=name,
+        graph_sha256=spec.sha256,
+        rules=RULES_VERSION,
+        precision=spec.precision,
+        profiles=request.profiles(name, spec, bundle.manifest.config),
+        flavour=library.flavour,
+        version=library.version,
+        architectures=options.architectures(gpu if library.flavour == TENSORRT else None),
+        system=this_system(),
+        options=options.to_key(),
+    )
+
+
+def _planned(store: EngineStore, key: EngineKey, rebuild: bool) -> PlannedEngine:
+    try:
+        record = store.find(key)
+    except EngineError as error:
+        return PlannedEngine(key, True, str(error))
+    if record is None:
+        return PlannedEngine(key, True, "not built yet")
+    if rebuild:
+        return PlannedEngine(key, True, "--rebuild", record)
+    return PlannedEngine(key, False, "up to date", record)
+
+
+def _build(
+    bundle: Bundle,
+    library: Library,
+    gpu: Gpu | None,
+    key: EngineKey,
+    options: BuildOptions,
+    folder: Path,
+    progress: BuildProgress | None,
+) -> tuple[EngineRecord, float]:
+    timing = TimingCache(library, folder, gpu)
+    settings = BuildSettings(
+        profiles=key.profiles,
+        flags=options.flags,
+        hardware_compatibility=HARDWARE_COMPATIBILITY[options.hardware_compatibility],
+        workspace_bytes=None if options.workspace_mb is None else options.workspace_mb << 20,
+        compute_capabilities=tuple(compute_capability_name(text) for text in options.compute_capabilities),
+        timing_cache=timing.load(),
+    )
+    start = time.perf_counter()
+
+    def report(phase: str, done: int, total: int) -> None:
+        if progress is not None:
+            progress(f"{key.graph}: {phase}", done, total)
+
+    built = build_plan(library, key.graph, rewritten(bundle.graph_path(key.graph)), settings, report)
+    build_s = time.perf_counter() - start
+    timing.merge(built.timing_cache)
+    found = inspect_engine(library, key.graph, built.plan, built.lines, gpu)
+    require_precision(key.graph, key.precision, found)
+    facts: dict[str, Any] = {
+        "precision": found.precision,
+        "layers": found.layers,
+        "layer_outputs": found.tensors,
+        "inspected_by": found.source,
+        "build_s": round(build_s, 3),
+        "built_by": f"dmcodec {__version__}",
+        "gpu": gpu.name if gpu is not None else None,
+    }
+    return EngineStore(folder).store(key, built.plan, facts), build_s
+
+
+def _list_in_manifest(path: Path, records: Sequence[EngineRecord]) -> None:
+    """Adds the engines to the bundle's manifest, and drops those that are no longer in its folder."""
+    with locked(path / FOLDER / "manifest.lock"):
+        manifest = read_manifest(path)
+        engines = {file: facts for file, facts in manifest.engines.items() if (path / FOLDER / file).is_file()}
+        engines.update({record.key.file: _listed(record) for record in records})
+        if engines != manifest.engines:
+            write_manifest(path, dataclasses.replace(manifest, engines=engines))
+
+
+def _listed(record: EngineRecord) -> dict[str, Any]:
+    key = record.key
+    return {
+        "graph": key.graph,
+        "precision": record.facts["precision"],
+        "flavour": key.flavour,
+        "version": key.version,
+        "architectures": list(key.architectures),
+        "profiles": [profile.to_dict() for profile in key.profiles],
+        "size_bytes": record.size_bytes,
+        "sha256": record.sha256,
+        "layer_outputs": dict(record.facts["layer_outputs"]),
+    }

@@ -1,0 +1,150 @@
+"""TensorRT as a backend: finds the engines of a bundle that this GPU and library can run, and runs them.
+
+Everything that can be wrong is looked at before TensorRT is touched: the driver, the folder of engines, each engine's
+record. Written against the documented API and tested on a simulated GPU; not yet run on a real one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dmcodec.bundle import Bundle, GraphSpec
+from dmcodec.errors import EngineError
+from dmcodec.runtime.backend import DeviceTensor, Runner
+from dmcodec.runtime.tensorrt.device import Device
+from dmcodec.runtime.tensorrt.lanes import Lanes
+from dmcodec.runtime.tensorrt.runner import DeviceArray, EngineRunner, to_array
+from dmcodec.tensorrt.driver import Gpu
+from dmcodec.tensorrt.engine import Engine
+from dmcodec.tensorrt.library import FLAVOURS, Library
+from dmcodec.tensorrt.store import GENERIC, EngineRecord, EngineStore, engine_folder, this_system
+
+
+class TensorrtBackend:
+    """Runs a bundle's engines; see `dmcodec.runtime.backend.Backend`.
+
+    Args:
+        bundle: whose engines.
+        engine_cache: folder of the engines; by default `engines` in the bundle.
+        capture: launch fixed shapes from captured CUDA graphs.
+        device: the GPU; by default the first, through cuda-bindings.
+        library: by default that of the engines that are there, full TensorRT before RTX.
+
+    Raises:
+        GpuError: no driver, no GPU, or a driver that is too old.
+        EngineError: no engines for this bundle.
+        MissingDependencyError: their library, or cuda-bindings, isn't installed.
+    """
+
+    name = "tensorrt"
+    provider = "cuda"
+    threads = 1
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        engine_cache: str | Path | None = None,
+        capture: bool = True,
+        device: Device | None = None,
+        library: Library | None = None,
+    ) -> None:
+        self._bundle, self._capture = bundle, capture
+        self._store = EngineStore(engine_folder(bundle.path, engine_cache))
+        self._device = device or _default_device()
+        self._records, self._problems = self._store.records()
+        self._library = library or self._library_of_engines()
+        self.lanes = Lanes(self._device)
+
+    @property
+    def version(self) -> str:
+        """Flavour and version of the library."""
+        return f"{self._library.flavour} {self._library.version}"
+
+    def load(self, path: Path, spec: GraphSpec) -> Runner:
+        """Loads the engines of a graph; see `dmcodec.runtime.backend.Backend`."""
+        name = path.stem
+        engines = []
+        for record in self._usable(name, spec):
+            plan = self._store.plan(record)
+            self._device.use()
+            host_code = bool(record.key.options.get("version_compatible"))
+            engines.append((Engine(self._library, plan, record.key.file, host_code), record.key.profiles))
+        return EngineRunner(name, spec, self._bundle.manifest.config, engines, self.lanes, self._capture)
+
+    def single_threaded(self) -> None:
+        """None: batches side by side gain nothing on a GPU that one of them fills."""
+        return
+
+    def to_array(self, value: DeviceTensor) -> NDArray[Any]:
+        """A result as an array in host memory."""
+        if isinstance(value, DeviceArray):
+            return to_array(self.lanes, value)
+        return np.asarray(value)
+
+    def _usable(self, name: str, spec: GraphSpec) -> list[EngineRecord]:
+        """The graph's engines that can run here; EngineError with the reason where there is none."""
+        of_graph = [record for record in self._records if record.key.graph == name]
+        reasons = {record.key.file: self._against(record, spec) for record in of_graph}
+        usable = [record for record in of_graph if reasons[record.key.file] is None]
+        if not usable:
+            said = [f"{file} {reason}" for file, reason in reasons.items()]
+            said += [problem for problem in self._problems if f"{name}-" in problem]
+            raise EngineError(
+                f"{name}: no engine in {self._store.folder} can run here ({'; '.join(said) or 'there is none'}); "
+                f"run `dmcodec export --format trt --bundle {self._bundle.path}`"
+            )
+        return usable
+
+    def _against(self, record: EngineRecord, spec: GraphSpec) -> str | None:
+        """Why an engine can't be used; None where it can."""
+        key, library = record.key, self._library
+        listed = self._bundle.manifest.engines.get(key.file)
+        if key.graph_sha256 != spec.sha256 or key.precision != spec.precision:
+            return "was built from another graph: the bundle was exported again since"
+        if listed is not None and listed.get("sha256") != record.sha256:
+            return "is not the one that the bundle's manifest lists: it was altered after the build"
+        if key.system != this_system():
+            return f"was built on {key.system}, this is {this_system()}"
+        if key.flavour != library.flavour:
+            return f"is for {key.flavour}, in use is {library.flavour}"
+        if key.version != library.version and not _runs_later(key.version, library.version, key.options):
+            return f"is of version {key.version}, installed is {library.version}"
+        if not runs_on(key.architectures, str(key.options.get("hardware_compatibility")), self._device.gpu):
+            gpu = self._device.gpu
+            return f"is for {', '.join(key.architectures)}, this GPU is {gpu.name} ({gpu.architecture})"
+        return None
+
+    def _library_of_engines(self) -> Library:
+        flavours = {record.key.flavour for record in self._records}
+        if not flavours:
+            problems = f" ({'; '.join(self._problems)})" if self._problems else ""
+            raise EngineError(
+                f"{self._bundle.path}: no engines in {self._store.folder}{problems}; "
+                f"run `dmcodec export --format trt --bundle {self._bundle.path}`"
+            )
+        return Library.load(next(flavour for flavour in FLAVOURS if flavour in flavours))
+
+
+def runs_on(architectures: Sequence[str], hardware_compatibility: str, gpu: Gpu) -> bool:
+    """Whether an engine for `architectures` runs on `gpu`."""
+    major = int(gpu.compute_capability.split(".")[0])
+    if GENERIC in architectures or gpu.architecture in architectures:
+        return True
+    return hardware_compatibility == "ampere-plus" and major >= 8
+
+
+def _runs_later(built: str, installed: str, options: Any) -> bool:
+    """Whether a version-compatible engine runs with a later version of the library."""
+    pair = [tuple(int(part) for part in text.split(".") if part.isdigit()) for text in (built, installed)]
+    return bool(options.get("version_compatible")) and pair[0] <= pair[1]
+
+
+def _default_device() -> Device:
+    from dmcodec.runtime.tensorrt.cuda_device import CudaDevice
+
+    return CudaDevice()

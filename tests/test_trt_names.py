@@ -1,0 +1,94 @@
+"""Every name of TensorRT's API that the code uses exists in each version that it is for, and in the one here."""
+
+from __future__ import annotations
+
+import ast
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fakes import library as fakes
+from fakes.library import fake_tensorrt
+
+import dmcodec.tensorrt
+from dmcodec.errors import MissingDependencyError
+from dmcodec.tensorrt.library import FLAVOURS, Library
+
+NAMES: dict[str, dict[str, list[str]]] = json.loads((Path(__file__).parent / "data/tensorrt_names.json").read_text())
+CLASSES = (
+    fakes.Builder, fakes.INetworkDefinition, fakes.IBuilderConfig, fakes.IOptimizationProfile, fakes.OnnxParser,
+    fakes.ParserError, fakes.ITimingCache, fakes.Runtime, fakes.ICudaEngine, fakes.IExecutionContext,
+    fakes.EngineInspector,
+)  # fmt: skip
+# Held by the simulation for itself, or read by tests; not names of TensorRT.
+OWN = {
+    "last_config", "model", "fill", "shapes", "content", "set_flags", "profiles", "workspace", "cache", "module",
+    "device", "logger", "header", "session", "inputs", "outputs", "contexts",
+}  # fmt: skip
+
+
+def used_names(source: str) -> set[str]:
+    """Attributes and names by string that a module of the library half uses."""
+    tree = ast.parse(source)
+    found = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    constants = (node.value for node in ast.walk(tree) if isinstance(node, ast.Constant))
+    return found | {value for value in constants if isinstance(value, str)}
+
+
+@pytest.mark.parametrize("version", [name for name in NAMES if not name.startswith("tensorrt-rtx")])
+@pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)
+def test_what_the_simulation_offers_exists(version: str, cls: type) -> None:
+    """The code runs against the simulation, so that what it uses is what the simulation offers."""
+    offered = {name for name in dir(cls) if not name.startswith("_")} - OWN
+    assert offered
+    assert offered <= set(NAMES[version][cls.__name__])
+
+
+@pytest.mark.parametrize("version", list(NAMES))
+def test_the_simulation_s_enumerations_exist(version: str) -> None:
+    rtx = version.startswith("tensorrt-rtx")
+    module = fake_tensorrt(rtx=rtx)
+    for name, members in NAMES[version].items():
+        enumeration = getattr(module, name, None)
+        if hasattr(enumeration, "__members__"):
+            assert set(enumeration.__members__) <= set(members), name
+
+
+@pytest.mark.parametrize("version", list(NAMES))
+def test_the_names_that_the_code_uses_exist(version: str) -> None:
+    """From the other side: of all names that some version has, those in the source are in every version.
+
+    What only RTX has is asked for by name first.
+    """
+    folder = Path(dmcodec.tensorrt.__file__).parent
+    used = set().union(*(used_names((folder / f"{name}.py").read_text()) for name in ("library", "builder", "engine")))
+    optional = {
+        "set_compute_capability", "num_compute_capabilities", "get_engine_validity", "is_stream_capturable",
+        "INVALID", "VERSION_MISMATCH", "UNSUPPORTED_CC", "OLD_CUDA_DRIVER", "OLD_CUDA_RUNTIME", "MALFORMED_ENGINE",
+        "INSUFFICIENT_GPU_MEMORY", "CUDA_ERROR", "ComputeCapability", "EngineValidity", "EngineInvalidityDiagnostics",
+    }  # fmt: skip
+    everywhere = {name for names in NAMES.values() for members in names.values() for name in members}
+    here = {name for members in NAMES[version].values() for name in members}
+    missing = (used & everywhere) - here
+    assert missing <= (set() if version.startswith("tensorrt-rtx") else optional)
+
+
+def test_tensorrt_11_has_no_precision_flags() -> None:
+    """Why networks are strongly typed and precision is the graph's: don't build on what is gone."""
+    assert {"FP16", "INT8"} <= set(NAMES["tensorrt 10.16.1.11"]["BuilderFlag"])
+    assert not {"FP16", "INT8", "BF16"} & set(NAMES["tensorrt 11.4.0.106"]["BuilderFlag"])
+
+
+@pytest.mark.parametrize("flavour", FLAVOURS)
+def test_the_installed_library_is_the_recorded_one(flavour: str) -> None:
+    try:
+        library = Library.load(flavour)
+    except MissingDependencyError as error:
+        pytest.skip(str(error))
+    recorded = NAMES.get(f"{flavour} {library.version}")
+    if recorded is None:
+        pytest.skip(f"no names of {flavour} {library.version} are recorded")
+    for name, members in recorded.items():
+        found: Any = getattr(library.module, name) if name else library.module
+        assert set(members) <= set(dir(found)), name

@@ -1,0 +1,255 @@
+"""The real thing as far as a machine without a GPU goes: TensorRT-RTX parses and builds every exported graph."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+
+from dmcodec.bundle import GRAPH_NAMES, Bundle, GraphSpec, read_manifest
+from dmcodec.cli import main
+from dmcodec.config import CodecConfig
+from dmcodec.errors import EngineBuildError, EngineError, ExportError, GpuError, MissingDependencyError
+from dmcodec.export.graphs import build_graphs
+from dmcodec.export.tensorrt import BuildOptions, build_engines, plan_engines
+from dmcodec.export.tensorrt.inspection import inspect_engine, require_precision
+from dmcodec.export.tensorrt.rewrite import rewrite, rewritten
+from dmcodec.runtime import Codec
+from dmcodec.tensorrt.builder import BuildSettings, build_plan
+from dmcodec.tensorrt.driver import gpu_or_none
+from dmcodec.tensorrt.engine import Engine
+from dmcodec.tensorrt.library import TENSORRT_RTX, Library
+from dmcodec.tensorrt.profiles import ShapeRequest
+
+if TYPE_CHECKING:
+    from dmcodec.nn import DMCodec
+
+REQUEST = ShapeRequest.parse("0.1s:1s:10s", "1:1:8", None)
+
+
+@pytest.fixture(scope="module")
+def rtx() -> Library:
+    try:
+        return Library.load(TENSORRT_RTX)
+    except MissingDependencyError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="module")
+def half_graphs(tiny_model: DMCodec, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("half")
+    for name, graph in build_graphs(tiny_model, "fp16").items():
+        onnx.save(graph.model, folder / f"{name}.onnx")
+    return folder
+
+
+def session(model: bytes) -> Any:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = 1
+    return onnxruntime.InferenceSession(model, options)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize("lengths", [(1600, 901, 321), (641, 1, 5), (3200, 3200, 3200)])
+def test_the_form_for_tensorrt_is_the_same_function(
+    precision: str, lengths: tuple[int, ...], tiny_bundle: Path, half_graphs: Path
+) -> None:
+    folder = tiny_bundle if precision == "fp32" else half_graphs
+    rng = np.random.default_rng(0)
+    waveform = rng.normal(0, 0.1, (3, 1, max(lengths))).astype(np.float32)
+    inputs = {"waveform": waveform, "lengths": np.array(lengths, np.int64)}
+    frames = [-(-length // 320) for length in lengths]
+    want, got = (
+        session(model).run(None, inputs)[0]
+        for model in ((folder / "encoder.onnx").read_bytes(), rewritten(folder / "encoder.onnx"))
+    )
+    for row, count in enumerate(frames):
+        np.testing.assert_allclose(got[row, :, :count], want[row, :, :count], rtol=0, atol=2e-6)
+    inputs = {"latents": want, "lengths": np.array(frames, np.int64)}
+    want, got = (
+        session(model).run(None, inputs)[0]
+        for model in ((folder / "decoder.onnx").read_bytes(), rewritten(folder / "decoder.onnx"))
+    )
+    for row, count in enumerate(frames):
+        np.testing.assert_allclose(got[row, :, : count * 320], want[row, :, : count * 320], rtol=0, atol=2e-6)
+
+
+def test_what_has_no_form_is_named(tiny_bundle: Path, half_graphs: Path, tmp_path: Path) -> None:
+    (tmp_path / "x.onnx").write_bytes(b"not a graph")
+    with pytest.raises(ExportError, match="can't be read as an ONNX graph"):
+        rewritten(tmp_path / "x.onnx")
+    model = onnx.load(half_graphs / "encoder.onnx")
+    for node in model.graph.node:
+        if node.op_type == "LSTM":
+            node.input.extend(["initial_h"])
+    with pytest.raises(ExportError, match="LSTM_1: no TensorRT form"):
+        rewrite(model)
+
+
+@pytest.mark.parametrize(
+    ("precision", "name"),
+    [("fp32", name) for name in GRAPH_NAMES]
+    + [("fp16", name) for name in GRAPH_NAMES if not name.endswith("quantizer")],  # those stay float32
+)
+def test_every_graph_parses_and_builds(
+    precision: str, name: str, rtx: Library, tiny_bundle: Path, half_graphs: Path
+) -> None:
+    manifest = read_manifest(tiny_bundle)
+    spec = manifest.graphs[name]
+    profiles = REQUEST.profiles(name, spec, manifest.config)
+    folder = tiny_bundle if precision == "fp32" else half_graphs
+    built = build_plan(rtx, name, rewritten(folder / spec.file), BuildSettings(profiles))
+    assert len(built.plan) > 100_000
+    assert built.timing_cache is None
+    found = inspect_engine(rtx, name, built.plan, built.lines, gpu_or_none())
+    require_precision(name, precision, found)
+    assert found.layers > 1
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_every_full_size_graph_parses_and_builds(
+    precision: str, rtx: Library, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    if not request.config.getoption("--full-size"):
+        pytest.skip("takes a minute and 2 GB; pass --full-size")
+    from dmcodec.nn import DMCodec
+
+    config = CodecConfig()
+    for name, graph in build_graphs(DMCodec.seeded(config).eval(), precision).items():
+        path = tmp_path / f"{name}.onnx"
+        onnx.save(graph.model, path)
+        spec = GraphSpec(path.name, "", 0, graph.precision, graph.inputs, graph.outputs)
+        settings = BuildSettings(ShapeRequest.parse(None, None, "1s").profiles(name, spec, config))
+        built = build_plan(rtx, name, rewritten(path), settings)
+        require_precision(name, graph.precision, inspect_engine(rtx, name, built.plan, built.lines, gpu_or_none()))
+        path.unlink()
+
+
+def test_fixed_shapes_and_targets_build_too(rtx: Library, tiny_bundle: Path, tmp_path: Path) -> None:
+    opened, options = Bundle.open(tiny_bundle), BuildOptions(compute_capabilities=("8.6", "8.9", "12.0"))
+    request = ShapeRequest.parse("0.1s:1s:2s", "1:1:2", "0.5s,1sx2")
+    calls = []
+    planned = plan_engines(opened, rtx, None, request, options, ["quantizer"], tmp_path)
+    reports = build_engines(opened, rtx, None, planned, options, tmp_path, lambda *call: calls.append(call))
+    assert [report.record.key.architectures for report in reports] == [("sm_86", "sm_89", "sm_120")]
+    assert any("Building engine" in phase for phase, _, _ in calls)
+    again = plan_engines(opened, rtx, None, request, options, ["quantizer"], tmp_path)
+    assert not any(item.build for item in again)
+
+
+def test_refusals_carry_the_librarys_words(rtx: Library, tiny_bundle: Path) -> None:
+    manifest = read_manifest(tiny_bundle)
+    encoder = manifest.graphs["encoder"]
+    profiles = REQUEST.profiles("encoder", encoder, manifest.config)
+    model = rewritten(tiny_bundle / "encoder.onnx")
+    with pytest.raises(EngineBuildError, match=r"encoder: tensorrt-rtx \S+ can't parse this graph \(.+\)"):
+        build_plan(rtx, "encoder", b"\x08not a graph", BuildSettings(profiles))
+    if not rtx.version.startswith("1.7."):
+        return  # what it can't build may change
+    with pytest.raises(EngineBuildError, match=r"the build failed \(.*FP32 GEMM is not supported"):
+        build_plan(rtx, "encoder", model, BuildSettings(profiles, compute_capabilities=("SM75",)))
+
+
+def test_without_a_gpu_running_is_refused_not_crashed(rtx: Library, tiny_bundle: Path) -> None:
+    if gpu_or_none() is not None:
+        pytest.skip("this machine has a GPU")
+    with pytest.raises(GpuError, match=r"no NVIDIA driver on this machine|driver can't be used|driver sees 0"):
+        Codec.load(tiny_bundle, backend="tensorrt")
+    with pytest.raises(EngineError, match=r"x: can't be loaded|x: .* can't run this engine here"):
+        Engine(rtx, b"not a plan", "x")
+
+
+def dmcodec(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", "from dmcodec.cli import main; main()", *map(str, arguments)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
+
+
+@pytest.fixture
+def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[Any, str]]:
+    """Runs the command line in this process; gives its exit code and what it says on stderr."""
+
+    def run(*arguments: object) -> tuple[Any, str]:
+        monkeypatch.setattr(sys, "argv", ["dmcodec", *map(str, arguments)])
+        with pytest.raises(SystemExit) as caught:
+            main()
+        return caught.value.code, capsys.readouterr().err
+
+    return run
+
+
+def test_the_command_line_builds_engines(rtx: Library, copy_of_tiny_bundle: Path) -> None:
+    call = ("export", "--format", "trt", "--flavour", "tensorrt-rtx", "--bundle", copy_of_tiny_bundle, "--json")
+    shapes = ("--profile", "0.1s:1s:2s", "--batch", "1:1:2", "--graphs", "quantizer,dequantizer")
+    [dry, built] = (dmcodec(*call, *shapes, *more) for more in (("--dry-run",), ()))
+    assert [row["reason"] for row in json.loads(dry.stdout)["engines"]] == ["not built yet"] * 2
+    rows = json.loads(built.stdout)["engines"]
+    assert [row["facts"]["precision"] for row in rows] == ["fp32", "fp32"]
+    assert all(row["build_s"] > 0 for row in rows)
+    assert len(Bundle.open(copy_of_tiny_bundle).manifest.engines) == 2
+    info = dmcodec("info", copy_of_tiny_bundle)
+    assert "engine quantizer" in info.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (("--precision", "fp16"), 2, "--precision fp16: .* is fp32"),
+        (("--profile", "5"), 2, "not a duration"),
+        (("--out", "x"), 2, "--bundle: it has its weights"),
+        (("--compute-capability", "9.0"), 2, "knows"),
+        (("--version-compatible",), 2, "no lean runtime"),
+    ],
+)
+def test_wrong_calls_are_one_line(
+    arguments: tuple[str, ...], code: int, said: str, rtx: Library, tiny_bundle: Path, refused: Any
+) -> None:
+    call = ("export", "--format", "trt", "--flavour", "tensorrt-rtx", "--bundle", tiny_bundle)
+    found, error = refused(*call, *arguments)
+    assert found == code
+    assert re.search(said, error)
+    assert len(error.strip().splitlines()) == 1
+
+
+def test_options_for_engines_need_the_format(refused: Any) -> None:
+    found = refused("export", "--seed", "0", "--out", "x", "--ladder", "1s")
+    assert found == (2, "error: --ladder is for --format trt only\n")
+    found = refused("export", "--seed", "0", "--out", "x", "--format", "trt", "--dry-run", "--flavour", "tensorrt-rtx")
+    assert found[1].startswith("error: ")
+
+
+def test_engines_are_built_without_torch() -> None:
+    code = "import dmcodec.export.tensorrt, dmcodec.runtime.tensorrt.backend, sys; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+@pytest.mark.skipif(gpu_or_none() is None, reason="needs an NVIDIA GPU")
+def test_engines_run_on_this_gpu(copy_of_tiny_bundle: Path) -> None:
+    """Builds for this GPU, runs, and compares with ONNX Runtime; plain, captured, padded and streamed."""
+    from dmcodec.sample import speech
+
+    library, gpu = Library.find(), gpu_or_none()
+    opened, options = Bundle.open(copy_of_tiny_bundle), BuildOptions()
+    request = ShapeRequest.parse("0.1s:1s:10s", "1:1:8", "1s")
+    build_engines(opened, library, gpu, plan_engines(opened, library, gpu, request, options), options)
+    reference = Codec.load(copy_of_tiny_bundle, threads=1)
+    codec = Codec.load(copy_of_tiny_bundle, backend="tensorrt")
+    for _ in range(3):
+        waveforms = [speech(length, 16000) for length in (1, 15900, 16000, 40000)]
+        for got, want in zip(
+            codec.encode_batch(waveforms, 16000), reference.encode_batch(waveforms, 16000), strict=True
+        ):
+            assert (got.codes == want.codes).mean() > 0.99
+            audio, expected = codec.decode(want), reference.decode(want)
+            assert np.abs(audio - expected).max() < 1e-3 * max(1e-3, np.abs(expected).max())
