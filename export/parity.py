@@ -39,6 +39,12 @@ THRESHOLDS: Mapping[str, Thresholds] = {
 }
 
 
+# -120 dBFS: errors of audio up to here pass at any SNR. In near silence a float32 decoder's own rounding is less than
+# 90 dB below the signal: a trained model's output for one sample was 2e-7, 88 dB, off torch's own in float64.
+INAUDIBLE_ERROR = 1e-6
+_AUDIO = ("decoder", "stream", "chain")
+
+
 @dataclasses.dataclass(frozen=True)
 class ParityCase:
     """Graphs against the reference on one batch. Errors are absolute, SNRs in dB, agreements shares of 0 to 1.
@@ -62,6 +68,7 @@ class ParityCase:
     decoder_snr_db: float
     stream_max_abs_error: float
     stream_snr_db: float
+    chain_max_abs_error: float
     chain_snr_db: float
 
 
@@ -111,12 +118,17 @@ def shortfall(case: ParityCase, precision: str) -> str | None:
     ]
     for name, bound in bounds:
         value = getattr(case, name)
-        if bound is not None and not value >= bound:
+        if bound is not None and not value >= bound and not _inaudible(case, name):
             return (
                 f"{name} is {value:.6g} on {case.signal} of {case.num_samples} samples, batch {case.batch}; "
                 f"{precision} needs at least {bound:.6g}"
             )
     return None
+
+
+def _inaudible(case: ParityCase, name: str) -> bool:
+    kind = name.removesuffix("_snr_db")
+    return kind in _AUDIO and bool(getattr(case, f"{kind}_max_abs_error") <= INAUDIBLE_ERROR)
 
 
 def summary(cases: list[ParityCase], precision: str) -> dict[str, Any]:
@@ -207,6 +219,7 @@ def _check(reference: Reference, run: Run, signal: str, waveforms: list[NDArray[
         decoder_snr_db=snr_db(right_audio, _joined(own_audio)[0]),
         stream_max_abs_error=max_abs_error(first.audio, streamed),
         stream_snr_db=snr_db(first.audio, streamed),
+        chain_max_abs_error=max_abs_error(right_audio, _joined(audio)[0]),
         chain_snr_db=snr_db(right_audio, _joined(audio)[0]),
     )
 

@@ -58,7 +58,7 @@ def draw(out: Path, runs: list[Path]) -> None:
         panels[7].fill_between(steps, lowest, highest, color=colour, alpha=0.2)
         panels[7].plot(steps, lowest, colour, linewidth=1.2, label=run.name)
     panels[6].set_title("validation: mel distance")
-    panels[7].set_title("validation: perplexity, lowest to highest level")
+    panels[7].set_title("validation: perplexity, range of levels")
     for panel in panels:
         panel.set_xlabel("step")
         panel.set_ylim(bottom=0)

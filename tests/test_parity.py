@@ -286,10 +286,22 @@ def test_an_existing_bundle_is_replaced_only_by_force(tmp_path: Path) -> None:
 def perfect_case(**changes: Any) -> ParityCase:
     values: dict[str, Any] = {"signal": "speech", "num_samples": 321, "batch": 1, "ties": 0}
     for field in dataclasses.fields(ParityCase):
-        for ending, best in (("_snr_db", 200.0), ("_agreement", 1.0), ("_max_abs_error", 0.0)):
+        for ending, best in (("_snr_db", 200.0), ("_agreement", 1.0), ("_max_abs_error", 1e-5)):
             if field.name.endswith(ending):
                 values[field.name] = best
     return ParityCase(**{**values, **changes})
+
+
+def test_an_inaudible_error_passes_at_any_snr_but_only_of_audio() -> None:
+    quiet = {f"{kind}_snr_db": 80.0 for kind in ("decoder", "stream", "chain")}
+    errors = {f"{kind}_max_abs_error": 9e-7 for kind in ("decoder", "stream", "chain")}
+    require_parity([perfect_case(**quiet, **errors)], "fp32")
+    with pytest.raises(ParityError, match="stream_snr_db"):
+        require_parity([perfect_case(**quiet, **{**errors, "stream_max_abs_error": 1.1e-6})], "fp32")
+    with pytest.raises(ParityError, match="decoder_snr_db"):
+        require_parity([perfect_case(**quiet, **{**errors, "decoder_max_abs_error": float("nan")})], "fp32")
+    with pytest.raises(ParityError, match="latents_snr_db"):
+        require_parity([perfect_case(latents_snr_db=80.0, latents_max_abs_error=0.0)], "fp32")
 
 
 @pytest.mark.parametrize("precision", THRESHOLDS)
