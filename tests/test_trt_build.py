@@ -215,6 +215,13 @@ def test_a_folder_that_cannot_be_written_is_named(copy_of_tiny_bundle: Path) -> 
         EngineStore(copy_of_tiny_bundle / "engines").store(planned[0].key, b"plan", {})
 
 
+def test_a_bundle_that_is_up_to_date_is_not_written(copy_of_tiny_bundle: Path) -> None:
+    build(copy_of_tiny_bundle, plan(copy_of_tiny_bundle))
+    (copy_of_tiny_bundle / "engines" / "manifest.lock").unlink()
+    build(copy_of_tiny_bundle, plan(copy_of_tiny_bundle))
+    assert not (copy_of_tiny_bundle / "engines" / "manifest.lock").exists()
+
+
 # Options, precision, failures
 
 

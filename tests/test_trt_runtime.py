@@ -15,7 +15,7 @@ from fakes.device import GPU, FakeDevice
 from fakes.library import fake_tensorrt
 
 from dmcodec.bundle import Bundle
-from dmcodec.errors import ArgumentError, BackendError, EngineError, GpuError
+from dmcodec.errors import ArgumentError, BackendError, EngineError, GpuError, ProviderError
 from dmcodec.export.tensorrt import BuildOptions, build_engines, plan_engines
 from dmcodec.runtime import Codec
 from dmcodec.runtime.tensorrt.backend import TensorrtBackend, runs_on
@@ -108,6 +108,9 @@ def test_results_are_waited_for_on_other_streams(tiny_bundle: Path, ranged: Path
     [waveform] = clips(8000)
     inputs = {"waveform": waveform[None, None], "lengths": np.array([8000])}
     latents = codec.graphs.run("encoder", **inputs)[0]
+    # No memory is used again, for which streams would wait, too.
+    backend.lanes.memory._free.clear()
+    backend.lanes.memory._returned.clear()
     with backend.lanes.lease():  # the stream that the encoder is still on, so that the others need another one
         codes = codec.graphs.run("quantizer", latents=latents)[0]
         with backend.lanes.lease():
@@ -309,6 +312,22 @@ def test_a_bundle_altered_after_the_build_is_refused(copy_of_tiny_bundle: Path) 
     spec = dataclasses.replace(opened.manifest.graphs["decoder"], sha256="0" * 64)
     with pytest.raises(EngineError, match="was built from another graph"):
         codec.backend.load(copy_of_tiny_bundle / "decoder.onnx", spec)
+
+
+def test_engines_without_weights_are_refused(tiny_bundle: Path, tmp_path: Path) -> None:
+    build(tiny_bundle, ShapeRequest.parse("1s", "1", None), tmp_path, BuildOptions(refit=True, strip_plan=True))
+    codec, _ = load(tiny_bundle, tmp_path)
+    with pytest.raises(EngineError, match="was built without its weights"):
+        codec.load_graphs("encoder")
+
+
+def test_onnx_runtimes_tensorrt_provider_is_what_runs_or_an_error(tiny_bundle: Path) -> None:
+    import onnxruntime
+
+    if "TensorrtExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("this onnxruntime has the TensorRT provider")
+    with pytest.raises(ProviderError, match="provider tensorrt: the installed onnxruntime"):
+        Codec.load(tiny_bundle, provider="tensorrt")
 
 
 def test_no_engines_or_no_gpu_is_one_error(tiny_bundle: Path, tmp_path: Path) -> None:

@@ -83,13 +83,14 @@ class Judge:
     def audio(
         self, what: str, detail: str, expected: Sequence[NDArray[np.float32]], got: Sequence[NDArray[np.float32]]
     ) -> Check:
-        """Waveforms [samples] that both sides made from the same codes; the worst of them counts."""
+        """Waveforms [samples] that both sides made from the same codes; the worst of the audible errors counts."""
         for right, audio in zip(expected, got, strict=True):
             if audio.shape != right.shape:
                 return Check(what, detail, problem=f"{what}: audio {audio.shape} where {right.shape} is due")
         figures = [(snr_db(*pair), max_abs_error(*pair)) for pair in zip(expected, got, strict=True)]
-        check = Check(what, detail, snr_db=min(snr for snr, _ in figures), max_abs_error=max(e for _, e in figures))
         audible = [snr for snr, error in figures if not error <= INAUDIBLE_ERROR]
+        lowest = min(audible or [snr for snr, _ in figures])
+        check = Check(what, detail, snr_db=lowest, max_abs_error=max(error for _, error in figures))
         return self._bounded(check, snr_db=self._thresholds.decoder_snr_db if audible else None)
 
     def _bounded(self, check: Check, **bounds: float | None) -> Check:

@@ -177,12 +177,14 @@ def _build(
 
 def _list_in_manifest(path: Path, records: Sequence[EngineRecord]) -> None:
     """Adds the engines to the bundle's manifest, and drops those that are no longer in its folder."""
+    listed = {record.key.file: _listed(record) for record in records}
+    before = read_manifest(path).engines
+    if all(before.get(file) == facts for file, facts in listed.items()):
+        return  # nothing to write, perhaps in a bundle that can't be written
     with locked(path / FOLDER / "manifest.lock"):
         manifest = read_manifest(path)
         engines = {file: facts for file, facts in manifest.engines.items() if (path / FOLDER / file).is_file()}
-        engines.update({record.key.file: _listed(record) for record in records})
-        if engines != manifest.engines:
-            write_manifest(path, dataclasses.replace(manifest, engines=engines))
+        write_manifest(path, dataclasses.replace(manifest, engines={**engines, **listed}))
 
 
 def _listed(record: EngineRecord) -> dict[str, Any]:

@@ -108,6 +108,8 @@ class TensorrtBackend:
             return "was built from another graph: the bundle was exported again since"
         if listed is not None and listed.get("sha256") != record.sha256:
             return "is not the one that the bundle's manifest lists: it was altered after the build"
+        if key.options.get("strip_plan"):
+            return "was built without its weights (--strip-plan), which this runtime doesn't put back"
         if key.system != this_system():
             return f"was built on {key.system}, this is {this_system()}"
         if key.flavour != library.flavour:
