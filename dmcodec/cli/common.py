@@ -26,6 +26,9 @@ RunProviderOption = Annotated[
     typer.Option("--provider", help="Where onnxruntime runs them: cpu, cuda or tensorrt (default: cpu)."),
 ]
 ThreadsOption = Annotated[int | None, typer.Option(help="CPU threads [default: all CPUs of the process].")]
+EngineCacheOption = Annotated[
+    Path | None, typer.Option(help="Folder of TensorRT engines (default: engines/ in the bundle).", metavar="DIR")
+]
 NqOption = Annotated[int | None, typer.Option("--n-q", help="Quantizer levels to use [default: all].")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print results as JSON.")]
 ForceOption = Annotated[bool, typer.Option("--force", help="Overwrite existing outputs.")]
@@ -46,7 +49,13 @@ def note(message: str) -> None:
     typer.echo(f"note: {message}", err=True)
 
 
-def load_codec(bundle: Path | None, backend: str, provider: str | None, threads: int | None) -> Codec:
+def load_codec(
+    bundle: Path | None,
+    backend: str,
+    provider: str | None,
+    threads: int | None,
+    engine_cache: Path | None = None,
+) -> Codec:
     """The codec of `bundle`, or of the built-in default where none is named."""
     from dmcodec.runtime import Codec
 
@@ -54,7 +63,7 @@ def load_codec(bundle: Path | None, backend: str, provider: str | None, threads:
         from dmcodec.cli.default_bundle import default_bundle
 
         bundle = default_bundle()
-    return Codec.load(bundle, backend=backend, provider=provider, threads=threads)
+    return Codec.load(bundle, backend=backend, provider=provider, threads=threads, engine_cache=engine_cache)
 
 
 @contextmanager

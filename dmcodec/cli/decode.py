@@ -11,6 +11,7 @@ import typer
 from dmcodec.cli.common import (
     BackendOption,
     BundleOption,
+    EngineCacheOption,
     ForceOption,
     JsonOption,
     NqOption,
@@ -37,6 +38,7 @@ def decode(
     backend: BackendOption = "onnxruntime",
     provider: RunProviderOption = None,
     threads: ThreadsOption = None,
+    engine_cache: EngineCacheOption = None,
     n_q: NqOption = None,
     stream: Annotated[bool, typer.Option("--stream", help="Decode stdin to stdout while tokens come in.")] = False,
     tokens: Annotated[
@@ -57,14 +59,14 @@ def decode(
             raise ArgumentError("--stream reads stdin and writes stdout; it takes no IN, -o, --force or --json")
         options = (tokens or "dmc", audio or "wav", 5 if chunk_frames is None else chunk_frames)
         check_formats(*options)
-        decode_stream(load_codec(bundle, backend, provider, threads), *options, n_q)
+        decode_stream(load_codec(bundle, backend, provider, threads, engine_cache), *options, n_q)
     elif tokens or audio or chunk_frames is not None:
         raise ArgumentError("--tokens, --audio and --chunk-frames belong to --stream; add it")
     elif not inputs or output is None:
         raise ArgumentError("name token files and an output: dmcodec decode IN.dmc... -o OUT.wav (or use --stream)")
     else:
         pairs = plan(inputs, output, ".wav", {".dmc"}, force)
-        _decode_files(pairs, load_codec(bundle, backend, provider, threads), n_q, as_json)
+        _decode_files(pairs, load_codec(bundle, backend, provider, threads, engine_cache), n_q, as_json)
 
 
 def _decode_files(pairs: list[tuple[Path, Path]], codec: Codec, n_q: int | None, as_json: bool) -> None:

@@ -11,6 +11,7 @@ import typer
 from dmcodec.cli.common import (
     BackendOption,
     BundleOption,
+    EngineCacheOption,
     ForceOption,
     JsonOption,
     NqOption,
@@ -32,6 +33,7 @@ def encode(
     backend: BackendOption = "onnxruntime",
     provider: RunProviderOption = None,
     threads: ThreadsOption = None,
+    engine_cache: EngineCacheOption = None,
     n_q: NqOption = None,
     context_s: Annotated[
         float | None,
@@ -46,7 +48,7 @@ def encode(
     from dmcodec.cli.paths import plan
 
     pairs = plan(inputs, output, ".dmc", AUDIO_SUFFIXES, force)
-    codec = load_codec(bundle, backend, provider, threads)
+    codec = load_codec(bundle, backend, provider, threads, engine_cache)
     codec.load_graphs("encoder", "quantizer")
 
     def work(source: Path, target: Path, progress: FileProgress) -> dict[str, Any]:

@@ -38,10 +38,6 @@ ComputeCapabilityOption = Annotated[
     list[str] | None,
     typer.Option(help="trt: compile for this GPU ahead of time (RTX; may be repeated, or 8.6,8.9).", metavar="8.6"),
 ]
-EngineCacheOption = Annotated[
-    Path | None,
-    typer.Option(help="trt, triton: folder of the engines (default: engines/ in the bundle).", metavar="DIR"),
-]
 RebuildOption = Annotated[bool, typer.Option("--rebuild", help="trt: build engines that are there, too.")]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="trt: only print what would be built, and why.")]
 VersionCompatibleOption = Annotated[
@@ -130,7 +126,7 @@ def export_engines(call: EngineCall, precision: str | None, write: Callable[[], 
         reports = build_engines(bundle, library, gpu, planned, options, call.engine_cache, report)
     _print_reports(bundle, reports, as_json)
     if call.engine_cache is not None:
-        note(f"the engines lie outside the bundle: load it with engine_cache={str(call.engine_cache)!r}")
+        note(f"the engines lie outside the bundle: name them when you run it: --engine-cache {call.engine_cache}")
 
 
 def _listed(text: str) -> tuple[str, ...]:

@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dmcodec.cli.common import ForceOption, JsonOption, console, print_json, progress_bar
+from dmcodec.cli.common import EngineCacheOption, ForceOption, JsonOption, console, print_json, progress_bar
 from dmcodec.cli.engines import (
     BatchOption,
     ComputeCapabilityOption,
     DryRunOption,
     EngineBundleOption,
-    EngineCacheOption,
     EngineCall,
     FlavourOption,
     GraphsOption,

@@ -11,6 +11,7 @@ import typer
 from dmcodec.cli.common import (
     BackendOption,
     BundleOption,
+    EngineCacheOption,
     ForceOption,
     JsonOption,
     NqOption,
@@ -29,6 +30,7 @@ def reconstruct(
     backend: BackendOption = "onnxruntime",
     provider: RunProviderOption = None,
     threads: ThreadsOption = None,
+    engine_cache: EngineCacheOption = None,
     n_q: NqOption = None,
     force: ForceOption = False,
     as_json: JsonOption = False,
@@ -40,7 +42,7 @@ def reconstruct(
 
     output_format(output)
     refuse_existing(output, force)
-    codec = load_codec(bundle, backend, provider, threads)
+    codec = load_codec(bundle, backend, provider, threads, engine_cache)
     codec.load_graphs("encoder", "quantizer", "dequantizer", "decoder")
     times = [time.perf_counter()]
     tokens = codec.encode_file(source, n_q=n_q)
