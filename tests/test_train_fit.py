@@ -219,6 +219,62 @@ def test_training_starts_from_a_checkpoint(
     assert all(torch.equal(start[name], wanted[name]) for name in wanted)
 
 
+def test_fine_tuning_keeps_the_codebooks_it_starts_from(
+    data: PreparedData, config: TrainingConfig, unbroken: Path, tmp_path: Path
+) -> None:
+    initial = unbroken / "best" / "codec.safetensors"
+    gentle = dataclasses.replace(config, steps=2, optimizer=OptimizerConfig(learning_rate=1e-7))
+    fit(data, tmp_path / "run", gentle, QUIET, initial=initial)
+    before, after = (RunFolder(tmp_path / "run").load(step).codec for step in (0, 2))
+    name = "quantizer.vq.layers.0._codebook.embed"
+    moved = (after[name] - before[name]).norm(dim=1) / before[name].norm(dim=1)
+    assert moved.median() < 0.05
+    assert (
+        json.loads((tmp_path / "run" / "best" / "metrics.json").read_text())["mel"]
+        <= read_lines(tmp_path / "run" / "validation.jsonl")[0]["mel"]
+    )
+
+
+def test_a_fine_tuning_run_without_a_checkpoint_resumes_from_its_codec(
+    data: PreparedData, config: TrainingConfig, unbroken: Path, tmp_path: Path
+) -> None:
+    initial, short = unbroken / "best" / "codec.safetensors", dataclasses.replace(config, steps=1)
+    fit(data, tmp_path / "run", short, QUIET, initial=initial)
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    fit(data, tmp_path / "run", short, QUIET, resume=True)
+    start = RunFolder(tmp_path / "run").load(0).codec
+    wanted = DMCodec.from_checkpoint(config.codec, initial).state_dict()
+    assert all(torch.equal(start[name], wanted[name]) for name in wanted)
+    assert [line["step"] for line in read_lines(tmp_path / "run" / "validation.jsonl")] == [0, 1]
+
+
+def test_force_deletes_nothing_that_the_run_needs_and_no_run_for_a_typo(
+    data: PreparedData, config: TrainingConfig, unbroken: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(unbroken, out)
+    with pytest.raises(ArgumentError, match="--init lies in the run"):
+        fit(data, out, config, QUIET, initial=out / "best" / "codec.safetensors", force=True)
+    with pytest.raises(CheckpointError, match="no such checkpoint"):
+        fit(data, out, config, QUIET, initial=tmp_path / "typo.safetensors", force=True)
+    assert RunFolder(out).steps() == [2, 4, 6]
+
+
+def test_what_else_lies_about_is_left_alone(
+    data: PreparedData, config: TrainingConfig, unbroken: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(unbroken, out)
+    shutil.copytree(RunFolder(out).checkpoint_folder(6), out / "checkpoints" / "step-good")
+    (out / "checkpoints" / ".step-00000008.abc").mkdir()
+    assert fit(data, out, config, QUIET, resume=True)["steps"] == 6
+    assert sorted(path.name for path in (out / "checkpoints").iterdir())[-2:] == ["step-00000006", "step-good"]
+    assert not (out / "checkpoints" / ".step-00000008.abc").exists()
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(OutputExistsError, match="is a file"):
+        fit(data, tmp_path / "file", config, QUIET)
+
+
 def test_nan_is_found_at_once_and_the_last_checkpoint_survives(
     data: PreparedData, config: TrainingConfig, tmp_path: Path
 ) -> None:
@@ -253,7 +309,7 @@ def test_other_data_are_no_resume(tiny_data: Path, config: TrainingConfig, unbro
     shutil.copytree(tiny_data, copy)
     meta = copy / "teachers" / "lm" / "meta.json"
     meta.write_text(meta.read_text().replace('"random"', '"another"'))
-    with pytest.raises(ConfigError, match=r"data\.teachers\.lm"):
+    with pytest.raises(ConfigError, match=r"data\.teachers\.lm\.model"):
         fit(PreparedData.open(copy), unbroken, config, QUIET, resume=True)
 
 
@@ -333,6 +389,28 @@ def test_a_full_disk_in_mid_save_leaves_the_last_good_checkpoint(
     assert sorted(path.name for path in (out / "checkpoints").iterdir()) == ["step-00000002"]
     fit(PreparedData.open(tiny_data), out, config, dataclasses.replace(QUIET, samples=0), resume=True)
     assert read_lines(out / "train.jsonl") == read_lines(unbroken / "train.jsonl")
+
+
+def test_other_segments_for_validation_are_no_resume(
+    tiny_data: Path, config: TrainingConfig, unbroken: Path, tmp_path: Path
+) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from dmcodec.training.data.storage import sha256_of
+
+    copy = tmp_path / "data"
+    shutil.copytree(tiny_data, copy)
+    table = pq.read_table(copy / "segments.parquet")
+    turned = ["train" if split == "validation" else "validation" for split in table.column("split").to_pylist()]
+    index = table.schema.get_field_index("split")
+    table = table.set_column(index, table.schema.field(index), pa.array(turned))
+    pq.write_table(table, copy / "segments.parquet")
+    manifest = json.loads((copy / "manifest.json").read_text())
+    manifest["segments_sha256"] = sha256_of(copy / "segments.parquet")
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(ConfigError, match="segments_sha256"):
+        fit(PreparedData.open(copy), unbroken, config, QUIET, resume=True)
 
 
 def test_mixed_precision_trains(tiny_data: Path, config: TrainingConfig, tmp_path: Path) -> None:

@@ -77,6 +77,8 @@ def test_it_round_trips_through_json(tmp_path: Path) -> None:
         ({"discriminators": {"periods": [1]}}, "periods"),
         ({"mixed_precision": "fp8"}, "mixed_precision"),
         ({"initial_weights": "big"}, "initial_weights"),
+        ({"seed": 2**31}, "seed"),
+        ({"mixed_precision": "fp16", "gradient_accumulation": 2}, "gradient_accumulation doesn't work with fp16"),
         ({"codec": []}, "JSON object"),
         ([], "JSON object"),
     ],

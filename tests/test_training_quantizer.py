@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from torch.multiprocessing.spawn import spawn
 
 from dmcodec.config import CodecConfig
 from dmcodec.nn.rvq import Codebook, ResidualVectorQuantizer
@@ -201,17 +202,29 @@ def test_padded_frames_teach_the_codebooks_nothing() -> None:
     torch.testing.assert_close(states[0], states[1])
 
 
-def _rank(rank: int, folder: str, address: str) -> None:
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", init_method=f"file://{address}", rank=rank, world_size=2)
-    quantizer = ResidualVectorQuantizer(TINY).train()
-    quantizer.load_state_dict(torch.load(f"{folder}/start.pt"))
-    latents = torch.load(f"{folder}/latents.pt")[rank * 3 : rank * 2 + 3]  # three items, and two
-    torch.manual_seed(rank)  # different random numbers, the same codebooks
-    for _ in range(3):
-        quantize(quantizer, latents, full(len(latents), 40), CONFIG, STEP)
-    torch.save(quantizer.state_dict(), f"{folder}/rank{rank}.pt")
-    torch.distributed.destroy_process_group()
+RANK = """
+import sys
+
+import torch
+
+from dmcodec.config import CodecConfig
+from dmcodec.nn.rvq import ResidualVectorQuantizer
+from dmcodec.training.config import QuantizerConfig
+from dmcodec.training.quantizer import quantize
+
+rank, folder = int(sys.argv[1]), sys.argv[2]
+torch.set_num_threads(1)
+torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
+config = CodecConfig(n_filters=8, dimension=6, semantic_dimension=6, codebook_size=16, n_q=3)
+quantizer = ResidualVectorQuantizer(config).train()
+quantizer.load_state_dict(torch.load(f"{folder}/start.pt"))
+latents = torch.load(f"{folder}/latents.pt")[rank * 3 : rank * 2 + 3]  # three items, and two
+torch.manual_seed(rank)  # different random numbers, the same codebooks
+for _ in range(3):
+    quantize(quantizer, latents, torch.ones(len(latents), 40, dtype=torch.bool), QuantizerConfig(), 10_000)
+torch.save(quantizer.state_dict(), f"{folder}/rank{rank}.pt")
+torch.distributed.destroy_process_group()
+"""
 
 
 @pytest.mark.parametrize("initialised", [False, True])
@@ -224,7 +237,8 @@ def test_two_processes_keep_the_codebooks_of_one(tmp_path: Path, initialised: bo
         codebook.embed_avg.copy_(codebook.embed * 10)
     torch.save(quantizer.state_dict(), tmp_path / "start.pt")
     torch.save(latents, tmp_path / "latents.pt")
-    spawn(_rank, (str(tmp_path), str(tmp_path / "rendezvous")), nprocs=2)
+    ranks = [subprocess.Popen([sys.executable, "-c", RANK, str(rank), str(tmp_path)]) for rank in range(2)]
+    assert [rank.wait(timeout=120) for rank in ranks] == [0, 0]
     first, second = (torch.load(tmp_path / f"rank{rank}.pt") for rank in range(2))
     assert all(torch.equal(first[name], second[name]) for name in first)
     torch.manual_seed(0)  # as rank 0, whose random choices count

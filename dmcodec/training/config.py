@@ -202,13 +202,17 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         check_positive(self, "batch_size", "epochs", "gradient_accumulation")
-        check_not_negative(self, "seed")
+        if not 0 <= self.seed < 2**31:
+            raise ConfigError(f"training configuration: seed must be from 0 to {2**31 - 1}, not {self.seed}")
         if self.steps is not None:
             check_positive(self, "steps")
         if self.mixed_precision not in ("no", "fp16", "bf16"):
             raise ConfigError(
                 f"training configuration: mixed_precision must be no, fp16 or bf16, not {self.mixed_precision!r}"
             )
+        if self.mixed_precision == "fp16" and self.gradient_accumulation > 1:
+            # One loss scale serves two optimizers here, and changes between their steps.
+            raise ConfigError("training configuration: gradient_accumulation doesn't work with fp16; use bf16")
         if self.initial_weights not in ("torch", "scaled"):
             raise ConfigError(
                 f"training configuration: initial_weights must be torch or scaled, not {self.initial_weights!r}"

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 
-from dmcodec.errors import DataError, TeacherNotFoundError
+from dmcodec.errors import ArgumentError, DataError, TeacherNotFoundError
 from dmcodec.training.config import TrainingConfig
 from dmcodec.training.data.prepared import PreparedData
-from dmcodec.training.loop import Loop, Report, RunOptions
+from dmcodec.training.loop import Loop, Report, RunOptions, initial_codec
+from dmcodec.training.record import require_tensorboard
 from dmcodec.training.run_folder import RunFolder
 
 
@@ -50,18 +52,40 @@ def fit(
         OutputError: a checkpoint can't be written; the former ones are whole.
     """
     check_data(data, config)
-    accelerator = Accelerator(
-        mixed_precision=config.mixed_precision,
-        # The codebooks keep themselves equal; broadcasting buffers would only hide it if they did not.
-        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
-    )
-    folder = RunFolder(out)
+    options, folder = options or RunOptions(), RunFolder(out)
+    # All that may be wrong comes before the folder is touched: --force replaces a run.
+    if options.tensorboard:
+        require_tensorboard()
+    if resume:
+        initial = folder.initial()
+    _check_not_within(Path(out), data.folder, initial, force)
+    codec = initial_codec(config, initial)
+    accelerator = _accelerator(config)
     if accelerator.is_main_process:
         folder.start(_facts(data, config, accelerator.num_processes, initial), resume, force)
     accelerator.wait_for_everyone()
-    loop = Loop(accelerator, data, folder, config, options or RunOptions())
-    loop.begin(initial, resume)
+    loop = Loop(accelerator, data, folder, config, options)
+    loop.begin(codec, initial is not None, resume)
     return loop.run(report)
+
+
+def _accelerator(config: TrainingConfig) -> Accelerator:
+    try:
+        return Accelerator(
+            mixed_precision=config.mixed_precision,
+            # The codebooks keep themselves equal; broadcasting buffers would only hide it if they did not.
+            kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
+        )
+    except ValueError as error:
+        reason = str(error).splitlines()[0]
+        raise ArgumentError(f"--mixed-precision {config.mixed_precision} can't be used here ({reason})") from None
+
+
+def _check_not_within(out: Path, data: Path, initial: str | Path | None, force: bool) -> None:
+    """Raises ArgumentError where replacing `out` would delete what the new run reads."""
+    for name, path in (("the data", data), ("--init", initial)):
+        if force and path is not None and Path(path).resolve().is_relative_to(out.resolve()):
+            raise ArgumentError(f"{path}: {name} lies in the run that --force would delete; name another folder")
 
 
 def check_data(data: PreparedData, config: TrainingConfig) -> None:
@@ -97,9 +121,14 @@ def check_data(data: PreparedData, config: TrainingConfig) -> None:
 def _facts(data: PreparedData, config: TrainingConfig, processes: int, initial: str | Path | None) -> dict[str, Any]:
     import dmcodec
 
-    teachers = {kind: data.teachers[kind].model for kind in config.distillation.teachers}
+    described = ("model", "width", "frame_rate_hz", "layers", "aligned", "settings")
+    teachers = {
+        kind: {name: getattr(data.teachers[kind], name) for name in described} for kind in config.distillation.teachers
+    }
+    # The table of segments says what is training and what validation.
+    identity = {"fingerprint": data.fingerprint, "segments_sha256": data.manifest.segments_sha256}
     return {
-        "data": {"fingerprint": data.fingerprint, "teachers": teachers},
+        "data": json.loads(json.dumps({**identity, "teachers": teachers})),
         "config": config.to_dict(),
         "processes": processes,
         "initial": None if initial is None else str(initial),

@@ -48,10 +48,12 @@ class Generator(nn.Module):
         if not teacher_widths:
             codec.transform.requires_grad_(False)
 
-    def forward(self, batch: Batch, step: int) -> GeneratorOutput:
+    def forward(self, batch: Batch, codebook_step: int) -> GeneratorOutput:
         latents = self.codec.encoder(batch.waveform)
         with torch.autocast(latents.device.type, enabled=False):  # half precision flips codes
-            quantized = quantize(self.codec.quantizer, latents.float(), batch.frame_mask(), self.config.quantizer, step)
+            quantized = quantize(
+                self.codec.quantizer, latents.float(), batch.frame_mask(), self.config.quantizer, codebook_step
+            )
         waveform = self.codec.decoder(quantized.latents)[..., : batch.waveform.shape[-1]]
         features = {kind: self._features(kind, quantized.levels) for kind in batch.teachers}
         return GeneratorOutput(waveform * batch.sample_mask(), quantized.commitment, quantized.codes, features)

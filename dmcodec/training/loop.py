@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import set_seed
+from accelerate.utils import gather_object, set_seed
 
 from dmcodec.audio import write_audio
-from dmcodec.errors import ArgumentError
+from dmcodec.errors import ArgumentError, CheckpointError
 from dmcodec.nn import DMCodec
 from dmcodec.training.batches import BatchPlan, Segments, loader, training_batches
 from dmcodec.training.config import TrainingConfig
@@ -59,6 +60,18 @@ class RunOptions:
                 raise ArgumentError(f"--{option} must be {least} or more, not {getattr(self, name)}")
 
 
+def initial_codec(config: TrainingConfig, initial: str | Path | None) -> DMCodec:
+    """What a run starts from: random weights of the run's seed, or the codec of a checkpoint with its codebooks."""
+    if initial is not None:
+        return DMCodec.from_checkpoint(config.codec, initial)
+    set_seed(config.seed)
+    codec = DMCodec(config.codec)
+    if config.initial_weights == "scaled":
+        codec.scale_weights()
+    prepare_codebooks(codec.quantizer)
+    return codec
+
+
 class Loop:
     """A run from where it stands to its last step; `dmcodec.training.fit.fit` is its face."""
 
@@ -85,22 +98,30 @@ class Loop:
         self.teacher_widths = {kind: data.teachers[kind].width for kind in teachers}
         self.progress = Progress()
 
-    def begin(self, initial: str | Path | None, resume: bool) -> None:
-        """Builds the networks: new ones, those of a checkpoint, or those the run left."""
-        set_seed(self.config.seed)  # the same networks in all processes
-        if initial is not None:
-            self.codec = DMCodec.from_checkpoint(self.config.codec, initial)
-        else:
-            self.codec = DMCodec(self.config.codec)
-            if self.config.initial_weights == "scaled":
-                self.codec.scale_weights()
-            prepare_codebooks(self.codec.quantizer)
-        self.trainer = Trainer(self.accelerator, self.codec, self.config, self.teacher_widths, self.total_steps)
+    def begin(self, codec: DMCodec, fine_tuning: bool, resume: bool) -> None:
+        """Prepares the networks, and takes over what the run left.
+
+        Args:
+            codec: what `initial_codec` gave, the same in all processes.
+            fine_tuning: it comes from a checkpoint.
+            resume: go on from the last checkpoint, where there is one.
+
+        Raises:
+            CheckpointError: it can't be taken over, or the processes see different ones.
+        """
+        self.codec, self.fine_tuning = codec, fine_tuning
+        set_seed(self.config.seed)  # the same projections and discriminators in all processes
+        self.trainer = Trainer(
+            self.accelerator, codec, self.config, self.teacher_widths, self.total_steps, trained_codebooks=fine_tuning
+        )
         set_seed(self.config.seed + self.accelerator.process_index)
-        steps = self.folder.steps() if resume else []
+        steps = self.folder.steps()[-1:] if resume else []
+        if any(other != steps for other in gather_object([steps])):
+            raise CheckpointError(f"{self.folder.path}: the processes see different checkpoints; use a shared folder")
+        self.restored = bool(steps)
         if steps:
-            checkpoint = self.folder.load(steps[-1])
-            self.trainer.restore(checkpoint, str(self.folder.checkpoint_folder(steps[-1])))
+            checkpoint = self.folder.load(steps[0])
+            self.trainer.restore(checkpoint, str(self.folder.checkpoint_folder(steps[0])))
             self.progress = checkpoint.progress
 
     def run(self, report: Report | None) -> dict[str, Any]:
@@ -110,10 +131,10 @@ class Loop:
             self.segments, self.plan, self.accelerator.process_index, step * accumulation, self.options.workers
         )
         main = self.accelerator.is_main_process
-        record = Record(self.folder.path, step, self.options.tensorboard) if main else None
+        record = Record(self.folder.path, step if self.restored else -1, self.options.tensorboard) if main else None
         validation: dict[str, float] = {}
         try:
-            if step == 0:
+            if not self.restored:
                 validation = self._validate(0, record)
                 self._save(0)
             while step < self.total_steps:
@@ -155,8 +176,9 @@ class Loop:
             record.scalars("validation", step, {**found, **self._training_codebook_use()})
             self._write_samples(step, record)
         best = self.progress.best_mel
-        # The start is no candidate: its codebooks haven't seen a vector yet.
-        if step > 0 and (best is None or found["mel"] < best):
+        # A start from random weights is no candidate: its codebooks haven't seen a vector yet.
+        candidate = (step > 0 or self.fine_tuning) and math.isfinite(found["mel"])
+        if candidate and (best is None or found["mel"] < best):
             self.progress = dataclasses.replace(self.progress, best_mel=found["mel"])
             if self.accelerator.is_main_process:
                 self.folder.save_best(self.codec.state_dict(), self.config.codec, {"step": step, **found})

@@ -34,19 +34,19 @@ class MelLoss(nn.Module):
 
 def discriminator_loss(real: Sequence[Tensor], fake: Sequence[Tensor]) -> Tensor:
     """Least squares (Mao et al., arXiv 1611.04076): sum over discriminators of mean (1 - D(x))^2 + mean D(G)^2."""
-    losses = [(1 - r).square().mean() + f.square().mean() for r, f in zip(real, fake, strict=True)]
+    losses = [(1 - r.float()).square().mean() + f.float().square().mean() for r, f in zip(real, fake, strict=True)]
     return torch.stack(losses).sum()
 
 
 def adversarial_loss(fake: Sequence[Tensor]) -> Tensor:
     """Sum over discriminators of mean (1 - D(G))^2."""
-    return torch.stack([(1 - f).square().mean() for f in fake]).sum()
+    return torch.stack([(1 - f.float()).square().mean() for f in fake]).sum()
 
 
 def feature_matching_loss(real: Sequence[Sequence[Tensor]], fake: Sequence[Sequence[Tensor]]) -> Tensor:
     """Sum over all feature maps of all discriminators of the mean absolute difference; `real` is a constant."""
     losses = [
-        F.l1_loss(f, r.detach())
+        F.l1_loss(f.float(), r.detach().float())
         for real_maps, fake_maps in zip(real, fake, strict=True)
         for r, f in zip(real_maps, fake_maps, strict=True)
     ]

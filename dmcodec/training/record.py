@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from dmcodec.errors import MissingDependencyError
+from dmcodec.errors import MissingDependencyError, OutputError
 from dmcodec.files import write_bytes
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 class Record:
     """Appends one line a step to `train.jsonl` and `validation.jsonl`, and the same to TensorBoard.
 
-    A resumed run drops the lines after the step it resumes from, so that no step is there twice.
+    A resumed run drops the lines after the step it resumes from, so that no step is there twice; `step` -1 drops all.
     """
 
     def __init__(self, folder: Path, step: int, tensorboard: bool) -> None:
@@ -30,8 +31,13 @@ class Record:
 
     def scalars(self, name: str, step: int, values: Mapping[str, float]) -> None:
         """One line of `name`.jsonl, `name`/... in TensorBoard."""
-        with (self.folder / f"{name}.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": step, **values}) + "\n")
+        path = self.folder / f"{name}.jsonl"
+        finite = {key: value if math.isfinite(value) else None for key, value in values.items()}
+        try:
+            with path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"step": step, **finite}) + "\n")
+        except OSError as error:
+            raise OutputError(f"{path}: can't be written ({error.strerror or error}); check the disk") from error
         if self._writer is not None:
             for key, value in values.items():
                 self._writer.add_scalar(f"{name}/{key}", value, step)
@@ -70,11 +76,17 @@ def _drop_after(path: Path, step: int) -> None:
         write_bytes(path, "".join(json.dumps(line) + "\n" for line in kept).encode())
 
 
-def _writer(folder: Path, step: int) -> SummaryWriter:
+def require_tensorboard() -> None:
+    """Raises MissingDependencyError where TensorBoard isn't installed."""
     try:
-        from torch.utils.tensorboard import SummaryWriter
+        import torch.utils.tensorboard  # noqa: F401
     except ImportError:
         raise MissingDependencyError(
             "TensorBoard isn't installed; run `pip install dmcodec[train]`, or leave it out with --no-tensorboard"
         ) from None
+
+
+def _writer(folder: Path, step: int) -> SummaryWriter:
+    from torch.utils.tensorboard import SummaryWriter
+
     return SummaryWriter(str(folder), purge_step=step + 1)

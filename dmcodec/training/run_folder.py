@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -51,19 +52,35 @@ class RunFolder:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
 
+    @property
+    def _facts(self) -> Path:
+        return self.path / "run.json"
+
+    def initial(self) -> str | None:
+        """The checkpoint that the run there was started from; None for random weights.
+
+        Raises:
+            CheckpointError: there is no run.
+        """
+        if not self._facts.is_file():
+            raise CheckpointError(f"{self.path}: no run to resume here (no run.json); start one without --resume")
+        return _read_json(self._facts).get("initial")
+
     def start(self, facts: Mapping[str, Any], resume: bool, force: bool) -> None:
         """Makes the folder, or checks that it belongs to the same configuration and data.
 
         Raises:
             OutputExistsError: a run is there, and neither resume nor force.
-            CheckpointError: the run there is of another configuration or other data; the difference is named.
+            ConfigError: the run there is of another configuration or other data; the first difference is named.
         """
-        file = self.path / "run.json"
-        if resume and file.exists():
-            _check_same(facts, _read_json(file), file)
-            return
+        file = self._facts
         if resume:
-            raise CheckpointError(f"{self.path}: no run to resume here (no run.json); start one without --resume")
+            _check_same(facts, _read_json(file), file)
+            for unfinished in [*self.path.glob(".best.*"), *self.path.glob("checkpoints/.step-*")]:
+                shutil.rmtree(unfinished, ignore_errors=True)  # a kill in mid-save left it
+            return
+        if self.path.exists() and not self.path.is_dir():
+            raise OutputExistsError(f"{self.path}: is a file; name a folder")
         if self.path.exists() and any(self.path.iterdir()):
             if not force:
                 raise OutputExistsError(f"{self.path}: holds files already; --resume goes on, --force starts over")
@@ -76,7 +93,8 @@ class RunFolder:
     def steps(self) -> list[int]:
         """The steps that have a checkpoint, ascending."""
         found = (self.path / "checkpoints").glob("step-*")
-        return sorted(int(folder.name.removeprefix("step-")) for folder in found)
+        numbers = [folder.name.removeprefix("step-") for folder in found]
+        return sorted(int(number) for number in numbers if re.fullmatch("[0-9]{8,}", number))
 
     def save(self, checkpoint: Checkpoint, config: CodecConfig, keep: int) -> Path:
         """Writes a checkpoint, whole or not at all, then removes all but the last `keep`.
@@ -167,7 +185,7 @@ def _check_same(facts: Mapping[str, Any], found: Mapping[str, Any], file: Path) 
 
 def _differences(wanted: Any, found: Any, name: str) -> Iterator[str]:
     if isinstance(wanted, Mapping) and isinstance(found, Mapping):
-        for key in wanted.keys() | found.keys():
+        for key in sorted(wanted.keys() | found.keys()):
             yield from _differences(wanted.get(key), found.get(key), f"{name}.{key}")
     elif wanted != found:
         yield f"{name} ({found!r}, now {wanted!r})"

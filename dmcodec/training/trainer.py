@@ -22,6 +22,8 @@ from dmcodec.training.generator import Generator
 from dmcodec.training.objective import Objective
 from dmcodec.training.run_folder import Checkpoint, Progress
 
+PAST_WARMUP = 1_000_000  # a step at which every codebook has its configured decay
+
 
 class Trainer:
     """Generator, discriminators and their optimizers, on one process or many."""
@@ -33,11 +35,23 @@ class Trainer:
         config: TrainingConfig,
         teacher_widths: Mapping[str, int],
         total_steps: int,
+        trained_codebooks: bool = False,
     ) -> None:
+        """Wraps `codec`, which is trained in place.
+
+        Args:
+            accelerator: of this process.
+            codec: the same in all processes.
+            config: of the run.
+            teacher_widths: of the teachers that are distilled.
+            total_steps: after which the learning rate is 0.
+            trained_codebooks: the codec's codebooks are worth keeping: their averages don't start fast.
+        """
         self.accelerator = accelerator
         self.config = config
         self.total_steps = total_steps
         self.codec = codec
+        self._first_codebook_step = PAST_WARMUP if trained_codebooks else 0
         self.objective = Objective(config).to(accelerator.device)
         generator = Generator(codec, config, teacher_widths)
         self.generator = accelerator.prepare(generator)
@@ -69,7 +83,9 @@ class Trainer:
         found: list[dict[str, Tensor]] = []
         for index, batch in enumerate(batches):
             last = index == len(batches) - 1
-            found.append(self._micro_step(step, batch.to(self.accelerator.device), len(batches), last, judged))
+            codebook_step = self._first_codebook_step + step * len(batches) + index
+            batch = batch.to(self.accelerator.device)
+            found.append(self._micro_step(codebook_step, batch, len(batches), last, judged))
         losses = self._mean(found)
         segments = [batch.segments for batch in batches]
         _check_finite(losses, step, segments)
@@ -78,14 +94,16 @@ class Trainer:
             _check_finite(losses, step, segments)
         return {**losses, "learning_rate": rate}
 
-    def _micro_step(self, step: int, batch: Batch, micro_batches: int, last: bool, judged: bool) -> dict[str, Tensor]:
+    def _micro_step(
+        self, codebook_step: int, batch: Batch, micro_batches: int, last: bool, judged: bool
+    ) -> dict[str, Tensor]:
         found: dict[str, Tensor] = {}
         with ExitStack() as stack:
             if not last:
                 stack.enter_context(self.accelerator.no_sync(self.generator))
                 if judged:
                     stack.enter_context(self.accelerator.no_sync(self.discriminators))
-            output = self.generator(batch, step)
+            output = self.generator(batch, codebook_step)
             if judged:
                 assert self.discriminators is not None
                 loss = self.objective.discriminators(self.discriminators, batch, output)
@@ -174,7 +192,7 @@ def learning_rate(step: int, total_steps: int, config: OptimizerConfig) -> float
 
 def check_same_codebooks(codec: DMCodec) -> None:
     """Raises TrainingError where the processes' codebooks have come apart."""
-    digest = torch.stack([codebook.embed.double().sum() for codebook in codec.quantizer.levels])
+    digest = torch.stack([codebook.embed.cpu().double().sum() for codebook in codec.quantizer.levels])
     digests = gather_object([digest.tolist()])
     if any(other != digests[0] for other in digests):
         raise TrainingError("the processes' codebooks differ; this is a bug in dmcodec, please report it")
@@ -189,6 +207,7 @@ def _check_finite(losses: Mapping[str, float], step: int, segments: list[list[in
     bad = [name for name, value in losses.items() if not math.isfinite(value)]
     if bad:
         raise TrainingError(
-            f"step {step + 1}: {', '.join(bad)} became NaN or infinite (segments {segments}); the last checkpoint is "
-            "intact; resume from it with a lower learning_rate, or with optimizer.max_grad_norm set"
+            f"step {step + 1}: {', '.join(bad)} became NaN or infinite (this process had segments {segments}); the "
+            "last checkpoint is intact; start from its codec.safetensors with --init, and with a lower "
+            "optimizer.learning_rate or optimizer.max_grad_norm set"
         )

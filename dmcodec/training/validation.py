@@ -24,12 +24,12 @@ def validate(codec: DMCodec, mel: MelLoss, batches: Iterable[Batch]) -> dict[str
     """
     config = codec.config
     counts = torch.zeros(config.n_q, config.codebook_size, device=_device(codec))
-    sums = torch.zeros(3, device=_device(codec), dtype=torch.float64)
+    sums = torch.zeros(3, device=_device(codec))
     for waveform in _whole_segments(batches, _device(codec)):
         codes = codec.quantizer.encode(codec.encoder(waveform))
         output = codec.decoder(codec.quantizer.decode(codes))[..., : waveform.shape[-1]]
         distance = mel.first_scale(output[:, 0], waveform[:, 0])
-        sums += torch.stack([distance, (output - waveform).abs().mean(), torch.ones_like(distance)]).double()
+        sums += torch.stack([distance, (output - waveform).abs().mean(), torch.ones_like(distance)])
         for level, row in zip(counts, codes, strict=True):
             level += torch.bincount(row.flatten(), minlength=config.codebook_size)
     mel_sum, waveform_sum, segments = sum_over_ranks(sums).tolist()
