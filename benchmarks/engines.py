@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
-from typing import Any
 
-FOLDER = "engines"  # within the bundle
+from dmcodec.tensorrt.store import EngineRecord, EngineStore, engine_folder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,23 +21,18 @@ class EngineFacts:
 
 
 def engines_of(bundle: str | Path) -> tuple[EngineFacts, ...]:
-    """The engines in a bundle whose record can be read."""
-    found = []
-    for path in sorted((Path(bundle) / FOLDER).glob("*.engine.json")):
-        try:
-            found.append(_facts(json.loads(path.read_text(encoding="utf-8"))))
-        except (OSError, ValueError, KeyError, TypeError):
-            continue  # the backend says what is wrong with it when it is asked to run it
-    return tuple(found)
+    """The engines in a bundle whose record is whole; of the others the backend says what is wrong when it runs."""
+    records, _problems = EngineStore(engine_folder(Path(bundle), None)).records()
+    return tuple(_facts(record) for record in records)
 
 
-def _facts(record: dict[str, Any]) -> EngineFacts:
-    key = record["key"]
+def _facts(record: EngineRecord) -> EngineFacts:
+    key = record.key
     return EngineFacts(
-        graph=str(key["graph"]),
-        precision=str(key["precision"]),
-        library=f"{key['flavour']} {key['version']}",
-        architectures=tuple(map(str, key["architectures"])),
-        size_bytes=int(record["size_bytes"]),
-        build_s=record.get("facts", {}).get("build_s"),
+        graph=key.graph,
+        precision=key.precision,
+        library=f"{key.flavour} {key.version}",
+        architectures=key.architectures,
+        size_bytes=record.size_bytes,
+        build_s=record.facts.get("build_s"),
     )

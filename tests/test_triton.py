@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import importlib.util
 import json
 import subprocess
@@ -30,6 +29,8 @@ from dmcodec.export.triton.proof import synthesize_request, tokenize_request
 from dmcodec.export.triton.simulation import Simulation, read_config
 from dmcodec.runtime import Codec
 from dmcodec.sample import speech
+from dmcodec.tensorrt.profiles import Profile, Shapes
+from dmcodec.tensorrt.store import EngineKey, EngineStore, this_system
 
 pytest.importorskip("tritonclient.grpc")
 MODELS = {"encoder", "quantizer", "dequantizer", "decoder", "tokenize", "synthesize"}
@@ -167,25 +168,13 @@ def test_a_repository_that_says_something_else_is_not_written(
     assert list(tmp_path.iterdir()) == []
 
 
-def put_engine(folder: Path, graph: str, graph_sha256: str, **changes: Any) -> None:
-    """An engine's record as `dmcodec export --format trt` writes it, with a stand-in for the plan."""
-    folder.mkdir(exist_ok=True)
-    plan = f"plan of {graph}".encode()
-    shapes = {"min": [1, 1, 1600], "opt": [1, 1, 16000], "max": [16, 1, 480000]}
-    fixed = {"min": [4, 1, 1600], "opt": [4, 1, 1600], "max": [4, 1, 1600]}
-    profiles = [{"name": "1s", "inputs": {"x": fixed}}, {"name": "range", "inputs": {"x": shapes}}]
-    key = {
-        "graph": graph,
-        "graph_sha256": graph_sha256,
-        "flavour": "tensorrt",
-        "version": "11.4",
-        "profiles": profiles,
-        **changes,
-    }
-    file = f"{graph}-{len(list(folder.iterdir()))}.engine"
-    (folder / file).write_bytes(plan)
-    record = {"key": key, "file": file, "sha256": hashlib.sha256(plan).hexdigest()}
-    (folder / f"{file}.json").write_text(json.dumps(record))
+def put_engine(folder: Path, graph: str, graph_sha256: str, flavour: str = "tensorrt") -> str:
+    """An engine as `dmcodec export --format trt` stores it, with a stand-in for the plan; its file's name."""
+    fixed = Profile("1s", {"x": Shapes((4, 1, 1600), (4, 1, 1600), (4, 1, 1600))}, fixed=True)
+    wide = Profile("range", {"x": Shapes((1, 1, 1600), (1, 1, 16000), (16, 1, 480000))})
+    key = EngineKey(graph, graph_sha256, 1, "fp32", (fixed, wide), flavour, "11.4", ("sm_90",), this_system(), {})
+    EngineStore(folder).store(key, f"plan of {graph}".encode(), {"precision": "fp32"})
+    return key.file
 
 
 def test_engines_become_plans(copy_of_tiny_bundle: Path, tmp_path: Path) -> None:
@@ -193,13 +182,14 @@ def test_engines_become_plans(copy_of_tiny_bundle: Path, tmp_path: Path) -> None
     engines, options = copy_of_tiny_bundle / "engines", TritonOptions(platform="tensorrt")
     with pytest.raises(BundleNotFoundError, match="--format trt"):
         export_triton(copy_of_tiny_bundle, tmp_path / "models", options)
+    files = {}
     for graph in ("encoder", "decoder"):
-        put_engine(engines, graph, graphs[graph].sha256)
+        files[graph] = put_engine(engines, graph, graphs[graph].sha256)
         put_engine(engines, graph, graphs[graph].sha256, flavour="tensorrt-rtx")
         put_engine(engines, graph, "of another graph")
     facts = export_triton(copy_of_tiny_bundle, tmp_path / "models", options)
     found = {name: engine["file"] for name, engine in facts["engines"].items()}
-    assert found == {"encoder": "encoder-0.engine", "decoder": "decoder-6.engine"}
+    assert found == files
     assert facts["engines"]["encoder"]["tensorrt"] == "11.4"
     for name in ("encoder", "decoder"):
         config = read_config(tmp_path / "models" / name / "config.pbtxt")

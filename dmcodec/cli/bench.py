@@ -32,12 +32,12 @@ def bench(
     threads: ThreadsOption = None,
     duration: Annotated[
         list[float] | None,
-        typer.Option(help="Clip length in seconds; repeat it for a sweep [default: 1 5 10 30].", metavar="SECONDS"),
+        typer.Option(help="Clip length in seconds; repeat it for a sweep (default: 1 5 10 30).", metavar="SECONDS"),
     ] = None,
     batch: Annotated[
         list[int] | None,
         typer.Option(
-            help="Batch size, at 10 s or else the longest --duration; repeat it for a sweep [default: 1 4 16].",
+            help="Batch size, at 10 s or else the longest --duration; repeat it for a sweep (default: 1 4 16).",
             metavar="CLIPS",
         ),
     ] = None,
@@ -51,12 +51,12 @@ def bench(
         ),
     ] = None,
     stream: Annotated[bool, typer.Option("--stream", help="Measure streaming decode, too.")] = False,
-    chunk_frames: Annotated[int | None, typer.Option(help="With --stream: frames in each push [default: 5].")] = None,
+    chunk_frames: Annotated[int | None, typer.Option(help="With --stream: frames in each push (default: 5).")] = None,
     checkpoint: Annotated[
         Path | None, typer.Option(help="Weights of the peer; not needed for seeded bundles.", metavar="FILE")
     ] = None,
     config: Annotated[
-        Path | None, typer.Option(help="Configuration of the checkpoint [default: the bundle's].", metavar="FILE")
+        Path | None, typer.Option(help="Configuration of the checkpoint (default: the bundle's).", metavar="FILE")
     ] = None,
     report: Annotated[
         Path | None, typer.Option(help="Also write a report with plots: one HTML page.", metavar="FILE.html")

@@ -25,11 +25,11 @@ RunProviderOption = Annotated[
     str | None,
     typer.Option("--provider", help="Where onnxruntime runs them: cpu, cuda or tensorrt (default: cpu)."),
 ]
-ThreadsOption = Annotated[int | None, typer.Option(help="CPU threads [default: all CPUs of the process].")]
+ThreadsOption = Annotated[int | None, typer.Option(help="CPU threads (default: all CPUs of the process).")]
 EngineCacheOption = Annotated[
     Path | None, typer.Option(help="Folder of TensorRT engines (default: engines/ in the bundle).", metavar="DIR")
 ]
-NqOption = Annotated[int | None, typer.Option("--n-q", help="Quantizer levels to use [default: all].")]
+NqOption = Annotated[int | None, typer.Option("--n-q", help="Quantizer levels to use (default: all).")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print results as JSON.")]
 ForceOption = Annotated[bool, typer.Option("--force", help="Overwrite existing outputs.")]
 

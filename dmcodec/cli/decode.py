@@ -42,11 +42,11 @@ def decode(
     n_q: NqOption = None,
     stream: Annotated[bool, typer.Option("--stream", help="Decode stdin to stdout while tokens come in.")] = False,
     tokens: Annotated[
-        str | None, typer.Option(help="With --stream: dmc [default], or u16 (raw codes, frame by frame).")
+        str | None, typer.Option(help="With --stream: dmc (default), or u16 (raw codes, frame by frame).")
     ] = None,
-    audio: Annotated[str | None, typer.Option(help="With --stream: wav [default], or s16 (raw samples).")] = None,
+    audio: Annotated[str | None, typer.Option(help="With --stream: wav (default), or s16 (raw samples).")] = None,
     chunk_frames: Annotated[
-        int | None, typer.Option(help="With --stream: frames to decode at a time [default: 5].")
+        int | None, typer.Option(help="With --stream: frames to decode at a time (default: 5).")
     ] = None,
     force: ForceOption = False,
     as_json: JsonOption = False,

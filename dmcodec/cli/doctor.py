@@ -24,7 +24,7 @@ def doctor(
     ] = None,
     gpu: Annotated[bool, typer.Option("--gpu", help="Run verify and bench on every backend there is.")] = False,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="With --gpu: the report [default: dmcodec-gpu.json].")
+        Path | None, typer.Option("--out", "-o", help="With --gpu: the report (default: dmcodec-gpu.json).")
     ] = None,
     backend: Annotated[
         list[str] | None,
@@ -34,19 +34,19 @@ def doctor(
         ),
     ] = None,
     duration: Annotated[
-        list[float] | None, typer.Option(help="With --gpu: as for bench [default: 1 10].", metavar="SECONDS")
+        list[float] | None, typer.Option(help="With --gpu: as for bench (default: 1 10).", metavar="SECONDS")
     ] = None,
     batch: Annotated[
-        list[int] | None, typer.Option(help="With --gpu: as for bench [default: 1 4 16].", metavar="CLIPS")
+        list[int] | None, typer.Option(help="With --gpu: as for bench (default: 1 4 16).", metavar="CLIPS")
     ] = None,
-    rounds: Annotated[int | None, typer.Option(help="With --gpu: as for bench [default: 20].")] = None,
+    rounds: Annotated[int | None, typer.Option(help="With --gpu: as for bench (default: 20).")] = None,
     checkpoint: Annotated[
         Path | None, typer.Option(help="With --gpu: weights for torch; not for seeded bundles.", metavar="FILE")
     ] = None,
     config: Annotated[
         Path | None, typer.Option(help="With --gpu: configuration of the checkpoint.", metavar="FILE")
     ] = None,
-    timeout_s: Annotated[float | None, typer.Option(help="With --gpu: most time for a step [default: 1800].")] = None,
+    timeout_s: Annotated[float | None, typer.Option(help="With --gpu: most time for a step (default: 1800).")] = None,
     as_json: JsonOption = False,
     force: ForceOption = False,
 ) -> None:

@@ -37,7 +37,7 @@ def encode(
     n_q: NqOption = None,
     context_s: Annotated[
         float | None,
-        typer.Option(help="Seconds of context around each window of clips over 30 s [default: as measured at export]."),
+        typer.Option(help="Seconds of context around each window of clips over 30 s (default: as measured at export)."),
     ] = None,
     force: ForceOption = False,
     as_json: JsonOption = False,

@@ -26,20 +26,20 @@ def evaluate(
     ] = None,
     config: Annotated[
         Path | None,
-        typer.Option(help="Configuration of the checkpoints [default: that of the released models].", metavar="FILE"),
+        typer.Option(help="Configuration of the checkpoints (default: that of the released models).", metavar="FILE"),
     ] = None,
     against: Annotated[
         list[str] | None,
         typer.Option(help="Folder of what another codec made of the same files; repeat it.", metavar="[NAME=]DIR"),
     ] = None,
     n_q: Annotated[
-        list[int] | None, typer.Option("--n-q", help="Quantizer levels; repeat it for a sweep [default: all].")
+        list[int] | None, typer.Option("--n-q", help="Quantizer levels; repeat it for a sweep (default: all).")
     ] = None,
     metrics: Annotated[
         str | None,
         typer.Option(
-            help="Comma-separated: stoi, pesq, visqol, visqol-polynomial, si-sdr, mel, speaker, wer, wil [default: the "
-            "first six, and those whose model is named]."
+            help="Comma-separated: stoi, pesq, visqol, visqol-polynomial, si-sdr, mel, speaker, wer, wil (default: the "
+            "first six, and those whose model is named)."
         ),
     ] = None,
     recogniser: Annotated[
@@ -47,7 +47,7 @@ def evaluate(
     ] = None,
     transcripts: Annotated[
         Path | None,
-        typer.Option(help="Lines of path<TAB>text [default: the recogniser's text of the original].", metavar="TSV"),
+        typer.Option(help="Lines of path<TAB>text (default: the recogniser's text of the original).", metavar="TSV"),
     ] = None,
     language: Annotated[str, typer.Option(help="Told to multilingual Whisper models; auto: they guess.")] = "en",
     normaliser: Annotated[
@@ -56,8 +56,8 @@ def evaluate(
     speaker_model: Annotated[
         str | None,
         typer.Option(
-            help="Transformers x-vector id or folder, or resemblyzer [with --metrics speaker: "
-            "microsoft/wavlm-base-plus-sv].",
+            help="Transformers x-vector id or folder, or resemblyzer (with --metrics speaker: "
+            "microsoft/wavlm-base-plus-sv).",
             metavar="MODEL",
         ),
     ] = None,
@@ -68,7 +68,7 @@ def evaluate(
         bool, typer.Option("--allow-missing", help="Go on where a folder lacks files; they count as failed.")
     ] = False,
     jobs: Annotated[
-        int | None, typer.Option(help="Processes for signal metrics [default: all CPUs of the process].")
+        int | None, typer.Option(help="Processes for signal metrics (default: all CPUs of the process).")
     ] = None,
     threads: ThreadsOption = None,
     seed: Annotated[int, typer.Option(help="Of the bootstrap.")] = 0,
@@ -76,7 +76,7 @@ def evaluate(
         Path | None, typer.Option(help="Also write a page to listen: one HTML file.", metavar="FILE.html")
     ] = None,
     report_clips: Annotated[
-        int | None, typer.Option(help="With --report: clips on the page, evenly spread over the files [default: 8].")
+        int | None, typer.Option(help="With --report: clips on the page, evenly spread over the files (default: 8).")
     ] = None,
     as_json: JsonOption = False,
     force: ForceOption = False,

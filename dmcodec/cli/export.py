@@ -51,7 +51,7 @@ def export(
         Path | None, typer.Option(help="State dict (torch.save or .safetensors).", metavar="FILE")
     ] = None,
     config: Annotated[
-        Path | None, typer.Option(help="Configuration JSON [default: that of the released models].", metavar="FILE")
+        Path | None, typer.Option(help="Configuration JSON (default: that of the released models).", metavar="FILE")
     ] = None,
     seed: Annotated[
         int | None, typer.Option(help="Untrained weights of this seed instead of a checkpoint, to measure speed.")
@@ -63,7 +63,7 @@ def export(
         ),
     ] = "onnx",
     precision: Annotated[
-        str | None, typer.Option(help="fp32, or fp16 for encoder and decoder (the RVQ stays fp32) [default: fp32].")
+        str | None, typer.Option(help="fp32, or fp16 for encoder and decoder (the RVQ stays fp32) (default: fp32).")
     ] = None,
     bundle: EngineBundleOption = None,
     engine_cache: EngineCacheOption = None,
@@ -111,7 +111,7 @@ def export(
         export_triton(out, bundle, weights, serving, engine_cache, force, as_json)
         return
     if bundle is not None and out is not None:
-        raise ArgumentError("--bundle: its engines go beside it (or to --engine-cache); --out is for a new bundle")
+        raise ArgumentError("--bundle: it has its weights, and its engines go beside it; --out is for a new bundle")
     if bundle is None:
         _check_source(out, checkpoint, seed)
 

@@ -31,14 +31,14 @@ def verify(
     against: Annotated[
         str | None,
         typer.Option(
-            help="The reference: onnxruntime-cpu or torch [default: torch with --checkpoint, else onnxruntime-cpu]."
+            help="The reference: onnxruntime-cpu or torch (default: torch with --checkpoint, else onnxruntime-cpu)."
         ),
     ] = None,
     checkpoint: Annotated[
         Path | None, typer.Option(help="Weights for torch; not needed for seeded bundles.", metavar="FILE")
     ] = None,
     config: Annotated[
-        Path | None, typer.Option(help="Configuration of the checkpoint [default: the bundle's].", metavar="FILE")
+        Path | None, typer.Option(help="Configuration of the checkpoint (default: the bundle's).", metavar="FILE")
     ] = None,
     audio: Annotated[
         list[Path] | None, typer.Option(help="Also run this audio file; repeat it for more.", metavar="FILE")

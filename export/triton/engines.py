@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from pathlib import Path
-from typing import Any
 
 from dmcodec.bundle import Bundle
-from dmcodec.errors import BundleNotFoundError
+from dmcodec.errors import BundleNotFoundError, EngineError
 from dmcodec.export.triton.configs import Engine
+from dmcodec.tensorrt.library import TENSORRT
+from dmcodec.tensorrt.profiles import Profile
+from dmcodec.tensorrt.store import EngineRecord, EngineStore, engine_folder
 
-FOLDER = "engines"
 GRAPHS = ("encoder", "decoder")
-_FLAVOUR = "tensorrt"  # Triton's backend doesn't load engines of TensorRT-RTX
 
 
 def find_engines(bundle: Bundle, folder: Path | None, max_batch_size: int) -> dict[str, Engine]:
     """The newest engine of encoder and decoder whose profile takes batches of 1 to `max_batch_size`.
+
+    Engines of TensorRT-RTX don't count: Triton's backend doesn't load them.
 
     Args:
         folder: of the engines; the one within the bundle by default.
@@ -25,45 +25,39 @@ def find_engines(bundle: Bundle, folder: Path | None, max_batch_size: int) -> di
     Raises:
         BundleNotFoundError: there is none.
     """
-    folder = folder or bundle.path / FOLDER
+    store = EngineStore(engine_folder(bundle.path, folder))
+    records, problems = store.records()
     found = {}
     for graph in GRAPHS:
-        candidates, problems = [], []
-        for path in folder.glob("*.json"):
-            try:
-                engine = _engine(path, graph, bundle.manifest.graphs[graph].sha256, max_batch_size)
-            except (ValueError, KeyError, TypeError, AttributeError, IndexError, OSError) as error:
-                problems.append(f"{path.name}: {error}")
-            else:
-                candidates += [(path.stat().st_mtime, engine)] if engine else []
-        if not candidates:
-            more = f" ({'; '.join(problems[:3])})" if problems else ""
+        sha256 = bundle.manifest.graphs[graph].sha256
+        own = [r for r in records if (r.key.graph, r.key.graph_sha256, r.key.flavour) == (graph, sha256, TENSORRT)]
+        engine, altered = _newest(store, own, max_batch_size)
+        if engine is None:
+            more = "; ".join((altered + [problem for problem in problems if f"{graph}-" in problem])[:3])
             raise BundleNotFoundError(
-                f"{folder}: no TensorRT engine of the {graph} for batches of 1 to {max_batch_size}{more}; build it on "
-                f"the server's kind of GPU with `dmcodec export --format trt --batch 1:1:{max_batch_size}`, or use "
-                "--platform onnxruntime-tensorrt"
+                f"{store.folder}: no TensorRT engine of the {graph} for batches of 1 to {max_batch_size}"
+                f"{f' ({more})' if more else ''}; build it on the server's kind of GPU with "
+                f"`dmcodec export --format trt --batch 1:1:{max_batch_size}`, or use --platform onnxruntime-tensorrt"
             )
-        found[graph] = max(candidates, key=lambda candidate: candidate[0])[1]
+        found[graph] = engine
     return found
 
 
-def _engine(record: Path, graph: str, graph_sha256: str, max_batch_size: int) -> Engine | None:
-    """The engine of a record; None where it is of another graph, flavour or shape."""
-    values = json.loads(record.read_text(encoding="utf-8"))
-    key = values["key"] if isinstance(values, dict) and "key" in values else {}
-    if key.get("graph") != graph or key.get("graph_sha256") != graph_sha256 or key.get("flavour") != _FLAVOUR:
-        return None
-    profile = next((i for i, item in enumerate(key["profiles"]) if _takes(item, max_batch_size)), None)
-    if profile is None:
-        return None
-    if Path(values["file"]).name != values["file"]:
-        raise ValueError(f"file {values['file']!r} is not a plain name")
-    plan = (record.parent / values["file"]).read_bytes()
-    if hashlib.sha256(plan).hexdigest() != values["sha256"]:
-        raise ValueError("the engine was altered after the build")
-    return Engine(plan, profile, values["file"], str(key.get("version", "unknown")))
+def _newest(store: EngineStore, records: list[EngineRecord], max_batch_size: int) -> tuple[Engine | None, list[str]]:
+    """The last built of the engines that have such a profile and are unaltered, and what is wrong with newer ones."""
+    problems = []
+    by_age = sorted(records, key=lambda record: (store.folder / record.key.file).stat().st_mtime, reverse=True)
+    for record in by_age:
+        profile = next((i for i, item in enumerate(record.key.profiles) if _takes(item, max_batch_size)), None)
+        if profile is None:
+            continue
+        try:
+            return Engine(store.plan(record), profile, record.key.file, record.key.version), problems
+        except EngineError as error:
+            problems.append(str(error))
+    return None, problems
 
 
-def _takes(profile: Any, max_batch_size: int) -> bool:
-    batches = [(shapes["min"][0], shapes["max"][0]) for shapes in profile["inputs"].values() if shapes["min"]]
-    return all(low <= 1 and high >= max_batch_size for low, high in batches)
+def _takes(profile: Profile, max_batch_size: int) -> bool:
+    batched = [shapes for shapes in profile.inputs.values() if shapes.min]
+    return all(shapes.min[0] <= 1 and shapes.max[0] >= max_batch_size for shapes in batched)

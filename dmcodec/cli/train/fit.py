@@ -24,19 +24,19 @@ def fit(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the run.", metavar="RUN")],
     config: Annotated[
         Path | None,
-        typer.Option(help="Training configuration JSON [default: the released recipe].", metavar="FILE"),
+        typer.Option(help="Training configuration JSON (default: the released recipe).", metavar="FILE"),
     ] = None,
     distill: Annotated[
-        str | None, typer.Option(help="Teachers: lm, sm, lm+sm or none [default: as configured].")
+        str | None, typer.Option(help="Teachers: lm, sm, lm+sm or none (default: as configured).")
     ] = None,
     weights: Annotated[
-        str | None, typer.Option(help="Weights of the two teachers, as LM:SM [default: 0.5:0.5, their mean].")
+        str | None, typer.Option(help="Weights of the two teachers, as LM:SM (default: 0.5:0.5, their mean).")
     ] = None,
-    level: Annotated[int | None, typer.Option(help="Quantizer level that is distilled [default: 0].")] = None,
+    level: Annotated[int | None, typer.Option(help="Quantizer level that is distilled (default: 0).")] = None,
     lock: Annotated[
         str | None, typer.Option(help="lm or sm: that teacher stays on level 0, the other one goes to --level.")
     ] = None,
-    steps: Annotated[int | None, typer.Option(help="Optimizer steps [default: epochs of the configuration].")] = None,
+    steps: Annotated[int | None, typer.Option(help="Optimizer steps (default: epochs of the configuration).")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Segments a process and batch.")] = None,
     gradient_accumulation: Annotated[int | None, typer.Option(help="Batches an optimizer step.")] = None,
     mixed_precision: Annotated[str | None, typer.Option(help="no, fp16 or bf16.")] = None,
@@ -49,7 +49,7 @@ def fit(
     keep: Annotated[int, typer.Option(help="Checkpoints that stay, the latest ones; `best` stays anyway.")] = 3,
     samples: Annotated[int, typer.Option(help="Validation segments reconstructed at each validation.")] = 4,
     workers: Annotated[int, typer.Option(help="Processes that load data.")] = 0,
-    threads: Annotated[int | None, typer.Option(help="CPU threads of torch [default: torch's own choice].")] = None,
+    threads: Annotated[int | None, typer.Option(help="CPU threads of torch (default: torch's own choice).")] = None,
     tensorboard: Annotated[bool, typer.Option(help="Write losses, audio and spectrograms for TensorBoard.")] = True,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in RUN.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace the run in RUN.")] = False,

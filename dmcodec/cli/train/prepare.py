@@ -38,7 +38,7 @@ def prepare(
     hf_split: Annotated[str, typer.Option(help="Split of the Hugging Face dataset to read.")] = "train",
     speaker_column: Annotated[str | None, typer.Option(help="Column of the dataset with speakers.")] = None,
     text_column: Annotated[str | None, typer.Option(help="Column of the dataset with transcripts.")] = None,
-    threads: Annotated[int | None, typer.Option(help="That read and resample [default: all CPUs, at most 8].")] = None,
+    threads: Annotated[int | None, typer.Option(help="That read and resample (default: all CPUs, at most 8).")] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Stop at the first recording that can't be used.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Prepare again whatever is in DATA.")] = False,
     as_json: JsonOption = False,

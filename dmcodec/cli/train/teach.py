@@ -28,14 +28,14 @@ def teach(
     ] = False,
     frame_rate: Annotated[float, typer.Option(help="Of --align's features, in Hz.")] = 50.0,
     language: Annotated[
-        str | None, typer.Option(help="Of the speech, for multilingual Whisper [default: found out].")
+        str | None, typer.Option(help="Of the speech, for multilingual Whisper (default: found out).")
     ] = None,
     asr_window: Annotated[
-        float | None, typer.Option(help="Seconds that a Whisper recogniser sees [default: its 30; shorter is faster].")
+        float | None, typer.Option(help="Seconds that a Whisper recogniser sees (default: its 30; shorter is faster).")
     ] = None,
     batch_size: Annotated[int, typer.Option(help="Segments at a time.")] = 16,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ... [default: cuda if there is one].")] = None,
-    threads: Annotated[int | None, typer.Option(help="CPU threads [default: torch's choice].")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ... (default: cuda if there is one).")] = None,
+    threads: Annotated[int | None, typer.Option(help="CPU threads (default: torch's choice).")] = None,
     force: Annotated[bool, typer.Option("--force", help="Teach again what was taught otherwise.")] = False,
     as_json: JsonOption = False,
 ) -> None:
