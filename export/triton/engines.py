@@ -45,7 +45,7 @@ def find_engines(bundle: Bundle, folder: Path | None, max_batch_size: int) -> di
 
 def _newest(store: EngineStore, records: list[EngineRecord], max_batch_size: int) -> tuple[Engine | None, list[str]]:
     """The last built of the engines that have such a profile and are unaltered, and what is wrong with newer ones."""
-    problems = []
+    problems: list[str] = []
     by_age = sorted(records, key=lambda record: (store.folder / record.key.file).stat().st_mtime, reverse=True)
     for record in by_age:
         profile = next((i for i, item in enumerate(record.key.profiles) if _takes(item, max_batch_size)), None)
