@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 import subprocess
@@ -305,21 +306,22 @@ def test_published_samples(shared: Path) -> None:
 @pytest.fixture(scope="module")
 def tiny_ctc(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import torch
-    from transformers import Wav2Vec2Config, Wav2Vec2CTCTokenizer, Wav2Vec2FeatureExtractor, Wav2Vec2ForCTC
+
+    tf: Any = importlib.import_module("transformers")  # its own types are too narrow for tiny models
 
     folder = tmp_path_factory.mktemp("ctc")
     words = {"<pad>": 0, "|": 1, "<unk>": 2, "A": 3, "B": 4, "C": 5}
     (folder / "vocab.json").write_text(json.dumps(words))
-    tokenizer = Wav2Vec2CTCTokenizer(str(folder / "vocab.json"), pad_token="<pad>", bos_token=None, eos_token=None)
+    tokenizer = tf.Wav2Vec2CTCTokenizer(str(folder / "vocab.json"), pad_token="<pad>", bos_token=None, eos_token=None)
     torch.manual_seed(0)
-    config = Wav2Vec2Config(
+    config = tf.Wav2Vec2Config(
         vocab_size=6, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16,
         conv_dim=(8, 8), conv_stride=(20, 16), conv_kernel=(20, 16), num_feat_extract_layers=2,
         num_conv_pos_embeddings=4, num_conv_pos_embedding_groups=2,
     )  # fmt: skip
-    Wav2Vec2ForCTC(config).save_pretrained(folder)
+    tf.Wav2Vec2ForCTC(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    Wav2Vec2FeatureExtractor(sampling_rate=RATE).save_pretrained(folder)
+    tf.Wav2Vec2FeatureExtractor(sampling_rate=RATE).save_pretrained(folder)
     return folder
 
 
@@ -336,16 +338,17 @@ def test_a_ctc_recogniser(tiny_ctc: Path) -> None:
 
 def test_an_x_vector_model(tmp_path: Path, tiny_ctc: Path) -> None:
     import torch
-    from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2ForXVector
+
+    tf: Any = importlib.import_module("transformers")
 
     torch.manual_seed(0)
-    config = Wav2Vec2Config(
+    config = tf.Wav2Vec2Config(
         hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, conv_dim=(8, 8),
         conv_stride=(20, 16), conv_kernel=(20, 16), num_feat_extract_layers=2, num_conv_pos_embeddings=4,
         num_conv_pos_embedding_groups=2, tdnn_dim=(16, 16, 16, 16, 16), xvector_output_dim=12,
     )  # fmt: skip
-    Wav2Vec2ForXVector(config).save_pretrained(tmp_path)
-    Wav2Vec2FeatureExtractor(sampling_rate=RATE).save_pretrained(tmp_path)
+    tf.Wav2Vec2ForXVector(config).save_pretrained(tmp_path)
+    tf.Wav2Vec2FeatureExtractor(sampling_rate=RATE).save_pretrained(tmp_path)
     model = XVector(str(tmp_path))
     one = model.embed(speech(RATE, RATE))
     assert one.shape == (12,)

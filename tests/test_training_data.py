@@ -318,7 +318,7 @@ def test_a_full_disk_leaves_no_half_folder(audio: Path, tmp_path: Path, monkeypa
 
 def store_features(data: PreparedData, kind: str, rate_hz: float, **changes: Any) -> list[NDArray[np.float16]]:
     """Features whose first column is the time of the frame's centre."""
-    rows = []
+    rows: list[NDArray[np.float16]] = []
     for samples in data.num_samples:
         frames = int(samples / data.sample_rate * rate_hz)
         times = (np.arange(frames) + 0.5) / rate_hz

@@ -50,7 +50,7 @@ def test_the_simulation_s_enumerations_exist(version: str) -> None:
     rtx = version.startswith("tensorrt-rtx")
     module = fake_tensorrt(rtx=rtx)
     for name, members in NAMES[version].items():
-        enumeration = getattr(module, name, None)
+        enumeration: Any = getattr(module, name, None)
         if hasattr(enumeration, "__members__"):
             assert set(enumeration.__members__) <= set(members), name
 

@@ -76,8 +76,8 @@ def same(codec: Codec, reference: Codec, waveforms: list[Any]) -> None:
     tokens, expected = codec.encode_batch(waveforms, RATE), reference.encode_batch(waveforms, RATE)
     for got, want in zip(tokens, expected, strict=True):
         np.testing.assert_array_equal(got.codes, want.codes)
-    for got, want in zip(codec.decode_batch(tokens), reference.decode_batch(expected), strict=True):
-        np.testing.assert_allclose(got, want, atol=2e-5)
+    for audio, right in zip(codec.decode_batch(tokens), reference.decode_batch(expected), strict=True):
+        np.testing.assert_allclose(audio, right, atol=2e-5)
 
 
 @pytest.mark.parametrize("hurry", [False, True])
@@ -171,11 +171,14 @@ def test_nothing_is_allocated_once_shapes_are_known(tiny_bundle: Path, laddered:
 
 def test_latents_stay_on_the_device(tiny_bundle: Path, ranged: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     codec, device = load(tiny_bundle, ranged)
-    downloads = []
+    downloads: list[int] = []
     original = device.download
-    monkeypatch.setattr(
-        device, "download", lambda memory, *rest: (downloads.append(memory.nbytes), original(memory, *rest))
-    )
+
+    def download(memory: Any, *rest: Any) -> None:
+        downloads.append(memory.nbytes)
+        original(memory, *rest)
+
+    monkeypatch.setattr(device, "download", download)
     tokens = codec.encode(clips(8000)[0], RATE)
     assert downloads == [tokens.codes.size * 8]
 

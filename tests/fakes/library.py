@@ -15,6 +15,9 @@ import onnxruntime
 from dmcodec.tensorrt.driver import Gpu
 from fakes.device import GPU, FakeDevice, FaultError
 
+# Not as types: the members are only known at run time.
+IntEnum: Any = enum.IntEnum
+IntFlag: Any = enum.IntFlag
 _MAGIC = b"fake plan "
 SCRATCH_BYTES = 1000
 
@@ -29,24 +32,24 @@ def fake_tensorrt(
     module.IProgressMonitor = type("IProgressMonitor", (), {"__init__": lambda self: None})
     module.nptype = lambda dtype: {"FLOAT": np.float32, "INT64": np.int64}[dtype.name]
     flags = ["TF32", "REFIT", "STRIP_PLAN", "VERSION_COMPATIBLE"]
-    module.BuilderFlag = enum.IntEnum("BuilderFlag", flags, start=0)
-    module.NetworkDefinitionCreationFlag = enum.IntEnum("NetworkDefinitionCreationFlag", ["STRONGLY_TYPED"], start=1)
-    module.HardwareCompatibilityLevel = enum.IntEnum(
+    module.BuilderFlag = IntEnum("BuilderFlag", flags, start=0)
+    module.NetworkDefinitionCreationFlag = IntEnum("NetworkDefinitionCreationFlag", ["STRONGLY_TYPED"], start=1)
+    module.HardwareCompatibilityLevel = IntEnum(
         "HardwareCompatibilityLevel", ["NONE", "AMPERE_PLUS", "SAME_COMPUTE_CAPABILITY"], start=0
     )
-    module.MemoryPoolType = enum.IntEnum("MemoryPoolType", ["WORKSPACE"], start=0)
-    module.ProfilingVerbosity = enum.IntEnum("ProfilingVerbosity", ["LAYER_NAMES_ONLY", "DETAILED"], start=0)
-    module.TensorIOMode = enum.IntEnum("TensorIOMode", ["NONE", "INPUT", "OUTPUT"], start=0)
-    module.LayerInformationFormat = enum.IntEnum("LayerInformationFormat", ["ONELINE", "JSON"], start=0)
-    module.DataType = enum.IntEnum("DataType", ["FLOAT", "INT64"], start=0)
-    module.ExecutionContextAllocationStrategy = enum.IntEnum(
+    module.MemoryPoolType = IntEnum("MemoryPoolType", ["WORKSPACE"], start=0)
+    module.ProfilingVerbosity = IntEnum("ProfilingVerbosity", ["LAYER_NAMES_ONLY", "DETAILED"], start=0)
+    module.TensorIOMode = IntEnum("TensorIOMode", ["NONE", "INPUT", "OUTPUT"], start=0)
+    module.LayerInformationFormat = IntEnum("LayerInformationFormat", ["ONELINE", "JSON"], start=0)
+    module.DataType = IntEnum("DataType", ["FLOAT", "INT64"], start=0)
+    module.ExecutionContextAllocationStrategy = IntEnum(
         "ExecutionContextAllocationStrategy", ["STATIC", "USER_MANAGED"], start=0
     )
     module.ITimingCache = ITimingCache
     if rtx:
-        module.ComputeCapability = enum.IntEnum("ComputeCapability", ["SM80", "SM86"], start=0)
-        module.EngineValidity = enum.IntEnum("EngineValidity", ["VALID", "INVALID"], start=0)
-        module.EngineInvalidityDiagnostics = enum.IntFlag("EngineInvalidityDiagnostics", {"UNSUPPORTED_CC": 2})
+        module.ComputeCapability = IntEnum("ComputeCapability", ["SM80", "SM86"], start=0)
+        module.EngineValidity = IntEnum("EngineValidity", ["VALID", "INVALID"], start=0)
+        module.EngineInvalidityDiagnostics = IntFlag("EngineInvalidityDiagnostics", {"UNSUPPORTED_CC": 2})
     module.Builder = functools.partial(Builder, module, gpu)
     module.OnnxParser = OnnxParser
     module.Runtime = functools.partial(RtxRuntime if rtx else Runtime, module, device, gpu)
