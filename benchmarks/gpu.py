@@ -183,7 +183,9 @@ class GpuMeter:
     def __init__(self, reader: GpuReader) -> None:
         self._reader = reader
         self._index = chosen_index(reader.gpus())
-        self._before = reader.memory_used_bytes(self._index)
+        self._before: int | None = None
+        with contextlib.suppress(GpuUnknownError):  # the figure then stays unknown
+            self._before = reader.memory_used_bytes(self._index)
 
     @contextlib.contextmanager
     def watch(self) -> Iterator[GpuUse]:

@@ -34,14 +34,20 @@ class Side(Protocol):
         """Codes [n_q, B, frames] -> waveforms [B, 1, frames * hop_length], both in host memory."""
 
 
-def open_codec(bundle: str | Path, backend: str, provider: str | None, threads: int | None) -> Codec:
+def open_codec(
+    bundle: str | Path,
+    backend: str,
+    provider: str | None,
+    threads: int | None,
+    engine_cache: Path | None = None,
+) -> Codec:
     """`Codec.load`, without what the backend has no use for: only onnxruntime has CPU threads."""
     options: dict[str, Any] = {}
     if provider is not None:
         options["provider"] = provider
     if backend == "onnxruntime":
         options["threads"] = threads
-    return Codec.load(bundle, backend, **options)
+    return Codec.load(bundle, backend, engine_cache=engine_cache, **options)
 
 
 class BundleSide:

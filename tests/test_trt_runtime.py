@@ -19,10 +19,11 @@ from dmcodec.errors import ArgumentError, BackendError, EngineError, GpuError, P
 from dmcodec.export.tensorrt import BuildOptions, build_engines, plan_engines
 from dmcodec.runtime import Codec
 from dmcodec.runtime.tensorrt.backend import TensorrtBackend, runs_on
+from dmcodec.runtime.tensorrt.cuda_device import CudaDevice, _unsigned_64
 from dmcodec.runtime.tensorrt.lanes import Lanes
 from dmcodec.runtime.tensorrt.memory import DevicePool, size_class
 from dmcodec.sample import speech
-from dmcodec.tensorrt.driver import Gpu
+from dmcodec.tensorrt.driver import Gpu, gpu_or_none
 from dmcodec.tensorrt.library import TENSORRT, TENSORRT_RTX, Library
 from dmcodec.tensorrt.profiles import ShapeRequest
 from dmcodec.tensorrt.store import record_path
@@ -372,3 +373,32 @@ def test_records_round_trip(ranged: Path) -> None:
         record = json.loads(record_path(path).read_text())
         assert record["size_bytes"] == path.stat().st_size
         assert record["key"]["flavour"] == "tensorrt"
+
+
+@pytest.mark.skipif(gpu_or_none() is not None, reason="a machine without a driver answers every call with a code")
+def test_cuda_bindings_take_what_the_device_gives_them() -> None:
+    """A wrong name or type raises something else than the GpuError of a missing driver."""
+    from cuda.bindings import runtime
+
+    device = CudaDevice.__new__(CudaDevice)
+    device._cuda, device._gpu, device._index = runtime, GPU, 0
+    device._setup = 0
+    pool, threshold = runtime.cudaMemPool_t(), runtime.cudaMemPoolAttr.cudaMemPoolAttrReleaseThreshold
+    host = np.zeros(8, np.uint8)
+    calls: list[Callable[[], Any]] = [
+        device.use,
+        device.create_stream,
+        lambda: device.allocate(8),
+        lambda: device.allocate_pinned(8),
+        lambda: device.upload(0, host, 0),
+        lambda: device.download(host, 0, 0),
+        lambda: device.copy(0, 0, 8, 0),
+        lambda: device.synchronize(0),
+        lambda: device.begin_capture(0),
+        lambda: device.end_capture(0),
+        lambda: device._call("cudaDeviceGetDefaultMemPool", 0),
+        lambda: device._call("cudaMemPoolSetAttribute", pool, threshold, _unsigned_64(1 << 63)),
+    ]
+    for call in calls:
+        with pytest.raises(GpuError):
+            call()

@@ -45,7 +45,7 @@ class Checks:
         waveform = self._speech(1.0)[:-7]
         expected = expected_of(self._reference, waveform)
         got = [codec.encode(waveform, codec.sample_rate, n_q=levels).codes for levels in range(1, n_q + 1)]
-        yield self._judge.codes("encode at every n_q", f"1 to {n_q}", [expected] * n_q, got)
+        yield self._judge.codes("encode at every n_q", f"1 to {n_q}", [expected] * n_q, got, range(1, n_q + 1))
         tokens = self._tokens(expected, len(waveform))
         parts = [tokens.levels(levels, skip) for skip in range(n_q) for levels in range(1, n_q - skip + 1)]
         audio = [self._decoded(part)[: len(waveform)] for part in parts]

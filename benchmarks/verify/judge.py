@@ -28,6 +28,10 @@ class Expected:
     audio: NDArray[np.float32]
 
 
+def _all(expected: Sequence[Expected]) -> list[int]:
+    return [len(item.codes) for item in expected]
+
+
 def expected_of(reference: Reference, waveform: NDArray[np.float32]) -> Expected:
     """Runs a clip through the reference in one piece; the audio is as long as the clip."""
     latents = reference.encode(waveform)
@@ -47,16 +51,19 @@ class Judge:
         detail: str,
         expected: Sequence[Expected],
         got: Sequence[NDArray[Any]],
+        levels: Sequence[int] | None = None,
         windows: bool = False,
     ) -> Check:
         """Codes [n, T] of clips against the first n levels of what was expected of each.
 
         Args:
+            levels: how many levels were asked for, of each clip; all by default.
             windows: whether they were made with limited context, which may change a code in a thousand.
         """
-        for item, codes in zip(expected, got, strict=True):
-            if codes.shape != (len(codes), item.codes.shape[1]):
-                return Check(what, detail, problem=f"{what}: codes {codes.shape} where {item.codes.shape} are due")
+        due = [(count, item.codes.shape[1]) for item, count in zip(expected, levels or _all(expected), strict=True)]
+        for shape, codes in zip(due, got, strict=True):
+            if codes.shape != shape:
+                return Check(what, detail, problem=f"{what}: codes {codes.shape} where {shape} are due")
         pairs = [(item.codes[: len(codes)], codes.astype(np.int64)) for item, codes in zip(expected, got, strict=True)]
         tied = [
             tied_frames(self._reference.codebooks, item.latents[None], right[:, None], codes[:, None])[0]

@@ -35,6 +35,7 @@ class VerifyOptions:
         checkpoint, config: where torch's weights are; not needed for a bundle of seeded weights.
         audio: files that are run, too; their first minute.
         exactness: longer clips and more of them.
+        engine_cache: of tensorrt: the folder of its engines; by default within the bundle.
         command: how it was asked for, for the record.
     """
 
@@ -46,6 +47,7 @@ class VerifyOptions:
     config: Path | None = None
     audio: tuple[Path, ...] = ()
     exactness: bool = False
+    engine_cache: Path | None = None
     command: str = ""
 
     def __post_init__(self) -> None:

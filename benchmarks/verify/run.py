@@ -31,7 +31,7 @@ def run_verify(bundle: str | Path, options: VerifyOptions, progress: Progress | 
         ParityError: a graph gives a result of another shape.
         AudioError: an audio file can't be used.
     """
-    codec = open_codec(bundle, options.backend, options.provider, options.threads)
+    codec = open_codec(bundle, options.backend, options.provider, options.threads, options.engine_cache)
     return verify_codec(codec, options, progress)
 
 

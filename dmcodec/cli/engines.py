@@ -76,7 +76,7 @@ class EngineCall:
     def given(self) -> list[str]:
         """Options that were given, as they are typed."""
         fields = dataclasses.fields(self)
-        return [f"--{f.name.replace('_', '-')}" for f in fields if (getattr(self, f.name) or f.default) != f.default]
+        return [f"--{f.name.replace('_', '-')}" for f in fields if getattr(self, f.name) not in (f.default, [])]
 
 
 def export_engines(call: EngineCall, precision: str | None, write: Callable[[], Bundle], as_json: bool) -> None:

@@ -110,6 +110,8 @@ def export(
         weights = Weights(checkpoint, config, seed, precision)
         export_triton(out, bundle, weights, serving, engine_cache, force, as_json)
         return
+    if bundle is not None and force:
+        raise ArgumentError("--force is for a new bundle; --rebuild builds engines again that are there")
     if bundle is not None and out is not None:
         raise ArgumentError("--bundle: it has its weights, and its engines go beside it; --out is for a new bundle")
     if bundle is None:

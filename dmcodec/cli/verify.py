@@ -11,6 +11,7 @@ import typer
 
 from dmcodec.cli.common import (
     BackendOption,
+    EngineCacheOption,
     JsonOption,
     RunProviderOption,
     ThreadsOption,
@@ -47,6 +48,7 @@ def verify(
         bool,
         typer.Option("--exactness", help="Longer clips and more of them: a long clip of 2 minutes, 24 in a batch."),
     ] = False,
+    engine_cache: EngineCacheOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Hold a backend against the reference: each graph, and streams, batches, windows and levels as they are used.
@@ -67,6 +69,7 @@ def verify(
         config=config,
         audio=tuple(audio or ()),
         exactness=exactness,
+        engine_cache=engine_cache,
         command=shlex.join(["dmcodec", *sys.argv[1:]]),
     )
     if bundle is None:

@@ -7,6 +7,7 @@ driver was looked at first (`dmcodec.tensorrt.driver`): without one, TensorRT's 
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Mapping
 from typing import Any
 
@@ -43,6 +44,7 @@ class Engine:
             EngineError: the library can't run it here.
         """
         self.library, self.name = library, name
+        self._making_context = threading.Lock()
         with library.failing_as(EngineError, f"{name}: {library.flavour} {library.version} failed") as lines:
             self._runtime = library.checked(
                 library.module.Runtime(library.logger), EngineError, f"{name}: no runtime", lines
@@ -99,12 +101,9 @@ class Engine:
         library = self.library
         with library.failing_as(BackendError, f"{self.name}: no execution context") as lines:
             strategy = library.member("ExecutionContextAllocationStrategy", "USER_MANAGED")
-            context = library.checked(
-                self._engine.create_execution_context(strategy),
-                BackendError,
-                f"{self.name}: can't make an execution context",
-                lines,
-            )
+            with self._making_context:  # TensorRT promises concurrency only across contexts
+                made = self._engine.create_execution_context(strategy)
+            context = library.checked(made, BackendError, f"{self.name}: can't make an execution context", lines)
             return Context(self, context)
 
 

@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import functools
 import importlib
+import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
@@ -43,23 +44,26 @@ class Log:
     """Hands TensorRT's lines to whoever records at the time. A process has one for each library."""
 
     def __init__(self) -> None:
+        self._lock = threading.Lock()
         self._recordings: list[list[LogLine]] = []
 
     def write(self, severity: str, text: str) -> None:
         """Called by TensorRT, from any thread."""
-        for lines in tuple(self._recordings):
-            lines.append(LogLine(severity, text))
+        with self._lock:
+            for lines in self._recordings:
+                lines.append(LogLine(severity, text))
 
     @contextlib.contextmanager
     def recording(self) -> Iterator[list[LogLine]]:
         """Collects what is logged meanwhile."""
         lines: list[LogLine] = []
-        self._recordings.append(lines)
+        with self._lock:
+            self._recordings.append(lines)
         try:
             yield lines
         finally:
-            # By identity: two recordings that hold the same lines are equal.
-            self._recordings[:] = [other for other in self._recordings if other is not lines]
+            with self._lock:  # by identity: two recordings that hold the same lines are equal
+                self._recordings[:] = [other for other in self._recordings if other is not lines]
 
 
 class Library:

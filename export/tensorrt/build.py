@@ -161,7 +161,7 @@ def _build(
     built = build_plan(library, key.graph, rewritten(bundle.graph_path(key.graph)), settings, report)
     build_s = time.perf_counter() - start
     timing.merge(built.timing_cache)
-    found = inspect_engine(library, key.graph, built.plan, built.lines, gpu)
+    found = inspect_engine(library, key.graph, built.plan, built.lines, gpu, options.version_compatible)
     require_precision(key.graph, key.precision, found)
     facts: dict[str, Any] = {
         "precision": found.precision,

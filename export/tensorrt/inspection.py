@@ -50,8 +50,10 @@ class Inspection:
         return max(self.tensors, key=lambda name: self.tensors[name]) if self.tensors else "unknown"
 
 
-def inspect_engine(library: Library, name: str, plan: bytes, lines: Sequence[LogLine], gpu: Gpu | None) -> Inspection:
-    """Inspects a plan that was just built.
+def inspect_engine(
+    library: Library, name: str, plan: bytes, lines: Sequence[LogLine], gpu: Gpu | None, host_code: bool = False
+) -> Inspection:
+    """Inspects a plan that was just built; `host_code`: it is version compatible, and brings its own runtime.
 
     Raises:
         EngineBuildError: neither the inspector nor the log tells of any layer.
@@ -59,7 +61,7 @@ def inspect_engine(library: Library, name: str, plan: bytes, lines: Sequence[Log
     found = None
     if gpu is not None:
         try:
-            found = _from_information(Engine(library, plan, name).information())
+            found = _from_information(Engine(library, plan, name, host_code).information())
         except BackendError:  # an engine for another GPU, say: the log knows it, too
             found = None
     found = found or _from_log(lines)

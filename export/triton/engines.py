@@ -15,7 +15,7 @@ GRAPHS = ("encoder", "decoder")
 
 
 def find_engines(bundle: Bundle, folder: Path | None, max_batch_size: int) -> dict[str, Engine]:
-    """The newest engine of encoder and decoder whose profile takes batches of 1 to `max_batch_size`.
+    """The newest engine of encoder and decoder with a range of shapes that takes batches of 1 to `max_batch_size`.
 
     Engines of TensorRT-RTX don't count: Triton's backend doesn't load them.
 
@@ -31,6 +31,7 @@ def find_engines(bundle: Bundle, folder: Path | None, max_batch_size: int) -> di
     for graph in GRAPHS:
         sha256 = bundle.manifest.graphs[graph].sha256
         own = [r for r in records if (r.key.graph, r.key.graph_sha256, r.key.flavour) == (graph, sha256, TENSORRT)]
+        own = [r for r in own if not r.key.options.get("strip_plan")]  # a plan without weights runs nothing
         engine, altered = _newest(store, own, max_batch_size)
         if engine is None:
             more = "; ".join((altered + [problem for problem in problems if f"{graph}-" in problem])[:3])
@@ -59,5 +60,7 @@ def _newest(store: EngineStore, records: list[EngineRecord], max_batch_size: int
 
 
 def _takes(profile: Profile, max_batch_size: int) -> bool:
+    if profile.fixed:
+        return False  # it has one duration only
     batched = [shapes for shapes in profile.inputs.values() if shapes.min]
     return all(shapes.min[0] <= 1 and shapes.max[0] >= max_batch_size for shapes in batched)

@@ -37,7 +37,7 @@ class CudaDevice:
         cuda = self._cuda
         pool = self._call("cudaDeviceGetDefaultMemPool", index)
         threshold = cuda.cudaMemPoolAttr.cudaMemPoolAttrReleaseThreshold
-        self._call("cudaMemPoolSetAttribute", pool, threshold, cuda.cuuint64_t(_KEEP_ALL))
+        self._call("cudaMemPoolSetAttribute", pool, threshold, _unsigned_64(_KEEP_ALL))
         self._setup = self.create_stream()
 
     @property
@@ -146,6 +146,13 @@ class CudaDevice:
             text = said.decode() if isinstance(said, bytes) else str(said)
             raise GpuError(f"{self._gpu.name}: {name} failed ({text})")
         return results[0] if results else None
+
+
+def _unsigned_64(value: int) -> Any:
+    """The type that attributes of 64 bits are passed in; it lives beside the driver's functions."""
+    from cuda.bindings import driver
+
+    return driver.cuuint64_t(value)
 
 
 def _import_runtime() -> Any:

@@ -55,7 +55,7 @@ class Launcher:
         lane.captures.move_to_end(key)
         capture = lane.captures[key]
         if capture is None:
-            capture = lane.captures[key] = self._captured(lane, choice)
+            capture = lane.captures[key] = self._captured(lane, choice, inputs)
             self._drop_oldest(lane)
         if not isinstance(capture, Capture):
             return self._plain(lane, choice, inputs)
@@ -90,7 +90,7 @@ class Launcher:
             raise
         return scratch, scratch_bytes, outputs
 
-    def _captured(self, lane: Lane, choice: Choice) -> Capture | bool:
+    def _captured(self, lane: Lane, choice: Choice, values: Blocks) -> Capture | bool:
         """Captures a run into buffers that it keeps; False where that can't be done, so that it is run plainly."""
         held: list[Block[int]] = []
         started = False
@@ -98,11 +98,14 @@ class Launcher:
             context = self._engines[choice.engine].context()
             inputs = {}
             for tensor in self._spec.inputs:
-                shape = shape_of(tensor, choice.sizes)
-                inputs[tensor.name] = self._memory.take(_bytes(tensor, shape), lane.stream)
+                count = _bytes(tensor, shape_of(tensor, choice.sizes))
+                inputs[tensor.name] = self._memory.take(count, lane.stream)
                 held.append(inputs[tensor.name])
+                self._device.copy(inputs[tensor.name].memory, values[tensor.name].memory, count, lane.stream)
             scratch, scratch_bytes, outputs = self._prepare(lane, context, choice)
             held += [scratch, *(block for block, _ in outputs.values())]
+            # A context's first run after its shapes were set may allocate and compile, which can't be captured.
+            context.run(_addresses(inputs, outputs), scratch.memory, scratch_bytes, lane.stream)
             self._device.synchronize(lane.stream)  # a captured run can't wait for work outside of it
             if not context.can_capture(lane.stream):
                 self._give(lane, held)
