@@ -36,7 +36,9 @@ FlavourOption = Annotated[
 ]
 ComputeCapabilityOption = Annotated[
     list[str] | None,
-    typer.Option(help="trt: compile for this GPU ahead of time (RTX; may be repeated, or 8.6,8.9).", metavar="8.6"),
+    typer.Option(
+        help='trt: compile for this GPU ahead of time (RTX; repeat it, or 8.6,8.9, or "8.6 8.9").', metavar="8.6"
+    ),
 ]
 RebuildOption = Annotated[bool, typer.Option("--rebuild", help="trt: build engines that are there, too.")]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="trt: only print what would be built, and why.")]
@@ -130,7 +132,7 @@ def export_engines(call: EngineCall, precision: str | None, write: Callable[[], 
 
 
 def _listed(text: str) -> tuple[str, ...]:
-    return tuple(part.strip() for part in text.split(",") if part.strip())
+    return tuple(text.replace(",", " ").split())
 
 
 def _require_precision(bundle: Bundle, precision: str | None) -> None:

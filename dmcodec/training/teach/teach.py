@@ -138,21 +138,35 @@ def _teach_sm(
     def features(segments: Sequence[int]) -> list[NDArray[np.float32]]:
         return in_batches(data, segments, settings.batch_size, not model.pads, model.features)
 
-    sizes = store.write_features(
-        folder, data.num_segments, model.width, features, _stage(show, "speech model"), per_shard
-    )
+    made = _Made("sm", name, model.width, model.frame_rate_hz, settings.sm_layer, False, identity)
+    return _store(data, folder, made, features, _stage(show, "speech model"), per_shard)
+
+
+@dataclass(frozen=True)
+class _Made:
+    """What features are of, as in `TeacherInfo`."""
+
+    kind: str
+    model: str
+    width: int
+    frame_rate_hz: float
+    layers: str
+    aligned: bool
+    settings: Mapping[str, Any]
+
+
+def _store(
+    data: PreparedData,
+    folder: Path,
+    made: _Made,
+    features: Callable[[Sequence[int]], list[NDArray[np.float32]]],
+    stage: Callable[[int, int], None],
+    per_shard: int,
+) -> TeacherInfo:
+    """Makes all features, shard by shard, and describes them."""
+    sizes = store.write_features(folder, data.num_segments, made.width, features, stage, per_shard)
     info = TeacherInfo(
-        "sm",
-        name,
-        model.width,
-        model.frame_rate_hz,
-        settings.sm_layer,
-        False,
-        data.fingerprint,
-        per_shard,
-        sizes,
-        identity,
-        versions(),
+        **vars(made), fingerprint=data.fingerprint, segments_per_shard=per_shard, size_bytes=sizes, versions=versions()
     )
     info.write(folder)
     store.clean(folder)
@@ -235,25 +249,8 @@ def _teach_lm(
             found += _lm_batch(model, [transcripts[each] for each in chosen], _durations(data, chosen), settings)
         return found
 
-    sizes = store.write_features(
-        folder, data.num_segments, model.width, features, _stage(show, "language model"), per_shard
-    )
-    info = TeacherInfo(
-        "lm",
-        name,
-        model.width,
-        rate_hz,
-        settings.lm_layer,
-        settings.align,
-        data.fingerprint,
-        per_shard,
-        sizes,
-        identity,
-        versions(),
-    )
-    info.write(folder)
-    store.clean(folder)
-    return info
+    made = _Made("lm", name, model.width, rate_hz, settings.lm_layer, settings.align, identity)
+    return _store(data, folder, made, features, _stage(show, "language model"), per_shard)
 
 
 def _lm_batch(
