@@ -89,6 +89,20 @@ def stage_progress() -> Iterator[Callable[[str, int, int], None]]:
         yield show
 
 
+@contextmanager
+def stage_bars(hide_done: bool = False) -> Iterator[Callable[[str, int, int], None]]:
+    """A progress bar for each stage of work that reports (stage, done, total)."""
+    with progress_bar() as progress:
+        tasks: dict[str, Any] = {}
+
+        def report(stage: str, done: int, total: int) -> None:
+            if stage not in tasks:
+                tasks[stage] = progress.add_task(stage, total=total)
+            progress.update(tasks[stage], completed=done, total=total, visible=done < total or not hide_done)
+
+        yield report
+
+
 def print_json(value: Any) -> None:
     """Prints one JSON document on stdout."""
     typer.echo(json.dumps(value, indent=2))

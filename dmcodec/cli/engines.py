@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dmcodec.cli.common import console, note, print_json, progress_bar
+from dmcodec.cli.common import console, note, print_json, stage_bars
 from dmcodec.errors import ArgumentError, MissingDependencyError
 
 if TYPE_CHECKING:
@@ -117,14 +117,7 @@ def export_engines(call: EngineCall, precision: str | None, write: Callable[[], 
     if call.dry_run:
         _print_plan(planned, as_json)
         return
-    with progress_bar() as progress:
-        tasks: dict[str, Any] = {}
-
-        def report(stage: str, done: int, total: int) -> None:
-            if stage not in tasks:
-                tasks[stage] = progress.add_task(stage, total=total)
-            progress.update(tasks[stage], completed=done, total=total, visible=done < total)
-
+    with stage_bars(hide_done=True) as report:
         reports = build_engines(bundle, library, gpu, planned, options, call.engine_cache, report)
     _print_reports(bundle, reports, as_json)
     if call.engine_cache is not None:

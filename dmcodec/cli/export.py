@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dmcodec.cli.common import EngineCacheOption, ForceOption, JsonOption, console, print_json, progress_bar
+from dmcodec.cli.common import EngineCacheOption, ForceOption, JsonOption, console, print_json, stage_bars
 from dmcodec.cli.engines import (
     BatchOption,
     ComputeCapabilityOption,
@@ -172,14 +172,7 @@ def write_bundle(
         model = DMCodec.from_checkpoint(codec_config, checkpoint)
     else:
         model = DMCodec.seeded(codec_config, seed or 0)
-    with progress_bar() as progress:
-        tasks: dict[str, Any] = {}
-
-        def report(stage: str, done: int, total: int) -> None:
-            if stage not in tasks:
-                tasks[stage] = progress.add_task(stage, total=total)
-            progress.update(tasks[stage], completed=done)
-
+    with stage_bars() as report:
         return export_bundle(model, out, precision, Source(checkpoint, seed), force, report)
 
 

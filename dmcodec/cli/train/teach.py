@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from dmcodec.cli.common import JsonOption, print_json, progress_bar
+from dmcodec.cli.common import JsonOption, print_json, stage_bars
 from dmcodec.errors import MissingDependencyError
 
 
@@ -52,14 +52,7 @@ def teach(
         sm, lm, asr, sm_layer, lm_layer, align, language, asr_window, frame_rate, batch_size, device, threads
     )
     given = read_tsv(transcripts) if transcripts else None
-    with progress_bar() as progress:
-        tasks: dict[str, Any] = {}
-
-        def report(stage: str, done: int, total: int) -> None:
-            if stage not in tasks:
-                tasks[stage] = progress.add_task(stage, total=total)
-            progress.update(tasks[stage], completed=done)
-
+    with stage_bars() as report:
         taught = teach_data(data, settings, given, force, report)
     if as_json:
         from dataclasses import asdict

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,13 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dmcodec.bundle import file_sha256
 from dmcodec.errors import DataError, DataNotFoundError, MissingDependencyError
 from dmcodec.files import output_file, write_bytes
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-_BLOCK_BYTES = 1 << 20
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -80,14 +78,10 @@ def check_size(path: Path, size_bytes: int) -> None:
 
 def sha256_of(path: Path) -> str:
     """The sha256 of a file, in hexadecimal digits."""
-    digest = hashlib.sha256()
     try:
-        with open(path, "rb") as file:
-            while block := file.read(_BLOCK_BYTES):
-                digest.update(block)
+        return file_sha256(path)
     except OSError as error:
         raise DataNotFoundError(f"{path}: can't be read ({error.strerror or error})") from None
-    return digest.hexdigest()
 
 
 def write_table(path: Path, table: pa.Table) -> None:
