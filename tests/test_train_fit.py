@@ -530,6 +530,34 @@ def test_batches_go_on_where_they_stopped(data: PreparedData, config: TrainingCo
             assert torch.equal(wanted.waveform, found.waveform)
 
 
+def test_crops_are_stretches_of_segments_and_of_their_features(data: PreparedData, config: TrainingConfig) -> None:
+    segments = Segments(data, data.segment_ids("train"), config.codec, ("lm", "sm"))
+    plan = BatchPlan(data.num_samples[segments.ids], 2, 1, 0)
+    crop = 10 * 320 + 100
+    stream = training_batches(segments, plan, 0, 0, workers=0, crop_samples=crop)
+    batches = [next(stream) for _ in range(2 * plan.batches_per_epoch)]
+    starts: dict[int, set[int]] = {}
+    for batch in batches:
+        for row, segment in enumerate(batch.segments):
+            whole = data.waveform(segment)
+            samples, frames = int(batch.num_samples[row]), int(batch.num_frames[row])
+            assert samples == min(crop, len(whole))
+            found = batch.waveform[row, 0, :samples].numpy()
+            (first,) = [
+                frame
+                for frame in range((len(whole) - samples) // 320 + 1)
+                if np.array_equal(whole[frame * 320 : frame * 320 + samples], found)
+            ]
+            starts.setdefault(segment, set()).add(first)
+            all_frames = config.codec.num_frames(len(whole))
+            for kind in ("lm", "sm"):
+                features = data.teacher(kind, segment, all_frames, 50.0)[first : first + frames]
+                assert np.array_equal(batch.teachers[kind][row, : len(features)].numpy(), features)
+    assert any(len(each) == 2 for each in starts.values())  # another stretch in the next epoch
+    resumed = training_batches(segments, plan, 0, plan.batches_per_epoch + 1, workers=0, crop_samples=crop)
+    assert torch.equal(next(resumed).waveform, batches[plan.batches_per_epoch + 1].waveform)
+
+
 def test_a_batch_is_padded_with_silence(data: PreparedData, config: TrainingConfig) -> None:
     segments = Segments(data, data.segment_ids("train"), config.codec, ("lm", "sm"))
     short = int(np.argmin(data.num_samples[segments.ids]))

@@ -43,9 +43,14 @@ class ConvPadding:
 
 def reflect_pad(x: Tensor, left: int, right: int) -> Tensor:
     """Reflects `x` [B, C, T] at both ends. Inputs too short to be reflected are first extended with zeros."""
+    if left == right == 0:
+        return x
     extension = max(0, max(left, right) - x.shape[-1] + 1)
-    padded = F.pad(F.pad(x, (0, extension)), (left, right), mode="reflect")
-    return padded[..., : padded.shape[-1] - extension]
+    if extension:
+        x = F.pad(x, (0, extension))
+    with torch.autocast(x.device.type, enabled=False):  # it would go to float32 and back for nothing
+        padded = F.pad(x, (left, right), mode="reflect")
+    return padded[..., : padded.shape[-1] - extension] if extension else padded
 
 
 class WeightNormConv(nn.Module):

@@ -54,6 +54,20 @@ class Batch:
 
 
 @dataclasses.dataclass(frozen=True)
+class Crop:
+    """Which stretch of a segment counts: `samples` long, from a frame that `seed`, `epoch` and the segment decide."""
+
+    samples: int
+    seed: int
+    epoch: int
+
+    def start_frame(self, segment: int, num_samples: int, hop_length: int) -> int:
+        """The first frame of the stretch; 0 where the segment is no longer than it."""
+        choices = max(0, num_samples - self.samples) // hop_length + 1
+        return int(np.random.default_rng((self.seed, self.epoch, segment)).integers(choices))
+
+
+@dataclasses.dataclass(frozen=True)
 class BatchPlan:
     """Which segments make up which batch, in every epoch and for every process.
 
@@ -92,13 +106,25 @@ Item = tuple[int, NDArray[np.float32], dict[str, NDArray[np.float32]]]  # segmen
 
 
 class Segments(Dataset[Item]):
-    """The segments of one split with their teachers' features, by position."""
+    """The segments of one split, or a stretch of each, with their teachers' features, by position."""
 
-    def __init__(self, data: PreparedData, ids: NDArray[np.int64], config: CodecConfig, teachers: tuple[str, ...]):
+    def __init__(
+        self,
+        data: PreparedData,
+        ids: NDArray[np.int64],
+        config: CodecConfig,
+        teachers: tuple[str, ...],
+        crop: Crop | None = None,
+    ) -> None:
         self.data = data
         self.ids = ids
         self.config = config
         self.teachers = teachers
+        self.crop = crop
+
+    def cropped(self, crop: Crop) -> Segments:
+        """The same segments, of which only a stretch counts."""
+        return Segments(self.data, self.ids, self.config, self.teachers, crop)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -108,6 +134,11 @@ class Segments(Dataset[Item]):
         waveform = self.data.waveform(segment)
         frames = self.config.num_frames(len(waveform))
         features = {kind: self.data.teacher(kind, segment, frames, self.config.frame_rate) for kind in self.teachers}
+        if self.crop is not None:
+            hop, length = self.config.hop_length, self.crop.samples
+            first = self.crop.start_frame(segment, len(waveform), hop)
+            waveform = waveform[first * hop : first * hop + length]
+            features = {kind: each[first : first - (-length // hop)] for kind, each in features.items()}
         return segment, waveform, features
 
     def collate(self, items: list[Item]) -> Batch:
@@ -123,11 +154,14 @@ class Segments(Dataset[Item]):
         )
 
 
-def training_batches(segments: Segments, plan: BatchPlan, process: int, start: int, workers: int) -> Iterator[Batch]:
-    """Endless batches of `process`, from batch number `start` on."""
+def training_batches(
+    segments: Segments, plan: BatchPlan, process: int, start: int, workers: int, crop_samples: int | None = None
+) -> Iterator[Batch]:
+    """Endless batches of `process`, from batch number `start` on; of `crop_samples` of each segment, where given."""
     epoch, skip = divmod(start, plan.batches_per_epoch)
     while True:
-        yield from loader(segments, plan.epoch(epoch, process)[skip:], workers)
+        now = segments if crop_samples is None else segments.cropped(Crop(crop_samples, plan.seed, epoch))
+        yield from loader(now, plan.epoch(epoch, process)[skip:], workers)
         epoch, skip = epoch + 1, 0
 
 

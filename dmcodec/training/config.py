@@ -184,6 +184,9 @@ class TrainingConfig:
     `initial_weights`: "torch" are torch's defaults, as in the released recipe. With them an untrained encoder's latents
     hardly vary, and a codebook may need thousands of steps to spread; "scaled" ones (`DMCodec.scale_weights`) are
     larger and use their codebooks from the start, which suits small models and short runs.
+
+    `crop_s`: a random stretch of that many seconds of each segment, another in every epoch, instead of all of it. It
+    begins at one of the codec's frames, where the teachers' features are cut, too.
     """
 
     codec: CodecConfig = dataclasses.field(default_factory=CodecConfig)
@@ -193,6 +196,7 @@ class TrainingConfig:
     discriminators: DiscriminatorConfig = dataclasses.field(default_factory=DiscriminatorConfig)
     optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
     batch_size: int = 6
+    crop_s: float | None = None
     epochs: int = 100
     steps: int | None = None
     gradient_accumulation: int = 1
@@ -206,6 +210,8 @@ class TrainingConfig:
             raise ConfigError(f"training configuration: seed must be from 0 to {2**31 - 1}, not {self.seed}")
         if self.steps is not None:
             check_positive(self, "steps")
+        if self.crop_s is not None:
+            check_positive(self, "crop_s")
         if self.mixed_precision not in ("no", "fp16", "bf16"):
             raise ConfigError(
                 f"training configuration: mixed_precision must be no, fp16 or bf16, not {self.mixed_precision!r}"

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 
-from dmcodec.errors import ArgumentError, DataError, TeacherNotFoundError
+from dmcodec.errors import ArgumentError, ConfigError, DataError, TeacherNotFoundError
 from dmcodec.training.config import TrainingConfig
 from dmcodec.training.data.prepared import PreparedData
 from dmcodec.training.loop import Loop, Report, RunOptions, initial_codec
@@ -110,6 +110,10 @@ def check_data(data: PreparedData, config: TrainingConfig) -> None:
         raise DataError(
             f"{data.folder}: its shortest segment has {shortest} samples, fewer than the longest spectrum "
             f"({longest}); prepare again with a larger --min-duration"
+        )
+    if config.crop_s is not None and round(config.crop_s * data.sample_rate) < longest:
+        raise ConfigError(
+            f"training configuration: crop_s {config.crop_s} is shorter than the longest spectrum ({longest} samples)"
         )
     for split in ("train", "validation"):
         if not len(data.segment_ids(split)):

@@ -93,6 +93,7 @@ class Loop:
         self.plan = BatchPlan(
             data.num_samples[self.segments.ids], config.batch_size, accelerator.num_processes, config.seed
         )
+        self.crop_samples = None if config.crop_s is None else round(config.crop_s * config.codec.sample_rate)
         epochs = config.epochs * self.plan.batches_per_epoch // config.gradient_accumulation
         self.total_steps = config.steps or max(1, epochs)
         self.teacher_widths = {kind: data.teachers[kind].width for kind in teachers}
@@ -128,7 +129,12 @@ class Loop:
         """Runs to the last step; returns where it ended and what the last validation found."""
         accumulation, step = self.config.gradient_accumulation, self.progress.step
         batches = training_batches(
-            self.segments, self.plan, self.accelerator.process_index, step * accumulation, self.options.workers
+            self.segments,
+            self.plan,
+            self.accelerator.process_index,
+            step * accumulation,
+            self.options.workers,
+            self.crop_samples,
         )
         main = self.accelerator.is_main_process
         record = Record(self.folder.path, step if self.restored else -1, self.options.tensorboard) if main else None

