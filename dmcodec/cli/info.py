@@ -57,7 +57,9 @@ def _bundle_facts(path: Path) -> dict[str, Any]:
         "frame_rate": config.frame_rate,
         "bitrate_bps": config.bitrate_bps(),
         "config": body["config"],
+        "size_bytes": manifest.size_bytes,
         "graphs": body["graphs"],
+        "weights": body.get("weights"),
         "provenance": body["provenance"],
         "parity": parity,
         "engines": dict(manifest.engines),
@@ -73,6 +75,8 @@ def _flat(facts: dict[str, Any]) -> list[tuple[str, str]]:
     for name, value in facts.items():
         if name == "graphs":
             rows += [(f"graph {graph}", _graph_line(spec)) for graph, spec in value.items()]
+        elif name == "weights":
+            rows += [(name, f"{value['size_bytes'] / 1e6:.1f} MB, shared by the graphs")] if value else []
         elif name == "engines":
             rows += [(f"engine {facts['graph']}", _engine_line(file, facts)) for file, facts in value.items()]
         elif name == "encoder_context":
