@@ -29,7 +29,7 @@ def full_size_bundle(precision: str = "fp32") -> Path:
     if not _usable(path):
         from dmcodec.cli.export import write_bundle
 
-        note(f"exporting it once, about {400 if precision == 'fp32' else 220} MB and a minute or two")
+        note(f"exporting it once, about {445 if precision == 'fp32' else 240} MB and a minute or two")
         try:
             write_bundle(path, checkpoint=None, config=None, seed=SEED, precision=precision, force=path.exists())
         except OutputExistsError:
