@@ -72,32 +72,38 @@ def export_bundle(
         raise ArgumentError(f"precision {precision!r} can't be exported to ONNX; use one of {', '.join(PRECISIONS)}")
     report = progress or (lambda _stage, _done, _total: None)
     with output_folder(out, force) as folder:
-        report("building graphs", 0, 1)
-        graphs = build_graphs(codec.eval(), precision)
-        weights = SharedWeights(folder)
-        specs = {name: _write_graph(folder, name, graph, weights) for name, graph in graphs.items()}
-        report("building graphs", 1, 1)
-        backend = OnnxRuntimeBackend()
-        run = _runner(backend, folder, specs)
-        if precision == "fp16-weights":  # what rounding costs mustn't hide what a graph does wrong
-            rounded = torch_model(codec.config, {name: folder / spec.file for name, spec in specs.items()})
-            _proven(TorchReference(rounded), run, "fp32", report)
-        cases = _proven(TorchReference(codec), run, precision, report)
-        report("measuring context", 0, 1)
-        encoder_context = measure_context(codec.config, run)
-        report("measuring context", 1, 1)
-        manifest = Manifest(
-            config=codec.config,
-            model_id=model_id(codec),
-            precision=precision,
-            graphs=specs,
-            provenance={**(source or Source()).to_dict(), **_versions(backend)},
-            parity=summary(cases, precision),
-            encoder_context=encoder_context,
-            weights=weights.spec(),
-        )
-        write_manifest(folder, manifest)
+        # In a function of its own: loaded graphs hold the weights' file, which Windows doesn't rename then.
+        manifest = _write(folder, codec.eval(), precision, source or Source(), report)
     return Bundle(Path(out), manifest)
+
+
+def _write(folder: Path, codec: DMCodec, precision: str, source: Source, report: Progress) -> Manifest:
+    report("building graphs", 0, 1)
+    graphs = build_graphs(codec, precision)
+    weights = SharedWeights(folder)
+    specs = {name: _write_graph(folder, name, graph, weights) for name, graph in graphs.items()}
+    report("building graphs", 1, 1)
+    backend = OnnxRuntimeBackend()
+    run = _runner(backend, folder, specs)
+    if precision == "fp16-weights":  # what rounding costs mustn't hide what a graph does wrong
+        rounded = torch_model(codec.config, {name: folder / spec.file for name, spec in specs.items()})
+        _proven(TorchReference(rounded), run, "fp32", report)
+    cases = _proven(TorchReference(codec), run, precision, report)
+    report("measuring context", 0, 1)
+    encoder_context = measure_context(codec.config, run)
+    report("measuring context", 1, 1)
+    manifest = Manifest(
+        config=codec.config,
+        model_id=model_id(codec),
+        precision=precision,
+        graphs=specs,
+        provenance={**source.to_dict(), **_versions(backend)},
+        parity=summary(cases, precision),
+        encoder_context=encoder_context,
+        weights=weights.spec(),
+    )
+    write_manifest(folder, manifest)
+    return manifest
 
 
 def _write_graph(folder: Path, name: str, graph: Graph, weights: SharedWeights) -> GraphSpec:

@@ -126,6 +126,7 @@ def test_bench_and_verify_take_it_without_torch() -> None:
     values = json.loads(dmcodec("bench", "--duration", 0.5, "--batch", 1, "--rounds", 1, "--threads", 1, "--json"))
     assert values["bundle"]["path"] == str(default_bundle_path())
     assert values["bundle"]["size_bytes"] < MOST_BYTES
+    assert f"bundle                           {default_bundle_path()}" in dmcodec("info")
     small = dmcodec("bench", "--size", "small", "--duration", 0.5, "--batch", 1, "--rounds", 1, "--threads", 1)
     assert "dmcodec-small.bundle" in small
 

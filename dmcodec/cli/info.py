@@ -8,14 +8,22 @@ from typing import Annotated, Any
 
 import typer
 
+from dmcodec.bundle import default_bundle_path
 from dmcodec.cli.common import JsonOption, print_json
 
 
 def info(
-    path: Annotated[Path, typer.Argument(metavar="BUNDLE|FILE.dmc", help="A bundle folder or a token file.")],
+    path: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[BUNDLE|FILE.dmc]",
+            help="A bundle folder or a token file (default: the bundle that comes with dmcodec).",
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show what a bundle or a token file holds, after checking that it is whole."""
+    path = path or default_bundle_path()
     facts = _bundle_facts(path) if os.path.isdir(path) else _token_file_facts(path)  # noqa: PTH112 - not for names that are too long
     if as_json:
         print_json(facts)

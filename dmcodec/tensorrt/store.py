@@ -212,7 +212,7 @@ def engine_folder(bundle: Path, engine_cache: str | Path | None) -> Path:
     """
     if engine_cache is not None:
         return Path(engine_cache)
-    if bundle != default_bundle_path():
+    if bundle.resolve() != default_bundle_path().resolve():
         return bundle / FOLDER
     try:
         from platformdirs import user_cache_path
