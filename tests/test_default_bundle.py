@@ -13,6 +13,7 @@ import pytest
 import soundfile
 
 from dmcodec.bundle import Bundle
+from dmcodec.cli import export
 from dmcodec.errors import ArgumentError, TokensError
 from dmcodec.runtime import Codec, Tokens, default_bundle_path
 from dmcodec.sample import SPEECH_FILE, speech
@@ -122,13 +123,26 @@ def test_streams_take_it(tmp_path: Path) -> None:
     assert len(done.stdout) == 44 + 2 * 8000
 
 
-def test_bench_and_verify_take_it_without_torch() -> None:
+def test_bench_verify_and_info_take_it_without_torch() -> None:
     values = json.loads(dmcodec("bench", "--duration", 0.5, "--batch", 1, "--rounds", 1, "--threads", 1, "--json"))
     assert values["bundle"]["path"] == str(default_bundle_path())
     assert values["bundle"]["size_bytes"] < MOST_BYTES
-    assert f"bundle                           {default_bundle_path()}" in dmcodec("info")
-    small = dmcodec("bench", "--size", "small", "--duration", 0.5, "--batch", 1, "--rounds", 1, "--threads", 1)
-    assert "dmcodec-small.bundle" in small
+    values = json.loads(dmcodec("verify", "--threads", 1, "--json"))
+    assert (values["passed"], values["bundle"]) == (True, str(default_bundle_path()))
+    assert values["thresholds"]["latents_snr_db"] == 90  # its own graphs are the reference: nothing but arithmetic
+    assert str(default_bundle_path()) in dmcodec("info")
+
+
+def test_engines_and_model_repositories_start_from_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Path] = []
+    monkeypatch.setattr(export, "export_engines", lambda call, *_others: asked.append(call.bundle))
+    monkeypatch.setattr(export, "export_triton", lambda _out, bundle, *_others: asked.append(bundle))
+    export.export(output_format="trt")
+    export.export(Path("repository"), output_format="triton")
+    assert asked == [default_bundle_path()] * 2
+    for arguments, words in (((Path("new.bundle"), None), "--checkpoint"), ((None, None), "--out")):
+        with pytest.raises(ArgumentError, match=words):
+            export.export(*arguments, output_format="trt" if arguments[0] else "onnx")
 
 
 @pytest.mark.parametrize(

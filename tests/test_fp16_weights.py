@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ from dmcodec.nn import DMCodec
 from dmcodec.runtime import Codec
 from dmcodec.sample import speech
 
-CONFIG = CodecConfig(n_filters=8, dimension=32, semantic_dimension=24, codebook_size=256, n_q=3, strides=(4, 2))
+CONFIG = CodecConfig(n_filters=4, dimension=32, semantic_dimension=24, codebook_size=256, n_q=3)
 
 
 @pytest.fixture(scope="module")
@@ -42,13 +43,14 @@ def graphs_of(bundle: Bundle) -> dict[str, Path]:
     return {name: bundle.graph_path(name) for name in GRAPH_NAMES}
 
 
-def test_weights_are_half_and_arithmetic_is_not(bundle: Bundle, model: DMCodec) -> None:
+def test_weights_are_half_and_arithmetic_is_not(bundle: Bundle) -> None:
     manifest = bundle.manifest
     assert (manifest.precision, manifest.arithmetic) == ("fp16-weights", "fp32")
     assert {spec.precision for spec in manifest.graphs.values()} == {"fp32"}
-    stored = sum(parameter.numel() for part in (model.encoder, model.decoder) for parameter in part.parameters())
-    assert manifest.weights is not None
-    assert 2 * stored < manifest.weights.size_bytes < 2.6 * stored
+    for name, path in graphs_of(bundle).items():
+        kept = [item for item in onnx.load(path).graph.initializer if item.data_type == onnx.TensorProto.FLOAT]
+        large = {item.name for item in kept if len(item.raw_data) >= 16384}
+        assert large == ({"codebook_0"} if "quantizer" in name else set())
     assert manifest.parity["latents_snr_db"] > 50
     assert manifest.parity["level0_agreement"] > 0.9
     assert manifest.parity["thresholds"]["latents_snr_db"] == 40
@@ -66,7 +68,7 @@ def test_the_casts_are_gone_once_a_graph_is_loaded(bundle: Bundle, name: str, tm
     graph = onnx.load(tmp_path / "optimized.onnx").graph
     assert onnx.TensorProto.FLOAT16 not in {item.data_type for item in graph.initializer}
     floats = [item for item in graph.initializer if item.data_type == onnx.TensorProto.FLOAT]
-    assert sum(int(np.prod(item.dims)) for item in floats) > 8000
+    assert sum(int(np.prod(item.dims)) for item in floats) > 1000
 
 
 @pytest.mark.parametrize("name", GRAPH_NAMES)
@@ -103,10 +105,11 @@ def test_what_rounding_costs_does_not_hide_a_wrong_graph(
 ) -> None:
     right = bundle_writer.torch_model
 
-    def other(*arguments: object) -> DMCodec:
-        found = right(*arguments)  # type: ignore[arg-type]
+    def other(config: CodecConfig, graphs: Mapping[str, Path]) -> DMCodec:
+        found = right(config, graphs)
         with torch.no_grad():
-            next(found.decoder.parameters()).mul_(1.0005)  # 66 dB: far above the thresholds of fp16
+            for parameter in found.decoder.parameters():
+                parameter.mul_(1.0005)  # some 60 dB: far above the thresholds of fp16
         return found
 
     monkeypatch.setattr(bundle_writer, "torch_model", other)
@@ -133,7 +136,7 @@ def test_the_torch_peer_without_a_seed_or_checkpoint_has_the_bundles_weights(bun
     np.testing.assert_array_equal(found[:, 0].numpy(), codec.encode(waveform, 16000).codes)
 
 
-def test_verify_demands_float32s_figures_where_the_weights_are_the_same(bundle: Bundle, tmp_path: Path) -> None:
+def test_verify_demands_float32s_figures_where_the_weights_are_the_same(bundle: Bundle) -> None:
     against_graphs = run_verify(bundle.path, VerifyOptions(threads=1))
     assert against_graphs.passed, against_graphs.problems
     assert (against_graphs.precision, against_graphs.thresholds_of) == ("fp16-weights", "fp32")
