@@ -65,7 +65,7 @@ def test_the_casts_are_gone_once_a_graph_is_loaded(bundle: Bundle, name: str, tm
     options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
     onnxruntime.InferenceSession(str(bundle.graph_path(name)), options)
-    graph = onnx.load(tmp_path / "optimized.onnx").graph
+    graph = onnx.load(tmp_path / "optimized.onnx", load_external_data=False).graph
     assert onnx.TensorProto.FLOAT16 not in {item.data_type for item in graph.initializer}
     floats = [item for item in graph.initializer if item.data_type == onnx.TensorProto.FLOAT]
     assert sum(int(np.prod(item.dims)) for item in floats) > 1000
