@@ -26,7 +26,7 @@ def run_bench(bundle: str | Path, options: BenchOptions, progress: Progress | No
 
     Raises:
         BundleError, BackendError, ProviderError: the bundle can't be run as asked.
-        CheckpointError: the torch peer's weights aren't those of the bundle, or are nowhere to be found.
+        CheckpointError: the torch peer's weights aren't those of the bundle.
         MissingDependencyError: onnxruntime, or torch for the torch peer, isn't installed.
     """
     report = progress or (lambda _stage, _done, _total: None)
@@ -79,7 +79,7 @@ def _facts(side: BundleSide) -> BundleFacts:
         path=str(codec.bundle.path),
         model_id=manifest.model_id,
         precision=manifest.precision,
-        size_bytes=sum(spec.size_bytes for spec in manifest.graphs.values()),
+        size_bytes=manifest.size_bytes,
         backend=f"{codec.backend.name} {codec.backend.version}",
         provider=codec.backend.provider,
         provenance=manifest.provenance,

@@ -70,10 +70,10 @@ def _gpu_figures(meter: GpuMeter, run: Callable[[], object], audio_s: float) -> 
 def _torch_side(request: dict[str, Any]) -> tuple[Side, CodecConfig]:
     from dmcodec.benchmarks.torch_peer import EagerSide, load_model
 
-    manifest = Bundle.open(request["bundle"]).manifest
+    bundle = Bundle.open(request["bundle"])
     checkpoint, config = (Path(request[name]) if request[name] else None for name in ("checkpoint", "config"))
-    model = load_model(manifest, checkpoint, config)
-    return EagerSide(model, "cuda" if request["gpu"] else "cpu"), manifest.config
+    model = load_model(bundle, checkpoint, config)
+    return EagerSide(model, "cuda" if request["gpu"] else "cpu"), bundle.manifest.config
 
 
 def _bundle_side(request: dict[str, Any]) -> tuple[Side, CodecConfig]:

@@ -55,7 +55,7 @@ class BenchOptions:
         batches: batch sizes of the sweep at `reference_s`.
         rounds: steady-state runs of each operation, after one first run.
         against: keys of PEERS; none for the bundle alone.
-        checkpoint: where the peers' weights are; not needed for a bundle with seeded weights.
+        checkpoint: where torch's weights are; by default those of the bundle's seed, or else those that it holds.
         config: its configuration file; by default the bundle's own.
         stream: measure streaming decode, too.
         chunk_frames: frames in each push of it.

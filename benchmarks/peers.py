@@ -39,7 +39,7 @@ def open_peers(bundle: Bundle, options: BenchOptions, threads: int, progress: Pr
     """Yields the peers of `options`, on `threads` CPU threads.
 
     Raises:
-        CheckpointError: the weights aren't those of the bundle, or nothing says where they are.
+        CheckpointError: the checkpoint's weights aren't those of the bundle.
         MissingDependencyError: torch isn't installed.
     """
     peers = Peers()
@@ -56,7 +56,7 @@ def open_peers(bundle: Bundle, options: BenchOptions, threads: int, progress: Pr
     progress("loading torch", 0, 1)
     with torch_threads(threads):
         start = time.perf_counter()
-        model = load_model(bundle.manifest, options.checkpoint, options.config)
+        model = load_model(bundle, options.checkpoint, options.config)
         load_s = time.perf_counter() - start
         progress("loading torch", 1, 1)
         _add_torch_peers(peers, model, load_s, options, progress)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dmcodec.benchmarks.options import TORCH_COMPILE, TORCH_EAGER
-from dmcodec.bundle import Manifest
+from dmcodec.bundle import Bundle, Manifest
 from dmcodec.config import CodecConfig
 from dmcodec.errors import CheckpointError, MissingDependencyError
 
@@ -21,14 +21,23 @@ if TYPE_CHECKING:
     from dmcodec.nn import DMCodec
 
 
-def load_model(manifest: Manifest, checkpoint: Path | None, config: Path | None) -> DMCodec:
-    """The torch model whose weights the bundle holds: from the checkpoint, or from the bundle's seed.
+def knows_weights(manifest: Manifest, checkpoint: Path | None) -> bool:
+    """Whether the weights that a bundle was exported from can be had, and not only those that it holds."""
+    return checkpoint is not None or manifest.provenance.get("seed") is not None
+
+
+def load_model(bundle: Bundle, checkpoint: Path | None, config: Path | None) -> DMCodec:
+    """The torch model that the bundle was exported from: of the checkpoint, or of the bundle's seed.
+
+    Where neither is known, it is made of the weights that the bundle holds, as rounded as they are there.
 
     Raises:
         MissingDependencyError: torch isn't installed.
-        CheckpointError: no checkpoint was named and the bundle has no seed, or the weights are others.
+        CheckpointError: the checkpoint's or the seed's weights are others than the bundle's.
     """
+    manifest = bundle.manifest
     try:
+        from dmcodec.export.torch_model import torch_model
         from dmcodec.nn import DMCodec
         from dmcodec.nn.checkpoint import model_id
     except ModuleNotFoundError as error:
@@ -40,10 +49,7 @@ def load_model(manifest: Manifest, checkpoint: Path | None, config: Path | None)
     elif seed is not None:
         model, source = DMCodec.seeded(manifest.config, seed), f"seed {seed} on this version of torch"
     else:
-        raise CheckpointError(
-            f"the torch peer needs the weights that the bundle was exported from "
-            f"({manifest.provenance.get('checkpoint') or 'its manifest names no file'}); name them with --checkpoint"
-        )
+        return torch_model(manifest.config, {name: bundle.graph_path(name) for name in manifest.graphs})
     if (found := model_id(model)) != manifest.model_id:
         raise CheckpointError(
             f"{source}: holds model {found}, the bundle holds model {manifest.model_id}; "

@@ -13,11 +13,15 @@ from typing import Any
 from dmcodec.config import CodecConfig
 from dmcodec.errors import BundleError, BundleNotFoundError, BundleVersionError, ConfigError
 from dmcodec.files import write_bytes
+from dmcodec.onnx_locations import external_locations
 
 MANIFEST = "manifest.json"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+_GRAPHS_HOLD_THEIR_WEIGHTS = 1  # the format version of such bundles, which older versions of dmcodec read, too
 GRAPH_NAMES = ("encoder", "quantizer", "dequantizer", "decoder", "decoder_recurrent", "decoder_upsampler")
-PRECISIONS = ("fp32", "fp16")
+PRECISIONS = ("fp32", "fp16", "fp16-weights")
+# Trained, half-precision weights: what runs where no bundle is named.
+_DEFAULT_BUNDLE = Path(__file__).parent / "data" / "dmcodec-small.bundle"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,13 +46,22 @@ class GraphSpec:
 
 
 @dataclasses.dataclass(frozen=True)
+class WeightsSpec:
+    """The file that holds the large weights of all graphs."""
+
+    file: str
+    sha256: str
+    size_bytes: int
+
+
+@dataclasses.dataclass(frozen=True)
 class Manifest:
     """What `manifest.json` says.
 
     Attributes:
         config: the codec's configuration.
         model_id: 16 hex digits naming the weights; written into tokens.
-        precision: of the encoder's and the decoder's arithmetic.
+        precision: of the encoder and the decoder: "fp32", "fp16", or "fp16-weights", whose arithmetic is in fp32.
         graphs: their inputs and outputs are described in docs/bundle.md.
         provenance: checkpoint and its sha256 or the seed, versions of torch, onnx and exporter, opset.
         parity: the figures measured at export.
@@ -56,6 +69,7 @@ class Manifest:
             `default_context_s`, which is used.
         engines: TensorRT engines that were built into the bundle's `engines` folder: file -> what `dmcodec.tensorrt`
             found in them. Bundles without any, and readers that don't know of them, do without.
+        weights: the file that the graphs share; None where each holds its own.
     """
 
     config: CodecConfig
@@ -66,11 +80,27 @@ class Manifest:
     parity: Mapping[str, Any]
     encoder_context: Mapping[str, Any]
     engines: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+    weights: WeightsSpec | None = None
+
+    @property
+    def arithmetic(self) -> str:
+        """Precision of the encoder's and the decoder's arithmetic: "fp32" or "fp16"."""
+        return self.graphs["encoder"].precision
+
+    @property
+    def size_bytes(self) -> int:
+        """Of the graphs and their weights."""
+        return sum(spec.size_bytes for spec in self.files)
+
+    @property
+    def files(self) -> tuple[GraphSpec | WeightsSpec, ...]:
+        """All files but the manifest itself."""
+        return (*self.graphs.values(), *([self.weights] if self.weights else []))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values, with the format version and a digest over everything else."""
         body: dict[str, Any] = {
-            "format_version": FORMAT_VERSION,
+            "format_version": FORMAT_VERSION if self.weights else _GRAPHS_HOLD_THEIR_WEIGHTS,
             "model_id": self.model_id,
             "precision": self.precision,
             "config": self.config.to_dict(),
@@ -79,6 +109,8 @@ class Manifest:
             "parity": dict(self.parity),
             "encoder_context": dict(self.encoder_context),
         }
+        if self.weights:
+            body["weights"] = dataclasses.asdict(self.weights)
         if self.engines:
             body["engines"] = dict(self.engines)
         body = json.loads(json.dumps(body))
@@ -103,13 +135,20 @@ class Bundle:
         Raises:
             BundleNotFoundError: no bundle there, or one of its files is missing.
             BundleVersionError: written by a newer dmcodec.
-            BundleError: the manifest or a graph was altered or cut.
+            BundleError: the manifest, a graph or the weights were altered or cut, or a graph reads other files.
         """
         path = Path(path)
         manifest = read_manifest(path)
-        for spec in manifest.graphs.values():
+        for spec in manifest.files:
             _check_file(path / spec.file, spec)
+        for graph in manifest.graphs.values():
+            _check_locations(path / graph.file, manifest.weights)
         return cls(path, manifest)
+
+
+def default_bundle_path() -> Path:
+    """The bundle that comes with dmcodec, and runs where none is named: trained weights of the small architecture."""
+    return _DEFAULT_BUNDLE
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
@@ -173,6 +212,7 @@ def _parse(body: Mapping[str, Any], source: str) -> Manifest:
         parity=body["parity"],
         encoder_context=body["encoder_context"],
         engines=_parse_engines(body.get("engines", {})),
+        weights=_parse_weights(body.get("weights")),
     )
 
 
@@ -182,15 +222,25 @@ def _parse_engines(values: Any) -> dict[str, dict[str, Any]]:
     return values
 
 
+def _parse_weights(values: Mapping[str, Any] | None) -> WeightsSpec | None:
+    if values is None:
+        return None
+    return WeightsSpec(_plain_name(values["file"]), values["sha256"], values["size_bytes"])
+
+
+def _plain_name(file: str) -> str:
+    if Path(file).name != file:
+        raise ValueError(f"file {file!r} is not a plain name")
+    return file
+
+
 def _parse_graph(values: Mapping[str, Any]) -> GraphSpec:
-    if Path(values["file"]).name != values["file"]:
-        raise ValueError(f"graph file {values['file']!r} is not a plain name")
     tensors = {
         side: tuple(TensorSpec(spec["name"], spec["dtype"], tuple(spec["axes"])) for spec in values[side])
         for side in ("inputs", "outputs")
     }
     return GraphSpec(
-        values["file"],
+        _plain_name(values["file"]),
         values["sha256"],
         values["size_bytes"],
         values["precision"],
@@ -199,9 +249,9 @@ def _parse_graph(values: Mapping[str, Any]) -> GraphSpec:
     )
 
 
-def _check_file(path: Path, spec: GraphSpec) -> None:
+def _check_file(path: Path, spec: GraphSpec | WeightsSpec) -> None:
     if not os.path.isfile(path):  # noqa: PTH113
-        raise BundleNotFoundError(f"{path}: the bundle is incomplete, this graph is missing; export again")
+        raise BundleNotFoundError(f"{path}: the bundle is incomplete, this file is missing; export again")
     size = path.stat().st_size
     if size != spec.size_bytes:
         raise BundleError(
@@ -213,3 +263,13 @@ def _check_file(path: Path, spec: GraphSpec) -> None:
         raise BundleError(f"{path}: can't be read ({error.strerror or error})") from None
     if sha256 != spec.sha256:
         raise BundleError(f"{path}: was altered after the export (its sha256 doesn't match the manifest); export again")
+
+
+def _check_locations(path: Path, weights: WeightsSpec | None) -> None:
+    """A graph may take weights from the listed file only: ONNX Runtime opens whatever path a graph names."""
+    try:
+        locations = external_locations(path)
+    except (ValueError, OSError) as error:
+        raise BundleError(f"{path}: not an ONNX graph ({error})") from None
+    if foreign := locations - ({weights.file} if weights else set()):
+        raise BundleError(f"{path}: takes weights from {min(foreign)!r}, which is no file of this bundle")

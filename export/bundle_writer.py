@@ -8,17 +8,18 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import onnx
 from numpy.typing import NDArray
 
 from dmcodec import __version__
 from dmcodec.bundle import PRECISIONS, Bundle, GraphSpec, Manifest, file_sha256, write_manifest
-from dmcodec.errors import ArgumentError, ExportError, ParityError
+from dmcodec.errors import ArgumentError, ParityError
 from dmcodec.export.context import measure_context
 from dmcodec.export.graph_builder import OPSET, Graph
 from dmcodec.export.graphs import build_graphs
 from dmcodec.export.parity import ParityCase, check_parity, num_cases, require_parity, summary
 from dmcodec.export.reference import TorchReference
+from dmcodec.export.shared_weights import SharedWeights
+from dmcodec.export.torch_model import torch_model
 from dmcodec.files import output_folder
 from dmcodec.nn import DMCodec
 from dmcodec.nn.checkpoint import model_id
@@ -57,7 +58,8 @@ def export_bundle(
     Args:
         codec: the model.
         out: the folder to write; it appears only when everything succeeded.
-        precision: "fp32", or "fp16" for the encoder and the decoder (the RVQ stays float32).
+        precision: "fp32", or "fp16" for the encoder and the decoder (the RVQ stays float32), or "fp16-weights", which
+            stores the large weights in half precision and computes in float32.
         source: where the weights came from, for the manifest.
         force: replace `out` where it exists.
         progress: called as the work goes on.
@@ -70,35 +72,44 @@ def export_bundle(
         raise ArgumentError(f"precision {precision!r} can't be exported to ONNX; use one of {', '.join(PRECISIONS)}")
     report = progress or (lambda _stage, _done, _total: None)
     with output_folder(out, force) as folder:
-        report("building graphs", 0, 1)
-        graphs = build_graphs(codec.eval(), precision)
-        specs = {name: _write_graph(folder, name, graph) for name, graph in graphs.items()}
-        report("building graphs", 1, 1)
-        backend = OnnxRuntimeBackend()
-        run = _runner(backend, folder, specs)
-        cases = _proven(TorchReference(codec), run, precision, report)
-        report("measuring context", 0, 1)
-        encoder_context = measure_context(codec.config, run)
-        report("measuring context", 1, 1)
-        manifest = Manifest(
-            config=codec.config,
-            model_id=model_id(codec),
-            precision=precision,
-            graphs=specs,
-            provenance={**(source or Source()).to_dict(), **_versions(backend)},
-            parity=summary(cases, precision),
-            encoder_context=encoder_context,
-        )
-        write_manifest(folder, manifest)
+        # In a function of its own: loaded graphs hold the weights' file, which Windows doesn't rename then.
+        manifest = _write(folder, codec.eval(), precision, source or Source(), report)
     return Bundle(Path(out), manifest)
 
 
-def _write_graph(folder: Path, name: str, graph: Graph) -> GraphSpec:
+def _write(folder: Path, codec: DMCodec, precision: str, source: Source, report: Progress) -> Manifest:
+    report("building graphs", 0, 1)
+    graphs = build_graphs(codec, precision)
+    weights = SharedWeights(folder)
+    specs = {name: _write_graph(folder, name, graph, weights) for name, graph in graphs.items()}
+    report("building graphs", 1, 1)
+    backend = OnnxRuntimeBackend()
+    run = _runner(backend, folder, specs)
+    if precision == "fp16-weights":  # what rounding costs mustn't hide what a graph does wrong
+        rounded = torch_model(codec.config, {name: folder / spec.file for name, spec in specs.items()})
+        _proven(TorchReference(rounded), run, "fp32", report)
+    cases = _proven(TorchReference(codec), run, precision, report)
+    report("measuring context", 0, 1)
+    encoder_context = measure_context(codec.config, run)
+    report("measuring context", 1, 1)
+    manifest = Manifest(
+        config=codec.config,
+        model_id=model_id(codec),
+        precision=precision,
+        graphs=specs,
+        provenance={**source.to_dict(), **_versions(backend)},
+        parity=summary(cases, precision),
+        encoder_context=encoder_context,
+        weights=weights.spec(),
+    )
+    write_manifest(folder, manifest)
+    return manifest
+
+
+def _write_graph(folder: Path, name: str, graph: Graph, weights: SharedWeights) -> GraphSpec:
     path = folder / f"{name}.onnx"
-    try:
-        onnx.save(graph.model, path)
-    except ValueError as error:  # protobuf's limit of 2 GiB
-        raise ExportError(f"{path.name}: can't be written as one ONNX file ({error})") from error
+    weights.take(graph.model)
+    path.write_bytes(graph.model.SerializeToString())
     return GraphSpec(path.name, file_sha256(path), path.stat().st_size, graph.precision, graph.inputs, graph.outputs)
 
 

@@ -17,12 +17,16 @@ OPSET = 17
 IR_VERSION = 8  # that of opset 17: any ONNX Runtime since 1.12 and TensorRT since 8.5 read it
 
 _ONNX_TYPES = {"float32": TensorProto.FLOAT, "int64": TensorProto.INT64}
-_PRECISION_TYPES = {"fp32": (np.float32, TensorProto.FLOAT), "fp16": (np.float16, TensorProto.FLOAT16)}
+_FLOAT = (np.float32, TensorProto.FLOAT)
+# Of the arithmetic.
+_PRECISION_TYPES = {"fp32": _FLOAT, "fp16": (np.float16, TensorProto.FLOAT16), "fp16-weights": _FLOAT}
+# Of "fp16-weights": smaller weights aren't worth rounding.
+_HALVED_FROM_BYTES = 16384
 
 
 @dataclasses.dataclass(frozen=True)
 class Graph:
-    """A finished graph with the description of its ends."""
+    """A finished graph with the description of its ends. `precision` is that of its arithmetic."""
 
     model: onnx.ModelProto
     precision: str
@@ -31,12 +35,17 @@ class Graph:
 
 
 class GraphBuilder:
-    """Collects the nodes and weights of one graph, whose arithmetic is in `precision`."""
+    """Collects the nodes and weights of one graph.
+
+    Its arithmetic is in `precision`, which is also that of its weights; "fp16-weights" computes in fp32, and stores the
+    large weights in fp16 with a cast behind each, which ONNX Runtime folds when it loads the graph.
+    """
 
     def __init__(self, name: str, precision: str = "fp32") -> None:
         self.name = name
-        self.precision = precision
         self._dtype, self._onnx_type = _PRECISION_TYPES[precision]
+        self._is_half = self._onnx_type == TensorProto.FLOAT16
+        self._halves_weights = precision == "fp16-weights"
         self._nodes: list[onnx.NodeProto] = []
         self._initializers: list[TensorProto] = []
         self._constants: dict[tuple[str, tuple[int, ...], bytes], str] = {}
@@ -61,13 +70,11 @@ class GraphBuilder:
         assert list(node.output) == [tensor], "only the last node can be renamed"
         node.output[0] = output
 
-    def weight(self, name: str, values: NDArray[Any]) -> str:
-        """Adds a weight in the graph's precision."""
-        with np.errstate(over="ignore"):
-            converted = np.ascontiguousarray(values, dtype=self._dtype)
-        if not np.isfinite(converted).all():
-            raise ExportError(f"{name}: values up to {np.abs(values).max():g} don't fit {self.precision}")
-        return self._add(name, converted)
+    def weight(self, name: str, values: NDArray[Any], exact: bool = False) -> str:
+        """Adds a weight, and returns its name in the arithmetic's precision; `exact`: it isn't to be rounded."""
+        if self._halves_weights and not exact and values.size * self._dtype().nbytes >= _HALVED_FROM_BYTES:
+            return self.cast(self._add(name, _converted(name, values, np.float16)))
+        return self._add(name, _converted(name, values, self._dtype))
 
     def ints(self, *values: int) -> str:
         """A constant int64 vector."""
@@ -82,11 +89,11 @@ class GraphBuilder:
 
     def cast_in(self, tensor: str) -> str:
         """float32 -> the graph's precision."""
-        return tensor if self.precision == "fp32" else self.cast(tensor)
+        return self.cast(tensor) if self._is_half else tensor
 
     def cast_out(self, tensor: str) -> str:
         """The graph's precision -> float32."""
-        return tensor if self.precision == "fp32" else self.op("Cast", tensor, to=TensorProto.FLOAT)
+        return self.op("Cast", tensor, to=TensorProto.FLOAT) if self._is_half else tensor
 
     def cast(self, tensor: str) -> str:
         """Any type -> the graph's precision."""
@@ -109,7 +116,7 @@ class GraphBuilder:
             graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="dmcodec"
         )
         onnx.checker.check_model(model, full_check=True)
-        return Graph(model, self.precision, tuple(inputs), tuple(outputs))
+        return Graph(model, "fp16" if self._is_half else "fp32", tuple(inputs), tuple(outputs))
 
     def _add(self, name: str, values: NDArray[Any]) -> str:
         self._initializers.append(numpy_helper.from_array(values, name))
@@ -118,6 +125,14 @@ class GraphBuilder:
     def _unique(self, stem: str) -> str:
         self._counts[stem] = self._counts.get(stem, 0) + 1
         return f"{stem}_{self._counts[stem]}"
+
+
+def _converted(name: str, values: NDArray[Any], dtype: type[np.floating[Any]]) -> NDArray[Any]:
+    with np.errstate(over="ignore"):
+        converted = np.ascontiguousarray(values, dtype=dtype)
+    if not np.isfinite(converted).all():
+        raise ExportError(f"{name}: values up to {np.abs(values).max():g} don't fit {np.dtype(dtype).name}")
+    return converted
 
 
 def _value_info(spec: TensorSpec) -> onnx.ValueInfoProto:

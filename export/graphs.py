@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from dmcodec.bundle import TensorSpec
+from dmcodec.export.codebooks import add_codebook, add_codebooks, codebook_name, stored_codebooks
 from dmcodec.export.graph_builder import Graph, GraphBuilder
 from dmcodec.export.layers import Signal, add_layers, array
 from dmcodec.export.stream_graphs import recurrent_graph, upsampler_graph
@@ -20,15 +21,16 @@ def build_graphs(codec: DMCodec, precision: str = "fp32") -> dict[str, Graph]:
 
     Args:
         codec: the model.
-        precision: of the encoder's and the decoder's arithmetic. The quantizer's graphs stay float32: half precision
-            flips codes. Inputs and outputs are float32 whatever the precision.
+        precision: one of `dmcodec.bundle.PRECISIONS`. The quantizer's graphs compute in float32 in any case: half
+            precision flips codes. Inputs and outputs are float32 whatever the precision.
     """
     latents = TensorSpec("latents", "float32", ("batch", codec.config.dimension, "frames"))
     waveform = TensorSpec("waveform", "float32", ("batch", 1, "samples"))
+    rvq = "fp32" if precision == "fp16" else precision
     return {
         "encoder": _network("encoder", codec.encoder.model, waveform, latents, precision),
-        "quantizer": _quantizer(codec, latents),
-        "dequantizer": _dequantizer(codec, latents),
+        "quantizer": _quantizer(codec, latents, rvq),
+        "dequantizer": _dequantizer(codec, latents, rvq),
         "decoder": _network("decoder", codec.decoder.model, latents, waveform, precision),
         "decoder_recurrent": recurrent_graph(codec, precision),
         "decoder_upsampler": upsampler_graph(codec, precision),
@@ -43,9 +45,9 @@ def _network(name: str, layers: nn.Sequential, source: TensorSpec, target: Tenso
     return builder.finish([source, lengths], [target])
 
 
-def _quantizer(codec: DMCodec, latents: TensorSpec) -> Graph:
+def _quantizer(codec: DMCodec, latents: TensorSpec, precision: str) -> Graph:
     """Greedy residual quantization, all levels; callers who want fewer keep the first rows, which are the same."""
-    builder = GraphBuilder("quantizer")
+    builder = GraphBuilder("quantizer", precision)
     op, config = builder.op, codec.config
     frames = op("Transpose", latents.name, perm=[0, 2, 1])  # [B, T, D]
     residual = op("Reshape", frames, builder.ints(-1, config.dimension))  # [B*T, D]
@@ -53,9 +55,9 @@ def _quantizer(codec: DMCodec, latents: TensorSpec) -> Graph:
     shape = op("Slice", op("Shape", frames), builder.ints(0), builder.ints(2))
     code_shape = op("Concat", builder.ints(1), shape, axis=0)
     levels = []
-    for level, codebook in enumerate(array(codec.quantizer.codebooks())):
-        entries = builder.weight(f"codebook_{level}", codebook)
-        norms = builder.weight(f"codebook_{level}.squared_norms", _squared_norms(codebook))
+    for level, codebook in enumerate(_codebooks(codec, precision)):
+        entries = add_codebook(builder, level, codebook)
+        norms = builder.weight(f"{codebook_name(level)}.squared_norms", _squared_norms(codebook))
         # argmin(|e|^2 - 2 x.e): |x|^2 is the same for all entries; the lowest index wins a tie
         scores = op("Gemm", residual, entries, norms, alpha=-2.0, transB=1)
         indices = op("ArgMin", scores, axis=1, keepdims=0, select_last_index=0)
@@ -67,13 +69,13 @@ def _quantizer(codec: DMCodec, latents: TensorSpec) -> Graph:
     return builder.finish([latents], [codes])
 
 
-def _dequantizer(codec: DMCodec, latents: TensorSpec) -> Graph:
+def _dequantizer(codec: DMCodec, latents: TensorSpec, precision: str) -> Graph:
     """Codes of levels first_level, first_level + 1, ... -> the sum of their entries. Codes must be in range."""
-    builder = GraphBuilder("dequantizer")
+    builder = GraphBuilder("dequantizer", precision)
     op, config = builder.op, codec.config
     codes = TensorSpec("codes", "int64", ("n_q", "batch", "frames"))
     first_level = TensorSpec("first_level", "int64", ())
-    table = builder.weight("codebooks", array(codec.quantizer.codebooks()).reshape(-1, config.dimension))
+    table = add_codebooks(builder, _codebooks(codec, precision))
     zero, one = (builder.constant(np.array(value, np.int64)) for value in (0, 1))
     levels = op("Range", zero, op("Gather", op("Shape", codes.name), zero, axis=0), one)
     offsets = op("Mul", op("Add", levels, first_level.name), builder.ints(config.codebook_size))
@@ -82,6 +84,10 @@ def _dequantizer(codec: DMCodec, latents: TensorSpec) -> Graph:
     total = op("ReduceSum", entries, builder.ints(0), keepdims=0)
     builder.alias(op("Transpose", total, perm=[0, 2, 1]), latents.name)
     return builder.finish([codes, first_level], [latents])
+
+
+def _codebooks(codec: DMCodec, precision: str) -> NDArray[np.float32]:
+    return stored_codebooks(array(codec.quantizer.codebooks()), precision)
 
 
 def _squared_norms(codebook: NDArray[Any]) -> NDArray[np.float64]:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dmcodec.audio import Waveform, audio_writer, prepare_waveform, read_blocks
-from dmcodec.bundle import Bundle
+from dmcodec.bundle import Bundle, default_bundle_path
 from dmcodec.config import CodecConfig
 from dmcodec.errors import ArgumentError, AudioError, TokensError
 from dmcodec.receptive_field import DecoderReach, decoder_reach
@@ -62,7 +62,7 @@ class Codec:
     @classmethod
     def load(
         cls,
-        bundle: str | Path,
+        bundle: str | Path | None = None,
         backend: str = "onnxruntime",
         provider: str | None = None,
         threads: int | None = None,
@@ -71,7 +71,8 @@ class Codec:
         """Opens a bundle, checks that it is complete and unaltered, and prepares a backend.
 
         Args:
-            bundle: the folder that `dmcodec export` wrote.
+            bundle: the folder that `dmcodec export` wrote; by default `default_bundle_path()`, the trained codec that
+                comes with dmcodec.
             backend: "onnxruntime", or "tensorrt" for the engines that `dmcodec export --format trt` built.
             provider: of onnxruntime: "cpu" (the default), "cuda" or "tensorrt". What is asked for is what runs, or
                 an error.
@@ -87,6 +88,7 @@ class Codec:
         """
         if backend not in BACKENDS:
             raise ArgumentError(f"backend {backend!r} is not known; use one of {', '.join(BACKENDS)}")
+        bundle = default_bundle_path() if bundle is None else bundle
         if backend == "tensorrt":
             return cls._load_tensorrt(bundle, provider, threads, engine_cache)
         if engine_cache is not None:

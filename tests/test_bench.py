@@ -137,14 +137,6 @@ def test_other_weights_are_refused(seeded_bundle: Path, tiny_bundle: Path, tiny_
     options = BenchOptions(against=("torch-eager",), checkpoint=checkpoint, config=config)
     with pytest.raises(CheckpointError, match="the bundle holds model"), open_peers(bundle, options, 1, print):
         pass
-    bundle = Bundle.open(tiny_bundle)
-    provenance = {**bundle.manifest.provenance, "seed": None}
-    unseeded = dataclasses.replace(bundle, manifest=dataclasses.replace(bundle.manifest, provenance=provenance))
-    with (
-        pytest.raises(CheckpointError, match="--checkpoint"),
-        open_peers(unseeded, BenchOptions(against=("torch-eager",)), 1, print),
-    ):
-        pass
 
 
 def test_a_peer_that_cannot_run_is_a_row_with_its_reason(seeded_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:

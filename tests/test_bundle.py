@@ -43,7 +43,12 @@ def test_a_bundle_says_what_was_exported(tiny_bundle: Path, tiny_model: DMCodec,
         assert path.parent == tiny_bundle
         assert (spec.sha256, spec.size_bytes) == (file_sha256(path), path.stat().st_size)
         assert hashlib.sha256(path.read_bytes()).hexdigest() == spec.sha256
-    assert {path.name for path in tiny_bundle.iterdir()} == {"manifest.json", *(f"{n}.onnx" for n in GRAPH_NAMES)}
+    files = {"manifest.json", "weights.bin", *(f"{n}.onnx" for n in GRAPH_NAMES)}
+    assert {path.name for path in tiny_bundle.iterdir()} == files
+    assert manifest.weights is not None
+    assert manifest.weights.sha256 == file_sha256(tiny_bundle / "weights.bin")
+    sizes = [path.stat().st_size for path in tiny_bundle.iterdir() if path.name != "manifest.json"]
+    assert manifest.size_bytes == sum(sizes)
     assert Bundle.open(str(tiny_bundle)) == bundle
 
 
@@ -159,7 +164,7 @@ def test_every_altered_digit_of_the_manifest_is_found(copy_of_tiny_bundle: Path)
 
 @pytest.mark.parametrize("digest", [True, False])
 def test_a_newer_format_says_to_update(copy_of_tiny_bundle: Path, digest: bool) -> None:
-    rewrite(copy_of_tiny_bundle, set_in("format_version", to=2), digest)
+    rewrite(copy_of_tiny_bundle, set_in("format_version", to=3), digest)
     with pytest.raises(BundleVersionError, match="update") as caught:
         Bundle.open(copy_of_tiny_bundle)
     assert str(copy_of_tiny_bundle) in str(caught.value)
@@ -202,6 +207,9 @@ def test_a_graph_file_with_a_path_in_it_is_refused(copy_of_tiny_bundle: Path, fi
         set_in("graphs", "encoder", "inputs", to=[{"name": "waveform"}]),
         set_in("graphs", "encoder", "size_bytes", to="many"),
         set_in("graphs", "encoder", "sha256", to=None),
+        set_in("weights", to="weights.bin"),
+        set_in("weights", to={"file": "weights.bin"}),
+        set_in("weights", "size_bytes", to=None),
         lambda body: body.pop("model_id"),
         lambda body: body.pop("graphs"),
         lambda body: body.pop("config"),

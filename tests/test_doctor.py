@@ -18,7 +18,7 @@ from dmcodec.benchmarks.doctor.probe import PROBES
 from dmcodec.benchmarks.doctor.process import DMCODEC, Outcome, run_json
 from dmcodec.benchmarks.doctor.report import GpuReportOptions, failures, run_gpu_report
 from dmcodec.benchmarks.doctor.tables import report_tables
-from dmcodec.cli.default_bundle import default_bundle
+from dmcodec.cli.full_size import full_size_bundle
 from dmcodec.errors import ArgumentError
 
 NOTHING = Outcome(False, None, "ModuleNotFoundError: none")
@@ -217,7 +217,7 @@ def test_wrong_options(wrong: dict[str, Any]) -> None:
         GpuReportOptions(bundles=(), **wrong)
 
 
-def test_the_default_bundles_of_both_precisions_lie_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_full_size_bundles_of_both_precisions_lie_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[tuple[Path, str]] = []
 
     def write(path: Path, checkpoint: None, config: None, seed: int, precision: str, force: bool) -> None:
@@ -225,6 +225,6 @@ def test_the_default_bundles_of_both_precisions_lie_apart(tmp_path: Path, monkey
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr("dmcodec.cli.export.write_bundle", write)
-    paths = [default_bundle(precision) for precision in ("fp32", "fp16")]
+    paths = [full_size_bundle(precision) for precision in ("fp32", "fp16")]
     assert made == list(zip(paths, ("fp32", "fp16"), strict=True))
     assert len(set(paths)) == 2

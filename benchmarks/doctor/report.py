@@ -32,7 +32,7 @@ class GpuReportOptions:
         bundles: each is run on every side.
         sides: some of SIDES; by default all, or none of those on a GPU where there is no GPU.
         durations_s, batches, rounds: as for `dmcodec bench`.
-        checkpoint, config: weights for torch; not needed for bundles of seeded weights.
+        checkpoint, config: weights for torch, as for `dmcodec bench`.
         timeout_s: of each step.
         command: how it was asked for, for the record.
     """
@@ -86,13 +86,11 @@ def run_gpu_report(
     pairs = [(path, side) for path in options.bundles for side in options.sides or SIDES]
     for done, (path, side) in enumerate(pairs):
         manifest = manifests[path]
-        seeded = manifest.provenance.get("seed") is not None
-        torch = examination.has_torch and (seeded or options.checkpoint is not None)
         run: dict[str, Any] = {"bundle": str(path), "model_id": manifest.model_id, "precision": manifest.precision}
         run |= {"side": side, "skipped": _skipped(examination, options)}
         report["runs"].append(run)
         if run["skipped"] is None:
-            for name, command in _steps(path, side, torch, options):
+            for name, command in _steps(path, side, examination.has_torch, options):
                 tell(f"{manifest.precision} on {side}: {name}", done, len(pairs))
                 run[name] = dataclasses.asdict(run_json([*DMCODEC, *command], options.timeout_s))
                 save()

@@ -27,9 +27,9 @@ _MAX_PUSH_FRAMES = 30
 class Checks:
     """The checks of one codec against one reference, in turn."""
 
-    def __init__(self, codec: Codec, reference: Reference, options: VerifyOptions) -> None:
+    def __init__(self, codec: Codec, reference: Reference, thresholds_of: str, options: VerifyOptions) -> None:
         self._codec, self._reference, self._options = codec, reference, options
-        self._judge = Judge(reference, codec.bundle.manifest.precision)
+        self._judge = Judge(reference, thresholds_of)
 
     def all(self) -> list[tuple[str, Callable[[], Iterator[Check]]]]:
         """Names of the checks, and what yields them."""

@@ -1,4 +1,4 @@
-"""Turns what came out into a `Check`, with the thresholds of the bundle's precision."""
+"""Turns what came out into a `Check`, with the thresholds of a precision."""
 
 from __future__ import annotations
 

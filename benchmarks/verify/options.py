@@ -32,7 +32,7 @@ class VerifyOptions:
     Attributes:
         backend, provider, threads: what is put to the test, as in `dmcodec.runtime.Codec.load`.
         against: the reference: "onnxruntime-cpu" or "torch".
-        checkpoint, config: where torch's weights are; not needed for a bundle of seeded weights.
+        checkpoint, config: where torch's weights are; by default those of the bundle's seed, or else what it holds.
         audio: files that are run, too; their first minute.
         exactness: longer clips and more of them.
         engine_cache: of tensorrt: the folder of its engines; by default within the bundle.

@@ -44,6 +44,8 @@ class VerifyResult:
         bundle, model_id, precision: what was run.
         backend, provider: on what.
         reference: what it was held against.
+        thresholds_of: the precision whose thresholds count: the bundle's, or where the reference has the very same
+            weights, that of its arithmetic.
         load_s: seconds that loading all graphs took (for an engine that isn't in the cache: building it).
         cases: graph by graph, as at export.
         checks: what users do.
@@ -58,6 +60,7 @@ class VerifyResult:
     backend: str
     provider: str
     reference: str
+    thresholds_of: str
     load_s: float
     cases: tuple[ParityCase, ...]
     checks: tuple[Check, ...]
@@ -65,7 +68,7 @@ class VerifyResult:
     @property
     def problems(self) -> list[str]:
         """Every figure below its threshold, in words."""
-        cases = [shortfall(case, self.precision) for case in self.cases]
+        cases = [shortfall(case, self.thresholds_of) for case in self.cases]
         return [problem for problem in (*cases, *(check.problem for check in self.checks)) if problem]
 
     @property
@@ -79,6 +82,6 @@ class VerifyResult:
             "format_version": FORMAT_VERSION,
             "passed": self.passed,
             "problems": self.problems,
-            "thresholds": dataclasses.asdict(THRESHOLDS[self.precision]),
+            "thresholds": dataclasses.asdict(THRESHOLDS[self.thresholds_of]),
             **dataclasses.asdict(self),
         }

@@ -27,7 +27,7 @@ def run_verify(bundle: str | Path, options: VerifyOptions, progress: Progress | 
 
     Raises:
         BundleError, BackendError, ProviderError, MissingDependencyError: one of the sides can't run.
-        CheckpointError: torch's weights aren't those of the bundle, or are nowhere to be found.
+        CheckpointError: torch's weights aren't those of the bundle.
         ParityError: a graph gives a result of another shape.
         AudioError: an audio file can't be used.
     """
@@ -43,12 +43,12 @@ def verify_codec(codec: Codec, options: VerifyOptions, progress: Progress | None
     report("loading graphs", 0, 1)
     codec.load_graphs()
     load_s = time.perf_counter() - start
-    with _reference(codec, options) as reference:
+    with _reference(codec, options) as (reference, thresholds_of):
         cases, total = [], num_cases(codec.config)
         for case in check_parity(reference, codec.graphs.arrays):
             cases.append(case)
             report("checking graphs", len(cases), total)
-        checks = _run_checks(Checks(codec, reference, options), report)
+        checks = _run_checks(Checks(codec, reference, thresholds_of, options), report)
         name = reference.name
     manifest, backend = codec.bundle.manifest, codec.backend
     return VerifyResult(
@@ -61,6 +61,7 @@ def verify_codec(codec: Codec, options: VerifyOptions, progress: Progress | None
         backend=f"{backend.name} {backend.version}",
         provider=backend.provider,
         reference=name,
+        thresholds_of=thresholds_of,
         load_s=load_s,
         cases=tuple(cases),
         checks=checks,
@@ -78,16 +79,19 @@ def _run_checks(checks: Checks, report: Progress) -> tuple[Check, ...]:
 
 
 @contextlib.contextmanager
-def _reference(codec: Codec, options: VerifyOptions) -> Iterator[Reference]:
+def _reference(codec: Codec, options: VerifyOptions) -> Iterator[tuple[Reference, str]]:
+    """The reference, and the precision whose thresholds count."""
+    manifest = codec.bundle.manifest
     if options.against != TORCH:
         other = open_codec(codec.bundle.path, "onnxruntime", "cpu", options.threads)
         name = f"onnxruntime {other.backend.version} on cpu"
-        yield GraphReference(name, other.config, other.graphs.arrays)
+        yield GraphReference(name, other.config, other.graphs.arrays), manifest.arithmetic
         return
     # Both import torch.
-    from dmcodec.benchmarks.torch_peer import load_model, torch_threads
+    from dmcodec.benchmarks.torch_peer import knows_weights, load_model, torch_threads
     from dmcodec.export.reference import TorchReference
 
-    model = load_model(codec.bundle.manifest, options.checkpoint, options.config)
+    model = load_model(codec.bundle, options.checkpoint, options.config)
+    known = knows_weights(manifest, options.checkpoint)
     with torch_threads(options.threads or usable_cpus()):
-        yield TorchReference(model)
+        yield TorchReference(model), manifest.precision if known else manifest.arithmetic

@@ -39,7 +39,7 @@ def verify_tables(result: VerifyResult) -> list[Table]:
         (
             f"{case.signal}, {case.num_samples} samples, batch {case.batch}",
             *(_cell(name, getattr(case, name)) for name in _CASE_COLUMNS.values()),
-            "FAILED" if shortfall(case, result.precision) else "ok",
+            "FAILED" if shortfall(case, result.thresholds_of) else "ok",
         )
         for case in result.cases
     ]

@@ -9,8 +9,10 @@ from typing import Annotated
 
 import typer
 
+from dmcodec.bundle import default_bundle_path
 from dmcodec.cli.common import (
     BackendOption,
+    BundleArgument,
     ForceOption,
     JsonOption,
     RunProviderOption,
@@ -20,12 +22,20 @@ from dmcodec.cli.common import (
     print_json,
     stage_progress,
 )
+from dmcodec.cli.full_size import full_size_bundle
 from dmcodec.errors import ArgumentError
+
+SIZES = ("small", "full")
 
 
 def bench(
-    bundle: Annotated[
-        Path | None, typer.Argument(help="Bundle folder; by default untrained full-size weights.", metavar="[BUNDLE]")
+    bundle: BundleArgument = None,
+    size: Annotated[
+        str | None,
+        typer.Option(
+            help="Without a bundle: small, the trained one that comes with dmcodec (default), or full, the full-size "
+            "network with untrained weights, which is exported once into your cache (needs torch)."
+        ),
     ] = None,
     backend: BackendOption = "onnxruntime",
     provider: RunProviderOption = None,
@@ -53,7 +63,8 @@ def bench(
     stream: Annotated[bool, typer.Option("--stream", help="Measure streaming decode, too.")] = False,
     chunk_frames: Annotated[int | None, typer.Option(help="With --stream: frames in each push (default: 5).")] = None,
     checkpoint: Annotated[
-        Path | None, typer.Option(help="Weights of the peer; not needed for seeded bundles.", metavar="FILE")
+        Path | None,
+        typer.Option(help="Weights for torch (default: of the bundle's seed, or those it holds).", metavar="FILE"),
     ] = None,
     config: Annotated[
         Path | None, typer.Option(help="Configuration of the checkpoint (default: the bundle's).", metavar="FILE")
@@ -71,6 +82,10 @@ def bench(
     from dmcodec.benchmarks.terminal import print_result
     from dmcodec.files import refuse_existing, write_bytes
 
+    if size not in (None, *SIZES):
+        raise ArgumentError(f"--size {size!r} is not known; use one of {', '.join(SIZES)}")
+    if size is not None and bundle is not None:
+        raise ArgumentError("--size is for the bundles that come with dmcodec; name either a size or a bundle")
     if chunk_frames is not None and not stream:
         raise ArgumentError("--chunk-frames belongs to --stream; add it")
     if force and not report:
@@ -93,9 +108,7 @@ def bench(
         refuse_existing(report, force)
         require_matplotlib()
     if bundle is None:
-        from dmcodec.cli.default_bundle import default_bundle
-
-        bundle = default_bundle()
+        bundle = full_size_bundle() if size == "full" else default_bundle_path()
     with stage_progress() as progress:
         result = run_bench(bundle, wanted, progress)
     if as_json:

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
     from dmcodec.runtime import Codec
 
-BundleOption = Annotated[
-    Path | None, typer.Option("--bundle", help="Bundle folder; by default untrained full-size weights.", metavar="DIR")
-]
+_DEFAULT_BUNDLE = "Bundle folder (default: the trained one that comes with dmcodec)."
+BundleOption = Annotated[Path | None, typer.Option("--bundle", help=_DEFAULT_BUNDLE, metavar="DIR")]
+BundleArgument = Annotated[Path | None, typer.Argument(help=_DEFAULT_BUNDLE, metavar="[BUNDLE]")]
 BackendOption = Annotated[str, typer.Option(help="What runs the graphs: onnxruntime or tensorrt.")]
 ProviderOption = Annotated[str, typer.Option(help="Where onnxruntime runs them: cpu, cuda or tensorrt.")]
 RunProviderOption = Annotated[
@@ -56,13 +56,9 @@ def load_codec(
     threads: int | None,
     engine_cache: Path | None = None,
 ) -> Codec:
-    """The codec of `bundle`, or of the built-in default where none is named."""
+    """The codec of `bundle`, or of the one that comes with dmcodec where none is named."""
     from dmcodec.runtime import Codec
 
-    if bundle is None:
-        from dmcodec.cli.default_bundle import default_bundle
-
-        bundle = default_bundle()
     return Codec.load(bundle, backend=backend, provider=provider, threads=threads, engine_cache=engine_cache)
 
 

@@ -19,7 +19,7 @@ def doctor(
     bundles: Annotated[
         list[Path] | None,
         typer.Argument(
-            help="With --gpu: bundles; by default untrained weights in fp32 and fp16.", metavar="[BUNDLE...]"
+            help="With --gpu: bundles; by default full-size untrained weights in fp32 and fp16.", metavar="[BUNDLE...]"
         ),
     ] = None,
     gpu: Annotated[bool, typer.Option("--gpu", help="Run verify and bench on every backend there is.")] = False,
@@ -41,7 +41,7 @@ def doctor(
     ] = None,
     rounds: Annotated[int | None, typer.Option(help="With --gpu: as for bench (default: 20).")] = None,
     checkpoint: Annotated[
-        Path | None, typer.Option(help="With --gpu: weights for torch; not for seeded bundles.", metavar="FILE")
+        Path | None, typer.Option(help="With --gpu: weights for torch (default: as for bench).", metavar="FILE")
     ] = None,
     config: Annotated[
         Path | None, typer.Option(help="With --gpu: configuration of the checkpoint.", metavar="FILE")
@@ -89,9 +89,9 @@ def _gpu_report(bundles: list[Path], out: Path, given: dict[str, Any], as_json: 
     refuse_existing(out, force)
     examination = examine()
     if not bundles and (examination.has_gpu or "sides" in given):
-        from dmcodec.cli.default_bundle import default_bundle
+        from dmcodec.cli.full_size import full_size_bundle
 
-        bundles = [default_bundle(precision) for precision in ("fp32", "fp16")]
+        bundles = [full_size_bundle(precision) for precision in ("fp32", "fp16")]
     command = shlex.join(["dmcodec", *sys.argv[1:]])
     options = GpuReportOptions(bundles=tuple(bundles), command=command, **given)
     with stage_progress() as progress:

@@ -17,7 +17,12 @@ if TYPE_CHECKING:
     from dmcodec.export.tensorrt import BuildReport, PlannedEngine
 
 EngineBundleOption = Annotated[
-    Path | None, typer.Option("--bundle", help="trt, triton: start from this bundle instead of weights.", metavar="DIR")
+    Path | None,
+    typer.Option(
+        "--bundle",
+        help="trt, triton: start from this bundle (default, without weights: the trained one that comes with dmcodec).",
+        metavar="DIR",
+    ),
 ]
 ProfileOption = Annotated[
     str | None, typer.Option(help="trt: smallest:usual:largest duration (default: 0.1s:5s:30s).", metavar="A:B:C")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dmcodec.bundle import default_bundle_path
 from dmcodec.cli.common import EngineCacheOption, ForceOption, JsonOption, console, print_json, stage_bars
 from dmcodec.cli.engines import (
     BatchOption,
@@ -63,7 +64,11 @@ def export(
         ),
     ] = "onnx",
     precision: Annotated[
-        str | None, typer.Option(help="fp32, or fp16 for encoder and decoder (the RVQ stays fp32) (default: fp32).")
+        str | None,
+        typer.Option(
+            help="fp32; fp16 for encoder and decoder (the RVQ stays fp32); or fp16-weights: stored in fp16, run in "
+            "fp32 (default: fp32)."
+        ),
     ] = None,
     bundle: EngineBundleOption = None,
     engine_cache: EngineCacheOption = None,
@@ -92,10 +97,14 @@ def export(
     """Export a checkpoint to a bundle, and prove the graphs against torch; fails where they don't agree.
 
     With --format trt, build TensorRT engines for the bundle's graphs, too; with --format triton, write a model
-    repository for NVIDIA Triton Inference Server.
+    repository for NVIDIA Triton Inference Server. Where these two name no weights, they take the bundle that comes with
+    dmcodec.
     """
     if output_format not in FORMATS:
         raise ArgumentError(f"--format {output_format!r} is not known; use {', '.join(FORMATS)}")
+    weights_named = (checkpoint, config, seed) != (None, None, None)
+    if bundle is None and not weights_named and (output_format == "triton" or (output_format == "trt" and out is None)):
+        bundle = default_bundle_path()
     engines = EngineCall(
         bundle=bundle, profile=profile, batch=batch, ladder=ladder, graphs=graphs, flavour=flavour,
         compute_capability=compute_capability, engine_cache=engine_cache, rebuild=rebuild, dry_run=dry_run,
@@ -104,7 +113,7 @@ def export(
     )  # fmt: skip
     serving = ServingCall(platform, kind, instances, max_batch_size, max_queue_delay_ms)
     _refuse_foreign(output_format, engines, serving)
-    if bundle is not None and (checkpoint, config, seed) != (None, None, None):
+    if bundle is not None and weights_named:
         raise ArgumentError("--bundle: it has its weights; --checkpoint, --config and --seed are for a new bundle")
     if output_format == "triton":
         weights = Weights(checkpoint, config, seed, precision)
@@ -128,8 +137,8 @@ def export(
         print_json({"bundle": str(out), **manifest.to_dict()})
         return
     console().print(_parity_table(manifest.parity))
-    size = sum(spec.size_bytes for spec in manifest.graphs.values())
-    typer.echo(f"{out}: {manifest.precision}, model {manifest.model_id}, {size / 1e6:.1f} MB, parity passed")
+    size = f"{manifest.size_bytes / 1e6:.1f} MB"
+    typer.echo(f"{out}: {manifest.precision}, model {manifest.model_id}, {size}, parity passed")
 
 
 def _refuse_foreign(output_format: str, engines: EngineCall, serving: ServingCall) -> None:

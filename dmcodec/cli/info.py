@@ -8,14 +8,22 @@ from typing import Annotated, Any
 
 import typer
 
+from dmcodec.bundle import default_bundle_path
 from dmcodec.cli.common import JsonOption, print_json
 
 
 def info(
-    path: Annotated[Path, typer.Argument(metavar="BUNDLE|FILE.dmc", help="A bundle folder or a token file.")],
+    path: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[BUNDLE|FILE.dmc]",
+            help="A bundle folder or a token file (default: the bundle that comes with dmcodec).",
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show what a bundle or a token file holds, after checking that it is whole."""
+    path = path or default_bundle_path()
     facts = _bundle_facts(path) if os.path.isdir(path) else _token_file_facts(path)  # noqa: PTH112 - not for names that are too long
     if as_json:
         print_json(facts)
@@ -57,7 +65,9 @@ def _bundle_facts(path: Path) -> dict[str, Any]:
         "frame_rate": config.frame_rate,
         "bitrate_bps": config.bitrate_bps(),
         "config": body["config"],
+        "size_bytes": manifest.size_bytes,
         "graphs": body["graphs"],
+        "weights": body.get("weights"),
         "provenance": body["provenance"],
         "parity": parity,
         "engines": dict(manifest.engines),
@@ -73,6 +83,8 @@ def _flat(facts: dict[str, Any]) -> list[tuple[str, str]]:
     for name, value in facts.items():
         if name == "graphs":
             rows += [(f"graph {graph}", _graph_line(spec)) for graph, spec in value.items()]
+        elif name == "weights":
+            rows += [(name, f"{value['size_bytes'] / 1e6:.1f} MB, shared by the graphs")] if value else []
         elif name == "engines":
             rows += [(f"engine {facts['graph']}", _engine_line(file, facts)) for file, facts in value.items()]
         elif name == "encoder_context":

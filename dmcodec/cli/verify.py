@@ -9,8 +9,10 @@ from typing import Annotated
 
 import typer
 
+from dmcodec.bundle import default_bundle_path
 from dmcodec.cli.common import (
     BackendOption,
+    BundleArgument,
     EngineCacheOption,
     JsonOption,
     RunProviderOption,
@@ -23,9 +25,7 @@ from dmcodec.errors import ParityError
 
 
 def verify(
-    bundle: Annotated[
-        Path | None, typer.Argument(help="Bundle folder; by default untrained full-size weights.", metavar="[BUNDLE]")
-    ] = None,
+    bundle: BundleArgument = None,
     backend: BackendOption = "onnxruntime",
     provider: RunProviderOption = None,
     threads: ThreadsOption = None,
@@ -36,7 +36,8 @@ def verify(
         ),
     ] = None,
     checkpoint: Annotated[
-        Path | None, typer.Option(help="Weights for torch; not needed for seeded bundles.", metavar="FILE")
+        Path | None,
+        typer.Option(help="Weights for torch (default: of the bundle's seed, or those it holds).", metavar="FILE"),
     ] = None,
     config: Annotated[
         Path | None, typer.Option(help="Configuration of the checkpoint (default: the bundle's).", metavar="FILE")
@@ -72,10 +73,7 @@ def verify(
         engine_cache=engine_cache,
         command=shlex.join(["dmcodec", *sys.argv[1:]]),
     )
-    if bundle is None:
-        from dmcodec.cli.default_bundle import default_bundle
-
-        bundle = default_bundle()
+    bundle = bundle or default_bundle_path()
     with stage_progress() as progress:
         result = run_verify(bundle, options, progress)
     if as_json:

@@ -15,8 +15,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dmcodec.bundle import file_sha256
-from dmcodec.errors import EngineError, OutputError
+from dmcodec.bundle import default_bundle_path, file_sha256
+from dmcodec.errors import EngineError, MissingDependencyError, OutputError
 from dmcodec.files import write_bytes
 from dmcodec.tensorrt.profiles import Profile
 
@@ -203,8 +203,24 @@ def record_path(plan: Path) -> Path:
 
 
 def engine_folder(bundle: Path, engine_cache: str | Path | None) -> Path:
-    """Where the engines of a bundle lie: in `engine_cache`, or within the bundle."""
-    return Path(engine_cache) if engine_cache is not None else bundle / FOLDER
+    """Where the engines of a bundle lie: in `engine_cache`, or within the bundle.
+
+    Those of the bundle that comes with dmcodec lie in the user's cache: an installed package isn't to be written to.
+
+    Raises:
+        MissingDependencyError: platformdirs, which knows where that is, isn't installed.
+    """
+    if engine_cache is not None:
+        return Path(engine_cache)
+    if bundle.resolve() != default_bundle_path().resolve():
+        return bundle / FOLDER
+    try:
+        from platformdirs import user_cache_path
+    except ModuleNotFoundError:
+        raise MissingDependencyError(
+            "the folder of engines needs platformdirs; run `pip install dmcodec[trt]`, or name one with --engine-cache"
+        ) from None
+    return user_cache_path("dmcodec", appauthor=False) / FOLDER
 
 
 def this_system() -> str:

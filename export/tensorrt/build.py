@@ -99,7 +99,7 @@ def build_engines(
             continue
         record, build_s = _build(bundle, library, gpu, item.key, options, folder, progress)
         reports.append(BuildReport(record, folder / item.key.file, item.reason, build_s))
-    if engine_cache is None:
+    if folder == bundle.path / FOLDER:
         _list_in_manifest(bundle.path, [report.record for report in reports])
     return reports
 

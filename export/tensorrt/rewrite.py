@@ -8,6 +8,9 @@ Found with TensorRT-RTX 1.7 by parsing and building each graph:
    one becomes two forward ones; the second sees each item turned round at its own end, and its result is turned back.
 3. `Slice` without `axes` doesn't parse where it slices fewer axes than there are. The axes are named.
 
+TensorRT is given one piece of memory: weights that the bundle keeps in another file are put into the graph, and those
+that it keeps in half precision behind a `Cast` (precision fp16-weights) become what the cast makes of them.
+
 The rewritten graph is valid ONNX of the same inputs and outputs; the tests run it against the bundle's own graph.
 """
 
@@ -23,9 +26,10 @@ from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from dmcodec.errors import ExportError
+from dmcodec.export.graph_files import read_graph
 
 # Part of the engine's key: an engine of other rules is another engine.
-RULES_VERSION = 1
+RULES_VERSION = 2
 
 
 def rewritten(path: Path) -> bytes:
@@ -34,16 +38,14 @@ def rewritten(path: Path) -> bytes:
     Raises:
         ExportError: not an ONNX graph, or one that this module has no form for.
     """
-    try:
-        model = onnx.load(path)
-    except Exception as error:
-        raise ExportError(f"{path}: can't be read as an ONNX graph ({type(error).__name__}: {error})") from error
+    model = read_graph(path)
     rewrite(model)
     return bytes(model.SerializeToString())
 
 
 def rewrite(model: onnx.ModelProto) -> None:
     """Applies the rules to `model` in place."""
+    _fold_casts(model.graph)
     half = {item.name for item in model.graph.initializer if item.data_type == TensorProto.FLOAT16}
     writer = _Writer(model.graph)
     for node in list(model.graph.node):
@@ -56,6 +58,16 @@ def rewrite(model: onnx.ModelProto) -> None:
         else:
             writer.add(node)
     writer.finish()
+
+
+def _fold_casts(graph: onnx.GraphProto) -> None:
+    """Casts of initializers become initializers of the type that is cast to."""
+    stored = {item.name: item for item in graph.initializer}
+    for node in [node for node in graph.node if node.op_type == "Cast" and node.input[0] in stored]:
+        dtype = helper.tensor_dtype_to_np_dtype(_attributes(node)["to"])
+        values = numpy_helper.to_array(stored[node.input[0]]).astype(dtype)
+        graph.initializer.append(numpy_helper.from_array(values, node.output[0]))
+        graph.node.remove(node)
 
 
 class _Writer:

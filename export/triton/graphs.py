@@ -14,15 +14,16 @@ from onnx import helper, numpy_helper
 
 from dmcodec.bundle import TensorSpec
 from dmcodec.config import CodecConfig
-from dmcodec.errors import ExportError
+from dmcodec.export.codebooks import add_codebooks, read_codebooks
 from dmcodec.export.graph_builder import GraphBuilder
+from dmcodec.export.graph_files import read_graph
 
 _LEVELS_FIRST = "codes_levels_first"
 
 
 def batched_quantizer(path: Path, config: CodecConfig) -> onnx.ModelProto:
     """The quantizer with codes [B, n_q, T] and, from `lengths` [B] in samples, the items' `frames` [B]."""
-    model = onnx.load(path)
+    model = read_graph(path)
     graph = model.graph
     for node in graph.node:
         node.output[:] = [_LEVELS_FIRST if name == "codes" else name for name in node.output]
@@ -45,20 +46,18 @@ def batched_quantizer(path: Path, config: CodecConfig) -> onnx.ModelProto:
     return model
 
 
-def batched_dequantizer(path: Path, config: CodecConfig) -> onnx.ModelProto:
+def batched_dequantizer(quantizer: Path, config: CodecConfig) -> onnx.ModelProto:
     """The dequantizer for codes [B, n_q, T] and a `first_level` [B] for each item.
 
+    Its codebooks are read from the bundle's graph of the quantizer, where they are by level in every format version.
     Codes and levels out of range are clipped: a wrong request must not fail the others of its batch.
     """
-    weights = {item.name: numpy_helper.to_array(item) for item in onnx.load(path).graph.initializer}
-    if "codebooks" not in weights:
-        raise ExportError(f"{path}: not a dequantizer as `dmcodec export` writes it")
     builder = GraphBuilder("dequantizer")
     op, ints = builder.op, builder.ints
     codes = TensorSpec("codes", "int64", ("batch", "n_q", "frames"))
     first_level = TensorSpec("first_level", "int64", ("batch",))
     latents = TensorSpec("latents", "float32", ("batch", config.dimension, "frames"))
-    table = builder.weight("codebooks", weights["codebooks"])
+    table = add_codebooks(builder, read_codebooks(quantizer, config))
     zero, one, last_level, last_code = (
         builder.constant(np.array(value, np.int64)) for value in (0, 1, config.n_q - 1, config.codebook_size - 1)
     )

@@ -37,7 +37,7 @@ def require_equal(simulation: Simulation, codec: Codec) -> None:
     for answer, part in zip(waveforms, parts, strict=True):
         audio = answer["waveform"][0, 0, : part.num_samples]
         snr = snr_db(codec.decode(part), audio)
-        if not snr >= THRESHOLDS[codec.bundle.manifest.precision].decoder_snr_db:
+        if not snr >= THRESHOLDS[codec.bundle.manifest.arithmetic].decoder_snr_db:
             raise ParityError(
                 f"synthesize: {snr:.1f} dB from Codec's audio of {part.num_frames} frames, {part.n_q} levels from "
                 f"{part.first_level}. Nothing was written"
@@ -47,8 +47,8 @@ def require_equal(simulation: Simulation, codec: Codec) -> None:
 def _require_codes(
     reference: GraphReference, codec: Codec, clip: NDArray[np.float32], codes: NDArray[np.int64]
 ) -> None:
-    """As at export: codes are the same but for ties, to the thresholds of the bundle's precision."""
-    thresholds = THRESHOLDS[codec.bundle.manifest.precision]
+    """As at export: codes are the same but for ties, to the thresholds of the bundle's arithmetic."""
+    thresholds = THRESHOLDS[codec.bundle.manifest.arithmetic]
     latents = reference.encode(clip)
     expected = reference.quantize(latents)
     problem = f"{codes.shape} codes where {expected.shape} are due"

@@ -13,6 +13,7 @@ import onnx
 
 from dmcodec import __version__
 from dmcodec.bundle import Bundle
+from dmcodec.export.graph_files import read_graph
 from dmcodec.export.triton.configs import Configs, Engine
 from dmcodec.export.triton.engines import find_engines
 from dmcodec.export.triton.graphs import batched_dequantizer, batched_quantizer
@@ -106,9 +107,9 @@ def _write_model(
     elif name == "quantizer":
         onnx.save(batched_quantizer(bundle.graph_path(name), config), path)
     elif name == "dequantizer":
-        onnx.save(batched_dequantizer(bundle.graph_path(name), config), path)
-    else:
-        shutil.copyfile(bundle.graph_path(name), path)
+        onnx.save(batched_dequantizer(bundle.graph_path("quantizer"), config), path)
+    else:  # its weights in it: a model's folder has to be whole without the others
+        onnx.save(read_graph(bundle.graph_path(name)), path)
 
 
 def _facts(bundle: Bundle, options: TritonOptions, plans: Mapping[str, Engine]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The bundle that is used where none is named: the full-size architecture with untrained, seeded weights."""
+"""The full-size network with untrained, seeded weights, to measure its speed; exported once into the user's cache."""
 
 from __future__ import annotations
 
@@ -12,25 +12,24 @@ from dmcodec.errors import BundleError, MissingDependencyError, OutputExistsErro
 SEED = 0
 
 
-def default_bundle(precision: str = "fp32") -> Path:
-    """The default bundle's folder in the user's cache; it is exported there on first use, which needs torch."""
+def full_size_bundle(precision: str = "fp32") -> Path:
+    """The full-size bundle's folder in the user's cache; it is exported there on first use, which needs torch."""
     try:
         from platformdirs import user_cache_path
     except ModuleNotFoundError:
         raise MissingDependencyError(
-            "no --bundle given, and the default one can't be made without torch; "
-            "name a bundle, or run `pip install dmcodec[cpu,export]`"
+            "the full-size bundle can't be made without torch; name a bundle, or run `pip install dmcodec[cpu,export]`"
         ) from None
     kind = "" if precision == "fp32" else f"-{precision}"
     path = user_cache_path("dmcodec", appauthor=False) / f"full-seed{SEED}{kind}-v{FORMAT_VERSION}-{__version__}"
     note(
-        f"no --bundle given: using the full-size network with UNTRAINED weights ({path}). "
+        f"the full-size network has UNTRAINED weights here ({path}). "
         "Speed is that of the real model; the audio is not speech"
     )
     if not _usable(path):
         from dmcodec.cli.export import write_bundle
 
-        note(f"exporting it once, about {620 if precision == 'fp32' else 310} MB and a minute or two")
+        note(f"exporting it once, about {445 if precision == 'fp32' else 240} MB and a minute or two")
         try:
             write_bundle(path, checkpoint=None, config=None, seed=SEED, precision=precision, force=path.exists())
         except OutputExistsError:
@@ -44,6 +43,6 @@ def _usable(path: Path) -> bool:
     try:
         Bundle.open(path)
     except BundleError as error:
-        note(f"exporting the default bundle again: {error}")
+        note(f"exporting the full-size bundle again: {error}")
         return False
     return True

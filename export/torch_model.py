@@ -1,0 +1,91 @@
+"""The torch model that a bundle's weights make up: what `dmcodec.export.graphs` wrote, read back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dmcodec.config import CodecConfig
+from dmcodec.errors import ExportError
+from dmcodec.export.codebooks import read_codebooks
+from dmcodec.export.graph_files import read_weights
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from dmcodec.nn import DMCodec
+
+
+def torch_model(config: CodecConfig, graphs: Mapping[str, Path]) -> DMCodec:
+    """The torch model of a bundle's own weights, in float32; what is trained for training's sake is untrained in it.
+
+    Weights that the bundle stores in half precision are as rounded as they are there.
+
+    Args:
+        config: the bundle's configuration.
+        graphs: paths of the bundle's graphs by their names.
+
+    Raises:
+        ExportError: the graphs aren't as `dmcodec export` writes them.
+    """
+    import torch
+
+    from dmcodec.nn import DMCodec
+
+    model = DMCodec(config)
+    with torch.no_grad():
+        for name, part in (("encoder", model.encoder), ("decoder", model.decoder)):
+            path = graphs[name]
+            weights = {key: torch.from_numpy(value.astype(np.float32)) for key, value in read_weights(path).items()}
+            try:
+                _fill(part.model, weights, name)
+            except (KeyError, RuntimeError) as error:
+                raise ExportError(f"{path}: not a graph as `dmcodec export` writes it ({error})") from None
+        codebooks = torch.from_numpy(read_codebooks(graphs["quantizer"], config))
+        for codebook, entries in zip(model.quantizer.levels, codebooks, strict=True):
+            codebook.embed.copy_(entries)
+    return model.eval()
+
+
+def _fill(layers: nn.Module, weights: dict[str, Tensor], prefix: str) -> None:
+    """The reverse of `dmcodec.export.layers.add_layers`, which names weights after the modules."""
+    from dmcodec.nn.layers import Conv1d, ConvTranspose1d, SkipLSTM
+
+    for name, module in layers.named_modules(prefix=prefix):
+        if isinstance(module, Conv1d | ConvTranspose1d):
+            _fill_convolution(module, weights[f"{name}.weight"], weights[f"{name}.bias"])
+        elif isinstance(module, SkipLSTM):
+            for index in range(module.lstm.num_layers):
+                parts = [weights[f"{name}.{part}_{index}"] for part in ("weight_ih", "weight_hh", "bias")]
+                _fill_lstm(module.lstm, index, *parts)
+
+
+def _fill_convolution(layer: Any, weight: Tensor, bias: Tensor) -> None:
+    """The folded weight is v, and its norm g. Of a channel of zeros v may be anything but zero."""
+    import torch
+
+    target = layer.weights
+    norm = torch.linalg.vector_norm(weight, dim=(1, 2), keepdim=True)
+    target.weight_v.copy_(torch.where(norm == 0, 1.0, weight))
+    target.weight_g.copy_(norm)
+    target.bias.copy_(bias)
+
+
+def _fill_lstm(lstm: nn.LSTM, index: int, weight_ih: Tensor, weight_hh: Tensor, bias: Tensor) -> None:
+    """Inputs W [directions, 4H, I], R [directions, 4H, H] and B [directions, 8H] of the ONNX LSTM."""
+    bias_ih, bias_hh = bias.chunk(2, dim=1)
+    parts = {"weight_ih": weight_ih, "weight_hh": weight_hh, "bias_ih": bias_ih, "bias_hh": bias_hh}
+    for direction, suffix in enumerate(["", "_reverse"][: len(weight_ih)]):
+        for part, values in parts.items():
+            getattr(lstm, f"{part}_l{index}{suffix}").copy_(_gates(values[direction]))
+
+
+def _gates(values: Tensor) -> Tensor:
+    """ONNX stacks the gates as input, output, forget, cell; torch as input, forget, cell, output."""
+    import torch
+
+    i, o, f, c = values.chunk(4)
+    return torch.cat([i, f, c, o])
