@@ -39,14 +39,14 @@ def measure_context(config: CodecConfig, run: Run) -> dict[str, Any]:
     """The manifest's record: a case for each context length, and the default.
 
     The default is the shortest measured context whose latents differ by no more than rounding, or than twice what the
-    two longest leave; but at least a second.
+    longest leaves; but at least a second.
     """
     waveform = speech(round(_CLIP_S * config.sample_rate), config.sample_rate)
     cores = [_core(config, centre_s) for centre_s in _CENTRES_S]
     [latents], [codes] = _encode(run, [waveform])
     whole = [np.concatenate([item[:, first:last] for first, last in cores], axis=1) for item in (latents, codes)]
     cases = [_case(config, run, waveform, cores, context_s, *whole) for context_s in CONTEXTS_S]
-    bound = max(ROUNDING, 2 * max(case.latents_relative_error for case in cases[-2:]))
+    bound = max(ROUNDING, 2 * cases[-1].latents_relative_error)
     enough = next(case.context_s for case in cases if case.latents_relative_error <= bound)
     return {"default_context_s": max(1.0, enough), "cases": [dataclasses.asdict(case) for case in cases]}
 

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import onnx
@@ -18,6 +18,7 @@ from onnx import numpy_helper
 
 from dmcodec.benchmarks.terminal import print_tables
 from dmcodec.benchmarks.verify import VerifyOptions, VerifyResult, run_verify
+from dmcodec.benchmarks.verify.judge import Expected, Judge
 from dmcodec.benchmarks.verify.run import verify_codec
 from dmcodec.benchmarks.verify.tables import summary_line, verify_tables
 from dmcodec.bundle import Bundle, GraphSpec, file_sha256, write_manifest
@@ -25,6 +26,7 @@ from dmcodec.cli.common import console
 from dmcodec.config import CodecConfig
 from dmcodec.errors import ArgumentError, AudioError, CheckpointError, ParityError
 from dmcodec.export import Source, export_bundle
+from dmcodec.export.reference import Reference
 from dmcodec.nn import DMCodec
 from dmcodec.runtime import Codec
 from dmcodec.runtime.backend import Runner
@@ -205,3 +207,19 @@ def test_other_weights_and_bad_audio_are_refused(
     (tmp_path / "noise.wav").write_bytes(b"no audio")
     with pytest.raises(AudioError, match=r"noise\.wav"):
         run_verify(bundles["fp32"], VerifyOptions(audio=(tmp_path / "noise.wav",), threads=1))
+
+
+@pytest.mark.parametrize(("window_agreement", "wrong"), [(None, True), (1.0, True), (0.78, False)])
+def test_codes_of_windows_are_bounded_where_the_context_was_enough(window_agreement: float | None, wrong: bool) -> None:
+    """What a model remembers for longer than the context is no fault of a backend."""
+
+    class OneBook:
+        codebooks = np.array([[[0.0, 0.0], [1.0, 1.0]]], np.float32)
+
+    expected = Expected(np.zeros((2, 10), np.float32), np.zeros((1, 10), np.int64), np.zeros(0, np.float32))
+    got = expected.codes.copy()
+    got[0, 3] = 1
+    judge = Judge(cast(Reference, OneBook()), "fp32")
+    check = judge.codes("windows", "", [expected], [got], window_agreement=window_agreement)
+    assert check.code_agreement == 0.9
+    assert bool(check.problem) == wrong

@@ -13,6 +13,7 @@ from dmcodec.audio import read_blocks
 from dmcodec.benchmarks.verify.judge import Expected, Judge, expected_of
 from dmcodec.benchmarks.verify.options import VerifyOptions
 from dmcodec.benchmarks.verify.result import Check
+from dmcodec.bundle import Manifest
 from dmcodec.export.parity import SEED
 from dmcodec.export.reference import Reference
 from dmcodec.runtime.codec import Codec
@@ -98,7 +99,8 @@ class Checks:
         codec = self._codec
         expected = expected_of(self._reference, waveform)
         codes = codec.encode(waveform, codec.sample_rate).codes
-        yield self._judge.codes(f"{what}, encode", detail, [expected], [codes], windows=True)
+        agreement = _window_agreement(codec.bundle.manifest)
+        yield self._judge.codes(f"{what}, encode", detail, [expected], [codes], window_agreement=agreement)
         audio = codec.decode(self._tokens(expected, len(waveform)))
         yield self._judge.audio(f"{what}, decode", detail, [expected.audio], [audio])
 
@@ -132,3 +134,10 @@ class Checks:
         with self._codec.stream_decoder() as stream:
             audio = [stream.push(codes[:, start:stop]) for start, stop in pairwise(cuts)]
             return np.concatenate([*audio, stream.finish()])
+
+
+def _window_agreement(manifest: Manifest) -> float:
+    """Share of the codes that the default context left as they were, measured at export."""
+    measured = manifest.encoder_context
+    cases = (case for case in measured["cases"] if case["context_s"] >= measured["default_context_s"])
+    return float(next(cases)["code_agreement"])

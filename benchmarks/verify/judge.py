@@ -52,13 +52,14 @@ class Judge:
         expected: Sequence[Expected],
         got: Sequence[NDArray[Any]],
         levels: Sequence[int] | None = None,
-        windows: bool = False,
+        window_agreement: float | None = None,
     ) -> Check:
         """Codes [n, T] of clips against the first n levels of what was expected of each.
 
         Args:
             levels: how many levels were asked for, of each clip; all by default.
-            windows: whether they were made with limited context, which may change a code in a thousand.
+            window_agreement: of codes made with limited context: the share that it left as they were at export. It may
+                change a code in a thousand; of a model that remembers for longer than that, nothing is bounded.
         """
         due = [(count, item.codes.shape[1]) for item, count in zip(expected, levels or _all(expected), strict=True)]
         for shape, codes in zip(due, got, strict=True):
@@ -79,13 +80,16 @@ class Judge:
             frame_agreement=float((np.concatenate([item.all(axis=0) for item in equal]) | ties).mean()),
             ties=int(ties.sum()),
         )
-        frames = WINDOW_CODE_AGREEMENT if windows and self._thresholds.frame_agreement else None
-        return self._bounded(
-            check,
-            level0_agreement=self._thresholds.level0_agreement,
-            frame_agreement=None if windows else self._thresholds.frame_agreement,
-            code_agreement=frames,
-        )
+        bounds = self._thresholds
+        if window_agreement is None:
+            return self._bounded(
+                check, level0_agreement=bounds.level0_agreement, frame_agreement=bounds.frame_agreement
+            )
+        if not bounds.frame_agreement:  # half precision flips codes by itself
+            return self._bounded(check, level0_agreement=bounds.level0_agreement)
+        if window_agreement < WINDOW_CODE_AGREEMENT:
+            return check
+        return self._bounded(check, level0_agreement=bounds.level0_agreement, code_agreement=WINDOW_CODE_AGREEMENT)
 
     def audio(
         self, what: str, detail: str, expected: Sequence[NDArray[np.float32]], got: Sequence[NDArray[np.float32]]
