@@ -17,9 +17,12 @@ OPSET = 17
 IR_VERSION = 8  # that of opset 17: any ONNX Runtime since 1.12 and TensorRT since 8.5 read it
 
 _ONNX_TYPES = {"float32": TensorProto.FLOAT, "int64": TensorProto.INT64}
-_FLOAT = (np.float32, TensorProto.FLOAT)
 # Of the arithmetic.
-_PRECISION_TYPES = {"fp32": _FLOAT, "fp16": (np.float16, TensorProto.FLOAT16), "fp16-weights": _FLOAT}
+_PRECISION_TYPES: dict[str, tuple[type[np.floating[Any]], int]] = {
+    "fp32": (np.float32, TensorProto.FLOAT),
+    "fp16": (np.float16, TensorProto.FLOAT16),
+    "fp16-weights": (np.float32, TensorProto.FLOAT),
+}
 # Of "fp16-weights": smaller weights aren't worth rounding.
 _HALVED_FROM_BYTES = 16384
 
@@ -72,7 +75,7 @@ class GraphBuilder:
 
     def weight(self, name: str, values: NDArray[Any], exact: bool = False) -> str:
         """Adds a weight, and returns its name in the arithmetic's precision; `exact`: it isn't to be rounded."""
-        if self._halves_weights and not exact and values.size * self._dtype().nbytes >= _HALVED_FROM_BYTES:
+        if self._halves_weights and not exact and values.size * np.dtype(self._dtype).itemsize >= _HALVED_FROM_BYTES:
             return self.cast(self._add(name, _converted(name, values, np.float16)))
         return self._add(name, _converted(name, values, self._dtype))
 

@@ -103,10 +103,8 @@ def test_both_rvq_graphs_hold_the_same_rounded_entries(bundle: Bundle, model: DM
 def test_what_rounding_costs_does_not_hide_a_wrong_graph(
     model: DMCodec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    right = bundle_writer.torch_model
-
     def other(config: CodecConfig, graphs: Mapping[str, Path]) -> DMCodec:
-        found = right(config, graphs)
+        found = torch_model(config, graphs)
         with torch.no_grad():
             for parameter in found.decoder.parameters():
                 parameter.mul_(1.0005)  # some 60 dB: far above the thresholds of fp16
