@@ -38,6 +38,7 @@ from dmcodec.training.config import (
     LossConfig,
     MelScaleConfig,
     OptimizerConfig,
+    SpectralConfig,
     TrainingConfig,
 )
 from dmcodec.training.data.prepared import PreparedData
@@ -330,8 +331,10 @@ def test_data_that_do_not_fit(data: PreparedData, config: TrainingConfig, tiny_d
     wide = dataclasses.replace(config, losses=LossConfig(mel=(MelScaleConfig(16384, 240, 1.0),)))
     with pytest.raises(DataError, match="16000 Hz"):
         fit(data, tmp_path / "a", slower, QUIET)
-    with pytest.raises(DataError, match="shortest segment has 8000 samples"):
-        fit(data, tmp_path / "b", wide, QUIET)
+    spectral = dataclasses.replace(config, losses=LossConfig(spectral=(SpectralConfig(16384, 240, 1.0),)))
+    for n, too_wide in enumerate((wide, spectral)):
+        with pytest.raises(DataError, match="shortest segment has 8000 samples"):
+            fit(data, tmp_path / f"b{n}", too_wide, QUIET)
     copy = tmp_path / "data"
     shutil.copytree(tiny_data, copy)
     shutil.rmtree(copy / "teachers" / "sm")

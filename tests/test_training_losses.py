@@ -13,11 +13,24 @@ from torch import Tensor
 from dmcodec.config import CodecConfig
 from dmcodec.nn import DMCodec
 from dmcodec.training.batches import Batch
-from dmcodec.training.config import DiscriminatorConfig, DistillationConfig, LossConfig, MelScaleConfig, TrainingConfig
+from dmcodec.training.config import (
+    DiscriminatorConfig,
+    DistillationConfig,
+    LossConfig,
+    MelScaleConfig,
+    SpectralConfig,
+    TrainingConfig,
+)
 from dmcodec.training.discriminators import Discriminators
 from dmcodec.training.distillation import cut_to_shorter, feature_axis_loss, teacher_mask, time_axis_loss
 from dmcodec.training.generator import Generator
-from dmcodec.training.losses import MelLoss, adversarial_loss, discriminator_loss, feature_matching_loss
+from dmcodec.training.losses import (
+    MelLoss,
+    SpectralLoss,
+    adversarial_loss,
+    discriminator_loss,
+    feature_matching_loss,
+)
 from dmcodec.training.mel import LogMel, mel_filters
 from dmcodec.training.objective import Objective
 
@@ -150,6 +163,60 @@ def batch_of(config: TrainingConfig, widths: dict[str, int]) -> Batch:
     waveform[1, :, 1600:] = 0
     teachers = {kind: torch.randn(2, 10, width, generator=generator) for kind, width in widths.items()}
     return Batch(waveform, torch.tensor([3200, 1600]), torch.tensor([10, 5]), teachers, [0, 1])
+
+
+def numpy_compressed(waveform: NDArray[np.float64], spectrum: SpectralConfig) -> NDArray[np.complex128]:
+    """The definition, frame by frame, without a floor."""
+    padded = np.pad(waveform, spectrum.n_fft // 2, mode="reflect")
+    window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(spectrum.n_fft) / spectrum.n_fft)
+    starts = range(0, len(padded) - spectrum.n_fft + 1, spectrum.hop_length)
+    values = np.stack([np.fft.rfft(padded[start : start + spectrum.n_fft] * window) for start in starts])
+    return np.abs(values) ** spectrum.compression * np.exp(1j * np.angle(values))
+
+
+def test_spectral_loss_is_the_definition() -> None:
+    first, second = SpectralConfig(256, 64, 1.0), SpectralConfig(512, 200, 3.0, compression=0.5, complex_share=0.1)
+    target, output = np.random.default_rng(0).standard_normal((2, 4800)) * 0.1
+    wanted = 0.0
+    for spectrum in (first, second):
+        a, b = numpy_compressed(output, spectrum), numpy_compressed(target, spectrum)
+        magnitudes, values = np.mean((abs(a) - abs(b)) ** 2), np.mean(abs(a - b) ** 2)
+        wanted += spectrum.weight * (
+            (1 - spectrum.complex_share) * magnitudes + spectrum.complex_share * values
+        )  # fmt: skip
+    found = SpectralLoss((first, second))(torch.from_numpy(output)[None], torch.from_numpy(target)[None])
+    assert found.item() == pytest.approx(wanted, rel=1e-3)
+
+
+def test_spectral_loss_of_silence_has_a_gradient() -> None:
+    loss = SpectralLoss((SpectralConfig(256, 64, 1.0),))
+    silence = torch.zeros(1, 3200, requires_grad=True)
+    assert loss(silence, silence.detach()).item() == 0
+    loss(silence, torch.randn(1, 3200, generator=torch.Generator().manual_seed(0)) * 0.1).backward()  # type: ignore[no-untyped-call]
+    assert silence.grad is not None
+    assert silence.grad.isfinite().all()
+    assert 0 < silence.grad.abs().max() < 1
+
+
+def test_phases_count_in_the_complex_share_only() -> None:
+    waveform = torch.randn(1, 3200, generator=torch.Generator().manual_seed(0)) * 0.1
+    deaf, hears = (SpectralLoss((SpectralConfig(256, 64, 1.0, complex_share=share),)) for share in (0.0, 0.3))
+    assert deaf(-waveform, waveform).item() == pytest.approx(0, abs=1e-6)
+    assert hears(-waveform, waveform).item() > 0.1
+
+
+def test_a_spectral_loss_is_part_of_the_sum(config: TrainingConfig) -> None:
+    torch.manual_seed(0)
+    losses = dataclasses.replace(config.losses, spectral=(SpectralConfig(256, 64, 100.0),))
+    batch, found = batch_of(config, {}), {}
+    generator = Generator(DMCodec.seeded(config.codec), config, {}).eval()
+    for name, chosen in (("without", config.losses), ("with", losses)):
+        objective = Objective(dataclasses.replace(config, losses=chosen))
+        found[name] = objective.generator(None, batch, generator(batch, 0))
+    terms = found["with"][1]
+    assert "spectral" not in found["without"][1]
+    assert terms["spectral"].item() > 1
+    assert (found["with"][0] - found["without"][0]).item() == pytest.approx(terms["spectral"].item(), rel=1e-4)
 
 
 def test_the_generator_s_loss_is_the_recipe_s_sum(config: TrainingConfig) -> None:

@@ -35,8 +35,36 @@ class MelScaleConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class SpectralConfig:
+    """One compressed spectrum of the spectral loss and its weight in the sum (Braun and Tashev, arXiv 2009.12286).
+
+    `compression` is the exponent of the magnitudes, `complex_share` the part of the loss that hears phases, too.
+    """
+
+    n_fft: int
+    hop_length: int
+    weight: float
+    compression: float = 0.3
+    complex_share: float = 0.3
+
+    def __post_init__(self) -> None:
+        check_positive(self, "n_fft", "hop_length")
+        check_not_negative(self, "weight")
+        if self.hop_length > self.n_fft or self.n_fft % 2:
+            raise ConfigError(
+                f"training configuration: spectral n_fft {self.n_fft} must be even, "
+                f"and hop_length {self.hop_length} at most n_fft"
+            )
+        if not 0 < self.compression <= 1 or not 0 <= self.complex_share <= 1:
+            raise ConfigError("training configuration: spectral compression and complex_share must be from 0 to 1")
+
+
+@dataclasses.dataclass(frozen=True)
 class LossConfig:
-    """Weights of the generator's losses. The adversarial and the feature loss are sums over all discriminators."""
+    """Weights of the generator's losses. The adversarial and the feature loss are sums over all discriminators.
+
+    `spectral` is no part of the released recipe, and empty by default.
+    """
 
     waveform: float = 500.0
     commitment: float = 10.0
@@ -49,6 +77,7 @@ class LossConfig:
         MelScaleConfig(256, 60, 1.0),
         MelScaleConfig(128, 30, 1.0),
     )
+    spectral: tuple[SpectralConfig, ...] = ()
 
     def __post_init__(self) -> None:
         check_not_negative(self, "waveform", "commitment", "distillation", "adversarial", "feature_matching")

@@ -8,8 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dmcodec.training.config import MelScaleConfig
+from dmcodec.training.config import MelScaleConfig, SpectralConfig
 from dmcodec.training.mel import LogMel
+
+FAINTEST = 1e-3
 
 
 class MelLoss(nn.Module):
@@ -30,6 +32,46 @@ class MelLoss(nn.Module):
     def first_scale(self, output: Tensor, target: Tensor) -> Tensor:
         """The unweighted distance at the first scale: the figure that picks the best checkpoint."""
         return F.l1_loss(self.scales[0](output), self.scales[0](target))
+
+
+class SpectralLoss(nn.Module):
+    """Weighted sum over spectra of the mean squared difference of compressed spectra of waveforms [B, samples].
+
+    A spectrum's magnitudes are raised to the power of 0.3 or so, as loudness is; one part compares the magnitudes, the
+    other one the complex values with their phases as they were (Braun and Tashev, arXiv 2009.12286, section 3).
+    Magnitudes far under 1e-3, where the power's slope goes to infinity, are compressed no further.
+    """
+
+    def __init__(self, spectra: Sequence[SpectralConfig]) -> None:
+        super().__init__()
+        self.spectra = tuple(spectra)
+        for i, spectrum in enumerate(self.spectra):
+            self.register_buffer(f"window_{i}", torch.hann_window(spectrum.n_fft), persistent=False)
+
+    def forward(self, output: Tensor, target: Tensor) -> Tensor:
+        distances = [
+            spectrum.weight * self._distance(output, target, spectrum, self.get_buffer(f"window_{i}"))
+            for i, spectrum in enumerate(self.spectra)
+        ]
+        return torch.stack(distances).sum()
+
+    def _distance(self, output: Tensor, target: Tensor, spectrum: SpectralConfig, window: Tensor) -> Tensor:
+        (values, magnitudes), (true_values, true_magnitudes) = (
+            _compressed(waveform, spectrum, window) for waveform in (output, target)
+        )
+        complex_distance = (values - true_values).square().sum(-1).mean()
+        distance = (magnitudes - true_magnitudes).square().mean()
+        return (1 - spectrum.complex_share) * distance + spectrum.complex_share * complex_distance
+
+
+def _compressed(waveform: Tensor, spectrum: SpectralConfig, window: Tensor) -> tuple[Tensor, Tensor]:
+    """Complex values as pairs [B, bins, frames, 2] and magnitudes [B, bins, frames], compressed."""
+    values = torch.view_as_real(
+        torch.stft(waveform.float(), spectrum.n_fft, spectrum.hop_length, window=window, return_complex=True)
+    )
+    power = values.square().sum(-1) + FAINTEST**2
+    values = values * power[..., None] ** ((spectrum.compression - 1) / 2)
+    return values, power ** (spectrum.compression / 2)
 
 
 def discriminator_loss(real: Sequence[Tensor], fake: Sequence[Tensor]) -> Tensor:

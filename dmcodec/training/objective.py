@@ -10,7 +10,13 @@ from dmcodec.training.config import TrainingConfig
 from dmcodec.training.discriminators import Judgements
 from dmcodec.training.distillation import cut_to_shorter, feature_axis_loss, teacher_mask, time_axis_loss
 from dmcodec.training.generator import GeneratorOutput
-from dmcodec.training.losses import MelLoss, adversarial_loss, discriminator_loss, feature_matching_loss
+from dmcodec.training.losses import (
+    MelLoss,
+    SpectralLoss,
+    adversarial_loss,
+    discriminator_loss,
+    feature_matching_loss,
+)
 
 
 class Objective(nn.Module):
@@ -20,6 +26,7 @@ class Objective(nn.Module):
         super().__init__()
         self.config = config
         self.mel = MelLoss(config.losses.mel, config.codec.sample_rate)
+        self.spectral = SpectralLoss(config.losses.spectral) if config.losses.spectral else None
 
     def discriminators(self, discriminators: nn.Module, batch: Batch, output: GeneratorOutput) -> Tensor:
         """The discriminators' loss; the generator gets no gradient from it."""
@@ -40,6 +47,9 @@ class Objective(nn.Module):
             "commitment": output.commitment,
         }
         total = weights.waveform * terms["waveform"] + terms["mel"] + weights.commitment * terms["commitment"]
+        if self.spectral is not None:
+            terms["spectral"] = self.spectral(waveform[:, 0], target[:, 0])
+            total = total + terms["spectral"]
         distillation = self.config.distillation
         for kind, features in output.features.items():
             terms[f"distillation_{kind}"] = self._distillation(features.float(), batch.teachers[kind], batch)
