@@ -102,7 +102,8 @@ def check_data(data: PreparedData, config: TrainingConfig) -> None:
                 "or leave it out with --distill"
             )
     longest = max(
-        [scale.n_fft for scale in (*config.losses.mel, *config.losses.spectral)]
+        [scale.n_fft for scale in config.losses.mel]
+        + [scale.n_fft for scale in config.losses.spectral]
         + [n_fft for n_fft in config.discriminators.stft_n_fft if config.discriminators.any]
     )
     shortest = int(data.num_samples.min(initial=longest))
