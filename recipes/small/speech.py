@@ -6,7 +6,8 @@
   version in another voice, room and microphone (folders that end in -varied);
 - OUT/train.tsv: what the synthetic voices say, and no words for the others;
 - OUT/voices/VOICE/*.flac: synthetic English in the 54 voices of Kokoro-82M, with two more versions of each;
-- OUT/speech.tsv: what train/ and voices/ say together;
+- OUT/mixes/MIX/*.flac: synthetic English in mixes of two of them, with another version;
+- OUT/speech.tsv: what train/, voices/ and mixes/ say together;
 - OUT/held-out/{joe,pocketsphinx}, OUT/held-out.tsv: speakers that are in no training folder, and what they say. (The
   English prompts are not held out: the voice is that of the Spanish ones.)
 
@@ -44,6 +45,8 @@ KOKORO_SPEAKERS = 14
 KOKORO_SENTENCES = 12  # a speaker
 KOKORO_VOICES = "kokoro-js@1.2.1"  # the package that holds the style vectors of all voices
 VOICE_SENTENCES = 6  # a voice
+MIXES = 100
+MIX_SENTENCES = 8  # a mix
 JOE_SENTENCES = 40
 SENTENCE_LENGTH = range(30, 140)  # characters
 
@@ -60,28 +63,35 @@ def main() -> None:
             prompts(language, train / f"asterisk-{language}", Path(scratch), pool)
         sentences = text(Path(scratch))
         held_out(arguments.out, Path(scratch), sentences[-JOE_SENTENCES:])
-        spoken = {f"hibari/{i:04}": sentences[i] for i in range(HIBARI_SENTENCES)}
+        unread = iter(sentences)
+        spoken = {f"hibari/{i:04}": next(unread) for i in range(HIBARI_SENTENCES)}
         jobs: list[Callable[[], None]] = [
             partial(hibari_speaks, list(spoken.items())[i :: arguments.processes], train)
             for i in range(arguments.processes)
         ]
         for speaker in range(KOKORO_SPEAKERS):
-            first = HIBARI_SENTENCES + speaker * KOKORO_SENTENCES
-            mine = {f"kokoro-{speaker:02}/{i:02}": sentences[first + i] for i in range(KOKORO_SENTENCES)}
+            mine = {f"kokoro-{speaker:02}/{i:02}": next(unread) for i in range(KOKORO_SENTENCES)}
             jobs.append(partial(kokoro_mix_speaks, speaker, list(mine.items()), train))
             spoken |= mine
+        styles = kokoro_voices(Path(scratch))
         voices, said = arguments.out / "voices", {}
-        for style in kokoro_voices(Path(scratch)):
-            first = HIBARI_SENTENCES + KOKORO_SPEAKERS * KOKORO_SENTENCES + len(said)
-            mine = {f"{style.stem}/{i}": sentences[first + i] for i in range(VOICE_SENTENCES)}
+        for style in styles:
+            mine = {f"{style.stem}/{i}": next(unread) for i in range(VOICE_SENTENCES)}
             jobs.append(partial(kokoro_voice_speaks, style, list(mine.items()), voices))
             said |= mine
+        mixes, mixed = arguments.out / "mixes", {}
+        for mix in range(MIXES):
+            mine = {f"mix-{mix:02}/{i}": next(unread) for i in range(MIX_SENTENCES)}
+            jobs.append(partial(kokoro_pair_speaks, mix, styles, list(mine.items()), mixes))
+            mixed |= mine
         for job in [pool.submit(job) for job in jobs]:
             job.result()
         table = versions(train, 1, spoken, pool)
         (arguments.out / "train.tsv").write_text("".join(table), encoding="utf-8")
-        both = [f"train/{line}" for line in table] + [f"voices/{line}" for line in versions(voices, 2, said, pool)]
-        (arguments.out / "speech.tsv").write_text("".join(both), encoding="utf-8")
+        table = [f"train/{line}" for line in table]
+        table += [f"voices/{line}" for line in versions(voices, 2, said, pool)]
+        table += [f"mixes/{line}" for line in versions(mixes, 1, mixed, pool)]
+        (arguments.out / "speech.tsv").write_text("".join(table), encoding="utf-8")
 
 
 def versions(folder: Path, copies: int, spoken: dict[str, str], pool: ProcessPoolExecutor) -> list[str]:
@@ -186,6 +196,14 @@ def kokoro_mix_speaks(speaker: int, lines: list[tuple[str, str]], train: Path) -
         styles = np.stack([voices[name] for name in sorted(voices.files)])
     style = np.tensordot(random.dirichlet(np.full(len(styles), 0.5)), styles, axes=1)
     kokoro_speaks(style, random, lines, train)
+
+
+def kokoro_pair_speaks(mix: int, styles: list[Path], lines: list[tuple[str, str]], mixes: Path) -> None:
+    """A new voice between two of those in the files `styles` says each line."""
+    random = np.random.default_rng([SEED, mix, 2])
+    one, two = (np.fromfile(styles[i], "<f4").reshape(-1, 1, 256) for i in random.choice(len(styles), 2, replace=False))
+    share = random.uniform(0.3, 0.7)
+    kokoro_speaks(share * one + (1 - share) * two, random, lines, mixes)
 
 
 def kokoro_voice_speaks(style: Path, lines: list[tuple[str, str]], voices: Path) -> None:
