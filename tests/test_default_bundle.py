@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from dmcodec.benchmarks.evaluation.signal_metrics import pesq_wb, stoi
 from dmcodec.bundle import Bundle
 from dmcodec.cli import export
 from dmcodec.errors import ArgumentError, TokensError
@@ -98,6 +99,15 @@ def test_speech_comes_out_as_speech() -> None:
     own, *others = (np.corrcoef(np.roll(before, frames, 0).ravel(), after.ravel())[0, 1] for frames in (0, 20, 50, 100))
     assert own > 0.5
     assert max(others) < 0.25
+
+
+def test_it_is_as_good_as_its_card_says() -> None:
+    """On the ten seconds of LibriVox, which no training has heard."""
+    codec = Codec.load(threads=1)
+    waveform, _ = soundfile.read(SPEECH_FILE, dtype="float32")
+    heard = codec.decode(codec.encode(waveform, 16000))
+    assert stoi(waveform, heard) > 0.86
+    assert pesq_wb(waveform, heard) > 1.5
 
 
 def test_the_command_line_takes_it_where_no_bundle_is_named(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -334,6 +335,25 @@ def test_a_ctc_recogniser(tiny_ctc: Path) -> None:
     assert isinstance(recogniser.transcribe(speech(31 * RATE, RATE)), str)  # in chunks
     with pytest.raises(DmcodecError, match="too short"):
         recogniser.transcribe(speech(100, RATE))
+
+
+def test_whisper_decodes_greedily_as_its_description_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: dict[str, Any] = {}
+
+    class Pipeline:
+        model = SimpleNamespace(
+            config=SimpleNamespace(model_type="whisper"), generation_config=SimpleNamespace(is_multilingual=True)
+        )
+
+        def __call__(self, _audio: object, **options: object) -> dict[str, str]:
+            asked.update(options)
+            return {"text": " a b "}
+
+    monkeypatch.setattr("dmcodec.benchmarks.evaluation.recogniser.load_pretrained", lambda *_: Pipeline())
+    recogniser = TransformersRecogniser("any", language="fr")
+    assert "Whisper, greedy, language fr" in recogniser.description
+    assert recogniser.transcribe(speech(RATE, RATE)) == "a b"
+    assert asked["generate_kwargs"] == {"num_beams": 1, "task": "transcribe", "language": "fr"}
 
 
 def test_an_x_vector_model(tmp_path: Path, tiny_ctc: Path) -> None:

@@ -43,9 +43,9 @@ class TransformersRecogniser:
         """
         self._pipeline = load_pretrained("recogniser", model, lambda: _pipeline(model, threads))
         self._whisper = self._pipeline.model.config.model_type == "whisper"
-        self._options: dict[str, Any] = {}
+        self._options: dict[str, Any] = {"num_beams": 1}  # the pipeline's own default is a search with 5 beams
         if self._whisper and getattr(self._pipeline.model.generation_config, "is_multilingual", False):
-            self._options = {"task": "transcribe", **({"language": language} if language else {})}
+            self._options |= {"task": "transcribe", **({"language": language} if language else {})}
         kind = "Whisper" if self._whisper else "CTC"
         told = f", language {language}" if "language" in self._options else ""
         self._description = f"{model} ({kind}, greedy{told}, transformers {package_version('transformers')})"
