@@ -113,31 +113,6 @@ def test_feature_axis_distillation_is_the_paper_s_formula() -> None:
     assert found.item() == pytest.approx(np.mean(wanted), rel=1e-5)
 
 
-def test_centred_distillation_is_a_correlation_over_the_frames_that_count() -> None:
-    q, t = random_features(0), random_features(1) + 100
-    mask = torch.tensor([[True] * 5 + [False] * 2, [False] * 7])
-    wanted = [np.log(1 + np.exp(-np.corrcoef(q[0, :5, d], t[0, :5, d])[0, 1])) for d in range(5)]
-    assert feature_axis_loss(q, t, mask, centred=True).item() == pytest.approx(np.mean(wanted), rel=1e-4)
-
-
-def test_constants_win_distillation_unless_it_is_centred() -> None:
-    teacher, mask = random_features(1) + 10, torch.ones(2, 7, dtype=torch.bool)
-    constant = torch.ones(2, 7, 5, requires_grad=True)
-    assert feature_axis_loss(constant, teacher, mask).item() < 0.32
-    loss = feature_axis_loss(constant, teacher, mask, centred=True)
-    assert loss.item() == pytest.approx(np.log(2), rel=1e-3)
-    (gradient,) = torch.autograd.grad(loss, constant)
-    assert gradient.isfinite().all()
-
-
-def test_centred_distillation_of_clips_without_a_word_is_nothing() -> None:
-    features = random_features(0).requires_grad_()
-    loss = feature_axis_loss(features, random_features(1), torch.zeros(2, 7, dtype=torch.bool), centred=True)
-    assert loss.item() == 0
-    (gradient,) = torch.autograd.grad(loss, features)
-    assert not gradient.any()
-
-
 def test_time_axis_distillation_by_numpy() -> None:
     q, t = random_features(0), random_features(1)
     x, y = q.numpy(), t.numpy()

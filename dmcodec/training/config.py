@@ -90,8 +90,7 @@ class DistillationConfig:
     """Which teachers pull at which quantizer level, and along which axis (paper, section 3.2).
 
     `locked` names the teacher that stays on level 0 while the other one is distilled at `level`; None puts all on
-    `level`. `lm_weight` and `sm_weight` count only where both teachers are on; the default is their mean. `centred`
-    (not in the paper; for the feature axis) takes the cosine of what is left without each clip's mean over time.
+    `level`. `lm_weight` and `sm_weight` count only where both teachers are on; the default is their mean.
     """
 
     teachers: tuple[str, ...] = ("lm", "sm")
@@ -101,7 +100,6 @@ class DistillationConfig:
     sm_weight: float = 0.5
     axis: str = "feature"
     time_lambda: float = 1.0
-    centred: bool = False
 
     def __post_init__(self) -> None:
         unknown = [name for name in self.teachers if name not in TEACHERS]
@@ -109,8 +107,6 @@ class DistillationConfig:
             raise ConfigError(f"training configuration: distillation.teachers must be of {list(TEACHERS)}, once each")
         if self.axis not in AXES:
             raise ConfigError(f"training configuration: distillation.axis must be of {list(AXES)}, not {self.axis!r}")
-        if self.centred and self.axis != "feature":
-            raise ConfigError("training configuration: distillation.centred is for the feature axis")
         check_not_negative(self, "level", "lm_weight", "sm_weight", "time_lambda")
         if self.locked is not None and (set(self.teachers) != set(TEACHERS) or self.locked not in TEACHERS):
             raise ConfigError(

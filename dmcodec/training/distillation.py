@@ -11,29 +11,16 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
-def feature_axis_loss(features: Tensor, teacher: Tensor, mask: Tensor, *, centred: bool = False) -> Tensor:
+def feature_axis_loss(features: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
     """Mean over feature dimensions of -log sigmoid(cosine, over the frame axis, of the two).
 
     Args:
         features: [B, T, D], of the codec.
         teacher: [B, T, D]; a constant.
         mask: [B, T] bool, true where the teacher says something; other frames count as 0 in both.
-        centred: takes each clip's mean over its frames off both first: the cosine is then their correlation, which
-            features that don't change with time can't win. Clips of less than two frames don't count then.
     """
-    features, teacher = features * mask[..., None], teacher.detach() * mask[..., None]
-    if centred:
-        enough = mask.sum(dim=1) > 1
-        features, teacher = (_less_mean(each[enough], mask[enough]) for each in (features, teacher))
-        if not enough.any():
-            return features.sum()
-    return -F.logsigmoid(F.cosine_similarity(features, teacher, dim=1)).mean()
-
-
-def _less_mean(values: Tensor, mask: Tensor) -> Tensor:
-    """`values` [B, T, D], 0 outside `mask` [B, T], less their mean over the frames of `mask`."""
-    mean = values.sum(dim=1, keepdim=True) / mask.sum(dim=1)[:, None, None]
-    return (values - mean) * mask[..., None]
+    cosine = F.cosine_similarity(features * mask[..., None], teacher.detach() * mask[..., None], dim=1)
+    return -F.logsigmoid(cosine).mean()
 
 
 def time_axis_loss(features: Tensor, teacher: Tensor, mask: Tensor, similarity_weight: float = 1.0) -> Tensor:

@@ -72,4 +72,4 @@ class Objective(nn.Module):
             return features.sum() * 0.0
         if self.config.distillation.axis == "time":
             return time_axis_loss(features, teacher, mask, self.config.distillation.time_lambda)
-        return feature_axis_loss(features, teacher, mask, centred=self.config.distillation.centred)
+        return feature_axis_loss(features, teacher, mask)
