@@ -305,6 +305,17 @@ def test_another_configuration_is_no_resume(data: PreparedData, config: Training
         fit(data, unbroken, other, QUIET, resume=True)
 
 
+def test_a_run_from_before_a_setting_came_in_resumes(
+    data: PreparedData, config: TrainingConfig, unbroken: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(unbroken, out)
+    facts = json.loads((out / "run.json").read_text())
+    del facts["config"]["losses"]["spectral"], facts["config"]["crop_s"]
+    (out / "run.json").write_text(json.dumps(facts))
+    assert fit(data, out, config, QUIET, resume=True)["steps"] == config.steps
+
+
 def test_other_data_are_no_resume(tiny_data: Path, config: TrainingConfig, unbroken: Path, tmp_path: Path) -> None:
     copy = tmp_path / "data"
     shutil.copytree(tiny_data, copy)

@@ -24,6 +24,7 @@ from torch import Tensor
 from dmcodec.config import CodecConfig
 from dmcodec.errors import CheckpointError, ConfigError, OutputError, OutputExistsError
 from dmcodec.files import make_folder, output_folder, write_bytes
+from dmcodec.training.config import TrainingConfig
 
 FORMAT_VERSION = 1
 CODEC, CONFIG, STATE, PROGRESS = "codec.safetensors", "config.json", "training.pt", "progress.json"
@@ -174,8 +175,10 @@ def _read_json(path: Path) -> dict[str, Any]:
 def _check_same(facts: Mapping[str, Any], found: Mapping[str, Any], file: Path) -> None:
     if found.get("format_version", 0) > FORMAT_VERSION:
         raise CheckpointError(f"{file}: written by a newer dmcodec; upgrade it to resume this run")
-    for section, wanted in (("data", facts["data"]), ("config", facts["config"])):
-        differences = list(_differences(wanted, found.get(section), section))
+    # What a run from before a setting came in doesn't say has the setting's default.
+    config = TrainingConfig.from_dict(found.get("config"), source=str(file)).to_dict()
+    for section, wanted, had in (("data", facts["data"], found.get("data")), ("config", facts["config"], config)):
+        differences = list(_differences(wanted, had, section))
         if differences:
             raise ConfigError(
                 f"{file}: this run was started with another {differences[0]}; "
