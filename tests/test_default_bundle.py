@@ -13,7 +13,7 @@ import pytest
 import soundfile
 
 from dmcodec.benchmarks.evaluation.signal_metrics import pesq_wb, stoi
-from dmcodec.bundle import Bundle
+from dmcodec.bundle import Bundle, read_manifest
 from dmcodec.cli import export
 from dmcodec.errors import ArgumentError, TokensError
 from dmcodec.runtime import Codec, Tokens, default_bundle_path
@@ -182,7 +182,8 @@ def test_the_full_size_needs_what_it_is_made_with() -> None:
 def test_its_engines_lie_in_the_users_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An installed package isn't written to."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert store.engine_folder(default_bundle_path(), None) == tmp_path / "dmcodec" / "engines"
+    model = read_manifest(default_bundle_path()).model_id
+    assert store.engine_folder(default_bundle_path(), None) == tmp_path / "dmcodec" / "engines" / model
     assert store.engine_folder(default_bundle_path(), tmp_path / "x") == tmp_path / "x"
     assert store.engine_folder(tmp_path, None) == tmp_path / "engines"
 

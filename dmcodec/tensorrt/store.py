@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dmcodec.bundle import default_bundle_path, file_sha256
+from dmcodec.bundle import default_bundle_path, file_sha256, read_manifest
 from dmcodec.errors import EngineError, MissingDependencyError, OutputError
 from dmcodec.files import write_bytes
 from dmcodec.tensorrt.profiles import Profile
@@ -205,7 +205,8 @@ def record_path(plan: Path) -> Path:
 def engine_folder(bundle: Path, engine_cache: str | Path | None) -> Path:
     """Where the engines of a bundle lie: in `engine_cache`, or within the bundle.
 
-    Those of the bundle that comes with dmcodec lie in the user's cache: an installed package isn't to be written to.
+    Those of the bundle that comes with dmcodec lie in the user's cache, by model: an installed package isn't to be
+    written to, and the next version of dmcodec may bring another model.
 
     Raises:
         MissingDependencyError: platformdirs, which knows where that is, isn't installed.
@@ -220,7 +221,7 @@ def engine_folder(bundle: Path, engine_cache: str | Path | None) -> Path:
         raise MissingDependencyError(
             "the folder of engines needs platformdirs; run `pip install dmcodec[trt]`, or name one with --engine-cache"
         ) from None
-    return user_cache_path("dmcodec", appauthor=False) / FOLDER
+    return user_cache_path("dmcodec", appauthor=False) / FOLDER / read_manifest(bundle).model_id
 
 
 def this_system() -> str:
