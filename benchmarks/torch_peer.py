@@ -37,19 +37,21 @@ def load_model(bundle: Bundle, checkpoint: Path | None, config: Path | None) -> 
     """
     manifest = bundle.manifest
     try:
-        from dmcodec.export.torch_model import torch_model
         from dmcodec.nn import DMCodec
         from dmcodec.nn.checkpoint import model_id
+
+        if not knows_weights(manifest, checkpoint):
+            from dmcodec.export.torch_model import torch_model
+
+            return torch_model(manifest.config, {name: bundle.graph_path(name) for name in manifest.graphs})
     except ModuleNotFoundError as error:
         raise MissingDependencyError(f"the torch peer needs {error.name}; run `pip install dmcodec[export]`") from None
-    seed = manifest.provenance.get("seed")
     if checkpoint is not None:
         codec_config = manifest.config if config is None else CodecConfig.from_json(config)
         model, source = DMCodec.from_checkpoint(codec_config, checkpoint), str(checkpoint)
-    elif seed is not None:
-        model, source = DMCodec.seeded(manifest.config, seed), f"seed {seed} on this version of torch"
     else:
-        return torch_model(manifest.config, {name: bundle.graph_path(name) for name in manifest.graphs})
+        seed = manifest.provenance["seed"]
+        model, source = DMCodec.seeded(manifest.config, seed), f"seed {seed} on this version of torch"
     if (found := model_id(model)) != manifest.model_id:
         raise CheckpointError(
             f"{source}: holds model {found}, the bundle holds model {manifest.model_id}; "
