@@ -179,7 +179,7 @@ class Codec:
             for index, waveform in enumerate(waveforms)
         ]
         results: dict[int, Tokens] = {}
-        short = [index for index, waveform in enumerate(prepared) if self._is_whole(len(waveform))]
+        short = [index for index, waveform in enumerate(prepared) if self.runs_whole(len(waveform))]
         for index, codes in zip(short, self._codes([prepared[index] for index in short]), strict=True):
             results[index] = self._tokens(codes[:n_q], len(prepared[index]))
         step = self._samples(WINDOW_S)
@@ -206,7 +206,7 @@ class Codec:
         """Tokens of any lengths -> one waveform each, in order; the same as `decode` gives for each alone."""
         chosen = [self._checked_tokens(tokens, n_q) for tokens in batch]
         results: dict[int, Waveform] = {}
-        short = [index for index, tokens in enumerate(chosen) if self._is_whole(tokens.num_samples)]
+        short = [index for index, tokens in enumerate(chosen) if self.runs_whole(tokens.num_samples)]
         for kind in {(chosen[index].n_q, chosen[index].first_level) for index in short}:
             alike = [index for index in short if (chosen[index].n_q, chosen[index].first_level) == kind]
             waveforms = self._waveforms([chosen[index] for index in alike])
@@ -258,7 +258,7 @@ class Codec:
         if not isinstance(tokens, Tokens):
             tokens = Tokens.load(tokens)
         chosen = self._checked_tokens(tokens, n_q)
-        whole = self._is_whole(chosen.num_samples)
+        whole = self.runs_whole(chosen.num_samples)
         pieces = iter(self._waveforms([chosen])) if whole else self._streamed(chosen)
         done = 0
         with audio_writer(path, self.sample_rate) as write:
@@ -304,6 +304,10 @@ class Codec:
     def run_graph(self, name: str, **inputs: NDArray[Any]) -> NDArray[Any]:
         """Runs one graph of the bundle on arrays and returns its first output; names and shapes are the manifest's."""
         return self.graphs.arrays(name, **inputs)[0]
+
+    def runs_whole(self, num_samples: int) -> bool:
+        """Whether a clip of `num_samples` runs in one piece; a longer one in windows, or as a stream."""
+        return num_samples <= self._samples(WHOLE_S)
 
     def _codes(self, waveforms: Sequence[Waveform]) -> list[NDArray[np.int64]]:
         """Codes (n_q, frames) of each waveform; what can run together does."""
@@ -352,7 +356,7 @@ class Codec:
         iterator, head = iter(blocks), []
         for block in iterator:
             head.append(block)
-            if not self._is_whole(sum(map(len, head))):
+            if not self.runs_whole(sum(map(len, head))):
                 yield from self._windowed_codes(chain(head, iterator), plan)
                 return
         yield from self._codes([np.concatenate(head)])
@@ -392,9 +396,6 @@ class Codec:
 
     def _samples(self, duration_s: float) -> int:
         return round(duration_s * self.sample_rate)
-
-    def _is_whole(self, num_samples: int) -> bool:
-        return num_samples <= self._samples(WHOLE_S)
 
     def _window_plan(self, context_s: float | None) -> WindowPlan:
         context_s = self.context_s if context_s is None else context_s

@@ -17,7 +17,6 @@ from dmcodec.bundle import Manifest
 from dmcodec.export.parity import SEED
 from dmcodec.export.reference import Reference
 from dmcodec.runtime.codec import Codec
-from dmcodec.runtime.ladder import WHOLE_S
 from dmcodec.sample import speech
 from dmcodec.tokens import Tokens
 
@@ -100,8 +99,7 @@ class Checks:
         codec = self._codec
         expected = expected_of(self._reference, waveform)
         codes = codec.encode(waveform, codec.sample_rate).codes
-        in_windows = len(waveform) > WHOLE_S * codec.sample_rate
-        agreement = _window_agreement(codec.bundle.manifest) if in_windows else None
+        agreement = None if codec.runs_whole(len(waveform)) else _window_agreement(codec.bundle.manifest)
         yield self._judge.codes(f"{what}, encode", detail, [expected], [codes], window_agreement=agreement)
         audio = codec.decode(self._tokens(expected, len(waveform)))
         yield self._judge.audio(f"{what}, decode", detail, [expected.audio], [audio])
