@@ -201,15 +201,15 @@ def kokoro_mix_speaks(speaker: int, lines: list[tuple[str, str]], train: Path) -
 def kokoro_pair_speaks(mix: int, styles: list[Path], lines: list[tuple[str, str]], mixes: Path) -> None:
     """A new voice between two of those in the files `styles` says each line."""
     random = np.random.default_rng([SEED, mix, 2])
-    one, two = (np.fromfile(styles[i], "<f4").reshape(-1, 1, 256) for i in random.choice(len(styles), 2, replace=False))
+    one, two = (style_vectors(styles[i]) for i in random.choice(len(styles), 2, replace=False))
     share = random.uniform(0.3, 0.7)
     kokoro_speaks(share * one + (1 - share) * two, random, lines, mixes)
 
 
 def kokoro_voice_speaks(style: Path, lines: list[tuple[str, str]], voices: Path) -> None:
-    """The voice whose style vectors, one for each number of tokens, are in the file `style` says each line."""
+    """The voice whose style vectors are in the file `style` says each line."""
     random = np.random.default_rng([SEED, *style.stem.encode()])
-    kokoro_speaks(np.fromfile(style, "<f4").reshape(-1, 1, 256), random, lines, voices)
+    kokoro_speaks(style_vectors(style), random, lines, voices)
 
 
 def kokoro_voices(scratch: Path) -> list[Path]:
@@ -218,6 +218,11 @@ def kokoro_voices(scratch: Path) -> list[Path]:
     (package,) = scratch.glob("kokoro-js-*.tgz")
     shutil.unpack_archive(package, scratch / "kokoro-js", filter="data")
     return sorted((scratch / "kokoro-js/package/voices").glob("*.bin"))
+
+
+def style_vectors(file: Path) -> NDArray[np.float32]:
+    """A voice's style vectors [tokens, 1, 256], one for each number of tokens."""
+    return np.fromfile(file, "<f4").reshape(-1, 1, 256)
 
 
 def kokoro_speaks(
