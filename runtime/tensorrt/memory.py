@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import collections
 import threading
+from abc import ABC, abstractmethod
 from typing import Generic, TypeVar
 
 from dmcodec.errors import GpuError
@@ -55,7 +56,7 @@ class Block(Generic[Memory]):
             self._events.clear()
 
 
-class _Pool(Generic[Memory]):
+class _Pool(ABC, Generic[Memory]):
     def __init__(self, device: Device) -> None:
         self._device = device
         self._free: dict[int, list[Block[Memory]]] = {}
@@ -103,11 +104,11 @@ class _Pool(Generic[Memory]):
             block = self._returned.popleft()
             self._free.setdefault(block.size_bytes, []).append(block)
 
-    def _allocate(self, size_bytes: int) -> Memory:
-        raise NotImplementedError
+    @abstractmethod
+    def _allocate(self, size_bytes: int) -> Memory: ...
 
-    def _release(self, memory: Memory) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _release(self, memory: Memory) -> None: ...
 
 
 class DevicePool(_Pool[int]):
