@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from dmcodec.benchmarks.torch_peer import load_model
 from dmcodec.benchmarks.verify import VerifyOptions, run_verify
 from dmcodec.bundle import GRAPH_NAMES, Bundle, write_manifest
 from dmcodec.config import CodecConfig
-from dmcodec.errors import ParityError
+from dmcodec.errors import MissingDependencyError, ParityError
 from dmcodec.export import Source, bundle_writer, export_bundle
 from dmcodec.export.codebooks import stored_codebooks
 from dmcodec.export.tensorrt.rewrite import rewritten
@@ -132,6 +133,17 @@ def test_the_torch_peer_without_a_seed_or_checkpoint_has_the_bundles_weights(bun
     waveform = speech(4000, 16000)
     found = load_model(unseeded, None, None).encode(torch.from_numpy(waveform)[None, None])
     np.testing.assert_array_equal(found[:, 0].numpy(), codec.encode(waveform, 16000).codes)
+
+
+def test_the_torch_peer_needs_onnx_only_for_the_bundles_weights(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "dmcodec.export.torch_model", None)  # what imports onnx
+    assert load_model(bundle, None, None).config == bundle.manifest.config
+    provenance = {**bundle.manifest.provenance, "seed": None}
+    unseeded = dataclasses.replace(bundle, manifest=dataclasses.replace(bundle.manifest, provenance=provenance))
+    with pytest.raises(MissingDependencyError, match="the torch peer needs"):
+        load_model(unseeded, None, None)
 
 
 def test_verify_demands_float32s_figures_where_the_weights_are_the_same(bundle: Bundle) -> None:
