@@ -9,8 +9,9 @@ import platform
 from collections.abc import Mapping
 from pathlib import Path
 
-from dmcodec.benchmarks.gpu import Gpu, find_gpus
 from dmcodec.runtime.onnxruntime_backend import usable_cpus
+
+from .gpu import Gpu, find_gpus
 
 # Whose versions every record holds, where they are installed.
 PACKAGES = (

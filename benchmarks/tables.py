@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable
+from collections.abc import Sequence
 
-from dmcodec.benchmarks.options import Shape
-from dmcodec.benchmarks.results import BenchResult, Measurement, MemoryResult
+from rich.console import Console, Group, RenderableType
+from rich.table import Table as RichTable
+from rich.text import Text
+
+# FOLDED: The results on a terminal.
+
 
 MIB = 2**20
 
@@ -23,160 +27,6 @@ class Table:
     note: str = ""
 
 
-def result_tables(result: BenchResult) -> list[Table]:
-    """All tables of a result, in reading order; those without rows are left out."""
-    tables = [
-        speedups(result),
-        steady_state(result),
-        stream(result),
-        graphs(result),
-        peers(result),
-        engines(result),
-        memory(result),
-    ]
-    return [table for table in tables if table.rows]
-
-
-def speedups(result: BenchResult) -> Table:
-    """The bundle against its peers, with the fidelity beside the ratio."""
-    rows = [
-        (
-            comparison.peer,
-            str(Shape(comparison.duration_s, comparison.batch)),
-            f"{comparison.encode_speedup:.2f}x",
-            f"{comparison.decode_speedup:.2f}x",
-            f"{comparison.code_agreement:.2%}",
-            f"{comparison.waveform_snr_db:.1f}",
-        )
-        for comparison in result.comparisons
-    ]
-    rows += [(failure.peer, "not measured", "-", "-", "-", "-") for failure in result.peer_failures]
-    return Table(
-        f"How many times faster {result.side} is",
-        ("than", "audio", "encode", "decode", "equal codes", "SNR dB"),
-        tuple(rows),
-        labels=2,
-        note=f"Run in turn, A B A B: median of {_times(result.rounds, 'pair')}. SNR: both decode the same codes.",
-    )
-
-
-def steady_state(result: BenchResult) -> Table:
-    """Times, RTF and xRT of every side, operation and shape."""
-    return Table(
-        "Steady state",
-        ("side", "work", "audio", "first ms", "p50 ms", "p95 ms", "p99 ms", "RTF", "xRT"),
-        tuple(_steady_row(measurement) for measurement in _by_operation(result.measurements)),
-        labels=3,
-        note=f"n = {result.rounds}. RTF = compute time / audio time; xRT = its inverse (of a batch: the throughput).",
-    )
-
-
-def stream(result: BenchResult) -> Table:
-    """Streaming decode: pushes, and when the first audio is there."""
-    rows: list[tuple[str, ...]] = []
-    if (found := result.stream) is not None:
-        total_s = found.tokens_needed_s + found.first_audio_compute_s
-        row = (found.push.p50_s, found.push.p95_s, found.push.p99_s, found.first_audio_compute_s, total_s)
-        figures = [milliseconds(value) for value in row]
-        speed = (significant(found.speed.rtf), significant(found.speed.xrt))
-        rows.append((milliseconds(found.chunk_s), milliseconds(found.look_ahead_s), *figures, *speed))
-    return Table(
-        f"Streaming decode of {result.side}",
-        ("chunk ms", "look-ahead ms", "push p50 ms", "p95 ms", "p99 ms", "first audio ms", "+ tokens ms", "RTF", "xRT"),
-        tuple(rows),
-        labels=0,
-        note="First audio: compute time until it is there; + tokens: and the speech whose tokens must have come first.",
-    )
-
-
-def graphs(result: BenchResult) -> Table:
-    """Each graph's load, first run and steady state."""
-    rows = [
-        (
-            graph.graph,
-            milliseconds(graph.load_s),
-            milliseconds(graph.first_run_s),
-            milliseconds(graph.timing.p50_s),
-            milliseconds(graph.timing.p95_s),
-            milliseconds(graph.timing.p99_s),
-            significant(graph.speed.rtf),
-            significant(graph.speed.xrt),
-        )
-        for graph in result.graphs
-    ]
-    return Table(
-        f"Graphs of {result.side}, {Shape(result.reference_s, 1)}",
-        ("graph", "load ms", "first ms", "p50 ms", "p95 ms", "p99 ms", "RTF", "xRT"),
-        tuple(rows),
-        note=f"n = {result.rounds}. Opening and verifying the bundle took {milliseconds(result.open_s)} ms.",
-    )
-
-
-def peers(result: BenchResult) -> Table:
-    """What loading and compiling the peers took, or why one could not be measured."""
-    rows = [
-        (loading.peer, f"{loading.load_s:.2f}", "-" if loading.compile_s is None else f"{loading.compile_s:.1f}")
-        for loading in result.peer_loading
-    ]
-    reasons = [f"{failure.peer} could not be measured: {failure.reason}" for failure in result.peer_failures]
-    note = "Load: building the model and checking its weights."
-    return Table(
-        "Peers before their first run", ("side", "load s", "compile s"), tuple(rows), note=" ".join([note, *reasons])
-    )
-
-
-def engines(result: BenchResult) -> Table:
-    """TensorRT's engines, and what building them took."""
-    rows = [
-        (
-            engine.graph,
-            engine.precision,
-            f"{engine.library}, {', '.join(engine.architectures)}",
-            f"{engine.size_bytes / MIB:,.1f}",
-            "-" if engine.build_s is None else f"{engine.build_s:.1f}",
-        )
-        for engine in result.engines
-    ]
-    return Table(
-        "Engines, built before",
-        ("graph", "precision", "by and for", "MiB", "build s"),
-        tuple(rows),
-        labels=3,
-        note="No other figure holds the time of the build.",
-    )
-
-
-def memory(result: BenchResult) -> Table:
-    """Peak memory of each side and operation; where a GPU was read its memory and power, too."""
-    reasons = dict.fromkeys(entry.reason for entry in result.memory if entry.reason)
-    notes = ["Peak resident memory of a fresh process that does only this, libraries included."]
-    rows: list[tuple[str, ...]] = [(entry.side, entry.operation, _mib(entry.peak_rss_bytes)) for entry in result.memory]
-    columns: tuple[str, ...] = ("side", "work", "MiB")
-    sources = {entry.gpu_source for entry in result.memory if entry.gpu_source}
-    if sources:
-        columns += ("GPU MiB", "W", "J per s of audio")
-        rows = [row + _gpu_cells(entry) for row, entry in zip(rows, result.memory, strict=True)]
-        notes.append(
-            f"GPU: the most in use beyond what was before; the mean power of repeated runs; by {', '.join(sources)}."
-        )
-    return Table(
-        f"Peak memory{' and power' if sources else ''}, {Shape(result.reference_s, 1)}",
-        columns,
-        tuple(rows),
-        labels=2,
-        note=" ".join([*notes, *reasons]),
-    )
-
-
-def _gpu_cells(entry: MemoryResult) -> tuple[str, ...]:
-    figures = (entry.power_w, entry.energy_j_per_audio_s)
-    return (_mib(entry.peak_gpu_bytes), *("-" if value is None else f"{value:,.3g}" for value in figures))
-
-
-def _mib(size_bytes: int | None) -> str:
-    return "-" if size_bytes is None else f"{size_bytes / MIB:,.0f}"
-
-
 def milliseconds(seconds: float) -> str:
     """Milliseconds to three digits or more."""
     return significant(seconds * 1000)
@@ -188,24 +38,18 @@ def significant(value: float) -> str:
     return f"{value:,.{max(0, decimals)}f}"
 
 
-def _steady_row(measurement: Measurement) -> tuple[str, ...]:
-    timing, speed = measurement.timing, measurement.speed
-    return (
-        measurement.side,
-        measurement.operation,
-        str(Shape(measurement.duration_s, measurement.batch)),
-        milliseconds(measurement.first_run_s),
-        milliseconds(timing.p50_s),
-        milliseconds(timing.p95_s),
-        milliseconds(timing.p99_s),
-        significant(speed.rtf),
-        significant(speed.xrt),
+def print_tables(head: str, tables: Sequence[Table], console: Console) -> None:
+    """Prints some lines, and tables below them."""
+    console.print(Group(Text(head), *(render_table(table) for table in tables)))
+
+
+def render_table(table: Table) -> RenderableType:
+    """One table, with its title above and its note below."""
+    rich_table = RichTable(
+        title=Text(f"\n{table.title}", style="bold"), title_justify="left", box=None, padding=(0, 1, 0, 0)
     )
-
-
-def _by_operation(measurements: Iterable[Measurement]) -> list[Measurement]:
-    return sorted(measurements, key=lambda measurement: measurement.operation != "encode")
-
-
-def _times(count: int, word: str) -> str:
-    return f"{count} {word}" if count == 1 else f"{count} {word}s"
+    for index, column in enumerate(table.columns):
+        rich_table.add_column(Text(column), justify="left" if index < table.labels else "right", overflow="fold")
+    for row in table.rows:
+        rich_table.add_row(*(Text(cell) for cell in row))
+    return Group(rich_table, Text(table.note, style="dim"))

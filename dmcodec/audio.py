@@ -12,9 +12,9 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from dmcodec.audio_headers import check_complete
-from dmcodec.errors import AudioError, AudioFileNotFoundError, DmcodecError, OutputError
-from dmcodec.files import output_file
+from .audio_headers import check_complete
+from .errors import AudioError, AudioFileNotFoundError, DmcodecError, OutputError
+from .files import output_file
 
 Waveform = NDArray[np.float32]
 

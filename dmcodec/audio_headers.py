@@ -7,7 +7,7 @@ import struct
 from pathlib import Path
 from typing import BinaryIO
 
-from dmcodec.errors import AudioError
+from .errors import AudioError
 
 # Writers into a pipe can't know the length: ffmpeg writes 2**32 - 1, sox a little less than 2**31.
 _UNKNOWN_LENGTH = 0x7FFF_0000

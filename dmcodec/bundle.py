@@ -10,16 +10,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dmcodec.config import CodecConfig
-from dmcodec.errors import BundleError, BundleNotFoundError, BundleVersionError, ConfigError
-from dmcodec.files import write_bytes
-from dmcodec.onnx_locations import external_locations
+from .config import CodecConfig
+from .errors import BundleError, BundleNotFoundError, BundleVersionError, ConfigError
+from .files import file_sha256, write_bytes
+from .onnx_locations import external_locations
 
 MANIFEST = "manifest.json"
 FORMAT_VERSION = 2
 _GRAPHS_HOLD_THEIR_WEIGHTS = 1  # the format version of such bundles, which older versions of dmcodec read, too
 GRAPH_NAMES = ("encoder", "quantizer", "dequantizer", "decoder", "decoder_recurrent", "decoder_upsampler")
-PRECISIONS = ("fp32", "fp16", "fp16-weights")
 # Trained, half-precision weights: what runs where no bundle is named.
 _DEFAULT_BUNDLE = Path(__file__).parent / "data" / "dmcodec-small.bundle"
 
@@ -187,12 +186,6 @@ def read_manifest(path: Path) -> Manifest:
         if isinstance(error, ConfigError):
             raise
         raise BundleError(f"{file}: not a valid manifest ({type(error).__name__}: {error})") from None
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file, as hex digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _digest(body: Mapping[str, Any]) -> str:

@@ -8,7 +8,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from dmcodec.errors import CheckpointNotFoundError, ConfigError
+from .errors import CheckpointNotFoundError, ConfigError
 
 MAX_CODEBOOK_SIZE = 65536  # codes are kept as uint16
 MAX_N_Q = 255

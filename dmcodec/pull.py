@@ -8,9 +8,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from dmcodec.bundle import file_sha256
-from dmcodec.config import CodecConfig
-from dmcodec.errors import (
+from .config import CodecConfig
+from .errors import (
     ArgumentError,
     CheckpointError,
     CheckpointNotFoundError,
@@ -18,7 +17,7 @@ from dmcodec.errors import (
     MissingDependencyError,
     OutputExistsError,
 )
-from dmcodec.files import make_folder, write_bytes
+from .files import file_sha256, make_folder, write_bytes
 
 # Files of the reference implementation's release (arXiv 2410.15017).
 RELEASES = {
@@ -128,7 +127,7 @@ def _convert(raw: Path, folder: Path, config: CodecConfig) -> None:
     try:
         import safetensors.torch
 
-        from dmcodec.nn import DMCodec
+        from .nn import DMCodec
     except ModuleNotFoundError as error:
         raise MissingDependencyError(f"pull needs {error.name}; run `pip install dmcodec[pull]`") from None
     state = DMCodec.from_checkpoint(config, raw).state_dict()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from dmcodec.config import KERNEL_SIZE, CodecConfig
+from .config import KERNEL_SIZE, CodecConfig
 
 
 @dataclasses.dataclass(frozen=True)

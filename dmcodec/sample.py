@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dmcodec.audio import Waveform, prepare_waveform, read_audio
+from .audio import Waveform, prepare_waveform, read_audio
 
 SPEECH_FILE = Path(__file__).parent / "data" / "speech.flac"
 

@@ -9,12 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from dmcodec.config import MAX_CODEBOOK_SIZE, MAX_N_Q, CodecConfig
-from dmcodec.errors import TokensError
-
-Codes = NDArray[np.uint16]
+from .codes import Codes, as_array, checked_codes
+from .config import MAX_CODEBOOK_SIZE, MAX_N_Q, CodecConfig
+from .errors import TokensError
 
 # What a token file has room for.
 _RANGES = {
@@ -158,39 +156,17 @@ class Tokens:
 
     def save(self, path: str | Path) -> None:
         """Writes a token file (docs/token-file.md), whole or not at all."""
-        from dmcodec.files import write_bytes
-        from dmcodec.token_file import pack
+        from .files import write_bytes
+        from .token_file import pack
 
         write_bytes(path, pack(self))
 
     @classmethod
     def load(cls, path: str | Path) -> Tokens:
         """Reads a token file; raises TokenFileError where it is truncated, altered, foreign or of a newer version."""
-        from dmcodec.token_file import read
+        from .token_file import read
 
         return read(path)
-
-
-def checked_codes(codes: Any, codebook_size: int) -> Codes:
-    """A uint16 copy of `codes` (n_q, frames), checked for shape, type and range."""
-    array = as_array(codes)
-    if array.ndim != 2 or not 1 <= array.shape[0] <= MAX_N_Q:
-        raise TokensError(f"codes: expected shape (n_q, frames) with 1 to {MAX_N_Q} levels, got {array.shape}")
-    if array.dtype.kind not in "iu":
-        raise TokensError(f"codes: expected integers, got {array.dtype}")
-    if array.size and (int(array.min()) < 0 or int(array.max()) >= codebook_size):
-        raise TokensError(
-            f"codes: values {int(array.min())} to {int(array.max())} are outside 0 to {codebook_size - 1}"
-        )
-    return array.astype(np.uint16)
-
-
-def as_array(codes: Any) -> NDArray[Any]:
-    """`codes` as an array; TokensError where its rows have different lengths."""
-    try:
-        return np.asarray(codes)
-    except ValueError as error:
-        raise TokensError(f"codes: can't be made an array ({error})") from None
 
 
 def _checked_integer(name: str, value: Any, low: int, high: int) -> int:

@@ -11,20 +11,22 @@ from typing import Any
 from numpy.typing import NDArray
 
 from dmcodec import __version__
-from dmcodec.bundle import PRECISIONS, Bundle, GraphSpec, Manifest, file_sha256, write_manifest
+from dmcodec.bundle import Bundle, GraphSpec, Manifest, write_manifest
 from dmcodec.errors import ArgumentError, ParityError
-from dmcodec.export.context import measure_context
-from dmcodec.export.graph_builder import OPSET, Graph
-from dmcodec.export.graphs import build_graphs
-from dmcodec.export.parity import ParityCase, check_parity, num_cases, require_parity, summary
-from dmcodec.export.reference import TorchReference
-from dmcodec.export.shared_weights import SharedWeights
-from dmcodec.export.torch_model import torch_model
-from dmcodec.files import output_folder
+from dmcodec.files import file_sha256, output_folder
 from dmcodec.nn import DMCodec
 from dmcodec.nn.checkpoint import model_id
+from dmcodec.precision import PRECISIONS
 from dmcodec.runtime.onnxruntime_backend import OnnxRuntimeBackend
 from dmcodec.runtime.stream_decoder import Run
+
+from .encoder_context import measure_context
+from .graph_builder import OPSET, Graph
+from .graphs import build_graphs
+from .parity import ParityCase, check_parity, num_cases, require_parity, summary
+from .reference import TorchReference
+from .torch_model import torch_model
+from .weights import SharedWeights
 
 # Called with what is being done, how much of it is done, and how much there is.
 Progress = Callable[[str, int, int], None]

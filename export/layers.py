@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dmcodec.errors import ExportError
-from dmcodec.export.graph_builder import GraphBuilder
 from dmcodec.nn.layers import Conv1d, ConvPadding, ConvTranspose1d, ResidualBlock, SkipLSTM
+
+from .graph_builder import GraphBuilder
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 
 from dmcodec.config import CodecConfig
 from dmcodec.errors import ParityError
-from dmcodec.export.fidelity import max_abs_error, snr_db
-from dmcodec.export.reference import Reference
-from dmcodec.export.ties import tied_frames
-from dmcodec.runtime.ladder import stack
+from dmcodec.runtime.batching import stack
 from dmcodec.runtime.stream_decoder import Run, StreamDecoder
 from dmcodec.sample import speech
+
+from .agreement import max_abs_error, snr_db, tied_frames
+from .reference import Reference
 
 SEED = 20241015
 
@@ -40,8 +40,6 @@ THRESHOLDS: Mapping[str, Thresholds] = {
     # What rounding the weights may cost. That the graphs compute rightly with the rounded ones is proven as for fp32.
     "fp16-weights": Thresholds(40.0, 40.0, 0.0, 0.9, 40.0, None, quantizer_agreement=0.0),
 }
-
-
 # -120 dBFS: errors of audio up to here pass at any SNR. In near silence a float32 decoder's own rounding is less than
 # 90 dB below the signal: a trained model's output for one sample was 2e-7, 88 dB, off torch's own in float64.
 INAUDIBLE_ERROR = 1e-6

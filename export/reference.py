@@ -77,7 +77,7 @@ class TorchReference:
 
 
 class GraphReference:
-    """Graphs of a bundle on another backend. `run` is that of `dmcodec.runtime.graphs.Graphs.arrays`."""
+    """Graphs of a bundle on another backend. `run` is that of `dmcodec.runtime.backend.Graphs.arrays`."""
 
     def __init__(self, name: str, config: CodecConfig, run: Run) -> None:
         self.name, self.config, self._run = name, config, run

@@ -10,8 +10,8 @@ import numpy as np
 
 from dmcodec.config import CodecConfig
 from dmcodec.errors import ExportError
-from dmcodec.export.codebooks import read_codebooks
-from dmcodec.export.graph_files import read_weights
+
+from .weights import read_codebooks, read_weights
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

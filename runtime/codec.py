@@ -18,23 +18,14 @@ from dmcodec.bundle import Bundle, default_bundle_path
 from dmcodec.config import CodecConfig
 from dmcodec.errors import ArgumentError, AudioError, TokensError
 from dmcodec.receptive_field import DecoderReach, decoder_reach
-from dmcodec.runtime.backend import Backend
-from dmcodec.runtime.graphs import Graphs
-from dmcodec.runtime.ladder import (
-    DECODE_TOTAL_S,
-    ENCODE_TOTAL_S,
-    WHOLE_S,
-    WINDOW_S,
-    WINDOWS_AT_ONCE,
-    batches,
-    stack,
-)
-from dmcodec.runtime.onnxruntime_backend import OnnxRuntimeBackend
-from dmcodec.runtime.stream_decoder import StreamDecoder
-from dmcodec.runtime.windows import Window, WindowPlan, Windows, window_plan
-from dmcodec.token_file import Header
-from dmcodec.token_stream import token_file_writer
+from dmcodec.token_file import Header, token_file_writer
 from dmcodec.tokens import Tokens
+
+from .backend import Backend, Graphs
+from .batching import DECODE_TOTAL_S, ENCODE_TOTAL_S, WHOLE_S, WINDOW_S, WINDOWS_AT_ONCE, batches, stack
+from .long_clips import Window, WindowPlan, Windows, window_plan
+from .onnxruntime_backend import OnnxRuntimeBackend
+from .stream_decoder import StreamDecoder
 
 BACKENDS = ("onnxruntime", "tensorrt")
 MAX_LATENTS_S = 120.0

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from dmcodec.bundle import GraphSpec
 from dmcodec.errors import ArgumentError, BackendError, MissingDependencyError, ProviderError
-from dmcodec.runtime.backend import DeviceTensor, Runner
+
+from .backend import DeviceTensor, Runner
 
 PROVIDERS = {
     "cpu": "CPUExecutionProvider",

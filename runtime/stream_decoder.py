@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dmcodec.codes import as_array, checked_codes
 from dmcodec.config import CodecConfig
 from dmcodec.errors import ArgumentError, StreamError, TokensError
 from dmcodec.receptive_field import decoder_reach
-from dmcodec.tokens import as_array, checked_codes
 
 Array = NDArray[np.float32]
 # Runs a graph of the bundle by name on arrays: run(name, **inputs) -> outputs.

@@ -97,8 +97,8 @@ def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     The language model's features are as wide as `tiny_config`'s semantic dimension, the speech model's aren't.
     """
     from dmcodec.audio import write_audio
+    from dmcodec.audio_sources import DatasetOptions, find_sources
     from dmcodec.training.data.prepare import PrepareSettings, prepare
-    from dmcodec.training.data.sources import DatasetOptions, find_sources
 
     folder = tmp_path_factory.mktemp("training")
     clip, start = speech(160000, 16000), 0
@@ -117,9 +117,9 @@ def add_teacher(data: Path, kind: str, width: int, fingerprint: str) -> None:
     """Random features, one frame fewer than the codec's."""
     import numpy as np
 
+    from dmcodec.training.data.dataset import PreparedData
     from dmcodec.training.data.features import TeacherInfo
     from dmcodec.training.data.layout import OFFSETS, TEACHERS, shard_name
-    from dmcodec.training.data.prepared import PreparedData
 
     folder = data / TEACHERS / kind
     folder.mkdir(parents=True)

@@ -14,13 +14,14 @@ import numpy as np
 import pytest
 
 from dmcodec.benchmarks import BenchOptions, BenchResult, run_bench
-from dmcodec.benchmarks import options as options_module
-from dmcodec.benchmarks.html_report import render_report
-from dmcodec.benchmarks.options import Shape
-from dmcodec.benchmarks.peers import open_peers
-from dmcodec.benchmarks.statistics import Speed, Timing, paired_speedup
-from dmcodec.benchmarks.tables import result_tables, significant
-from dmcodec.benchmarks.torch_peer import CompiledSide, EagerSide
+from dmcodec.benchmarks.bench.options import Shape
+from dmcodec.benchmarks.bench.page import render_report
+from dmcodec.benchmarks.bench.peers import open_peers
+from dmcodec.benchmarks.bench.result_tables import result_tables
+from dmcodec.benchmarks.codecs import interface
+from dmcodec.benchmarks.codecs.torch import CompiledSide, EagerSide
+from dmcodec.benchmarks.tables import significant
+from dmcodec.benchmarks.timing import Speed, Timing, paired_speedup
 from dmcodec.bundle import Bundle
 from dmcodec.config import CodecConfig
 from dmcodec.errors import ArgumentError, CheckpointError, MissingDependencyError
@@ -140,7 +141,7 @@ def test_other_weights_are_refused(seeded_bundle: Path, tiny_bundle: Path, tiny_
 
 
 def test_a_peer_that_cannot_run_is_a_row_with_its_reason(seeded_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from dmcodec.benchmarks import torch_peer
+    from dmcodec.benchmarks.codecs import torch as torch_peer
 
     def fail(self: Any, model: Any, device: str) -> None:
         raise RuntimeError("no C++ compiler\nand much more")
@@ -156,7 +157,7 @@ def test_a_peer_that_cannot_run_is_a_row_with_its_reason(seeded_bundle: Path, mo
 
 def test_the_same_bundle_on_another_backend_is_a_peer(seeded_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Peers that can't run here are rows with the backend's own reason; one that can is measured like torch."""
-    monkeypatch.setitem(options_module.BUNDLE_PEERS, "onnxruntime-cuda", ("onnxruntime", "cpu"))
+    monkeypatch.setitem(interface.BUNDLE_PEERS, "onnxruntime-cuda", ("onnxruntime", "cpu"))
     peers = ("onnxruntime-cuda", "onnxruntime-tensorrt", "tensorrt")
     result = run_bench(
         seeded_bundle, BenchOptions(durations_s=(0.1,), batches=(1,), rounds=2, threads=1, against=peers)

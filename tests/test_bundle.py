@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from dmcodec.bundle import GRAPH_NAMES, Bundle, file_sha256, write_manifest
+from dmcodec.bundle import GRAPH_NAMES, Bundle, write_manifest
 from dmcodec.config import CodecConfig
 from dmcodec.errors import BundleError, BundleNotFoundError, BundleVersionError, ConfigError
+from dmcodec.files import file_sha256
 from dmcodec.nn import DMCodec
 from dmcodec.nn.checkpoint import model_id
 

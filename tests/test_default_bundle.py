@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 import soundfile
 
-from dmcodec.benchmarks.evaluation.signal_metrics import pesq_wb, stoi
+from dmcodec.benchmarks.evaluate.signal_metrics import pesq_wb, stoi
 from dmcodec.bundle import Bundle, read_manifest
 from dmcodec.cli import export
 from dmcodec.errors import ArgumentError, TokensError
 from dmcodec.runtime import Codec, Tokens, default_bundle_path
+from dmcodec.runtime.tensorrt import engine_store
 from dmcodec.sample import SPEECH_FILE, speech
-from dmcodec.tensorrt import store
 
 MOST_BYTES = 15_000_000
 # Neither torch nor what comes with it, and no network.
@@ -183,9 +183,9 @@ def test_its_engines_lie_in_the_users_cache(tmp_path: Path, monkeypatch: pytest.
     """An installed package isn't written to."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     model = read_manifest(default_bundle_path()).model_id
-    assert store.engine_folder(default_bundle_path(), None) == tmp_path / "dmcodec" / "engines" / model
-    assert store.engine_folder(default_bundle_path(), tmp_path / "x") == tmp_path / "x"
-    assert store.engine_folder(tmp_path, None) == tmp_path / "engines"
+    assert engine_store.engine_folder(default_bundle_path(), None) == tmp_path / "dmcodec" / "engines" / model
+    assert engine_store.engine_folder(default_bundle_path(), tmp_path / "x") == tmp_path / "x"
+    assert engine_store.engine_folder(tmp_path, None) == tmp_path / "engines"
 
 
 def test_a_missing_one_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

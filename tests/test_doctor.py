@@ -11,14 +11,15 @@ from typing import Any
 import pytest
 
 from dmcodec.benchmarks.doctor import findings as findings_module
-from dmcodec.benchmarks.doctor import report as report_module
+from dmcodec.benchmarks.doctor import run as report_module
 from dmcodec.benchmarks.doctor.findings import Examination, examine
 from dmcodec.benchmarks.doctor.goals import GOALS, judge
+from dmcodec.benchmarks.doctor.options import GpuReportOptions
 from dmcodec.benchmarks.doctor.probe import PROBES
 from dmcodec.benchmarks.doctor.process import DMCODEC, Outcome, run_json
-from dmcodec.benchmarks.doctor.report import GpuReportOptions, failures, run_gpu_report
-from dmcodec.benchmarks.doctor.tables import report_tables
-from dmcodec.cli.full_size import full_size_bundle
+from dmcodec.benchmarks.doctor.result_tables import report_tables
+from dmcodec.benchmarks.doctor.run import failures, run_gpu_report
+from dmcodec.cli.weights import full_size_bundle
 from dmcodec.errors import ArgumentError
 
 NOTHING = Outcome(False, None, "ModuleNotFoundError: none")
@@ -224,7 +225,7 @@ def test_the_full_size_bundles_of_both_precisions_lie_apart(tmp_path: Path, monk
         made.append((path, precision))
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr("dmcodec.cli.export.write_bundle", write)
+    monkeypatch.setattr("dmcodec.cli.weights.write_bundle", write)
     paths = [full_size_bundle(precision) for precision in ("fp32", "fp16")]
     assert made == list(zip(paths, ("fp32", "fp16"), strict=True))
     assert len(set(paths)) == 2

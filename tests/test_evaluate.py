@@ -17,13 +17,13 @@ import soundfile
 from numpy.typing import NDArray
 
 from dmcodec.audio import Waveform
-from dmcodec.benchmarks.evaluation import EvaluateOptions, Evaluation, Named, evaluate
-from dmcodec.benchmarks.evaluation.clips import Clip
-from dmcodec.benchmarks.evaluation.evaluate import chosen_for_listening
-from dmcodec.benchmarks.evaluation.recogniser import TransformersRecogniser
-from dmcodec.benchmarks.evaluation.signal_metrics import measure, si_sdr_db
-from dmcodec.benchmarks.evaluation.speaker import XVector
-from dmcodec.benchmarks.evaluation.tables import codebooks, evaluation_tables, failures, quality
+from dmcodec.benchmarks.evaluate import EvaluateOptions, Evaluation, Named, run_evaluation
+from dmcodec.benchmarks.evaluate.columns import Clip
+from dmcodec.benchmarks.evaluate.recogniser import TransformersRecogniser
+from dmcodec.benchmarks.evaluate.result_tables import codebooks, evaluation_tables, failures, quality
+from dmcodec.benchmarks.evaluate.run import chosen_for_listening
+from dmcodec.benchmarks.evaluate.signal_metrics import measure, si_sdr_db
+from dmcodec.benchmarks.evaluate.speaker import XVector
 from dmcodec.errors import ArgumentError, DmcodecError, EvaluationError, InputNotFoundError, PretrainedModelError
 from dmcodec.runtime import Codec
 from dmcodec.sample import speech
@@ -89,7 +89,7 @@ def full(folders: Path, tiny_bundle: Path, tiny_model_files: tuple[Path, Path]) 
         report_clips=2,
         threads=1,
     )
-    return evaluate(options, recogniser=FakeRecogniser(), speaker=FakeSpeaker())
+    return run_evaluation(options, recogniser=FakeRecogniser(), speaker=FakeSpeaker())
 
 
 def column(evaluation: Evaluation, name: str) -> Any:
@@ -177,7 +177,7 @@ def test_without_transcripts_the_recogniser_s_own_text_is_the_reference(folders:
     options = EvaluateOptions(
         folders / "original", against=(Named(folders / "noisy"),), metrics=("wer",), recogniser="fake"
     )
-    result = evaluate(options, recogniser=FakeRecogniser()).result
+    result = run_evaluation(options, recogniser=FakeRecogniser()).result
     assert result.original is None
     assert result.reference_texts["a"] == "Red, green blue black white."
     assert result.columns[0].clips["sub/c"].values["wer"] == pytest.approx(20)
@@ -230,12 +230,12 @@ def test_the_result_is_json_and_tables(full: Evaluation) -> None:
 def test_wrong_calls(folders: Path, changes: dict[str, Any], error: type[DmcodecError], reason: str) -> None:
     base = {"reference": folders / "original", "against": (Named(folders / "noisy"),)}
     with pytest.raises(error, match=reason):
-        evaluate(EvaluateOptions(**{**base, **changes}))
+        run_evaluation(EvaluateOptions(**{**base, **changes}))
 
 
 def test_more_levels_than_the_codec_has(folders: Path, tiny_bundle: Path) -> None:
     with pytest.raises(ArgumentError, match="--n-q 9: tiny has 8 levels"):
-        evaluate(EvaluateOptions(folders / "original", codecs=(Named(tiny_bundle, "tiny"),), n_q=(9,)))
+        run_evaluation(EvaluateOptions(folders / "original", codecs=(Named(tiny_bundle, "tiny"),), n_q=(9,)))
 
 
 def test_names_of_columns(tmp_path: Path) -> None:
@@ -253,7 +253,7 @@ def test_nothing_measured_is_an_error(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         (tmp_path / name / "a.wav").write_bytes(b"RIFF, not really")
     with pytest.raises(EvaluationError, match=r"nothing could be measured .*can't be read"):
-        evaluate(EvaluateOptions(tmp_path / "original", against=(Named(tmp_path / "codec"),), metrics=("mel",)))
+        run_evaluation(EvaluateOptions(tmp_path / "original", against=(Named(tmp_path / "codec"),), metrics=("mel",)))
 
 
 def test_command_line(folders: Path) -> None:
@@ -349,7 +349,7 @@ def test_whisper_decodes_greedily_as_its_description_says(monkeypatch: pytest.Mo
             asked.update(options)
             return {"text": " a b "}
 
-    monkeypatch.setattr("dmcodec.benchmarks.evaluation.recogniser.load_pretrained", lambda *_: Pipeline())
+    monkeypatch.setattr("dmcodec.benchmarks.evaluate.recogniser.load_pretrained", lambda *_: Pipeline())
     recogniser = TransformersRecogniser("any", language="fr")
     assert "Whisper, greedy, language fr" in recogniser.description
     assert recogniser.transcribe(speech(RATE, RATE)) == "a b"

@@ -12,21 +12,30 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dmcodec.audio import Waveform
-from dmcodec.benchmarks.evaluation.clips import find_clips, pair, remarkable
-from dmcodec.benchmarks.evaluation.codebooks import codebook_use, entropy_bits
-from dmcodec.benchmarks.evaluation.confidence import Estimate, bootstrap, jackknife, mean_estimate
-from dmcodec.benchmarks.evaluation.mel import HOP_SAMPLES, N_FFT, N_MELS, log_mel, mel_distance, mel_filters
-from dmcodec.benchmarks.evaluation.signal_metrics import MAX_PESQ_S, measure, si_sdr_db
-from dmcodec.benchmarks.evaluation.speaker import similarity
-from dmcodec.benchmarks.evaluation.transcripts import read_transcripts
-from dmcodec.benchmarks.evaluation.words import (
+from dmcodec.benchmarks.evaluate.columns import find_clips, pair, remarkable
+from dmcodec.benchmarks.evaluate.signal_metrics import (
+    HOP_SAMPLES,
+    MAX_PESQ_S,
+    N_FFT,
+    N_MELS,
+    log_mel,
+    measure,
+    mel_distance,
+    mel_filters,
+    si_sdr_db,
+)
+from dmcodec.benchmarks.evaluate.speaker import similarity
+from dmcodec.benchmarks.evaluate.statistics import Estimate, bootstrap, jackknife, mean_estimate
+from dmcodec.benchmarks.evaluate.words import (
     WordCounts,
     count_words,
     load_normaliser,
+    read_transcripts,
     word_error_rate,
     word_information_lost,
 )
-from dmcodec.benchmarks.evaluation.workers import CRASHED, Task, run_tasks
+from dmcodec.benchmarks.evaluate.workers import CRASHED, Task, run_tasks
+from dmcodec.codebook_use import codebook_use, entropy_bits
 from dmcodec.errors import ArgumentError, EvaluationError, InputNotFoundError, MetricError
 from dmcodec.sample import speech
 

@@ -14,15 +14,15 @@ import onnxruntime
 import pytest
 import torch
 
-from dmcodec.benchmarks.torch_peer import load_model
+from dmcodec.benchmarks.codecs.torch import load_model
 from dmcodec.benchmarks.verify import VerifyOptions, run_verify
 from dmcodec.bundle import GRAPH_NAMES, Bundle, write_manifest
 from dmcodec.config import CodecConfig
 from dmcodec.errors import MissingDependencyError, ParityError
 from dmcodec.export import Source, bundle_writer, export_bundle
-from dmcodec.export.codebooks import stored_codebooks
 from dmcodec.export.tensorrt.rewrite import rewritten
 from dmcodec.export.torch_model import torch_model
+from dmcodec.export.weights import stored_codebooks
 from dmcodec.nn import DMCodec
 from dmcodec.runtime import Codec
 from dmcodec.sample import speech

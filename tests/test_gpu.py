@@ -11,12 +11,11 @@ from typing import Any
 
 import pytest
 
-from dmcodec.benchmarks.bench import run_bench
-from dmcodec.benchmarks.facts import fact_tables, gpu_line
+from dmcodec.benchmarks.bench.options import BenchOptions
+from dmcodec.benchmarks.bench.result_tables import fact_tables, gpu_line, memory
+from dmcodec.benchmarks.bench.run import run_bench
 from dmcodec.benchmarks.gpu import GpuMeter, NvmlReader, SmiReader, chosen_index, find_gpus, open_reader, wait_s
 from dmcodec.benchmarks.machine import describe_machine
-from dmcodec.benchmarks.options import BenchOptions
-from dmcodec.benchmarks.tables import memory
 
 SMI = """#!/bin/sh
 case "$1" in
@@ -121,7 +120,7 @@ def test_gpu_figures_stand_in_the_tables(tiny_bundle: Path, no_nvml: None, monke
                                           tmp_path: Path) -> None:  # fmt: skip
     """The CPU is measured as if it were a GPU that the stand-in nvidia-smi watches."""
     put_smi(tmp_path, monkeypatch, SMI)
-    monkeypatch.setattr("dmcodec.benchmarks.memory.runs_on_gpu", lambda side: True)
+    monkeypatch.setattr("dmcodec.benchmarks.bench.memory.runs_on_gpu", lambda side: True)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     (tmp_path / "pynvml.py").write_text("raise ImportError\n")
     options = BenchOptions(durations_s=(0.1,), batches=(1,), rounds=1, threads=1)

@@ -18,9 +18,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from dmcodec.benchmarks.evaluation import EvaluateOptions, Evaluation, Named, evaluate
-from dmcodec.benchmarks.evaluation.listening_page import render_page
-from dmcodec.benchmarks.evaluation.spectrogram import HEIGHT_PX, WIDTH_PX, levels_db
+from dmcodec.benchmarks.evaluate import EvaluateOptions, Evaluation, Named, run_evaluation
+from dmcodec.benchmarks.evaluate.page import HEIGHT_PX, WIDTH_PX, levels_db, render_page
 from dmcodec.sample import speech
 
 RATE = 16000
@@ -47,7 +46,7 @@ def evaluation(tmp_path_factory: pytest.TempPathFactory) -> Evaluation:
         report_clips=8,
         command="dmcodec evaluate <x>",
     )
-    return evaluate(options)
+    return run_evaluation(options)
 
 
 @pytest.fixture(scope="module")

@@ -19,10 +19,10 @@ from dmcodec.bundle import Bundle
 from dmcodec.config import CodecConfig
 from dmcodec.errors import ArgumentError, OutputExistsError, ParityError
 from dmcodec.export import export_bundle
+from dmcodec.export.agreement import differs_by_tie
 from dmcodec.export.graph_builder import Graph
 from dmcodec.export.graphs import build_graphs
 from dmcodec.export.parity import THRESHOLDS, ParityCase, num_cases, require_parity
-from dmcodec.export.ties import differs_by_tie
 from dmcodec.nn import DMCodec
 from dmcodec.runtime import Codec
 from dmcodec.sample import speech

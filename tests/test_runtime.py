@@ -16,15 +16,8 @@ from hypothesis import strategies as st
 
 from dmcodec.bundle import Bundle
 from dmcodec.config import CodecConfig
-from dmcodec.errors import (
-    ArgumentError,
-    AudioError,
-    BackendError,
-    MissingDependencyError,
-    ProviderError,
-    TokensError,
-)
-from dmcodec.export.fidelity import snr_db
+from dmcodec.errors import ArgumentError, AudioError, BackendError, MissingDependencyError, ProviderError, TokensError
+from dmcodec.export.agreement import snr_db
 from dmcodec.nn import DMCodec
 from dmcodec.runtime import Codec, onnxruntime_backend
 from dmcodec.runtime.onnxruntime_backend import BoundRunner, OnnxRuntimeBackend

@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from onnx.external_data_helper import uses_external_data
 
-from dmcodec.bundle import GRAPH_NAMES, Bundle, Manifest, file_sha256, read_manifest, write_manifest
+from dmcodec.bundle import GRAPH_NAMES, Bundle, Manifest, read_manifest, write_manifest
 from dmcodec.errors import BackendError, BundleError, BundleNotFoundError
-from dmcodec.export.shared_weights import FROM_BYTES, SharedWeights
+from dmcodec.export.weights import FROM_BYTES, SharedWeights
+from dmcodec.files import file_sha256
 from dmcodec.onnx_locations import external_locations
 from dmcodec.runtime import Codec
 from dmcodec.sample import speech

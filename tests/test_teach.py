@@ -21,24 +21,17 @@ from numpy.typing import NDArray
 pytest.importorskip("transformers")
 torch = pytest.importorskip("torch")
 
-from dmcodec.errors import (  # noqa: E402 - after the packages that they need
-    ArgumentError,
-    DmcodecError,
-    OutputExistsError,
-    TeacherError,
-    TeacherNotFoundError,
-)
+from dmcodec.audio_sources import DatasetOptions, find_sources  # noqa: E402
+from dmcodec.errors import ArgumentError, DmcodecError, OutputExistsError, TeacherError, TeacherNotFoundError  # noqa: E402
+from dmcodec.pretrained.recognisers import Heard, Word, load_recogniser, spread  # noqa: E402
 from dmcodec.training.data import PreparedData  # noqa: E402
-from dmcodec.training.data.given import Given  # noqa: E402
+from dmcodec.training.data.given_transcripts import Given  # noqa: E402
 from dmcodec.training.data.prepare import PrepareSettings, prepare  # noqa: E402
-from dmcodec.training.data.sources import DatasetOptions, find_sources  # noqa: E402
 from dmcodec.training.teach.language_model import LanguageModel  # noqa: E402
-from dmcodec.training.teach.recogniser import Heard, load_recogniser  # noqa: E402
 from dmcodec.training.teach.speech_model import SpeechModel  # noqa: E402
 from dmcodec.training.teach.store import check  # noqa: E402
 from dmcodec.training.teach.teach import TeachSettings, teach  # noqa: E402
-from dmcodec.training.teach.transcripts import SegmentSources, heard_in, read_transcripts  # noqa: E402
-from dmcodec.training.teach.words import Word, place, retime, spread, within  # noqa: E402
+from dmcodec.training.teach.transcripts import SegmentSources, heard_in, place, read_transcripts, retime, within  # noqa: E402  # noqa: E402
 
 RATE = 16000
 LETTERS = "abcdefghijklmnopqrstuvwxyz'"
@@ -325,7 +318,7 @@ def test_teaching_goes_on_where_it_stopped(models: Path, data: Path, monkeypatch
 
         return run
 
-    from dmcodec.training.teach.recogniser import CtcRecogniser
+    from dmcodec.pretrained.recognisers import CtcRecogniser
 
     for taught, limit, total in ((SpeechModel, 6 + 2, 10), (CtcRecogniser, 4, 10)):
         name, of = ("features", features) if taught is SpeechModel else ("transcribe", transcribe)

@@ -41,11 +41,10 @@ from dmcodec.training.config import (
     SpectralConfig,
     TrainingConfig,
 )
-from dmcodec.training.data.prepared import PreparedData
+from dmcodec.training.data.dataset import PreparedData
 from dmcodec.training.fit import fit
 from dmcodec.training.loop import RunOptions
-from dmcodec.training.record import read_lines
-from dmcodec.training.run_folder import RunFolder
+from dmcodec.training.run_folder import RunFolder, read_lines
 
 QUIET = RunOptions(checkpoint_every=2, validate_every=3, samples=1, tensorboard=False)
 
@@ -411,7 +410,7 @@ def test_other_segments_for_validation_are_no_resume(
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from dmcodec.training.data.storage import sha256_of
+    from dmcodec.training.data.layout import sha256_of
 
     copy = tmp_path / "data"
     shutil.copytree(tiny_data, copy)
@@ -457,7 +456,7 @@ import sys
 import torch
 from pathlib import Path
 from dmcodec.training.config import TrainingConfig
-from dmcodec.training.data.prepared import PreparedData
+from dmcodec.training.data.dataset import PreparedData
 from dmcodec.training.fit import fit
 from dmcodec.training import loop
 

@@ -18,6 +18,7 @@ import soundfile
 from hypothesis import given, strategies
 from numpy.typing import NDArray
 
+from dmcodec.audio_sources import DatasetOptions, Source, Sources, find_sources
 from dmcodec.errors import (
     ArgumentError,
     AudioError,
@@ -31,13 +32,11 @@ from dmcodec.errors import (
     TeacherNotFoundError,
 )
 from dmcodec.training.data import PreparedData
-from dmcodec.training.data.cutting import cut, split_keys
-from dmcodec.training.data.features import TeacherInfo
-from dmcodec.training.data.frames import on_grid
-from dmcodec.training.data.given import Given, find, read_given, read_tsv
+from dmcodec.training.data.features import TeacherInfo, on_grid
+from dmcodec.training.data.given_transcripts import Given, find, read_given, read_tsv
 from dmcodec.training.data.layout import Manifest
 from dmcodec.training.data.prepare import PrepareSettings, prepare
-from dmcodec.training.data.sources import DatasetOptions, Source, Sources, find_sources
+from dmcodec.training.data.shards import cut, split_keys
 
 RATE = 16000
 DMCODEC = [sys.executable, "-m", "dmcodec"]
@@ -125,7 +124,7 @@ def test_shards_and_threads_change_no_audio(audio: Path, tmp_path: Path, shard_s
 
 
 def test_long_recordings_go_through_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dmcodec.training.data.spool._MEMORY_BYTES", 1000)
+    monkeypatch.setattr("dmcodec.training.data.shards._MEMORY_BYTES", 1000)
     data = prepared([str(recordings(tmp_path / "audio", [7.3, 2.0]))], tmp_path / "data", shard_samples=2 * RATE)
     original, _ = soundfile.read(tmp_path / "audio" / "00.wav", dtype="float32")
     assert np.array_equal(np.concatenate([data.waveform(i) for i in range(7)]), original[: 7 * RATE])
@@ -236,7 +235,7 @@ def test_a_killed_process_goes_on(audio: Path, tmp_path: Path) -> None:
 import sys
 from pathlib import Path
 from dmcodec.training.data.prepare import PrepareSettings, prepare
-from dmcodec.training.data.sources import DatasetOptions, find_sources
+from dmcodec.audio_sources import DatasetOptions, find_sources
 prepare(find_sources([sys.argv[1]], None, DatasetOptions()), Path(sys.argv[2]), PrepareSettings(segment_s=1.0),
         shard_samples=32000)
 """

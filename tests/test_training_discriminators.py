@@ -7,10 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from dmcodec.training.config import DiscriminatorConfig
-from dmcodec.training.discriminators import Discriminators
-from dmcodec.training.discriminators.period import MultiPeriodDiscriminator
-from dmcodec.training.discriminators.scale import MultiScaleDiscriminator
-from dmcodec.training.discriminators.stft import MultiScaleSTFTDiscriminator
+from dmcodec.training.discriminators import (
+    Discriminators,
+    MultiPeriodDiscriminator,
+    MultiScaleDiscriminator,
+    MultiScaleSTFTDiscriminator,
+)
 
 SMALL = DiscriminatorConfig(periods=(2, 3), scales=2, width=0.05, stft_n_fft=(256, 128), stft_filters=4)
 

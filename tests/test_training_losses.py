@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dmcodec.config import CodecConfig
+from dmcodec.mel import mel_filters
 from dmcodec.nn import DMCodec
 from dmcodec.training.batches import Batch
 from dmcodec.training.config import (
@@ -22,17 +23,20 @@ from dmcodec.training.config import (
     TrainingConfig,
 )
 from dmcodec.training.discriminators import Discriminators
-from dmcodec.training.distillation import cut_to_shorter, feature_axis_loss, teacher_mask, time_axis_loss
 from dmcodec.training.generator import Generator
 from dmcodec.training.losses import (
+    LogMel,
     MelLoss,
+    Objective,
     SpectralLoss,
     adversarial_loss,
+    cut_to_shorter,
     discriminator_loss,
+    feature_axis_loss,
     feature_matching_loss,
+    teacher_mask,
+    time_axis_loss,
 )
-from dmcodec.training.mel import LogMel, mel_filters
-from dmcodec.training.objective import Objective
 
 SCALE = MelScaleConfig(256, 60, 1.0)
 

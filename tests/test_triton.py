@@ -21,16 +21,15 @@ from numpy.typing import NDArray
 
 from dmcodec.bundle import Bundle
 from dmcodec.errors import ArgumentError, BundleNotFoundError, ExportError, OutputExistsError, ParityError
-from dmcodec.export.fidelity import snr_db
+from dmcodec.export.agreement import snr_db
 from dmcodec.export.triton import TritonOptions, export_triton
 from dmcodec.export.triton import repository as repository_module
-from dmcodec.export.triton.graphs import batched_quantizer
-from dmcodec.export.triton.proof import synthesize_request, tokenize_request
-from dmcodec.export.triton.simulation import Simulation, read_config
+from dmcodec.export.triton.batched_graphs import batched_quantizer
+from dmcodec.export.triton.simulation import Simulation, read_config, synthesize_request, tokenize_request
 from dmcodec.runtime import Codec
+from dmcodec.runtime.tensorrt.engine_store import EngineKey, EngineStore, this_system
+from dmcodec.runtime.tensorrt.profiles import Profile, Shapes
 from dmcodec.sample import speech
-from dmcodec.tensorrt.profiles import Profile, Shapes
-from dmcodec.tensorrt.store import EngineKey, EngineStore, this_system
 
 pytest.importorskip("tritonclient.grpc")
 MODELS = {"encoder", "quantizer", "dequantizer", "decoder", "tokenize", "synthesize"}

@@ -17,23 +17,15 @@ from hypothesis import strategies as st
 
 from dmcodec.bundle import Bundle, read_manifest
 from dmcodec.config import CodecConfig
-from dmcodec.errors import (
-    ArgumentError,
-    BundleError,
-    EngineBuildError,
-    GpuError,
-    MissingDependencyError,
-    OutputError,
-)
+from dmcodec.errors import ArgumentError, BundleError, EngineBuildError, GpuError, MissingDependencyError, OutputError
 from dmcodec.export.tensorrt import BuildOptions, BuildReport, PlannedEngine, build_engines, plan_engines
+from dmcodec.export.tensorrt.builder import BuildSettings, TimingCache, build_plan
 from dmcodec.export.tensorrt.inspection import Inspection, inspect_engine, require_precision
 from dmcodec.export.tensorrt.rewrite import rewritten
-from dmcodec.export.tensorrt.timing import TimingCache
-from dmcodec.tensorrt.builder import BuildSettings, build_plan
-from dmcodec.tensorrt.driver import Gpu, probe_gpu
-from dmcodec.tensorrt.library import TENSORRT, TENSORRT_RTX, Library, LogLine
-from dmcodec.tensorrt.profiles import Profile, Rung, ShapeRange, ShapeRequest
-from dmcodec.tensorrt.store import EngineStore, record_path
+from dmcodec.runtime.tensorrt.driver import Gpu, probe_gpu
+from dmcodec.runtime.tensorrt.engine_store import EngineStore, record_path
+from dmcodec.runtime.tensorrt.library import TENSORRT, TENSORRT_RTX, Library, LogLine
+from dmcodec.runtime.tensorrt.profiles import Profile, Rung, ShapeRange, ShapeRequest
 
 REQUEST = ShapeRequest.parse("0.1s:1s:2s", "1:1:2", None)
 
@@ -340,7 +332,7 @@ def test_the_timing_cache_is_kept_and_merged(tiny_bundle: Path, tmp_path: Path) 
 HOLD = """
 import sys, time
 from pathlib import Path
-from dmcodec.tensorrt.lock import locked
+from dmcodec.files import locked
 out = Path(sys.argv[2])
 with locked(Path(sys.argv[1])):
     text = out.read_text() if out.exists() else ""
@@ -361,7 +353,7 @@ def test_the_lock_holds_between_processes(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("version", ["9.3.0", "10.12.0.36", "12.0.0", "unknown"])
 def test_versions_that_are_not_known_are_refused(version: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dmcodec.tensorrt.library._import", lambda name: fake_tensorrt(version=version))
+    monkeypatch.setattr("dmcodec.runtime.tensorrt.library._import", lambda name: fake_tensorrt(version=version))
     with pytest.raises(MissingDependencyError, match=r"tensorrt .*: dmcodec knows 10\.13 to 11\.x"):
         Library.load(TENSORRT)
 
@@ -370,7 +362,7 @@ def test_a_broken_installation_is_one_error(monkeypatch: pytest.MonkeyPatch) -> 
     def fail(name: str) -> None:
         raise OSError("libnvinfer.so.10: cannot open shared object file")
 
-    monkeypatch.setattr("dmcodec.tensorrt.library._import", fail)
+    monkeypatch.setattr("dmcodec.runtime.tensorrt.library._import", fail)
     with pytest.raises(MissingDependencyError, match=r"libnvinfer.*dmcodec\[trt\].*; or tensorrt-rtx.*\[trt-rtx\]"):
         Library.find()
     with pytest.raises(ArgumentError, match="use one of tensorrt, tensorrt-rtx"):

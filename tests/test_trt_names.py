@@ -11,9 +11,10 @@ import pytest
 from fakes import library as fakes
 from fakes.library import fake_tensorrt
 
-import dmcodec.tensorrt
 from dmcodec.errors import MissingDependencyError
-from dmcodec.tensorrt.library import FLAVOURS, Library
+from dmcodec.export.tensorrt import builder
+from dmcodec.runtime.tensorrt import engine, library
+from dmcodec.runtime.tensorrt.library import FLAVOURS, Library
 
 NAMES: dict[str, dict[str, list[str]]] = json.loads((Path(__file__).parent / "data/tensorrt_names.json").read_text())
 CLASSES = (
@@ -61,8 +62,7 @@ def test_the_names_that_the_code_uses_exist(version: str) -> None:
 
     What only RTX has is asked for by name first.
     """
-    folder = Path(dmcodec.tensorrt.__file__).parent
-    used = set().union(*(used_names((folder / f"{name}.py").read_text()) for name in ("library", "builder", "engine")))
+    used = set().union(*(used_names(Path(str(module.__file__)).read_text()) for module in (library, builder, engine)))
     optional = {
         "set_compute_capability", "num_compute_capabilities", "get_engine_validity", "is_stream_capturable",
         "INVALID", "VERSION_MISMATCH", "UNSUPPORTED_CC", "OLD_CUDA_DRIVER", "OLD_CUDA_RUNTIME", "MALFORMED_ENGINE",

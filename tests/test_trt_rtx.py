@@ -22,14 +22,14 @@ from dmcodec.config import CodecConfig
 from dmcodec.errors import EngineBuildError, EngineError, ExportError, GpuError, MissingDependencyError
 from dmcodec.export.graphs import build_graphs
 from dmcodec.export.tensorrt import BuildOptions, build_engines, plan_engines
+from dmcodec.export.tensorrt.builder import BuildSettings, build_plan
 from dmcodec.export.tensorrt.inspection import inspect_engine, require_precision
 from dmcodec.export.tensorrt.rewrite import rewrite, rewritten
 from dmcodec.runtime import Codec
-from dmcodec.tensorrt.builder import BuildSettings, build_plan
-from dmcodec.tensorrt.driver import gpu_or_none
-from dmcodec.tensorrt.engine import Engine
-from dmcodec.tensorrt.library import TENSORRT_RTX, Library
-from dmcodec.tensorrt.profiles import ShapeRequest
+from dmcodec.runtime.tensorrt.driver import gpu_or_none
+from dmcodec.runtime.tensorrt.engine import Engine
+from dmcodec.runtime.tensorrt.library import TENSORRT_RTX, Library
+from dmcodec.runtime.tensorrt.profiles import ShapeRequest
 
 if TYPE_CHECKING:
     from dmcodec.nn import DMCodec

@@ -19,14 +19,13 @@ from dmcodec.errors import ArgumentError, BackendError, EngineError, GpuError, P
 from dmcodec.export.tensorrt import BuildOptions, build_engines, plan_engines
 from dmcodec.runtime import Codec
 from dmcodec.runtime.tensorrt.backend import TensorrtBackend, runs_on
-from dmcodec.runtime.tensorrt.cuda_device import CudaDevice, _unsigned_64
-from dmcodec.runtime.tensorrt.lanes import Lanes
-from dmcodec.runtime.tensorrt.memory import DevicePool, size_class
+from dmcodec.runtime.tensorrt.device import CudaDevice, _unsigned_64
+from dmcodec.runtime.tensorrt.driver import Gpu, gpu_or_none
+from dmcodec.runtime.tensorrt.engine_store import record_path
+from dmcodec.runtime.tensorrt.library import TENSORRT, TENSORRT_RTX, Library
+from dmcodec.runtime.tensorrt.memory import DevicePool, Lanes, size_class
+from dmcodec.runtime.tensorrt.profiles import ShapeRequest
 from dmcodec.sample import speech
-from dmcodec.tensorrt.driver import Gpu, gpu_or_none
-from dmcodec.tensorrt.library import TENSORRT, TENSORRT_RTX, Library
-from dmcodec.tensorrt.profiles import ShapeRequest
-from dmcodec.tensorrt.store import record_path
 
 RATE = 16000
 
@@ -304,7 +303,7 @@ def test_a_bundle_altered_after_the_build_is_refused(copy_of_tiny_bundle: Path) 
     # Another engine and record of the same key, both whole: only the manifest knows.
     [file] = [file for file, facts in engines.items() if facts["graph"] == "encoder"]
     path = copy_of_tiny_bundle / "engines" / file
-    from dmcodec.tensorrt.store import EngineStore
+    from dmcodec.runtime.tensorrt.engine_store import EngineStore
 
     store = EngineStore(path.parent)
     [record] = [record for record in store.records()[0] if record.key.file == file]

@@ -16,17 +16,18 @@ import pytest
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from dmcodec.benchmarks.terminal import print_tables
+from dmcodec.benchmarks.tables import print_tables
 from dmcodec.benchmarks.verify import VerifyOptions, VerifyResult, run_verify
-from dmcodec.benchmarks.verify.judge import Expected, Judge
+from dmcodec.benchmarks.verify.checks import Expected, Judge
+from dmcodec.benchmarks.verify.result_tables import summary_line, verify_tables
 from dmcodec.benchmarks.verify.run import verify_codec
-from dmcodec.benchmarks.verify.tables import summary_line, verify_tables
-from dmcodec.bundle import Bundle, GraphSpec, file_sha256, write_manifest
+from dmcodec.bundle import Bundle, GraphSpec, write_manifest
 from dmcodec.cli.common import console
 from dmcodec.config import CodecConfig
 from dmcodec.errors import ArgumentError, AudioError, CheckpointError, ParityError
 from dmcodec.export import Source, export_bundle
 from dmcodec.export.reference import Reference
+from dmcodec.files import file_sha256
 from dmcodec.nn import DMCodec
 from dmcodec.runtime import Codec
 from dmcodec.runtime.backend import Runner

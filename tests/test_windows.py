@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from dmcodec.bundle import Bundle
 from dmcodec.errors import ArgumentError, AudioError, TokensError
-from dmcodec.export.fidelity import snr_db
+from dmcodec.export.agreement import snr_db
 from dmcodec.runtime import Codec
-from dmcodec.runtime.ladder import MAX_BATCH_SIZE, batches, stack
-from dmcodec.runtime.windows import Window, WindowPlan, Windows
+from dmcodec.runtime.batching import MAX_BATCH_SIZE, batches, stack
+from dmcodec.runtime.long_clips import Window, WindowPlan, Windows
 from dmcodec.sample import speech
 from dmcodec.tokens import Tokens
 

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from dmcodec import __version__
-from dmcodec.benchmarks.doctor.probe import PROBES
-from dmcodec.benchmarks.doctor.process import Outcome, run_json
 from dmcodec.benchmarks.gpu import find_gpus, open_reader
 from dmcodec.benchmarks.machine import describe_machine, installed_version
+
+from .probe import PROBES
+from .process import Outcome, run_json
 
 OK, MISSING, PROBLEM = "ok", "missing", "problem"
 PROBE_TIMEOUT_S = 120.0

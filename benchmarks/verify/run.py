@@ -8,16 +8,17 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from dmcodec.benchmarks.codecs.bundle import open_codec
 from dmcodec.benchmarks.machine import PACKAGES, describe_machine
-from dmcodec.benchmarks.sides import open_codec
 from dmcodec.benchmarks.timing import Progress
-from dmcodec.benchmarks.verify.checks import Checks
-from dmcodec.benchmarks.verify.options import TORCH, VerifyOptions
-from dmcodec.benchmarks.verify.result import Check, VerifyResult
 from dmcodec.export.parity import check_parity, num_cases
 from dmcodec.export.reference import GraphReference, Reference
 from dmcodec.runtime.codec import Codec
 from dmcodec.runtime.onnxruntime_backend import usable_cpus
+
+from .checks import Checks
+from .options import TORCH, VerifyOptions
+from .result import Check, VerifyResult
 
 
 def run_verify(bundle: str | Path, options: VerifyOptions, progress: Progress | None = None) -> VerifyResult:
@@ -88,7 +89,7 @@ def _reference(codec: Codec, options: VerifyOptions) -> Iterator[tuple[Reference
         yield GraphReference(name, other.config, other.graphs.arrays), manifest.arithmetic
         return
     # Both import torch.
-    from dmcodec.benchmarks.torch_peer import knows_weights, load_model, torch_threads
+    from dmcodec.benchmarks.codecs.torch import knows_weights, load_model, torch_threads
     from dmcodec.export.reference import TorchReference
 
     model = load_model(codec.bundle, options.checkpoint, options.config)

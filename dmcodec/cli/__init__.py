@@ -8,9 +8,10 @@ from collections.abc import Callable
 
 import typer
 
-from dmcodec.cli import bench, decode, doctor, encode, evaluate, export, info, pull, reconstruct, verify
-from dmcodec.cli.train import TRAIN_VERBS
 from dmcodec.errors import DmcodecError
+
+from . import bench, decode, doctor, encode, evaluate, export, info, pull, reconstruct, verify
+from .train import TRAIN_VERBS
 
 VERBS: dict[str, Callable[..., None]] = {
     "encode": encode.encode,

@@ -10,7 +10,9 @@ from typing import Annotated
 import typer
 
 from dmcodec.bundle import default_bundle_path
-from dmcodec.cli.common import (
+from dmcodec.errors import ArgumentError
+
+from .common import (
     BackendOption,
     BundleArgument,
     ForceOption,
@@ -22,8 +24,7 @@ from dmcodec.cli.common import (
     print_json,
     stage_progress,
 )
-from dmcodec.cli.full_size import full_size_bundle
-from dmcodec.errors import ArgumentError
+from .weights import full_size_bundle
 
 SIZES = ("small", "full")
 
@@ -76,10 +77,10 @@ def bench(
     force: ForceOption = False,
 ) -> None:
     """Measure a bundle: latency, RTF and xRT, throughput, memory, and speed and fidelity against torch."""
-    from dmcodec.benchmarks import options, run_bench
-    from dmcodec.benchmarks.figures import require_matplotlib
-    from dmcodec.benchmarks.html_report import render_report
-    from dmcodec.benchmarks.terminal import print_result
+    from dmcodec.benchmarks import run_bench
+    from dmcodec.benchmarks.bench import options
+    from dmcodec.benchmarks.bench.page import render_report, require_matplotlib
+    from dmcodec.benchmarks.bench.result_tables import print_result
     from dmcodec.files import refuse_existing, write_bytes
 
     if size not in (None, *SIZES):

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dmcodec.cli.common import (
+from dmcodec.errors import ArgumentError
+
+from .common import (
     BackendOption,
     BundleOption,
     EngineCacheOption,
@@ -20,8 +22,7 @@ from dmcodec.cli.common import (
     load_codec,
     speed,
 )
-from dmcodec.cli.paths import plan
-from dmcodec.errors import ArgumentError
+from .files import plan
 
 if TYPE_CHECKING:
     from dmcodec.runtime import Codec
@@ -53,7 +54,7 @@ def decode(
 ) -> None:
     """Decode token files (.dmc) to speech files (16-bit WAV or FLAC, or Ogg); or a stream of tokens."""
     if stream:
-        from dmcodec.cli.stream import check_formats, decode_stream
+        from .decode_stream import check_formats, decode_stream
 
         if inputs or output or as_json or force:
             raise ArgumentError("--stream reads stdin and writes stdout; it takes no IN, -o, --force or --json")
@@ -71,9 +72,10 @@ def decode(
 
 def _decode_files(pairs: list[tuple[Path, Path]], codec: Codec, n_q: int | None, as_json: bool) -> None:
     from dmcodec.audio import output_format
-    from dmcodec.cli.batch import FileProgress, run_files
-    from dmcodec.cli.encode import token_facts
     from dmcodec.tokens import Tokens
+
+    from .encode import token_facts
+    from .files import FileProgress, run_files
 
     for _, target in pairs:
         output_format(target)

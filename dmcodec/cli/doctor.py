@@ -9,8 +9,9 @@ from typing import Annotated, Any
 
 import typer
 
-from dmcodec.cli.common import ForceOption, JsonOption, console, note, print_json, stage_progress
 from dmcodec.errors import ArgumentError, BackendError
+
+from .common import ForceOption, JsonOption, console, note, print_json, stage_progress
 
 DEFAULT_OUT = Path("dmcodec-gpu.json")
 
@@ -68,8 +69,8 @@ def doctor(
         raise ArgumentError("only --json goes without --gpu; add --gpu")
     from dmcodec.benchmarks.doctor import examine
     from dmcodec.benchmarks.doctor.findings import to_dicts
-    from dmcodec.benchmarks.doctor.tables import findings_table
-    from dmcodec.benchmarks.terminal import print_tables
+    from dmcodec.benchmarks.doctor.result_tables import findings_table
+    from dmcodec.benchmarks.tables import print_tables
 
     findings = examine().findings
     if as_json:
@@ -80,16 +81,16 @@ def doctor(
 
 def _gpu_report(bundles: list[Path], out: Path, given: dict[str, Any], as_json: bool, force: bool) -> None:
     from dmcodec.benchmarks.doctor import GpuReportOptions, examine, run_gpu_report
-    from dmcodec.benchmarks.doctor.report import failures
-    from dmcodec.benchmarks.doctor.tables import findings_table, report_tables
-    from dmcodec.benchmarks.terminal import print_tables
+    from dmcodec.benchmarks.doctor.result_tables import findings_table, report_tables
+    from dmcodec.benchmarks.doctor.run import failures
+    from dmcodec.benchmarks.tables import print_tables
     from dmcodec.files import refuse_existing
 
     GpuReportOptions(bundles=(), **given)  # before anything is exported
     refuse_existing(out, force)
     examination = examine()
     if not bundles and (examination.has_gpu or "sides" in given):
-        from dmcodec.cli.full_size import full_size_bundle
+        from .weights import full_size_bundle
 
         bundles = [full_size_bundle(precision) for precision in ("fp32", "fp16")]
     command = shlex.join(["dmcodec", *sys.argv[1:]])

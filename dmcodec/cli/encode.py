@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dmcodec.cli.common import (
+from .common import (
     BackendOption,
     BundleOption,
     EngineCacheOption,
@@ -22,8 +22,9 @@ from dmcodec.cli.common import (
 )
 
 if TYPE_CHECKING:
-    from dmcodec.cli.batch import FileProgress
     from dmcodec.tokens import Tokens
+
+    from .files import FileProgress
 
 
 def encode(
@@ -44,8 +45,8 @@ def encode(
 ) -> None:
     """Encode speech files to token files (.dmc)."""
     from dmcodec.audio import AUDIO_SUFFIXES
-    from dmcodec.cli.batch import run_files
-    from dmcodec.cli.paths import plan
+
+    from .files import plan, run_files
 
     pairs = plan(inputs, output, ".dmc", AUDIO_SUFFIXES, force)
     codec = load_codec(bundle, backend, provider, threads, engine_cache)

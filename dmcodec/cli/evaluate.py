@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dmcodec.cli.common import ForceOption, JsonOption, ThreadsOption, console, note, print_json, progress_bar
 from dmcodec.errors import ArgumentError, MissingDependencyError
 
+from .common import ForceOption, JsonOption, ThreadsOption, console, note, print_json, progress_bar
+
 if TYPE_CHECKING:
-    from dmcodec.benchmarks.evaluation.evaluate import Progress
+    from dmcodec.benchmarks.evaluate.run import Progress
 
 
 def evaluate(
@@ -85,11 +86,9 @@ def evaluate(
     if report is None and (force or report_clips is not None):
         raise ArgumentError(f"--{'force' if force else 'report-clips'} belongs to --report; add it")
     try:
-        from dmcodec.benchmarks.evaluation import EvaluateOptions, Named
-        from dmcodec.benchmarks.evaluation import evaluate as run_evaluation
-        from dmcodec.benchmarks.evaluation.listening_page import render_page
-        from dmcodec.benchmarks.evaluation.spectrogram import require_plotting
-        from dmcodec.benchmarks.evaluation.terminal import print_evaluation
+        from dmcodec.benchmarks.evaluate import EvaluateOptions, Named, run_evaluation
+        from dmcodec.benchmarks.evaluate.page import render_page, require_plotting
+        from dmcodec.benchmarks.evaluate.result_tables import print_evaluation
     except ModuleNotFoundError as error:
         raise MissingDependencyError(
             f"evaluate needs {error.name}, which isn't installed; run `pip install dmcodec[cpu,evaluate]`"

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dmcodec.bundle import default_bundle_path
-from dmcodec.cli.common import EngineCacheOption, ForceOption, JsonOption, console, print_json, stage_bars
-from dmcodec.cli.engines import (
+from dmcodec.errors import ArgumentError
+
+from .common import EngineCacheOption, ForceOption, JsonOption, console, print_json
+from .export_tensorrt import (
     BatchOption,
     ComputeCapabilityOption,
     DryRunOption,
@@ -28,20 +30,20 @@ from dmcodec.cli.engines import (
     WorkspaceOption,
     export_engines,
 )
-from dmcodec.cli.export_triton import (
+from .export_triton import (
     InstancesOption,
     KindOption,
     MaxBatchSizeOption,
     MaxQueueDelayOption,
     PlatformOption,
     ServingCall,
-    Weights,
     export_triton,
 )
-from dmcodec.errors import ArgumentError, MissingDependencyError
+from .weights import Weights, _check_source, write_bundle
 
 if TYPE_CHECKING:
     from dmcodec.bundle import Bundle
+
 
 FORMATS = ("onnx", "trt", "triton")
 
@@ -153,36 +155,6 @@ def _refuse_foreign(output_format: str, engines: EngineCall, serving: ServingCal
     if given:
         formats = "trt and triton" if given[0] in shared else "trt"
         raise ArgumentError(f"{given[0]} is for --format {formats} only")
-
-
-def _check_source(out: Path | None, checkpoint: Path | None, seed: int | None) -> None:
-    if out is None:
-        raise ArgumentError("name the bundle to write with --out BUNDLE")
-    if (checkpoint is None) == (seed is None):
-        raise ArgumentError("name the weights with either --checkpoint FILE or --seed N")
-
-
-def write_bundle(
-    out: Path, checkpoint: Path | None, config: Path | None, seed: int | None, precision: str, force: bool
-) -> Bundle:
-    """Loads the weights and exports them, with a progress bar."""
-    try:
-        from dmcodec.config import CodecConfig
-        from dmcodec.export import Source, export_bundle
-        from dmcodec.files import refuse_existing
-        from dmcodec.nn import DMCodec
-    except ModuleNotFoundError as error:
-        raise MissingDependencyError(
-            f"export needs {error.name}, which isn't installed; run `pip install dmcodec[cpu,export]`"
-        ) from None
-    refuse_existing(out, force)
-    codec_config = CodecConfig.from_json(config) if config else CodecConfig()
-    if checkpoint is not None:
-        model = DMCodec.from_checkpoint(codec_config, checkpoint)
-    else:
-        model = DMCodec.seeded(codec_config, seed or 0)
-    with stage_bars() as report:
-        return export_bundle(model, out, precision, Source(checkpoint, seed), force, report)
 
 
 def _parity_table(parity: Any) -> Any:

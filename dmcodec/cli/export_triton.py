@@ -8,9 +8,11 @@ from typing import Annotated, Any, NamedTuple
 
 import typer
 
-from dmcodec.cli.common import print_json
 from dmcodec.errors import ArgumentError, MissingDependencyError
 from dmcodec.files import refuse_existing
+
+from .common import print_json
+from .weights import Weights
 
 PlatformOption = Annotated[
     str | None,
@@ -22,15 +24,6 @@ MaxBatchSizeOption = Annotated[int | None, typer.Option(help="triton: items that
 MaxQueueDelayOption = Annotated[
     float | None, typer.Option(help="triton: how long a request may wait for others (default: 5).")
 ]
-
-
-class Weights(NamedTuple):
-    """Which weights to export, and how."""
-
-    checkpoint: Path | None
-    config: Path | None
-    seed: int | None
-    precision: str | None
 
 
 class ServingCall(NamedTuple):
@@ -82,7 +75,7 @@ def export_triton(
     if bundle is not None:
         facts = triton.export_triton(bundle, out, wanted, engine_cache, force)
     else:
-        from dmcodec.cli.export import write_bundle
+        from .weights import write_bundle
 
         with tempfile.TemporaryDirectory(prefix="dmcodec.") as folder:
             path = Path(folder) / "bundle"

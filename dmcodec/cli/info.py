@@ -9,7 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from dmcodec.bundle import default_bundle_path
-from dmcodec.cli.common import JsonOption, print_json
+
+from .common import JsonOption, print_json
 
 
 def info(
@@ -33,8 +34,9 @@ def info(
 
 
 def _token_file_facts(path: Path) -> dict[str, Any]:
-    from dmcodec.cli.encode import token_facts
     from dmcodec.tokens import Tokens
+
+    from .encode import token_facts
 
     tokens = Tokens.load(path)
     return {
@@ -51,7 +53,7 @@ def _token_file_facts(path: Path) -> dict[str, Any]:
 def _bundle_facts(path: Path) -> dict[str, Any]:
     from dmcodec.bundle import Bundle
     from dmcodec.receptive_field import decoder_reach
-    from dmcodec.runtime.windows import window_plan
+    from dmcodec.runtime.long_clips import window_plan
 
     manifest = Bundle.open(path).manifest
     config = manifest.config

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dmcodec.cli.common import JsonOption, print_json
+from .common import JsonOption, print_json
 
 
 def pull(

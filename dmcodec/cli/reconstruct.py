@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from dmcodec.cli.common import (
+from .common import (
     BackendOption,
     BundleOption,
     EngineCacheOption,
@@ -37,8 +37,9 @@ def reconstruct(
 ) -> None:
     """Encode a speech file and decode it again; prints the bitrate and the real-time factors."""
     from dmcodec.audio import output_format
-    from dmcodec.cli.encode import token_facts
     from dmcodec.files import refuse_existing
+
+    from .encode import token_facts
 
     output_format(output)
     refuse_existing(output, force)

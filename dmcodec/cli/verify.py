@@ -10,7 +10,9 @@ from typing import Annotated
 import typer
 
 from dmcodec.bundle import default_bundle_path
-from dmcodec.cli.common import (
+from dmcodec.errors import ParityError
+
+from .common import (
     BackendOption,
     BundleArgument,
     EngineCacheOption,
@@ -21,7 +23,6 @@ from dmcodec.cli.common import (
     print_json,
     stage_progress,
 )
-from dmcodec.errors import ParityError
 
 
 def verify(
@@ -56,10 +57,10 @@ def verify(
 
     Exit code 1 where a figure is below the thresholds of the bundle's precision.
     """
-    from dmcodec.benchmarks.terminal import print_tables
+    from dmcodec.benchmarks.tables import print_tables
     from dmcodec.benchmarks.verify import VerifyOptions, run_verify
     from dmcodec.benchmarks.verify.options import ONNXRUNTIME_CPU, TORCH
-    from dmcodec.benchmarks.verify.tables import summary_line, verify_tables
+    from dmcodec.benchmarks.verify.result_tables import summary_line, verify_tables
 
     options = VerifyOptions(
         backend=backend,

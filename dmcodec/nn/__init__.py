@@ -1,5 +1,5 @@
 """The DM-Codec network in torch."""
 
-from dmcodec.nn.model import DMCodec
+from .model import DMCodec
 
 __all__ = ["DMCodec"]

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from dmcodec.config import CodecConfig
-from dmcodec.nn.layers import WeightNormConv
-from dmcodec.nn.rvq import ResidualVectorQuantizer
-from dmcodec.nn.seanet import Decoder, Encoder
+
+from .layers import WeightNormConv
+from .rvq import ResidualVectorQuantizer
+from .seanet import Decoder, Encoder
 
 
 class DMCodec(nn.Module):
@@ -36,7 +37,7 @@ class DMCodec(nn.Module):
         Raises:
             CheckpointError: a tensor is missing, unexpected, of another shape, or not finite; it is named.
         """
-        from dmcodec.nn.checkpoint import load_state_dict, read_checkpoint
+        from .checkpoint import load_state_dict, read_checkpoint
 
         if not isinstance(config, CodecConfig):
             config = CodecConfig.from_json(config)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from dmcodec.config import KERNEL_SIZE, CodecConfig
-from dmcodec.nn.layers import Conv1d, ConvTranspose1d, ResidualBlock, SkipLSTM
+
+from .layers import Conv1d, ConvTranspose1d, ResidualBlock, SkipLSTM
 
 
 def _residual_blocks(config: CodecConfig, channels: int) -> list[nn.Module]:

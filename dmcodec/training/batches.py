@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 if TYPE_CHECKING:
     from dmcodec.config import CodecConfig
-    from dmcodec.training.data.prepared import PreparedData
+    from dmcodec.training.data.dataset import PreparedData
 
 POOL = 32  # batches whose segments are sorted by length before they are cut, so that little of a batch is padding
 

@@ -10,11 +10,11 @@ import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 
 from dmcodec.errors import ArgumentError, ConfigError, DataError, TeacherNotFoundError
-from dmcodec.training.config import TrainingConfig
-from dmcodec.training.data.prepared import PreparedData
-from dmcodec.training.loop import Loop, Report, RunOptions, initial_codec
-from dmcodec.training.record import require_tensorboard
-from dmcodec.training.run_folder import RunFolder
+from dmcodec.training.data.dataset import PreparedData
+
+from .config import TrainingConfig
+from .loop import Loop, Report, RunOptions, initial_codec
+from .run_folder import RunFolder, require_tensorboard
 
 
 def fit(

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from dmcodec.nn import DMCodec
-from dmcodec.training.batches import Batch
-from dmcodec.training.config import TrainingConfig
-from dmcodec.training.quantizer import quantize
+
+from .batches import Batch
+from .config import TrainingConfig
+from .quantizer import quantize
 
 
 @dataclasses.dataclass(frozen=True)

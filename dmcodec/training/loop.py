@@ -15,14 +15,14 @@ from accelerate.utils import gather_object, set_seed
 from dmcodec.audio import write_audio
 from dmcodec.errors import ArgumentError, CheckpointError
 from dmcodec.nn import DMCodec
-from dmcodec.training.batches import BatchPlan, Segments, loader, training_batches
-from dmcodec.training.config import TrainingConfig
-from dmcodec.training.data.prepared import PreparedData
-from dmcodec.training.quantizer import prepare_codebooks
-from dmcodec.training.record import Record
-from dmcodec.training.run_folder import Progress, RunFolder
-from dmcodec.training.trainer import Trainer
-from dmcodec.training.validation import codebook_use, validate
+from dmcodec.training.data.dataset import PreparedData
+
+from .batches import BatchPlan, Segments, loader, training_batches
+from .config import TrainingConfig
+from .quantizer import prepare_codebooks
+from .run_folder import Progress, Record, RunFolder
+from .trainer import Trainer
+from .validation import codebook_use, validate
 
 Report = Callable[[int, int, Mapping[str, float]], None]
 

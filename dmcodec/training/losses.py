@@ -8,8 +8,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dmcodec.training.config import MelScaleConfig, SpectralConfig
-from dmcodec.training.mel import LogMel
+from dmcodec.mel import mel_filters
+
+from .batches import Batch
+from .config import MelScaleConfig, SpectralConfig, TrainingConfig
+from .discriminators import Judgements
+from .generator import GeneratorOutput
+
+# FOLDED: Log-mel spectrograms of the mel loss (HiFi-GAN, arXiv 2010.05646, with the released recipe's constants).
+# FOLDED: Continuous representation distillation: pulling a quantizer level's output towards a teacher's representation.
+# FOLDED: What a batch costs: the losses of the discriminators and of the generator, by name.
+
 
 FAINTEST = 1e-3
 
@@ -93,3 +102,123 @@ def feature_matching_loss(real: Sequence[Sequence[Tensor]], fake: Sequence[Seque
         for r, f in zip(real_maps, fake_maps, strict=True)
     ]
     return torch.stack(losses).sum()
+
+
+FLOOR = 1e-5
+
+
+class LogMel(nn.Module):
+    """Waveforms [B, samples] -> natural-log mel magnitudes [B, n_mels, frames], 0 Hz to half the sample rate.
+
+    Hann window of n_fft samples; reflected by (n_fft - hop_length) / 2 at both ends, so that there is one frame per
+    hop; filters on the HTK mel scale with Slaney's area norm; magnitudes floored at 1e-5.
+    """
+
+    filters: Tensor
+    window: Tensor
+
+    def __init__(self, scale: MelScaleConfig, sample_rate: int) -> None:
+        super().__init__()
+        self.scale = scale
+        self.register_buffer("filters", mel_filters(scale.n_fft, scale.n_mels, sample_rate), persistent=False)
+        self.register_buffer("window", torch.hann_window(scale.n_fft), persistent=False)
+
+    def forward(self, waveform: Tensor) -> Tensor:
+        scale = self.scale
+        padding = (scale.n_fft - scale.hop_length) // 2
+        padded = F.pad(waveform[:, None].float(), (padding, padding), mode="reflect")[:, 0]
+        spectrum = torch.stft(
+            padded, scale.n_fft, scale.hop_length, window=self.window, center=False, return_complex=True
+        )
+        # A square root of 0 has no gradient; silence must have one.
+        magnitude = (spectrum.real.square() + spectrum.imag.square() + 1e-9**2).sqrt()
+        return (self.filters @ magnitude).clamp(min=FLOOR).log()
+
+
+def feature_axis_loss(features: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
+    """Mean over feature dimensions of -log sigmoid(cosine, over the frame axis, of the two).
+
+    Args:
+        features: [B, T, D], of the codec.
+        teacher: [B, T, D]; a constant.
+        mask: [B, T] bool, true where the teacher says something; other frames count as 0 in both.
+    """
+    cosine = F.cosine_similarity(features * mask[..., None], teacher.detach() * mask[..., None], dim=1)
+    return -F.logsigmoid(cosine).mean()
+
+
+def time_axis_loss(features: Tensor, teacher: Tensor, mask: Tensor, similarity_weight: float = 1.0) -> Tensor:
+    """Mean over frames of the L1 distance plus `similarity_weight` x -log sigmoid(cosine over the feature axis).
+
+    Shapes as in `feature_axis_loss`; frames outside `mask` don't count.
+    """
+    features, teacher = features[mask], teacher.detach()[mask]
+    cosine = F.cosine_similarity(features, teacher, dim=-1)
+    return F.l1_loss(features, teacher) - similarity_weight * F.logsigmoid(cosine).mean()
+
+
+def cut_to_shorter(features: Tensor, teacher: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """All three [B, T, ...] cut to the fewer frames of the two: a teacher may give one frame less than the codec."""
+    frames = min(features.shape[1], teacher.shape[1])
+    return features[:, :frames], teacher[:, :frames], mask[:, :frames]
+
+
+def teacher_mask(mask: Tensor, teacher: Tensor) -> Tensor:
+    """`mask` [B, T] without the frames where the teacher is silent (all zero: no word is spoken there)."""
+    return mask & torch.any(teacher != 0, dim=-1)
+
+
+class Objective(nn.Module):
+    """The losses of a configuration (paper, section 3.3 and appendix; weights in `TrainingConfig.losses`)."""
+
+    def __init__(self, config: TrainingConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.mel = MelLoss(config.losses.mel, config.codec.sample_rate)
+        self.spectral = SpectralLoss(config.losses.spectral) if config.losses.spectral else None
+
+    def discriminators(self, discriminators: nn.Module, batch: Batch, output: GeneratorOutput) -> Tensor:
+        """The discriminators' loss; the generator gets no gradient from it."""
+        # One call for real and fake: a DistributedDataParallel module wants one forward for each backward.
+        judged: Judgements = discriminators(torch.cat([batch.waveform, output.waveform.detach().float()]))
+        real, fake = zip(*(score.chunk(2) for score in judged.scores), strict=True)
+        return discriminator_loss(real, fake)
+
+    def generator(
+        self, discriminators: nn.Module | None, batch: Batch, output: GeneratorOutput
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The weighted sum, and its unweighted terms. `discriminators` must be frozen; None: they don't count yet."""
+        waveform, target = output.waveform.float(), batch.waveform
+        weights = self.config.losses
+        terms = {
+            "waveform": (waveform - target).abs().sum() / batch.num_samples.sum(),
+            "mel": self.mel(waveform[:, 0], target[:, 0]),
+            "commitment": output.commitment,
+        }
+        total = weights.waveform * terms["waveform"] + terms["mel"] + weights.commitment * terms["commitment"]
+        if self.spectral is not None:
+            terms["spectral"] = self.spectral(waveform[:, 0], target[:, 0])
+            total = total + terms["spectral"]
+        distillation = self.config.distillation
+        for kind, features in output.features.items():
+            terms[f"distillation_{kind}"] = self._distillation(features.float(), batch.teachers[kind], batch)
+            share = distillation.weight_of(kind)
+            total = total + weights.distillation * share * terms[f"distillation_{kind}"]
+        if discriminators is not None:
+            with torch.no_grad():
+                real: Judgements = discriminators(target)
+            fake: Judgements = discriminators(waveform)
+            terms["adversarial"] = adversarial_loss(fake.scores)
+            terms["feature_matching"] = feature_matching_loss(real.feature_maps, fake.feature_maps)
+            total = total + weights.adversarial * terms["adversarial"]
+            total = total + weights.feature_matching * terms["feature_matching"]
+        return total, terms
+
+    def _distillation(self, features: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
+        features, teacher, mask = cut_to_shorter(features, teacher, batch.frame_mask())
+        mask = teacher_mask(mask, teacher)
+        if not mask.any():  # aligned transcripts of a batch without a word
+            return features.sum() * 0.0
+        if self.config.distillation.axis == "time":
+            return time_axis_loss(features, teacher, mask, self.config.distillation.time_lambda)
+        return feature_axis_loss(features, teacher, mask)

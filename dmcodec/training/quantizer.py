@@ -9,12 +9,15 @@ from __future__ import annotations
 import dataclasses
 
 import torch
-from torch import Tensor
+from torch import Tensor, distributed
 from torch.nn import functional as F
 
 from dmcodec.nn.rvq import Codebook, ResidualVectorQuantizer
-from dmcodec.training.config import QuantizerConfig
-from dmcodec.training.distributed import broadcast, gather_rows, sum_over_ranks
+
+from .config import QuantizerConfig
+
+# FOLDED: The few collective operations that codebooks need; without a process group each is the identity.
+
 
 RESTART_COUNT = 2.0  # times the threshold: at a decay of 0.99 an entry that nothing uses dies again after 69 steps
 
@@ -135,3 +138,36 @@ def _choose(vectors: Tensor, count: int) -> Tensor:
     if len(vectors) >= count:
         return vectors[torch.randperm(len(vectors), device=vectors.device)[:count]]
     return vectors[torch.randint(len(vectors), (count,), device=vectors.device)]
+
+
+def active() -> bool:
+    """Whether several processes train together."""
+    return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
+
+
+def sum_over_ranks(values: Tensor) -> Tensor:
+    """The sum of `values` over all processes, in place."""
+    if active():
+        distributed.all_reduce(values)
+    return values
+
+
+def broadcast(values: Tensor) -> Tensor:
+    """The first process's `values`, in place."""
+    if active():
+        distributed.broadcast(values, src=0)
+    return values
+
+
+def gather_rows(rows: Tensor) -> Tensor:
+    """The rows [n, D] of all processes, in rank order; n may differ between them."""
+    if not active():
+        return rows
+    counts = [torch.zeros(1, dtype=torch.int64, device=rows.device) for _ in range(distributed.get_world_size())]
+    distributed.all_gather(counts, torch.tensor([len(rows)], device=rows.device))
+    longest = max(int(count) for count in counts)
+    padded = rows.new_zeros(longest, rows.shape[1])
+    padded[: len(rows)] = rows
+    everyone = [torch.empty_like(padded) for _ in counts]
+    distributed.all_gather(everyone, padded)
+    return torch.cat([part[: int(count)] for part, count in zip(everyone, counts, strict=True)])

@@ -12,19 +12,27 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import math
 import re
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from dmcodec.config import CodecConfig
-from dmcodec.errors import CheckpointError, ConfigError, OutputError, OutputExistsError
+from dmcodec.errors import CheckpointError, ConfigError, MissingDependencyError, OutputError, OutputExistsError
 from dmcodec.files import make_folder, output_folder, write_bytes
-from dmcodec.training.config import TrainingConfig
+
+from .config import TrainingConfig
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+# FOLDED: The record of a run: JSON lines always, TensorBoard where it is wanted.
+
 
 FORMAT_VERSION = 1
 CODEC, CONFIG, STATE, PROGRESS = "codec.safetensors", "config.json", "training.pt", "progress.json"
@@ -192,3 +200,78 @@ def _differences(wanted: Any, found: Any, name: str) -> Iterator[str]:
             yield from _differences(wanted.get(key), found.get(key), f"{name}.{key}")
     elif wanted != found:
         yield f"{name} ({found!r}, now {wanted!r})"
+
+
+class Record:
+    """Appends one line a step to `train.jsonl` and `validation.jsonl`, and the same to TensorBoard.
+
+    A resumed run drops the lines after the step it resumes from, so that no step is there twice; `step` -1 drops all.
+    """
+
+    def __init__(self, folder: Path, step: int, tensorboard: bool) -> None:
+        self.folder = folder
+        for name in ("train", "validation"):
+            _drop_after(folder / f"{name}.jsonl", step)
+        self._writer = _writer(folder / "tensorboard", step) if tensorboard else None
+
+    def scalars(self, name: str, step: int, values: Mapping[str, float]) -> None:
+        """One line of `name`.jsonl, `name`/... in TensorBoard."""
+        path = self.folder / f"{name}.jsonl"
+        finite = {key: value if math.isfinite(value) else None for key, value in values.items()}
+        try:
+            with path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"step": step, **finite}) + "\n")
+        except OSError as error:
+            raise OutputError(f"{path}: can't be written ({error.strerror or error}); check the disk") from error
+        if self._writer is not None:
+            for key, value in values.items():
+                self._writer.add_scalar(f"{name}/{key}", value, step)
+
+    def audio(self, name: str, step: int, waveform: Tensor, log_mel: Tensor, sample_rate: int) -> None:
+        """A waveform [samples] and its log-mel spectrogram [n_mels, frames], to TensorBoard."""
+        if self._writer is None:
+            return
+        self._writer.add_audio(f"{name}/audio", waveform.clamp(-1, 1)[None], step, sample_rate)
+        low, high = log_mel.min(), log_mel.max()
+        picture = ((log_mel - low) / (high - low).clamp(min=1e-6)).flip(0)
+        self._writer.add_image(f"{name}/mel", picture[None].repeat_interleave(2, dim=1), step)
+
+    def close(self) -> None:
+        """Writes what is still in memory."""
+        if self._writer is not None:
+            self._writer.close()
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The lines of a JSON-lines file; a last line that was cut short by a kill is left out."""
+    if not path.exists():
+        return []
+    lines = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            lines.append(json.loads(line))
+        except ValueError:
+            break
+    return lines
+
+
+def _drop_after(path: Path, step: int) -> None:
+    kept = [line for line in read_lines(path) if line["step"] <= step]
+    if path.exists():
+        write_bytes(path, "".join(json.dumps(line) + "\n" for line in kept).encode())
+
+
+def require_tensorboard() -> None:
+    """Raises MissingDependencyError where TensorBoard isn't installed."""
+    try:
+        import torch.utils.tensorboard  # noqa: F401
+    except ImportError:
+        raise MissingDependencyError(
+            "TensorBoard isn't installed; run `pip install dmcodec[train]`, or leave it out with --no-tensorboard"
+        ) from None
+
+
+def _writer(folder: Path, step: int) -> SummaryWriter:
+    from torch.utils.tensorboard import SummaryWriter
+
+    return SummaryWriter(str(folder), purge_step=step + 1)

@@ -15,12 +15,13 @@ from torch import Tensor, nn
 from dmcodec.errors import CheckpointError, TrainingError
 from dmcodec.nn import DMCodec
 from dmcodec.nn.checkpoint import load_state_dict
-from dmcodec.training.batches import Batch
-from dmcodec.training.config import OptimizerConfig, TrainingConfig
-from dmcodec.training.discriminators import Discriminators
-from dmcodec.training.generator import Generator
-from dmcodec.training.objective import Objective
-from dmcodec.training.run_folder import Checkpoint, Progress
+
+from .batches import Batch
+from .config import OptimizerConfig, TrainingConfig
+from .discriminators import Discriminators
+from .generator import Generator
+from .losses import Objective
+from .run_folder import Checkpoint, Progress
 
 PAST_WARMUP = 1_000_000  # a step at which every codebook has its configured decay
 

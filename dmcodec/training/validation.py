@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from dmcodec.nn import DMCodec
-from dmcodec.training.batches import Batch
-from dmcodec.training.distributed import sum_over_ranks
-from dmcodec.training.losses import MelLoss
+
+from .batches import Batch
+from .losses import MelLoss
+from .quantizer import sum_over_ranks
 
 
 @torch.no_grad()

@@ -11,16 +11,23 @@ from typing import Any
 from dmcodec import __version__
 from dmcodec.bundle import GRAPH_NAMES, Bundle, read_manifest, write_manifest
 from dmcodec.errors import ArgumentError, EngineError
-from dmcodec.export.tensorrt.inspection import inspect_engine, require_precision
-from dmcodec.export.tensorrt.options import HARDWARE_COMPATIBILITY, BuildOptions, compute_capability_name
-from dmcodec.export.tensorrt.rewrite import RULES_VERSION, rewritten
-from dmcodec.export.tensorrt.timing import TimingCache
-from dmcodec.tensorrt.builder import BuildProgress, BuildSettings, build_plan
-from dmcodec.tensorrt.driver import Gpu
-from dmcodec.tensorrt.library import TENSORRT, Library
-from dmcodec.tensorrt.lock import locked
-from dmcodec.tensorrt.profiles import ShapeRequest
-from dmcodec.tensorrt.store import FOLDER, EngineKey, EngineRecord, EngineStore, engine_folder, this_system
+from dmcodec.files import locked
+from dmcodec.runtime.tensorrt.driver import Gpu
+from dmcodec.runtime.tensorrt.engine_store import (
+    FOLDER,
+    EngineKey,
+    EngineRecord,
+    EngineStore,
+    engine_folder,
+    this_system,
+)
+from dmcodec.runtime.tensorrt.library import TENSORRT, Library
+from dmcodec.runtime.tensorrt.profiles import ShapeRequest
+
+from .builder import BuildProgress, BuildSettings, TimingCache, build_plan
+from .inspection import inspect_engine, require_precision
+from .options import HARDWARE_COMPATIBILITY, BuildOptions, compute_capability_name
+from .rewrite import RULES_VERSION, rewritten
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,9 +13,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from dmcodec.errors import BackendError, EngineBuildError
-from dmcodec.tensorrt.driver import Gpu
-from dmcodec.tensorrt.engine import Engine
-from dmcodec.tensorrt.library import Library, LogLine
+from dmcodec.runtime.tensorrt.driver import Gpu
+from dmcodec.runtime.tensorrt.engine import Engine
+from dmcodec.runtime.tensorrt.library import Library, LogLine
 
 INSPECTOR, BUILD_LOG = "engine inspector", "builder's log"
 # How layers' types are written: "Half", or within "Row major linear FP16 format".

@@ -6,10 +6,11 @@ import dataclasses
 from typing import Any
 
 from dmcodec.errors import ArgumentError, GpuError
-from dmcodec.tensorrt.builder import FLAGS
-from dmcodec.tensorrt.driver import Gpu
-from dmcodec.tensorrt.library import TENSORRT, TENSORRT_RTX, Library
-from dmcodec.tensorrt.store import GENERIC
+from dmcodec.runtime.tensorrt.driver import Gpu
+from dmcodec.runtime.tensorrt.engine_store import GENERIC
+from dmcodec.runtime.tensorrt.library import TENSORRT, TENSORRT_RTX, Library
+
+from .builder import FLAGS
 
 HARDWARE_COMPATIBILITY = {
     "none": None,

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from dmcodec.errors import ExportError
-from dmcodec.export.graph_files import read_graph
+from dmcodec.export.weights import read_graph
 
 # Part of the engine's key: an engine of other rules is another engine.
 RULES_VERSION = 2

@@ -16,13 +16,14 @@ from numpy.typing import NDArray
 from dmcodec.bundle import Bundle, GraphSpec
 from dmcodec.errors import EngineError
 from dmcodec.runtime.backend import DeviceTensor, Runner
-from dmcodec.runtime.tensorrt.device import Device
-from dmcodec.runtime.tensorrt.lanes import Lanes
-from dmcodec.runtime.tensorrt.runner import DeviceArray, EngineRunner, to_array
-from dmcodec.tensorrt.driver import Gpu
-from dmcodec.tensorrt.engine import Engine
-from dmcodec.tensorrt.library import FLAVOURS, Library
-from dmcodec.tensorrt.store import GENERIC, EngineRecord, EngineStore, engine_folder, this_system
+
+from .device import Device
+from .driver import Gpu
+from .engine import Engine
+from .engine_store import GENERIC, EngineRecord, EngineStore, engine_folder, this_system
+from .library import FLAVOURS, Library
+from .memory import Lanes
+from .runner import DeviceArray, EngineRunner, to_array
 
 
 class TensorrtBackend:
@@ -147,6 +148,6 @@ def _runs_later(built: str, installed: str, options: Any) -> bool:
 
 
 def _default_device() -> Device:
-    from dmcodec.runtime.tensorrt.cuda_device import CudaDevice
+    from .device import CudaDevice
 
     return CudaDevice()

@@ -10,11 +10,11 @@ import numpy as np
 
 from dmcodec.bundle import GraphSpec, TensorSpec
 from dmcodec.errors import BackendError, GpuError
-from dmcodec.runtime.tensorrt.lanes import Lane, Lanes
-from dmcodec.runtime.tensorrt.memory import Block
-from dmcodec.runtime.tensorrt.shapes import Choice, shape_of, size_bytes
-from dmcodec.tensorrt.engine import Context, Engine
-from dmcodec.tensorrt.profiles import Shape
+
+from .engine import Context, Engine
+from .memory import Block, Lane, Lanes
+from .profiles import Shape
+from .shapes import Choice, shape_of, size_bytes
 
 MAX_CAPTURES = 16  # captured shapes of a lane; each keeps its buffers
 Blocks = Mapping[str, Block[int]]

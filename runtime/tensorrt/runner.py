@@ -13,12 +13,12 @@ from dmcodec.bundle import GraphSpec, TensorSpec
 from dmcodec.config import CodecConfig
 from dmcodec.errors import BackendError
 from dmcodec.runtime.backend import DeviceTensor
-from dmcodec.runtime.tensorrt.lanes import Lane, Lanes
-from dmcodec.runtime.tensorrt.launcher import Launcher
-from dmcodec.runtime.tensorrt.memory import Block, DevicePool
-from dmcodec.runtime.tensorrt.shapes import Choice, axis_sizes, choose, output_sizes, shape_of, size_bytes
-from dmcodec.tensorrt.engine import Engine
-from dmcodec.tensorrt.profiles import Profile, Shape
+
+from .engine import Engine
+from .launcher import Launcher
+from .memory import Block, DevicePool, Lane, Lanes
+from .profiles import Profile, Shape
+from .shapes import Choice, axis_sizes, choose, output_sizes, shape_of, size_bytes
 
 
 class DeviceArray:

@@ -13,7 +13,8 @@ from dmcodec.bundle import GraphSpec, TensorSpec
 from dmcodec.config import CodecConfig
 from dmcodec.errors import BackendError
 from dmcodec.receptive_field import decoder_reach
-from dmcodec.tensorrt.profiles import Profile, Shape
+
+from .profiles import Profile, Shape
 
 # Axes that may be made longer. Clips that know their lengths, and frames that are computed one by one, don't mind what
 # lies behind them; the streaming graphs have no lengths, so that their time is as it is.

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dmcodec.errors import GpuError
-from dmcodec.tensorrt.driver import Gpu
+from dmcodec.runtime.tensorrt.driver import Gpu
 
 Operation = Callable[[], None]
 GPU = Gpu("Fake GPU", "8.6", (13, 0))

@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 import onnxruntime
 
-from dmcodec.tensorrt.driver import Gpu
+from dmcodec.runtime.tensorrt.driver import Gpu
 from fakes.device import GPU, FakeDevice, FaultError
 
 # Not as types: the members are only known at run time.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from dmcodec.cli.train import fit, prepare, teach
+from . import fit, prepare, teach
 
 TRAIN_VERBS: dict[str, Callable[..., None]] = {
     "prepare": prepare.prepare,

@@ -63,7 +63,7 @@ def fit(
     try:
         import torch
 
-        from dmcodec.training.data.prepared import PreparedData
+        from dmcodec.training.data.dataset import PreparedData
         from dmcodec.training.fit import fit as train
         from dmcodec.training.loop import RunOptions, describe
     except ModuleNotFoundError as error:

@@ -45,11 +45,11 @@ def prepare(
 ) -> None:
     """Cut audio into segments for training; run again after an interruption, it goes on where it stopped."""
     try:
-        from dmcodec.training.data.given import check_used, read_tsv
+        from dmcodec.audio_sources import DatasetOptions, find_sources
+        from dmcodec.training.data.given_transcripts import check_used, read_tsv
+        from dmcodec.training.data.layout import arrow
         from dmcodec.training.data.prepare import PrepareSettings
         from dmcodec.training.data.prepare import prepare as prepare_data
-        from dmcodec.training.data.sources import DatasetOptions, find_sources
-        from dmcodec.training.data.storage import arrow
     except ModuleNotFoundError as error:
         raise MissingDependencyError(
             f"training needs {error.name}, which isn't installed; run `pip install dmcodec[train]`"

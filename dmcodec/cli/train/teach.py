@@ -41,7 +41,7 @@ def teach(
 ) -> None:
     """Store teachers' features in a data folder; run again after an interruption, it goes on where it stopped."""
     try:
-        from dmcodec.training.data.given import read_tsv
+        from dmcodec.training.data.given_transcripts import read_tsv
         from dmcodec.training.teach.teach import TeachSettings
         from dmcodec.training.teach.teach import teach as teach_data
     except ModuleNotFoundError as error:

@@ -1,6 +1,6 @@
 """The data folder that training reads: audio cut to segments, transcripts, and teachers' features."""
 
-from dmcodec.training.data.features import TeacherInfo
-from dmcodec.training.data.prepared import PreparedData
+from .dataset import PreparedData
+from .features import TeacherInfo
 
 __all__ = ["PreparedData", "TeacherInfo"]

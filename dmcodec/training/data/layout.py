@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -11,17 +12,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dmcodec.errors import DataError, DataNotFoundError
-from dmcodec.training.data.storage import arrow, read_json, write_json
+from dmcodec.errors import DataError, DataNotFoundError, MissingDependencyError
+from dmcodec.files import file_sha256, output_file, write_bytes
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+# FOLDED: Small files of a data folder: JSON, .npy arrays and Parquet tables, written whole or not at all.
+
 
 FORMAT = "dmcodec-data"
 FORMAT_VERSION = 1
 TRAIN, VALIDATION = "train", "validation"
 SPLITS = (TRAIN, VALIDATION)
-
 MANIFEST = "manifest.json"
 SEGMENTS = "segments.parquet"
 TRANSCRIPTS = "transcripts.parquet"
@@ -158,3 +161,120 @@ def fingerprint_of(
     digest.update(np.ascontiguousarray(offset_samples, "<i8").tobytes())
     digest.update(np.ascontiguousarray(num_samples, "<i4").tobytes())
     return digest.hexdigest()[:32]
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Reads a JSON object.
+
+    Raises:
+        DataNotFoundError: no such file.
+        DataError: not a JSON object.
+    """
+    try:
+        value = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise DataNotFoundError(f"{path}: is missing; prepare or teach again") from None
+    except OSError as error:
+        raise DataError(f"{path}: can't be read ({error.strerror or error})") from None
+    except ValueError as error:
+        raise DataError(f"{path}: is damaged, not JSON ({error}); prepare or teach again") from None
+    if not isinstance(value, dict):
+        raise DataError(f"{path}: is damaged, not a JSON object; prepare or teach again")
+    return value
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes a JSON document, whole or not at all."""
+    write_bytes(path, (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode())
+
+
+def save_array(path: Path, array: NDArray[Any]) -> None:
+    """Writes an array as .npy, whole or not at all."""
+    with output_file(path) as temporary, open(temporary, "wb") as file:
+        np.save(file, array, allow_pickle=False)
+
+
+def open_array(path: Path, dtype: Any, ndim: int) -> NDArray[Any]:
+    """Memory-maps a .npy file read-only, and checks its type.
+
+    Raises:
+        DataNotFoundError: no such file.
+        DataError: cut short, not .npy, or of another type.
+    """
+    try:
+        array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError:
+        raise DataNotFoundError(f"{path}: is missing; prepare or teach again") from None
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(f"{path}: is damaged ({error}); prepare or teach again") from None
+    if array.dtype != np.dtype(dtype) or array.ndim != ndim:
+        raise DataError(f"{path}: is damaged, holds {array.dtype} of {array.ndim} dimensions; prepare or teach again")
+    return array
+
+
+def check_size(path: Path, size_bytes: int) -> None:
+    """Raises DataNotFoundError or DataError where `path` isn't a file of `size_bytes`."""
+    try:
+        found = path.stat().st_size
+    except OSError:
+        raise DataNotFoundError(f"{path}: is missing; prepare or teach again") from None
+    if found != size_bytes:
+        raise DataError(f"{path}: has {found} bytes, not {size_bytes}: cut short or altered; prepare or teach again")
+
+
+def sha256_of(path: Path) -> str:
+    """The sha256 of a file, in hexadecimal digits."""
+    try:
+        return file_sha256(path)
+    except OSError as error:
+        raise DataNotFoundError(f"{path}: can't be read ({error.strerror or error})") from None
+
+
+def write_table(path: Path, table: pa.Table) -> None:
+    """Writes a Parquet file, whole or not at all."""
+    parquet = parquet_module()
+    with output_file(path) as temporary:
+        parquet.write_table(table, temporary, compression="zstd")
+
+
+def read_table(path: Path, schema: pa.Schema, columns: list[str] | None = None) -> pa.Table:
+    """Reads a Parquet file whose columns must be those of `schema`.
+
+    Raises:
+        DataNotFoundError: no such file.
+        DataError: damaged, or other columns.
+    """
+    parquet = parquet_module()
+    try:
+        found = parquet.read_schema(path)
+        table = parquet.read_table(path, columns=columns)
+    except FileNotFoundError:
+        raise DataNotFoundError(f"{path}: is missing; prepare or teach again") from None
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: is damaged ({str(error).splitlines()[0]}); prepare or teach again") from None
+    if found.names != schema.names or found.types != schema.types:
+        raise DataError(f"{path}: is damaged, its columns are {found.names}; prepare or teach again")
+    return table
+
+
+def arrow() -> Any:
+    """The module pyarrow.
+
+    Raises:
+        MissingDependencyError: it isn't installed.
+    """
+    try:
+        import pyarrow as pa
+    except ModuleNotFoundError:
+        raise MissingDependencyError(
+            "training data need pyarrow, which isn't installed; run `pip install dmcodec[train]`"
+        ) from None
+    return pa
+
+
+def parquet_module() -> Any:
+    """The module pyarrow.parquet."""
+    arrow()
+    import pyarrow.parquet
+
+    return pyarrow.parquet

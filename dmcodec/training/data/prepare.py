@@ -12,24 +12,25 @@ from typing import Any
 
 import numpy as np
 
+from dmcodec.audio_sources import Source, Sources
 from dmcodec.errors import ArgumentError, AudioError, DataError, OutputError, OutputExistsError
 from dmcodec.files import make_folder
-from dmcodec.training.data.cutting import split_keys
-from dmcodec.training.data.given import GIVEN, Given, write_given
-from dmcodec.training.data.layout import (
+
+from .given_transcripts import GIVEN, Given, write_given
+from .layout import (
     AUDIO,
     MANIFEST,
     SEGMENTS,
     TRAIN,
     VALIDATION,
     Manifest,
+    arrow,
     fingerprint_of,
     segments_schema,
+    sha256_of,
+    write_table,
 )
-from dmcodec.training.data.shards import SHARD_SAMPLES, WORK, Journal, ShardWriter, begin
-from dmcodec.training.data.sources import Source, Sources
-from dmcodec.training.data.spool import Spool
-from dmcodec.training.data.storage import arrow, sha256_of, write_table
+from .shards import SHARD_SAMPLES, WORK, Journal, ShardWriter, Spool, begin, split_keys
 
 SPLIT_BY = ("file", "speaker")
 OF_SPLIT = ("split_by", "validation", "seed")  # may differ between an interrupted run and the one that goes on

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dmcodec.training.data.cutting import cut
-from dmcodec.training.data.layout import AUDIO, Shard, Skipped, shard_name
-from dmcodec.training.data.sources import Source
-from dmcodec.training.data.spool import Spool
-from dmcodec.training.data.storage import read_json, save_array, sha256_of, write_json
+from dmcodec.audio import Waveform
+from dmcodec.audio_sources import Source
+from dmcodec.errors import DataError, OutputError
+
+from .layout import AUDIO, TRAIN, VALIDATION, Shard, Skipped, read_json, save_array, sha256_of, shard_name, write_json
+
+# FOLDED: Where a source is cut into segments, and which split a source goes to.
+# FOLDED: One recording, decoded whole before any of it is kept: in memory, or on disk where it is long.
+
 
 WORK = ".prepare"
 SHARD_SAMPLES = 1 << 26  # 128 MiB, 70 minutes at 16 kHz
-
 Row = tuple[int, int, int, str, float, str]  # shard, offset_samples, num_samples, source, start_s, speaker
 Text = tuple[str, str]  # source, text
 
@@ -152,3 +158,108 @@ def begin(folder: Path, identity: dict[str, Any]) -> bool:
         write_json(path, identity)
         return True
     return json.dumps(read_json(path), sort_keys=True) == json.dumps(identity, sort_keys=True)
+
+
+def cut(num_samples: int, segment_samples: int) -> list[tuple[int, int]]:
+    """Cuts a source so that every sample lies in a segment.
+
+    A source longer than a segment gives full segments only: the last is moved back to end where the source ends, and
+    overlaps the one before. A shorter source is one segment of its own length.
+
+    Returns:
+        (start, length) of each segment, in samples, by start.
+    """
+    if num_samples <= segment_samples:
+        return [(0, num_samples)] if num_samples > 0 else []
+    starts = list(range(0, num_samples - segment_samples + 1, segment_samples))
+    if starts[-1] + segment_samples < num_samples:
+        starts.append(num_samples - segment_samples)
+    return [(start, segment_samples) for start in starts]
+
+
+def split_keys(keys: Collection[str], validation: float, seed: int) -> dict[str, str]:
+    """Assigns each key (a speaker, a file) to a split by its hash: added keys move no others.
+
+    Where the hashes leave one split empty, the key nearest to the border changes sides.
+
+    Args:
+        keys: of the sources.
+        validation: share of the keys that validate, from 0 (none) to below 1.
+        seed: another seed, another split.
+
+    Raises:
+        DataError: a single key can't be split.
+    """
+    places = {key: _place(key, seed) for key in keys}
+    chosen = {key for key, place in places.items() if place < validation}
+    if validation > 0 and len(places) < 2:
+        only = next(iter(places), "")
+        raise DataError(
+            f"{only!r} alone can't be split into {TRAIN} and {VALIDATION}; "
+            "use --validation 0, --split-by file, or more audio"
+        )
+    if validation > 0 and not chosen:
+        chosen = {min(places, key=places.__getitem__)}
+    if len(chosen) == len(places):
+        chosen.discard(max(places, key=places.__getitem__))
+    return {key: VALIDATION if key in chosen else TRAIN for key in places}
+
+
+def _place(key: str, seed: int) -> float:
+    digest = hashlib.blake2b(f"{seed}\0{key}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest) / 2**64
+
+
+_MEMORY_BYTES = 32 << 20  # 17 minutes at 16 kHz
+
+
+class Spool:
+    """Int16 samples of one recording.
+
+    Attributes:
+        num_samples: so far.
+        peak: largest magnitude, of full scale 1.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """An empty spool; what doesn't fit in memory goes to a nameless file in `folder`."""
+        self._folder = folder
+        self._file = tempfile.SpooledTemporaryFile(max_size=_MEMORY_BYTES, dir=str(folder))  # noqa: SIM115 - closed on exit
+        self.num_samples = 0
+        self.peak = 0.0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Frees memory and disk."""
+        self._file.close()
+
+    def extend(self, blocks: Iterable[Waveform]) -> None:
+        """Appends blocks (samples,) of float32; what lies beyond [-1, 1] is clipped.
+
+        Raises:
+            OutputError: the disk is full.
+        """
+        for block in blocks:
+            if not len(block):
+                continue
+            samples = np.clip(np.rint(block * np.float32(32768)), -32768, 32767).astype("<i2")
+            self.peak = max(self.peak, float(np.abs(samples.astype(np.int32)).max()) / 32768)
+            self.num_samples += len(samples)
+            try:
+                self._file.write(samples.tobytes())
+            except OSError as error:
+                raise OutputError(
+                    f"{self._folder}: can't be written ({error.strerror or error}); check the disk and the rights"
+                ) from error
+
+    def read(self, start: int, length: int) -> NDArray[np.int16]:
+        """(length,) samples from `start`."""
+        self._file.seek(2 * start)
+        return np.frombuffer(self._file.read(2 * length), "<i2").astype(np.int16)

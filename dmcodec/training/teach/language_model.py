@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dmcodec.errors import TeacherError
-from dmcodec.training.teach.models import (
+from dmcodec.pretrained.loading import (
     batch_hidden_states,
     check_layer,
     load,
@@ -18,7 +18,7 @@ from dmcodec.training.teach.models import (
     transformers,
     weights_id,
 )
-from dmcodec.training.teach.words import Word
+from dmcodec.pretrained.recognisers import Word
 
 _FEWEST = 8  # tokens that a text is padded to at least: room for the special ones
 

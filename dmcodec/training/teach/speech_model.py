@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dmcodec.errors import TeacherError
-from dmcodec.training.teach.models import (
+from dmcodec.pretrained.loading import (
     batch_hidden_states,
     check_layer,
     load,
@@ -18,7 +18,7 @@ from dmcodec.training.teach.models import (
     transformers,
     weights_id,
 )
-from dmcodec.training.teach.whisper import SAMPLES_PER_POSITION, shortened
+from dmcodec.pretrained.recognisers import SAMPLES_PER_POSITION, shortened
 
 Waveform = NDArray[np.float32]
 _PROBE_S = (1, 3)

@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 from dmcodec.errors import OutputExistsError, TeacherError
 from dmcodec.files import make_folder
 from dmcodec.training.data.features import TeacherInfo
-from dmcodec.training.data.layout import META, OFFSETS, shard_name
-from dmcodec.training.data.storage import open_array, read_json, save_array, write_json
+from dmcodec.training.data.layout import META, OFFSETS, open_array, read_json, save_array, shard_name, write_json
 
 RUN = "run.json"
 SEGMENTS_PER_SHARD = 512

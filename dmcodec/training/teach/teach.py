@@ -16,17 +16,17 @@ from numpy.typing import NDArray
 
 from dmcodec.errors import ArgumentError, OutputExistsError
 from dmcodec.files import make_folder
+from dmcodec.pretrained.loading import pick_device, transformers
+from dmcodec.pretrained.recognisers import load_recogniser
+from dmcodec.training.data.dataset import PreparedData
 from dmcodec.training.data.features import TeacherInfo
-from dmcodec.training.data.given import Given, find, read_given
-from dmcodec.training.data.layout import META, TEACHERS
-from dmcodec.training.data.prepared import PreparedData
-from dmcodec.training.data.storage import sha256_of
-from dmcodec.training.teach import store
-from dmcodec.training.teach.language_model import LanguageModel
-from dmcodec.training.teach.models import pick_device, transformers
-from dmcodec.training.teach.recogniser import load_recogniser
-from dmcodec.training.teach.speech_model import SpeechModel
-from dmcodec.training.teach.transcripts import (
+from dmcodec.training.data.given_transcripts import Given, find, read_given
+from dmcodec.training.data.layout import META, TEACHERS, sha256_of
+
+from . import store
+from .language_model import LanguageModel
+from .speech_model import SpeechModel
+from .transcripts import (
     SegmentSources,
     Transcript,
     made_with,

@@ -1,0 +1,133 @@
+"""What is to be measured: checked before anything is loaded."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+
+from dmcodec.benchmarks.codecs.interface import PEERS, TORCH_PEERS, runs_on_gpu, side_name
+from dmcodec.errors import ArgumentError
+
+# Audio in one run at most: a run's memory grows with it, some 45 MB a second at full size.
+MAX_DURATION_S = 300.0
+DEFAULT_DURATIONS_S = (1.0, 5.0, 10.0, 30.0)
+DEFAULT_BATCHES = (1, 4, 16)
+DEFAULT_ROUNDS = 10
+USUAL_REFERENCE_S = 10.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Shape:
+    """One shape of input: `batch` clips of `duration_s` each."""
+
+    duration_s: float
+    batch: int
+
+    def __str__(self) -> str:
+        return f"{self.duration_s:g} s" if self.batch == 1 else f"{self.batch} x {self.duration_s:g} s"
+
+
+@dataclasses.dataclass(frozen=True)
+class BenchOptions:
+    """What to measure of a bundle.
+
+    Attributes:
+        backend, provider: as in `dmcodec.runtime.Codec.load`.
+        threads: CPU threads of every side; by default one for each CPU that this process may use.
+        durations_s: clip lengths of the sweep at batch 1.
+        batches: batch sizes of the sweep at `reference_s`.
+        rounds: steady-state runs of each operation, after one first run.
+        against: keys of PEERS; none for the bundle alone.
+        checkpoint: where torch's weights are; by default those of the bundle's seed, or else those that it holds.
+        config: its configuration file; by default the bundle's own.
+        stream: measure streaming decode, too.
+        chunk_frames: frames in each push of it.
+        command: how the measurement was asked for, for the record.
+    """
+
+    backend: str = "onnxruntime"
+    provider: str | None = None
+    threads: int | None = None
+    durations_s: tuple[float, ...] = DEFAULT_DURATIONS_S
+    batches: tuple[int, ...] = DEFAULT_BATCHES
+    rounds: int = DEFAULT_ROUNDS
+    against: tuple[str, ...] = ()
+    checkpoint: Path | None = None
+    config: Path | None = None
+    stream: bool = False
+    chunk_frames: int = 5
+    command: str = ""
+
+    def __post_init__(self) -> None:
+        self._check_sweep()
+        self._check_peer()
+        if self.chunk_frames < 1:
+            raise ArgumentError(f"chunk_frames must be at least 1, not {self.chunk_frames}")
+        if self.rounds < 1:
+            raise ArgumentError(f"rounds must be at least 1, not {self.rounds}")
+        if self.threads is not None and self.threads < 1:
+            raise ArgumentError(f"threads must be at least 1, not {self.threads}")
+
+    @property
+    def reference_s(self) -> float:
+        """Clip length of everything that isn't swept over durations: 10 s where it is measured, else the longest."""
+        return USUAL_REFERENCE_S if USUAL_REFERENCE_S in self.durations_s else max(self.durations_s)
+
+    @property
+    def reference(self) -> Shape:
+        """One clip of `reference_s`: the shape of graphs, memory and torch.compile."""
+        return Shape(self.reference_s, 1)
+
+    @property
+    def shapes(self) -> tuple[Shape, ...]:
+        """All shapes of both sweeps, each once; the reference is always among them."""
+        durations = [Shape(duration_s, 1) for duration_s in sorted(self.durations_s)]
+        batches = [Shape(self.reference_s, batch) for batch in sorted(self.batches)]
+        return tuple(dict.fromkeys(durations + batches))
+
+    @property
+    def peers(self) -> tuple[str, ...]:
+        """Names of the sides that the bundle is held against."""
+        return tuple(dict.fromkeys(peer for name in self.against for peer in PEERS[name]))
+
+    @property
+    def torch_peers(self) -> tuple[str, ...]:
+        """Those of them that are torch."""
+        return tuple(peer for peer in self.peers if peer in TORCH_PEERS)
+
+    @property
+    def side(self) -> str:
+        """The bundle's own name in results."""
+        return side_name(self.backend, self.provider)
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether the bundle runs on a GPU; torch then does, too."""
+        return runs_on_gpu(self.side)
+
+    def _check_sweep(self) -> None:
+        if not self.durations_s or not self.batches:
+            raise ArgumentError("name at least one duration and one batch size")
+        for duration_s in self.durations_s:
+            if not (math.isfinite(duration_s) and 0 < duration_s <= MAX_DURATION_S):
+                raise ArgumentError(f"duration must be above 0 and at most {MAX_DURATION_S:g} s, not {duration_s:g}")
+        for batch in self.batches:
+            if batch < 1:
+                raise ArgumentError(f"batch must be at least 1, not {batch}")
+            if batch * self.reference_s > MAX_DURATION_S:
+                raise ArgumentError(
+                    f"batch {batch} of {self.reference_s:g} s is more than {MAX_DURATION_S:g} s of audio in one run; "
+                    "give a smaller --batch or a shorter --duration"
+                )
+
+    def _check_peer(self) -> None:
+        for name in self.against:
+            if name not in PEERS:
+                raise ArgumentError(f"against {name!r} is not known; use {', '.join(PEERS)}")
+        if self.side in self.peers:
+            raise ArgumentError(f"against {self.side}: that is what is measured; name another peer")
+        if (self.checkpoint or self.config) and not self.torch_peers:
+            raise ArgumentError("checkpoint and config belong to the torch peer; add --against torch")
+        if self.config and not self.checkpoint:
+            raise ArgumentError("config belongs to a checkpoint; name it with --checkpoint, or leave --config out")

@@ -1,0 +1,224 @@
+"""The report: one HTML page that needs nothing from outside itself."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import io
+from collections.abc import Iterator, Sequence
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+from dmcodec.benchmarks.tables import Table, milliseconds, significant
+from dmcodec.errors import MissingDependencyError
+
+from .options import Shape
+from .result import OPERATIONS, BenchResult, Measurement
+from .result_tables import fact_tables, result_tables, summary_lines
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# FOLDED: The plots of the report, as SVG that takes its text colour from the page.
+
+
+_CSS = """
+:root { color-scheme: light dark; --ink: #1d2127; --soft: #5b6470; --line: #d9dde3; --page: #fff; }
+@media (prefers-color-scheme: dark) {
+  :root { --ink: #e4e7eb; --soft: #9aa3af; --line: #353b44; --page: #16191d; }
+}
+body { margin: 2rem auto; max-width: 60rem; padding: 0 1rem; background: var(--page); color: var(--ink);
+  font: 15px/1.5 system-ui, sans-serif; }
+h1 { font-size: 1.6rem; margin-bottom: .3rem; }
+h2 { font-size: 1.1rem; margin: 2.2rem 0 .5rem; }
+p { margin: .3rem 0; }
+.soft { color: var(--soft); font-size: .9rem; }
+.wide { overflow-x: auto; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+th, td { padding: .25rem .9rem .25rem 0; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap;
+  vertical-align: top; }
+th { color: var(--soft); font-weight: 600; }
+.label { text-align: left; }
+.facts td { white-space: normal; overflow-wrap: anywhere; }
+.facts td:first-child { color: var(--soft); white-space: nowrap; }
+figure { margin: 1rem 0; }
+svg { max-width: 100%; height: auto; }
+svg text { font-family: system-ui, sans-serif !important; }
+"""
+
+
+def render_report(result: BenchResult) -> str:
+    """The whole page.
+
+    Raises:
+        MissingDependencyError: matplotlib isn't installed.
+    """
+    require_matplotlib()
+    reference = Shape(result.reference_s, 1)
+    plots = [
+        ("RTF by clip length", "Compute time / audio time, p50, batch 1; smaller is faster.", rtf_by_duration),
+        (
+            "Throughput by batch",
+            f"xRT = audio seconds per second, p50, clips of {reference}; larger is faster.",
+            throughput_by_batch,
+        ),
+        ("Where the time goes", f"The graphs of {result.side}, p50, one clip of {reference}.", graph_shares),
+    ]
+    parts = [_figure(title, caption, draw(result)) for title, caption, draw in plots]
+    parts += [_table(table) for table in result_tables(result)]
+    parts += [_facts(table) for table in fact_tables(result) if table.rows]
+    head = "".join(f"<p>{escape(line)}</p>" for line in summary_lines(result))
+    return (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>dmcodec bench: {escape(result.bundle.model_id)}</title>\n<style>{_CSS}</style>\n</head>\n<body>\n"
+        f'<h1>dmcodec bench</h1>\n{head}\n<p class="soft">{escape(result.date)}</p>\n'
+        + "\n".join(parts)
+        + "\n</body>\n</html>\n"
+    )
+
+
+def _figure(title: str, caption: str, svg: str) -> str:
+    return f'<h2>{escape(title)}</h2>\n<p class="soft">{escape(caption)}</p>\n<figure>{svg}</figure>'
+
+
+def _table(table: Table) -> str:
+    header = "".join(_cell("th", column, index, table) for index, column in enumerate(table.columns))
+    note = f'<p class="soft">{escape(table.note)}</p>' if table.note else ""
+    return (
+        f'<h2>{escape(table.title)}</h2>\n<div class="wide"><table>\n<thead><tr>{header}</tr></thead>\n'
+        f"<tbody>\n{_rows(table)}</tbody></table></div>\n{note}"
+    )
+
+
+def _facts(table: Table) -> str:
+    body = f"<tbody>\n{_rows(table)}</tbody>"
+    return f'<h2>{escape(table.title)}</h2>\n<div class="wide"><table class="facts">{body}</table></div>'
+
+
+def _rows(table: Table) -> str:
+    rows = ("".join(_cell("td", cell, index, table) for index, cell in enumerate(row)) for row in table.rows)
+    return "".join(f"<tr>{row}</tr>\n" for row in rows)
+
+
+def _cell(tag: str, text: str, index: int, table: Table) -> str:
+    label = ' class="label"' if index < table.labels else ""
+    return f"<{tag}{label}>{escape(text)}</{tag}>"
+
+
+# Mid-tones that stand out from white and from near-black alike.
+COLOURS = ("#2f7ebc", "#dd7f33", "#3f9e74", "#9a6bbf", "#c2574f", "#8a8f3c", "#4fa3b8", "#b0708f", "#7d7d7d")
+# Stands for the page's text colour until the SVG is written.
+_INK = "#010203"
+_STYLE: dict[Any, Any] = {
+    "font.family": "sans-serif",
+    "font.size": 10,
+    "svg.fonttype": "none",
+    **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), _INK),
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "grid.color": "#808080",
+    "grid.alpha": 0.3,
+    "legend.frameon": False,
+}
+
+
+def require_matplotlib() -> None:
+    """Raises MissingDependencyError where matplotlib isn't installed."""
+    if importlib.util.find_spec("matplotlib") is None:
+        raise MissingDependencyError("the report needs matplotlib; run `pip install dmcodec[bench]`")
+
+
+def rtf_by_duration(result: BenchResult) -> str:
+    """RTF of every side over clip lengths, at batch 1."""
+    measurements = [measurement for measurement in result.measurements if measurement.batch == 1]
+    durations = sorted({measurement.duration_s for measurement in measurements})
+    with _style("rtf") as figure:
+        for axes, operation in zip(_panels(figure), OPERATIONS, strict=True):
+            for colour, side in _sides(result):
+                points = _of(measurements, side, operation)
+                places = [durations.index(point.duration_s) for point in points]
+                axes.plot(places, [point.speed.rtf for point in points], "o-", color=colour, label=side)
+            axes.set_xticks(range(len(durations)), [f"{duration_s:g} s" for duration_s in durations])
+            axes.set(title=operation, xlabel="clip length", ylabel="RTF", ylim=(0, None))
+            axes.margins(x=0.1)
+        return _svg(figure)
+
+
+def throughput_by_batch(result: BenchResult) -> str:
+    """XRT of every side over batch sizes, at the reference duration."""
+    measurements = [entry for entry in result.measurements if entry.duration_s == result.reference_s]
+    batches = sorted({measurement.batch for measurement in measurements})
+    sides = _sides(result)
+    width = 0.8 / len(sides)
+    with _style("xrt") as figure:
+        for axes, operation in zip(_panels(figure), OPERATIONS, strict=True):
+            for index, (colour, side) in enumerate(sides):
+                points = _of(measurements, side, operation)
+                shift = (index - (len(sides) - 1) / 2) * width
+                places = [batches.index(point.batch) + shift for point in points]
+                bars = axes.bar(places, [point.speed.xrt for point in points], width * 0.92, color=colour, label=side)
+                axes.bar_label(bars, [significant(point.speed.xrt) for point in points], padding=2, fontsize=8)
+            axes.set_xticks(range(len(batches)), [str(Shape(result.reference_s, batch)) for batch in batches])
+            axes.set(title=operation, ylabel="xRT")
+            axes.margins(y=0.12)
+        return _svg(figure)
+
+
+def graph_shares(result: BenchResult) -> str:
+    """The four graphs' shares of one encode and decode of the reference clip."""
+    total_s = sum(graph.timing.p50_s for graph in result.graphs)
+    with _style("shares", height=1.9) as figure:
+        axes = figure.subplots()
+        left = 0.0
+        for colour, graph in zip(COLOURS, result.graphs, strict=False):
+            share = graph.timing.p50_s / total_s * 100
+            label = f"{graph.graph}: {milliseconds(graph.timing.p50_s)} ms, {share:.1f} %"
+            axes.barh([0], [share], left=left, height=0.6, color=colour, label=label)
+            left += share
+        axes.set(xlim=(0, 100), ylim=(-0.5, 0.5), xlabel="share of encode + decode, %")
+        axes.set_yticks([])
+        axes.grid(visible=False)
+        axes.spines["left"].set_visible(False)
+        figure.legend(loc="outside upper center", ncols=4, fontsize=9)
+        return _svg(figure, legend=False)
+
+
+def _sides(result: BenchResult) -> list[tuple[str, str]]:
+    names = dict.fromkeys(measurement.side for measurement in result.measurements)
+    return list(zip(COLOURS, names, strict=False))
+
+
+def _of(measurements: Sequence[Measurement], side: str, operation: str) -> list[Measurement]:
+    return [entry for entry in measurements if entry.side == side and entry.operation == operation]
+
+
+@contextlib.contextmanager
+def _style(name: str, height: float = 3.4) -> Iterator[Figure]:
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    # The salt keeps the ids of one page's figures apart.
+    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": name}):
+        yield Figure(figsize=(9, height), layout="constrained")
+
+
+def _panels(figure: Figure) -> Sequence[Axes]:
+    left, right = figure.subplots(1, 2)
+    for axes in (left, right):
+        axes.grid(visible=True, axis="y")
+        axes.set_axisbelow(True)
+    return (left, right)
+
+
+def _svg(figure: Figure, legend: bool = True) -> str:
+    if legend:
+        handles, labels = figure.axes[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside upper center", ncols=len(labels))
+    buffer = io.StringIO()
+    figure.savefig(
+        buffer, format="svg", transparent=True, metadata=dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    )
+    text = buffer.getvalue()
+    return text[text.index("<svg") :].replace(_INK, "currentColor")

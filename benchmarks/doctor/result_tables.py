@@ -1,0 +1,93 @@
+"""Findings and a GPU report as tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from dmcodec.benchmarks.bench.options import Shape
+from dmcodec.benchmarks.tables import Table, milliseconds, significant
+
+from .findings import Finding
+from .goals import CLIP_S
+
+
+def findings_table(findings: Sequence[Finding]) -> Table:
+    """What is installed."""
+    rows = [(finding.name, finding.status, finding.found, finding.way_out) for finding in findings]
+    return Table("What is installed", ("", "", "found", "way out"), tuple(rows), labels=4)
+
+
+def report_tables(report: Mapping[str, Any]) -> list[Table]:
+    """Parity and speed of each run, and the goals."""
+    tables = [
+        Table(
+            "What runs, and is right",
+            ("bundle", "on", "parity", "latents SNR dB", "decoder SNR dB", "build s"),
+            tuple(_parity_row(run) for run in report["runs"]),
+            labels=3,
+        ),
+        Table(
+            "Speed",
+            ("bundle", "side", "work", "audio", "p50 ms", "RTF", "xRT", "equal codes", "SNR dB"),
+            tuple(row for run in report["runs"] for row in _speed_rows(run)),
+            labels=4,
+            note="Equal codes and SNR: of the backend against that side, from the same input.",
+        ),
+        Table(
+            "Goals",
+            ("goal", "on", "needed", "encode", "decode", "met"),
+            tuple(_goal_row(goal) for goal in report["goals"]),
+            labels=2,
+        ),
+    ]
+    return [table for table in tables if table.rows]
+
+
+def _parity_row(run: Mapping[str, Any]) -> tuple[str, ...]:
+    verify, build = run.get("verify"), run.get("build")
+    build_s = f"{build['took_s']:.1f}" if build and build["ok"] else "-"
+    value = verify["value"] if verify else None
+    if not value:
+        failed = next((step["reason"] for step in (build, verify) if step and not step["ok"]), None)
+        return (run["precision"], run["side"], f"not run: {run['skipped'] or failed}", "-", "-", build_s)
+    worst = [min(case[name] for case in value["cases"]) for name in ("latents_snr_db", "decoder_snr_db")]
+    judged = "passed" if value["passed"] else f"FAILED: {value['problems'][0]}"
+    return (run["precision"], run["side"], judged, *(f"{snr:.1f}" for snr in worst), build_s)
+
+
+def _speed_rows(run: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+    bench = (run.get("bench") or {}).get("value")
+    if not bench:
+        return
+    for entry in bench["measurements"]:
+        if entry["duration_s"] != CLIP_S and entry["batch"] == 1 and bench["reference_s"] == CLIP_S:
+            continue  # the JSON has them all
+        yield (
+            run["precision"],
+            entry["side"],
+            entry["operation"],
+            str(Shape(entry["duration_s"], entry["batch"])),
+            milliseconds(entry["timing"]["p50_s"]),
+            significant(entry["speed"]["rtf"]),
+            significant(entry["speed"]["xrt"]),
+            *_fidelity(bench, entry),
+        )
+
+
+def _fidelity(bench: Mapping[str, Any], entry: Mapping[str, Any]) -> tuple[str, str]:
+    """Of the bundle against the side of `entry`."""
+    for comparison in bench["comparisons"]:
+        if all(comparison[key] == value for key, value in _same(entry).items()):
+            return f"{comparison['code_agreement']:.2%}", f"{comparison['waveform_snr_db']:.1f}"
+    return "-", "-"
+
+
+def _same(entry: Mapping[str, Any]) -> dict[str, Any]:
+    return {"peer": entry["side"], "duration_s": entry["duration_s"], "batch": entry["batch"]}
+
+
+def _goal_row(goal: Mapping[str, Any]) -> tuple[str, ...]:
+    figures = ["-" if goal[name] is None else significant(goal[name]) for name in ("encode", "decode")]
+    met = {True: "yes", False: "no", None: "not measured"}[goal["met"]]
+    return (goal["goal"], goal["side"] or "-", significant(goal["needed"]), *figures, met)

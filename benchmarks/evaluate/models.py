@@ -1,0 +1,169 @@
+"""The pretrained models of an evaluation, the recogniser and the speaker model, and what they say of each clip."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dmcodec.audio import Waveform
+from dmcodec.benchmarks.evaluate.recogniser import Recogniser, TransformersRecogniser
+from dmcodec.errors import EvaluationError, MetricError
+
+from .columns import Clip
+from .metrics import SPEAKER_METRIC, WORD_METRICS
+from .options import DEFAULT_SPEAKER_MODEL, ORIGINAL, EvaluateOptions
+from .result import ScoreBook
+from .speaker import SpeakerModel, load_speaker_model, similarity
+from .words import Normaliser, count_words, load_normaliser, read_transcripts, word_error_rate, word_information_lost
+
+
+@dataclasses.dataclass
+class Words:
+    """Recognises clips and counts their word errors.
+
+    `transcripts` is None where the recogniser's own texts of the originals are the reference.
+    """
+
+    recogniser: Recogniser
+    normalise: Normaliser
+    normaliser_description: str
+    transcripts: Mapping[str, str] | None
+    rates: tuple[str, ...]
+    references: dict[str, str] = dataclasses.field(default_factory=dict)
+
+    def meet_original(self, clip: str, waveform: Waveform, book: ScoreBook) -> None:
+        """Finds the clip's reference text."""
+        if self.transcripts is None:
+            try:
+                self.references[clip] = self.recogniser.transcribe(waveform)
+            except MetricError as error:
+                book.add(ORIGINAL, clip, {}, dict.fromkeys(self.rates, str(error)))
+            return
+        if clip in self.transcripts:
+            self.references[clip] = self.transcripts[clip]
+        self.meet(ORIGINAL, clip, waveform, book)
+
+    def meet(self, column: str, clip: str, waveform: Waveform, book: ScoreBook) -> None:
+        """Counts the errors of one clip in one column."""
+        try:
+            text = self.recogniser.transcribe(waveform)
+            words = count_words(self.normalise(self._reference(clip)), self.normalise(text))
+        except MetricError as error:
+            book.add(column, clip, {}, dict.fromkeys(self.rates, str(error)))
+            return
+        sums = np.array(words.sums, np.float64)
+        rates = {"wer": float(word_error_rate(sums)), "wil": float(word_information_lost(sums))}
+        book.add_words(column, clip, text, words, {key: rates[key] for key in self.rates})
+
+    def _reference(self, clip: str) -> str:
+        if clip not in self.references:
+            raise MetricError("no reference text for it")
+        return self.references[clip]
+
+
+@dataclasses.dataclass
+class Speakers:
+    """Compares voices."""
+
+    model: SpeakerModel
+    original: NDArray[np.floating] | MetricError | None = None
+
+    def meet_original(self, waveform: Waveform) -> None:
+        """Remembers the voice that the reconstructions are compared with next."""
+        try:
+            self.original = self.model.embed(waveform)
+        except MetricError as error:
+            self.original = error
+
+    def meet(self, column: str, clip: str, waveform: Waveform, book: ScoreBook) -> None:
+        """Compares one reconstruction with the original."""
+        try:
+            value = similarity(self._voice(), self.model.embed(waveform))
+        except MetricError as error:
+            book.add(column, clip, {}, {SPEAKER_METRIC: str(error)})
+            return
+        book.add(column, clip, {SPEAKER_METRIC: value}, {})
+
+    def _voice(self) -> NDArray[np.floating]:
+        if self.original is None or isinstance(self.original, MetricError):
+            raise MetricError(f"the original: {self.original}")
+        return self.original
+
+
+@dataclasses.dataclass(frozen=True)
+class Models:
+    """Those models that are wanted."""
+
+    words: Words | None
+    speakers: Speakers | None
+
+    @property
+    def count(self) -> int:
+        """Model runs for each clip of a column."""
+        return (self.words is not None) + (self.speakers is not None)
+
+    @property
+    def definitions(self) -> dict[str, str]:
+        """Which models and texts are behind the metrics, by their keys."""
+        found = {}
+        if self.words:
+            texts = "the transcripts" if self.words.transcripts is not None else "what it heard in the original"
+            said = (
+                f"recogniser {self.words.recogniser.description}; reference texts: {texts}; "
+                f"{self.words.normaliser_description}"
+            )
+            found.update(dict.fromkeys(WORD_METRICS, said))
+        if self.speakers:
+            found[SPEAKER_METRIC] = self.speakers.model.description
+        return found
+
+    def meet_original(self, clip: str, waveform: Waveform, book: ScoreBook) -> None:
+        """Every clip's original comes before its reconstructions."""
+        if self.words:
+            self.words.meet_original(clip, waveform, book)
+        if self.speakers:
+            self.speakers.meet_original(waveform)
+
+    def meet(self, column: str, clip: str, waveform: Waveform, book: ScoreBook) -> None:
+        """One reconstruction of the clip that came last."""
+        if self.words:
+            self.words.meet(column, clip, waveform, book)
+        if self.speakers:
+            self.speakers.meet(column, clip, waveform, book)
+
+
+def load_models(
+    options: EvaluateOptions, clips: Sequence[Clip], recogniser: Recogniser | None, speaker: SpeakerModel | None
+) -> Models:
+    """The models that the options name, or those given.
+
+    Raises:
+        InputNotFoundError, EvaluationError: no such transcripts, or none of them belongs to a clip.
+        PretrainedModelError, MissingDependencyError: a model can't be loaded.
+    """
+    words = speakers = None
+    if options.wants_words and options.recogniser:
+        transcripts = _transcripts(options, clips)
+        normalise, description = load_normaliser(options.normaliser)
+        recogniser = recogniser or TransformersRecogniser(options.recogniser, options.language, options.threads)
+        rates = tuple(key for key in WORD_METRICS if key in options.wanted)
+        words = Words(recogniser, normalise, description, transcripts, rates)
+    if options.wants_speaker:
+        name = options.speaker_model or DEFAULT_SPEAKER_MODEL
+        speakers = Speakers(speaker or load_speaker_model(name, options.threads))
+    return Models(words, speakers)
+
+
+def _transcripts(options: EvaluateOptions, clips: Sequence[Clip]) -> Mapping[str, str] | None:
+    if options.transcripts is None:
+        return None
+    texts = read_transcripts(options.transcripts)
+    if not any(clip.name in texts for clip in clips):
+        raise EvaluationError(
+            f"{options.transcripts}: no line belongs to a file of {options.reference} "
+            f"(the first file is {clips[0].name}, the first line's {next(iter(texts))})"
+        )
+    return texts

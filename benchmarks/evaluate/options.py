@@ -1,0 +1,146 @@
+"""What is to be evaluated: checked before anything is loaded."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from dmcodec.errors import ArgumentError
+
+from .metrics import METRICS, SIGNAL_METRICS, SPEAKER_METRIC, WORD_METRICS
+
+ORIGINAL = "original"
+NORMALISERS = ("english", "basic")
+DEFAULT_SPEAKER_MODEL = "microsoft/wavlm-base-plus-sv"
+
+
+@dataclasses.dataclass(frozen=True)
+class Named:
+    """A column's path, and the name that it was given; without one it is called after the path."""
+
+    path: Path
+    name: str | None = None
+
+    @classmethod
+    def parse(cls, argument: str) -> Named:
+        """`NAME=PATH` or `PATH`; a path that exists as it stands is never split."""
+        name, equals, path = argument.partition("=")
+        if not equals or Path(argument).exists():
+            return cls(Path(argument))
+        if not name.strip() or not path:
+            raise ArgumentError(f"{argument!r}: expected PATH or NAME=PATH")
+        return cls(Path(path), name.strip())
+
+    @property
+    def title(self) -> str:
+        """The name given, or that of the folder, or that of the file without its suffix."""
+        path = self.path.absolute()
+        return self.name or (path.name if path.is_dir() else path.stem)
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluateOptions:
+    """What to evaluate.
+
+    Attributes:
+        reference: folder of the original audio.
+        codecs: bundles (folders) and checkpoints (files), which reconstruct the reference.
+        config: configuration file of the checkpoints; by default that of the released models.
+        against: folders of audio that other codecs made of the reference, under the same names.
+        n_q: quantizer levels; each codec gets a column for each. Empty: all that the codec has.
+        metrics: keys of METRICS; None: all signal metrics, and those whose model is named.
+        recogniser: a transformers model id or folder for WER and WIL, CTC or Whisper.
+        transcripts: TSV of path and text; without it the recogniser's own text of the original is the reference.
+        language: told to multilingual Whisper models; None: they guess.
+        normaliser: of texts, one of NORMALISERS.
+        speaker_model: a transformers x-vector model id or folder, or "resemblyzer".
+        limit: take only that many files, the first in order of their names.
+        allow_missing: go on where a column lacks files; they count as failed there.
+        jobs: processes that compute signal metrics.
+        threads: CPU threads of codecs and models; by default one for each CPU that this process may use.
+        seed: of the bootstrap.
+        report_clips: of so many clips the audio is kept for the listening page.
+        command: how the evaluation was asked for, for the record.
+    """
+
+    reference: Path
+    codecs: tuple[Named, ...] = ()
+    config: Path | None = None
+    against: tuple[Named, ...] = ()
+    n_q: tuple[int, ...] = ()
+    metrics: tuple[str, ...] | None = None
+    recogniser: str | None = None
+    transcripts: Path | None = None
+    language: str | None = "en"
+    normaliser: str = "english"
+    speaker_model: str | None = None
+    limit: int | None = None
+    allow_missing: bool = False
+    jobs: int = 1
+    threads: int | None = None
+    seed: int = 0
+    report_clips: int = 0
+    command: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.codecs and not self.against:
+            raise ArgumentError("nothing to evaluate: name a codec with --codec or a folder of audio with --against")
+        self._check_numbers()
+        self._check_metrics()
+        if self.normaliser not in NORMALISERS:
+            raise ArgumentError(f"normaliser {self.normaliser!r} is not known; use one of {', '.join(NORMALISERS)}")
+        if self.config and all(codec.path.is_dir() for codec in self.codecs):
+            raise ArgumentError("--config belongs to a checkpoint, and no --codec is one; leave it out")
+        if self.n_q and not self.codecs:
+            raise ArgumentError("--n-q belongs to a codec; add --codec")
+        if len(set(self.n_q)) < len(self.n_q):
+            raise ArgumentError("the same --n-q was given twice")
+
+    @property
+    def wanted(self) -> tuple[str, ...]:
+        """Keys of the metrics to compute, in the order of METRICS."""
+        if self.metrics is not None:
+            return tuple(key for key in METRICS if key in self.metrics)
+        chosen = [*SIGNAL_METRICS]
+        if self.speaker_model:
+            chosen.append(SPEAKER_METRIC)
+        if self.recogniser:
+            chosen += WORD_METRICS
+        return tuple(chosen)
+
+    @property
+    def wants_words(self) -> bool:
+        """Whether a recogniser is needed."""
+        return any(key in WORD_METRICS for key in self.wanted)
+
+    @property
+    def wants_speaker(self) -> bool:
+        """Whether a speaker model is needed."""
+        return SPEAKER_METRIC in self.wanted
+
+    def _check_numbers(self) -> None:
+        for name, value, least in (
+            ("limit", self.limit, 1),
+            ("jobs", self.jobs, 1),
+            ("threads", self.threads, 1),
+            ("report_clips", self.report_clips, 0),
+            ("seed", self.seed, 0),
+            *(("n_q", n_q, 1) for n_q in self.n_q),
+        ):
+            if value is not None and value < least:
+                raise ArgumentError(f"{name} must be at least {least}, not {value}")
+
+    def _check_metrics(self) -> None:
+        unknown = [key for key in self.metrics or () if key not in METRICS]
+        if unknown:
+            raise ArgumentError(f"metric {unknown[0]!r} is not known; use {', '.join(METRICS)}")
+        if self.metrics is not None and not self.metrics:
+            raise ArgumentError(f"name at least one metric of {', '.join(METRICS)}")
+        if self.wants_words and not self.recogniser:
+            raise ArgumentError("wer and wil need a recogniser: name one with --recogniser, openai/whisper-medium say")
+        if self.recogniser and not self.wants_words:
+            raise ArgumentError("--recogniser belongs to wer and wil; add them to --metrics, or leave it out")
+        if self.transcripts and not self.wants_words:
+            raise ArgumentError("--transcripts belongs to wer and wil; name a --recogniser")
+        if self.speaker_model and not self.wants_speaker:
+            raise ArgumentError("--speaker-model belongs to speaker; add it to --metrics, or leave it out")

@@ -1,0 +1,245 @@
+"""The listening page: one HTML file with figures, players and spectrograms, that needs nothing from outside itself."""
+
+from __future__ import annotations
+
+import base64
+import importlib.util
+import io
+from collections.abc import Iterator, Mapping
+from html import escape
+
+import numpy as np
+import soundfile
+from numpy.typing import NDArray
+
+from dmcodec.audio import Waveform
+from dmcodec.benchmarks.tables import Table
+from dmcodec.errors import MissingDependencyError
+
+from .metrics import METRICS
+from .options import ORIGINAL
+from .page_assets import SCRIPT, STYLE
+from .result import ClipScore, ColumnResult, Evaluation, EvaluationResult
+from .result_tables import bitrate, codebooks, definitions, failures, quality, summary_lines
+from .signal_metrics import SAMPLE_RATE, magnitudes
+
+# FOLDED: Spectrograms as small WebP images, all of a clip on one scale.
+
+
+# The page itself forbids the browser to fetch anything.
+_POLICY = "default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
+
+
+def render_page(evaluation: Evaluation) -> str:
+    """The whole page. Audio is embedded as 16-bit FLAC at 16 kHz: what the metrics heard; spectrograms as WebP.
+
+    Raises:
+        MissingDependencyError: matplotlib or Pillow isn't installed.
+    """
+    require_plotting()
+    result = evaluation.result
+    body = "\n".join(
+        (
+            _head(result),
+            _quality(quality(result), result),
+            _table(definitions(result)),
+            _clips(evaluation),
+            *(_table(table) for table in (codebooks(result), failures(result)) if table.rows),
+            _record(result),
+        )
+    )
+    title = f"dmcodec evaluate: {result.reference}"
+    return (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{escape(_POLICY)}">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n"
+        f"<h1>What codecs make of speech</h1>\n{body}\n<script>{SCRIPT}</script>\n</body>\n</html>\n"
+    )
+
+
+def _head(result: EvaluationResult) -> str:
+    lines = "".join(f"<p>{escape(line)}</p>" for line in summary_lines(result))
+    return f'<div class="lines">{lines}</div>\n<p class="soft">{escape(result.date)}</p>'
+
+
+def _record(result: EvaluationResult) -> str:
+    command = f"<p><code>{escape(result.command)}</code></p>" if result.command else ""
+    return (
+        f'<h2>How it was made</h2>\n<div class="lines"><p>dmcodec {escape(result.dmcodec_version)}</p>{command}</div>'
+    )
+
+
+def _quality(table: Table, result: EvaluationResult) -> str:
+    """The table of figures; the best of each column is marked, whatever its interval."""
+    best = {key: _best(key, result) for key in result.metrics}
+    columns = (result.original, *result.columns) if result.original else result.columns
+    rows = []
+    for column, row in zip(columns, table.rows, strict=True):
+        cells = [f'<td class="label">{escape(row[0])}</td>', f"<td>{escape(row[1])}</td>"]
+        for key, text in zip(result.metrics, row[2:], strict=True):
+            value, *rest = text.split("\n")
+            mark = ' class="best"' if column.column.name == best[key] else ""
+            small = "".join(f"<small>{escape(line)}</small>" for line in rest)
+            cells.append(f"<td><span{mark}>{escape(value)}</span>{small}</td>")
+        rows.append(f"<tr>{''.join(cells)}</tr>\n")
+    return _wrapped(table, "".join(rows))
+
+
+def _best(key: str, result: EvaluationResult) -> str | None:
+    """Name of the column with the best figure; None where there is nothing to choose from."""
+    figures = {
+        column.column.name: column.summary[key].value
+        for column in result.columns
+        if column.summary[key].value is not None
+    }
+    values = {name: value for name, value in figures.items() if value is not None}
+    if len(values) < 2:
+        return None
+    return (max if METRICS[key].higher_is_better else min)(values, key=lambda name: values[name])
+
+
+def _table(table: Table) -> str:
+    rows = ("".join(_cell(text, index < table.labels) for index, text in enumerate(row)) for row in table.rows)
+    return _wrapped(table, "".join(f"<tr>{row}</tr>\n" for row in rows), table.labels == len(table.columns))
+
+
+def _wrapped(table: Table, body: str, words: bool = False) -> str:
+    head = "".join(
+        f"<th{' class=label' if index < table.labels else ''}>{escape(text).replace(chr(10), '<br>')}</th>"
+        for index, text in enumerate(table.columns)
+    )
+    note = "".join(f"<p>{escape(line)}</p>" for line in table.note.splitlines())
+    return (
+        f'<h2>{escape(table.title)}</h2>\n<div class="wide"><table{" class=words" if words else ""}>\n'
+        f'<thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody></table></div>\n<div class="soft lines">{note}</div>'
+    )
+
+
+def _cell(text: str, label: bool) -> str:
+    return f"<td{' class=label' if label else ''}>{escape(text)}</td>"
+
+
+def _clips(evaluation: Evaluation) -> str:
+    if not evaluation.audio:
+        return ""
+    result, shown = evaluation.result, len(evaluation.audio)
+    total = len(result.clips)
+    choice = "All files" if shown == total else f"{shown} of {total} files, evenly spread over their names"
+    sections = "\n".join(
+        _clip(index, name, audio, result) for index, (name, audio) in enumerate(evaluation.audio.items())
+    )
+    return (
+        f'<h2>Listen</h2>\n<p class="soft">{choice}. The audio is what was measured: 16 kHz mono, here as 16-bit FLAC. '
+        f"Spectrograms: 0 to 8 kHz, {RANGE_DB:g} dB down from the original's loudest point, one scale for each clip; "
+        'click into one to play from there.</p>\n<div class="bar"><label><input type="checkbox" id="keep" checked> '
+        f"Switching within a clip goes on at the same place</label></div>\n{sections}"
+    )
+
+
+def _clip(index: int, name: str, audio: Mapping[str, Waveform], result: EvaluationResult) -> str:
+    num_samples = max(len(waveform) for waveform in audio.values())
+    loudest_db = float(levels_db(audio[ORIGINAL], num_samples).max())
+    cards = "\n".join(
+        _card(index, column, audio.get(column.column.name), num_samples, loudest_db, name)
+        for column in _with_original(result)
+    )
+    text = result.reference_texts.get(name)
+    said = f'<p class="text">{escape(text)}</p>' if text else ""
+    duration = f"{len(audio[ORIGINAL]) / SAMPLE_RATE:.2f} s"
+    return (
+        f'<section class="clip">\n<header><h3>{escape(name)}</h3><span class="soft">{duration}</span></header>\n'
+        f'{said}\n<div class="grid">\n{cards}\n</div>\n</section>'
+    )
+
+
+def _with_original(result: EvaluationResult) -> Iterator[ColumnResult]:
+    from .columns import Column
+
+    yield result.original or ColumnResult(Column(ORIGINAL, result.reference, "the reference"), {}, None, {})
+    yield from result.columns
+
+
+def _card(
+    index: int, column: ColumnResult, waveform: Waveform | None, num_samples: int, loudest_db: float, clip: str
+) -> str:
+    name, score = column.column.name, column.clips.get(clip)
+    rate = "" if column.column.bitrate_bps is None else f"<span>{escape(bitrate(column))} kbit/s</span>"
+    head = f'<div class="card"><h4>{escape(name)}{rate}</h4>'
+    if waveform is None:
+        reason = next(iter(score.failures.values())) if score and score.failures else "no audio"
+        return f'{head}<p class="soft">{escape(reason)}</p></div>'
+    image = _data("image/webp", spectrogram_webp(waveform, num_samples, loudest_db))
+    sound = _data("audio/flac", _flac(waveform))
+    # The player's time spans the image only where both are equally long: shorter audio is drawn on less of the width.
+    share = len(waveform) / num_samples
+    return (
+        f'{head}<div class="view"><img alt="spectrogram of {escape(name)}" src="{image}">'
+        '<span class="top">8 kHz</span><span class="low">0</span><i></i></div>'
+        f'<audio controls preload="metadata" data-clip="{index}" data-share="{share:.6f}" src="{sound}"></audio>'
+        f"{_figures(score)}</div>"
+    )
+
+
+def _figures(score: ClipScore | None) -> str:
+    if score is None:
+        return ""
+    rows = []
+    for key, metric in METRICS.items():
+        if key in score.values:
+            unit = f" {metric.unit}" if metric.unit else ""
+            rows.append(f"<div><dt>{escape(metric.label)}</dt><dd>{metric.text(score.values[key])}{unit}</dd></div>")
+        elif key in score.failures:
+            rows.append(
+                f'<div title="{escape(score.failures[key])}"><dt>{escape(metric.label)}</dt><dd>none</dd></div>'
+            )
+    heard = f'<p class="heard">“{escape(score.text)}”</p>' if score.text else ""
+    return f"<dl>{''.join(rows)}</dl>{heard}"
+
+
+def _flac(waveform: Waveform) -> bytes:
+    buffer = io.BytesIO()
+    soundfile.write(buffer, np.clip(waveform, -1, 1), SAMPLE_RATE, subtype="PCM_16", format="FLAC")
+    return buffer.getvalue()
+
+
+def _data(kind: str, content: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+
+
+N_FFT = 512
+RANGE_DB = 80.0
+WIDTH_PX, HEIGHT_PX = 720, 192
+_FLOOR = 1e-7
+
+
+def require_plotting() -> None:
+    """Raises MissingDependencyError where matplotlib or Pillow isn't installed."""
+    for module, package in (("matplotlib", "matplotlib"), ("PIL", "pillow")):
+        if importlib.util.find_spec(module) is None:
+            raise MissingDependencyError(f"the page needs {package}; run `pip install dmcodec[evaluate]`")
+
+
+def levels_db(waveform: Waveform, num_samples: int) -> NDArray[np.float64]:
+    """Short-time level in dB: (samples,) -> (frequencies, WIDTH_PX), lowest frequency first.
+
+    The time axis spans `num_samples`; what the waveform lacks of it is silence.
+    """
+    padded = np.zeros(max(num_samples, N_FFT) + N_FFT)
+    padded[N_FFT // 2 :][: len(waveform)] = waveform[:num_samples]
+    frames = magnitudes(padded, N_FFT, max(1, num_samples // (2 * WIDTH_PX)))
+    columns = np.linspace(0, frames.shape[1], WIDTH_PX + 1).astype(int)[:-1]
+    return np.asarray(20 * np.log10(np.maximum(np.maximum.reduceat(frames, columns, axis=1), _FLOOR)))
+
+
+def spectrogram_webp(waveform: Waveform, num_samples: int, loudest_db: float) -> bytes:
+    """An image of WIDTH_PX x HEIGHT_PX: 0 Hz at the bottom, from `loudest_db` - RANGE_DB (dark) to `loudest_db`."""
+    from matplotlib import colormaps
+    from PIL import Image
+
+    shares = np.clip((levels_db(waveform, num_samples) - loudest_db) / RANGE_DB + 1, 0, 1)
+    pixels = colormaps["magma"](np.flipud(shares), bytes=True)[..., :3]
+    buffer = io.BytesIO()
+    resized = Image.fromarray(np.ascontiguousarray(pixels)).resize((WIDTH_PX, HEIGHT_PX), Image.Resampling.LANCZOS)
+    resized.save(buffer, "WEBP", quality=72, method=4)
+    return buffer.getvalue()

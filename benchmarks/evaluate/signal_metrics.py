@@ -1,0 +1,224 @@
+"""Metrics of two waveforms. Each returns a finite number or raises MetricError with the reason."""
+
+from __future__ import annotations
+
+import functools
+import math
+import os
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dmcodec.audio import Waveform
+from dmcodec.errors import MetricError
+
+# FOLDED: Log-mel spectrograms in numpy, defined as in the first scale of the training's mel loss.
+
+
+SAMPLE_RATE = 16000
+MAX_PESQ_S = 60.0
+MIN_VISQOL_S = 1.0
+# Metrics that are computed in one go. PESQ stands alone: its C code can crash, which must cost no other metric.
+GROUPS = (("stoi", "si-sdr", "mel"), ("pesq",), ("visqol", "visqol-polynomial"))
+
+
+@contextmanager
+def _native_messages_off() -> Iterator[None]:
+    """The native runtime of the lattice writes a line to stderr, past Python, each time that it is loaded."""
+    kept, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nothing, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nothing)
+
+
+def stoi(reference: Waveform, degraded: Waveform) -> float:
+    """Short-time objective intelligibility (Taal et al., 2011)."""
+    from pystoi import stoi as pystoi
+
+    _refuse_silence(reference)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="Not enough STFT frames")
+        try:
+            return float(pystoi(reference, degraded, SAMPLE_RATE))
+        except RuntimeWarning:
+            raise MetricError("less than 0.4 s of speech, too little for STOI") from None
+        except (IndexError, ValueError):  # of clips shorter than one frame
+            raise MetricError("too short for STOI") from None
+
+
+def pesq_wb(reference: Waveform, degraded: Waveform) -> float:
+    """Wideband PESQ (ITU-T P.862.2)."""
+    import pesq
+
+    if len(reference) > MAX_PESQ_S * SAMPLE_RATE:
+        raise MetricError(f"longer than {MAX_PESQ_S:g} s: PESQ is for short clips, and its code overruns on long ones")
+    _refuse_silence(reference)
+    try:
+        return float(pesq.pesq(SAMPLE_RATE, reference, degraded, "wb"))
+    except pesq.NoUtterancesError:
+        raise MetricError("PESQ found no speech") from None
+    except pesq.BufferTooShortError:
+        raise MetricError("shorter than 0.25 s, too short for PESQ") from None
+    except ValueError:  # its result is NaN
+        raise MetricError("PESQ came out as no number (a silent reconstruction?)") from None
+
+
+def si_sdr_db(reference: Waveform, degraded: Waveform) -> float:
+    """Scale-invariant signal-to-distortion ratio in dB (Le Roux et al., arXiv 1811.02508), of zero-mean signals."""
+    _refuse_silence(reference)
+    target = reference.astype(np.float64) - reference.mean(dtype=np.float64)
+    estimate = degraded.astype(np.float64) - degraded.mean(dtype=np.float64)
+    power = float(target @ target)
+    if power == 0:
+        raise MetricError("the original is constant")
+    scaled = target * (float(estimate @ target) / power)
+    signal, noise = float(scaled @ scaled), float(np.square(estimate - scaled).sum())
+    if signal == 0:
+        raise MetricError("SI-SDR is minus infinity: nothing of the original is left")
+    if noise <= 1e-14 * signal:
+        raise MetricError("SI-SDR is infinite: equal to the original but for its level")
+    return 10 * math.log10(signal / noise)
+
+
+def visqol_pair(reference: Waveform, degraded: Waveform, keys: Sequence[str]) -> dict[str, float]:
+    """ViSQOL (arXiv 2004.09584), speech mode, under both mappings of one run's similarities.
+
+    The lattice is only loaded where it is asked for.
+    """
+    _refuse_silence(reference)
+    if len(reference) < MIN_VISQOL_S * SAMPLE_RATE:
+        raise MetricError(f"shorter than {MIN_VISQOL_S:g} s, too short for ViSQOL")
+    if not np.any(degraded):
+        raise MetricError("the reconstruction is silent, ViSQOL can't level it")
+    api = _visqol("visqol" in keys)
+    try:
+        found = api.measure_from_arrays(reference.astype(np.float64), degraded.astype(np.float64), SAMPLE_RATE)
+    except (ValueError, IndexError) as error:
+        raise MetricError(f"ViSQOL: {error}") from None
+    values = {"visqol-polynomial": _polynomial_mos(found)}
+    if "visqol" in keys:
+        values["visqol"] = float(found.moslqo)
+    return {key: values[key] for key in keys}
+
+
+def measure(keys: Sequence[str], reference: Waveform, degraded: Waveform) -> tuple[dict[str, float], dict[str, str]]:
+    """Computes the named metrics of two waveforms (samples,), 16 kHz, equally long.
+
+    Returns:
+        values, and the reasons why others have none; together they hold each key once.
+    """
+    values: dict[str, float] = {}
+    failures: dict[str, str] = {}
+    for key in keys:
+        if key in values or key in failures:
+            continue
+        together = [other for other in keys if key.startswith("visqol") and other.startswith("visqol")] or [key]
+        try:
+            with warnings.catch_warnings(), np.errstate(all="ignore"):
+                warnings.simplefilter("ignore")  # what comes of them isn't finite, and has a reason then
+                found = _computed(together, reference, degraded)
+            _check_finite(found)
+            values.update(found)
+        except MetricError as error:
+            failures.update(dict.fromkeys(together, str(error)))
+    return values, failures
+
+
+def _computed(keys: Sequence[str], reference: Waveform, degraded: Waveform) -> dict[str, float]:
+    if keys[0].startswith("visqol"):
+        return visqol_pair(reference, degraded, keys)
+    return {key: _SIMPLE[key](reference, degraded) for key in keys}
+
+
+def _check_finite(values: Mapping[str, float]) -> None:
+    for key, value in values.items():
+        if not math.isfinite(value):
+            raise MetricError(f"{key} came out as {value}")
+
+
+def _refuse_silence(reference: Waveform) -> None:
+    # ViSQOL and STOI give numbers for it, 4.7 among them.
+    if len(reference) == 0 or not np.any(reference):
+        raise MetricError("the original is silent")
+
+
+@functools.cache
+def _visqol(lattice: bool) -> Any:
+    from visqol import VisqolApi
+
+    api = VisqolApi()
+    with _native_messages_off():
+        api.create(mode="speech", use_lattice_model=lattice)
+    return api
+
+
+def _polynomial_mos(found: Any) -> float:
+    """The unscaled polynomial's MOS of a run's similarities, with the same floor as `VisqolApi` sets."""
+    from visqol.quality_mapper import SpeechSimilarityToQualityMapper
+    from visqol.visqol_core import alter_for_similarity_extremes
+
+    mos = SpeechSimilarityToQualityMapper(scale_to_max_mos=False).predict_quality(found.fvnsim)
+    return float(alter_for_similarity_extremes(found.vnsim, mos))
+
+
+N_FFT = 1024
+HOP_SAMPLES = 240
+N_MELS = 80
+FLOOR = 1e-5
+_PAD = (N_FFT - HOP_SAMPLES) // 2
+
+
+def mel_distance(reference: Waveform, degraded: Waveform, sample_rate: int) -> float:
+    """Mean absolute difference of two clips' log-mels; both (samples,), equally long.
+
+    Raises:
+        MetricError: shorter than one window.
+    """
+    if len(reference) < N_FFT:
+        raise MetricError(f"shorter than one window of {N_FFT} samples")
+    return float(np.abs(log_mel(reference, sample_rate) - log_mel(degraded, sample_rate)).mean())
+
+
+def log_mel(waveform: Waveform, sample_rate: int) -> NDArray[np.float64]:
+    """Natural logarithm of mel magnitudes: (samples,) -> (N_MELS, frames). Reflect padding of (n_fft - hop) / 2."""
+    padded = np.pad(waveform.astype(np.float64), _PAD, mode="reflect")
+    mels = mel_filters(sample_rate) @ magnitudes(padded, N_FFT, HOP_SAMPLES)
+    return np.asarray(np.log(np.maximum(mels, FLOOR)))
+
+
+def magnitudes(waveform: NDArray[np.floating], n_fft: int, hop_samples: int) -> NDArray[np.float64]:
+    """Short-time magnitudes with a periodic Hann window: (samples,) -> (n_fft / 2 + 1, frames)."""
+    window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(n_fft) / n_fft)
+    frames = np.lib.stride_tricks.sliding_window_view(waveform, n_fft)[::hop_samples]
+    return np.abs(np.fft.rfft(frames * window, axis=1)).T
+
+
+@functools.cache
+def mel_filters(sample_rate: int) -> NDArray[np.float64]:
+    """Triangles from 0 Hz to half the sample rate, evenly spaced on the HTK mel scale, each of unit area per Hz.
+
+    Returns:
+        (N_MELS, N_FFT / 2 + 1).
+    """
+    top = 2595 * np.log10(1 + sample_rate / 2 / 700)
+    corners_hz = 700 * (10 ** (np.linspace(0, top, N_MELS + 2) / 2595) - 1)
+    bins_hz = np.fft.rfftfreq(N_FFT, 1 / sample_rate)
+    low, centre, high = corners_hz[:-2, None], corners_hz[1:-1, None], corners_hz[2:, None]
+    triangles = np.minimum((bins_hz - low) / (centre - low), (high - bins_hz) / (high - centre))
+    return np.asarray(np.maximum(triangles, 0) * 2 / (high - low))
+
+
+_SIMPLE: Mapping[str, Callable[[Waveform, Waveform], float]] = {
+    "stoi": stoi,
+    "pesq": pesq_wb,
+    "si-sdr": si_sdr_db,
+    "mel": functools.partial(mel_distance, sample_rate=SAMPLE_RATE),
+}

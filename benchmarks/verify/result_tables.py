@@ -1,0 +1,70 @@
+"""A verification as tables."""
+
+from __future__ import annotations
+
+from dmcodec.benchmarks.tables import Table
+from dmcodec.export.parity import shortfall
+
+from .result import VerifyResult
+
+_CASE_COLUMNS = {
+    "latents SNR dB": "latents_snr_db",
+    "frames agree": "frame_agreement",
+    "level 0": "level0_agreement",
+    "ties": "ties",
+    "decoder SNR dB": "decoder_snr_db",
+    "stream SNR dB": "stream_snr_db",
+    "chain SNR dB": "chain_snr_db",
+}
+_CHECK_COLUMNS = {
+    "codes equal": "code_agreement",
+    "level 0": "level0_agreement",
+    "frames agree": "frame_agreement",
+    "ties": "ties",
+    "SNR dB": "snr_db",
+    "max |err|": "max_abs_error",
+}
+
+
+def summary_line(result: VerifyResult) -> str:
+    """What was held against what."""
+    return (
+        f"{result.bundle}: model {result.model_id}, {result.precision}; {result.backend} on {result.provider} "
+        f"against {result.reference}"
+    )
+
+
+def verify_tables(result: VerifyResult) -> list[Table]:
+    """Graph by graph, and what users do."""
+    cases = [
+        (
+            f"{case.signal}, {case.num_samples} samples, batch {case.batch}",
+            *(_cell(name, getattr(case, name)) for name in _CASE_COLUMNS.values()),
+            "FAILED" if shortfall(case, result.thresholds_of) else "ok",
+        )
+        for case in result.cases
+    ]
+    checks = [
+        (
+            check.what,
+            check.detail,
+            *(_cell(name, getattr(check, name)) for name in _CHECK_COLUMNS.values()),
+            "FAILED" if check.problem else "ok",
+        )
+        for check in result.checks
+    ]
+    note = "Frames agree and level 0 count a tie as equal: two entries equally near, as far as float32 can tell."
+    return [
+        Table("The graphs, as at export", ("run", *_CASE_COLUMNS, ""), tuple(cases), note=note),
+        Table("The codec, as it is used", ("what", "with", *_CHECK_COLUMNS, ""), tuple(checks), labels=2),
+    ]
+
+
+def _cell(name: str, value: float | None) -> str:
+    if value is None:
+        return "-"
+    if name.endswith("_agreement"):
+        return f"{100 * value:.2f} %"
+    if name.endswith("_error"):
+        return f"{value:.1e}"
+    return f"{value:.1f}" if name.endswith("_db") else str(value)

@@ -1,0 +1,206 @@
+"""What audio a data folder is made from: files, or the rows of a Hugging Face dataset."""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import io
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .audio import AUDIO_SUFFIXES, Waveform, prepare_waveform, read_blocks
+from .errors import ArgumentError, AudioError, InputNotFoundError, MissingDependencyError
+
+HF_PREFIX = "hf:"
+
+
+@dataclass(frozen=True)
+class Source:
+    """One recording.
+
+    Attributes:
+        name: relative path, or name of the row; keys of the split and of transcripts.
+        speaker: "" where it isn't known.
+        text: transcript, where it comes with the audio.
+        read: yields mono float32 blocks (samples,) at the rate it is called with, in Hz.
+    """
+
+    name: str
+    speaker: str
+    text: str | None
+    read: Callable[[int], Iterator[Waveform]]
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Recordings in a fixed order, read one by one.
+
+    Attributes:
+        count: of them.
+        identity: changes when they change (names, sizes, times of change).
+        get: the recording of an index.
+    """
+
+    count: int
+    identity: str
+    get: Callable[[int], Source]
+
+
+@dataclass(frozen=True)
+class DatasetOptions:
+    """How a Hugging Face dataset is read: its split and its columns."""
+
+    split: str = "train"
+    speaker_column: str | None = None
+    text_column: str | None = None
+
+
+def find_sources(inputs: Sequence[str], speaker_from: str | None, dataset: DatasetOptions) -> Sources:
+    """The recordings that the arguments of `train prepare` name.
+
+    Args:
+        inputs: files, folders and glob patterns; or one `hf:NAME[:CONFIG]`.
+        speaker_from: "parent" (folder of the file), "top" (first folder below the common root), or "regex:PATTERN",
+            whose first group, searched for in the file's relative path, is the speaker.
+        dataset: for `hf:`.
+
+    Raises:
+        InputNotFoundError: a name that isn't there, or holds no audio.
+        ArgumentError: options that don't fit.
+    """
+    if any(each.startswith(HF_PREFIX) for each in inputs):
+        if len(inputs) > 1:
+            raise ArgumentError(f"{HF_PREFIX}NAME stands alone; prepare each dataset into a folder of its own")
+        if speaker_from:
+            raise ArgumentError("a dataset's speakers come from --speaker-column, not --speaker-from")
+        return _dataset_sources(inputs[0].removeprefix(HF_PREFIX), dataset)
+    if dataset.speaker_column or dataset.text_column:
+        raise ArgumentError(f"--speaker-column and --text-column are for {HF_PREFIX}NAME; files have --speaker-from")
+    return _file_sources(inputs, speaker_from)
+
+
+def _file_sources(inputs: Sequence[str], speaker_from: str | None) -> Sources:
+    files: dict[Path, None] = {}
+    roots: list[Path] = []
+    for argument in inputs:
+        found, root = _expand(argument)
+        files.update(dict.fromkeys(found))
+        roots.append(root)
+    root = Path(os.path.commonpath(roots))
+    paths = sorted(files)
+    speaker = _speaker_rule(speaker_from)
+    names = [path.relative_to(root).as_posix() for path in paths]
+    speakers = [speaker(name) for name in names]
+    digest = hashlib.sha256()
+    for path, name, of in zip(paths, names, speakers, strict=True):
+        status = path.stat()
+        digest.update(f"{name}\0{of}\0{status.st_size}\0{status.st_mtime_ns}\n".encode("utf-8", "surrogateescape"))
+
+    def get(index: int) -> Source:
+        return Source(names[index], speakers[index], None, lambda rate: read_blocks(paths[index], rate))
+
+    return Sources(len(paths), digest.hexdigest(), get)
+
+
+def _expand(argument: str) -> tuple[list[Path], Path]:
+    """Absolute paths of the files that an argument names, and the folder that their names are relative to."""
+    path = Path(argument).absolute()
+    if os.path.isdir(path):  # noqa: PTH112 - Path.is_dir raises where the name is too long
+        found = [file for file in path.rglob("*") if file.suffix.lower() in AUDIO_SUFFIXES and file.is_file()]
+        files = [file for file in found if not file.name.startswith(".")]
+        if not files:
+            raise InputNotFoundError(f"{argument}: no files in this folder end in {', '.join(sorted(AUDIO_SUFFIXES))}")
+        return files, path
+    if os.path.isfile(path):  # noqa: PTH113
+        return [path], path.parent
+    if not glob.has_magic(argument):
+        raise InputNotFoundError(f"{argument}: no such file or folder")
+    files = [Path(each).absolute() for each in glob.glob(argument, recursive=True)]
+    files = [file for file in files if file.is_file()]
+    if not files:
+        raise InputNotFoundError(f"{argument}: no files match this pattern")
+    return files, Path(os.path.commonpath([file.parent for file in files]))
+
+
+def _speaker_rule(speaker_from: str | None) -> Callable[[str], str]:
+    if speaker_from is None:
+        return lambda _name: ""
+    if speaker_from == "parent":
+        return lambda name: Path(name).parent.name
+    if speaker_from == "top":
+        return lambda name: Path(name).parts[0] if "/" in name else ""
+    if not speaker_from.startswith("regex:"):
+        raise ArgumentError(f"--speaker-from {speaker_from!r} is not known; use parent, top or regex:PATTERN")
+    try:
+        pattern = re.compile(speaker_from.removeprefix("regex:"))
+    except re.error as error:
+        raise ArgumentError(f"--speaker-from {speaker_from!r}: not a regular expression ({error})") from None
+    if pattern.groups < 1:
+        raise ArgumentError(f"--speaker-from {speaker_from!r}: needs a group, as in regex:^([^/]+)/")
+
+    def speaker(name: str) -> str:
+        match = pattern.search(name)
+        if match is None or match.group(1) is None:
+            raise ArgumentError(f"--speaker-from {speaker_from!r}: doesn't match {name}")
+        return match.group(1)
+
+    return speaker
+
+
+def _dataset_sources(name: str, options: DatasetOptions) -> Sources:
+    rows, audio_column = _load_dataset(name, options)
+
+    def get(index: int) -> Source:
+        row = rows[index]
+        audio = row[audio_column] or {}
+        title = Path(audio.get("path") or "").name or f"row{index:09d}"
+        speaker = str(row[options.speaker_column]) if options.speaker_column else ""
+        text = row[options.text_column] if options.text_column else None
+        return Source(title, speaker, None if text is None else str(text), lambda rate: _read_row(audio, title, rate))
+
+    return Sources(len(rows), f"{name} {options} {rows._fingerprint}", get)
+
+
+def _load_dataset(name: str, options: DatasetOptions) -> tuple[Any, str]:
+    try:
+        import datasets
+    except ModuleNotFoundError:
+        raise MissingDependencyError(
+            f"{HF_PREFIX}{name} needs datasets, which isn't installed; run `pip install dmcodec[train]`"
+        ) from None
+    path, _, config = name.rpartition(":") if ":" in name else (name, "", "")
+    if not os.path.exists(path) and ":" not in name and name.startswith((".", "/")):  # noqa: PTH110
+        raise InputNotFoundError(f"{HF_PREFIX}{name}: no such folder")
+    try:
+        rows = datasets.load_dataset(path, config or None, split=options.split)
+    except Exception as error:  # noqa: BLE001 - datasets raises whatever its readers raise
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise InputNotFoundError(f"{HF_PREFIX}{name}: can't be loaded, split {options.split!r} ({reason})") from None
+    audio_columns = [column for column, kind in rows.features.items() if isinstance(kind, datasets.Audio)]
+    if not audio_columns:
+        raise InputNotFoundError(f"{HF_PREFIX}{name}: has no column of audio, only {', '.join(rows.column_names)}")
+    for column in filter(None, (options.speaker_column, options.text_column)):
+        if column not in rows.column_names:
+            raise ArgumentError(f"{HF_PREFIX}{name}: has no column {column!r}, only {', '.join(rows.column_names)}")
+    # Undecoded: soundfile reads it, as it reads files; datasets' own decoder needs another package.
+    return rows.cast_column(audio_columns[0], datasets.Audio(decode=False)), audio_columns[0]
+
+
+def _read_row(audio: dict[str, Any], title: str, rate: int) -> Iterator[Waveform]:
+    if audio.get("bytes") is None:
+        path = audio.get("path")
+        if not path:
+            raise AudioError(f"{title}: the row holds no audio")
+        yield from read_blocks(path, rate)
+        return
+    import soundfile
+
+    try:
+        samples, sample_rate = soundfile.read(io.BytesIO(audio["bytes"]), dtype="float32", always_2d=True)
+    except soundfile.SoundFileError as error:
+        raise AudioError(f"{title}: can't be read as audio ({error})") from None
+    yield prepare_waveform(samples.T, sample_rate, rate, title)

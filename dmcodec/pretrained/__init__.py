@@ -1,0 +1,1 @@
+"""Pretrained models from transformers: loading them, and recognisers of speech."""

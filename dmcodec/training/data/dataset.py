@@ -1,0 +1,204 @@
+"""Reads a data folder: segments of audio, their split, and teachers' features on the codec's frame grid."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dmcodec.errors import ArgumentError, DataError, TeacherError, TeacherNotFoundError
+
+from .features import Features, TeacherInfo, on_grid
+from .layout import (
+    AUDIO,
+    META,
+    SEGMENTS,
+    SPLITS,
+    TEACHERS,
+    TRANSCRIPTS,
+    Manifest,
+    check_size,
+    fingerprint_of,
+    open_array,
+    read_table,
+    segments_schema,
+    sha256_of,
+)
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+KINDS = ("sm", "lm")
+_POSITIONS = ["shard", "offset_samples", "num_samples", "split"]
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedData:
+    """A data folder, open for reading. Opening reads no audio; pickling carries no audio and no maps.
+
+    Attributes:
+        folder: it lies in.
+        manifest: what manifest.json holds.
+        num_samples: (segments,) int32, the length of each segment.
+    """
+
+    folder: Path
+    manifest: Manifest
+    num_samples: NDArray[np.int32]
+    _shard: NDArray[np.int32]
+    _offset: NDArray[np.int64]
+    _split: NDArray[np.int8]
+    _features: dict[str, Features] = field(default_factory=dict)
+    _maps: dict[int, NDArray[np.int16]] = field(default_factory=dict)
+
+    @classmethod
+    def open(cls, folder: str | Path) -> PreparedData:
+        """Opens a data folder and checks that it is whole: versions, sizes, the table of segments, the teachers.
+
+        The audio itself is not read; `verify` does that.
+
+        Raises:
+            DataNotFoundError: not a data folder, not finished, or files are missing.
+            DataError: damaged, altered, or of a newer version.
+            TeacherError: the data were changed after teaching.
+        """
+        data = cls.open_untaught(folder)
+        kinds = [kind for kind in KINDS if _taught(data.folder, kind)]
+        data._features.update({kind: _open_teacher(data, kind) for kind in kinds})
+        return data
+
+    @classmethod
+    def open_untaught(cls, folder: str | Path) -> PreparedData:
+        """Opens a data folder without its teachers, whose features may be of other data; otherwise like `open`."""
+        folder = Path(folder)
+        manifest = Manifest.read(folder)
+        path = folder / SEGMENTS
+        table = read_table(path, segments_schema(), _POSITIONS)
+        if sha256_of(path) != manifest.segments_sha256:
+            raise DataError(f"{path}: was altered after preparing; prepare again")
+        shard, offset, num_samples = (table.column(name).to_numpy() for name in _POSITIONS[:3])
+        split = np.array([SPLITS.index(name) for name in table.column("split").to_pylist()], np.int8)
+        if fingerprint_of(manifest.sample_rate, manifest.shards, shard, offset, num_samples) != manifest.fingerprint:
+            raise DataError(f"{folder}: manifest.json and segments.parquet don't belong together; prepare again")
+        for each in manifest.shards:
+            check_size(folder / AUDIO / each.file, each.size_bytes)
+        return cls(folder, manifest, num_samples, shard, offset, split)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the maps: another process opens its own."""
+        return {**self.__dict__, "_maps": {}}
+
+    @property
+    def sample_rate(self) -> int:
+        """In Hz."""
+        return self.manifest.sample_rate
+
+    @property
+    def segment_samples(self) -> int:
+        """Length of a full segment; sources shorter than it are segments of their own length."""
+        return self.manifest.segment_samples
+
+    @property
+    def fingerprint(self) -> str:
+        """Identifies audio and segments."""
+        return self.manifest.fingerprint
+
+    @property
+    def num_segments(self) -> int:
+        """Of both splits."""
+        return len(self.num_samples)
+
+    @property
+    def teachers(self) -> Mapping[str, TeacherInfo]:
+        """The teachers whose features are there; keys "sm" and "lm"."""
+        return MappingProxyType({kind: features.info for kind, features in self._features.items()})
+
+    def segment_ids(self, split: str) -> NDArray[np.int64]:
+        """Ids of a split's segments, ascending; `split` is "train" or "validation"."""
+        if split not in SPLITS:
+            raise ArgumentError(f"split {split!r} is not known; use {' or '.join(SPLITS)}")
+        return np.flatnonzero(self._split == SPLITS.index(split)).astype(np.int64)
+
+    def samples(self, segment: int) -> NDArray[np.int16]:
+        """A segment as stored: (num_samples,) int16, a view of the map."""
+        index = self._index(segment)
+        shard = int(self._shard[index])
+        if shard not in self._maps:
+            path = self.folder / AUDIO / self.manifest.shards[shard].file
+            found = open_array(path, np.int16, 1)
+            if len(found) != self.manifest.shards[shard].num_samples:
+                raise DataError(f"{path}: is damaged, holds {len(found)} samples; prepare again")
+            self._maps[shard] = found
+        start = int(self._offset[index])
+        return self._maps[shard][start : start + int(self.num_samples[index])]
+
+    def waveform(self, segment: int) -> NDArray[np.float32]:
+        """A segment: (num_samples,) float32 in [-1, 1]."""
+        return self.samples(segment).astype(np.float32) * np.float32(1 / 32768)
+
+    def teacher(self, kind: str, segment: int, num_frames: int, frame_rate_hz: float) -> NDArray[np.float32]:
+        """A teacher's features for a segment on the codec's frame grid.
+
+        Args:
+            kind: "sm" or "lm".
+            segment: its id.
+            num_frames: of the codec for this segment.
+            frame_rate_hz: of the codec.
+
+        Returns:
+            (frames, width) float32; frames is `num_frames`, or less where the teacher has less (HuBERT gives 149
+            frames for 3 s, the codec 150); the loss cuts to the shorter. How other frame rates are met: `on_grid`.
+            Rows of zeros of an aligned LM mean "no word here".
+
+        Raises:
+            TeacherNotFoundError: the data were not taught by this kind.
+        """
+        if kind not in self._features:
+            raise TeacherNotFoundError(
+                f"{self.folder}: has no {kind} teacher; run `dmcodec train teach {self.folder} --{kind} MODEL`"
+            )
+        features = self._features[kind]
+        info = features.info
+        return on_grid(
+            features.read(self._index(segment)), info.frame_rate_hz, num_frames, frame_rate_hz, nearest=info.aligned
+        )
+
+    def table(self) -> pa.Table:
+        """All columns of segments.parquet; the row number is the segment id."""
+        return read_table(self.folder / SEGMENTS, segments_schema())
+
+    def verify(self) -> None:
+        """Reads all audio and compares its sha256 with the manifest's.
+
+        Raises:
+            DataError: the audio was altered.
+        """
+        for each in self.manifest.shards:
+            path = self.folder / AUDIO / each.file
+            if sha256_of(path) != each.sha256:
+                raise DataError(f"{path}: was altered after preparing; prepare again")
+
+    def _index(self, segment: int) -> int:
+        if not 0 <= segment < self.num_segments:
+            raise ArgumentError(f"segment {segment} is not one of the {self.num_segments} of {self.folder}")
+        return int(segment)
+
+
+def _taught(folder: Path, kind: str) -> bool:
+    return (folder / TEACHERS / kind / META).is_file()
+
+
+def _open_teacher(data: PreparedData, kind: str) -> Features:
+    path = data.folder / TEACHERS / kind
+    info = TeacherInfo.read(path)
+    if info.fingerprint != data.fingerprint:
+        raise TeacherError(f"{path}: the data were changed after teaching; run `dmcodec train teach --force` again")
+    transcripts = info.settings.get("transcripts_sha256")
+    if transcripts is not None and transcripts != sha256_of(data.folder / TRANSCRIPTS):
+        raise TeacherError(f"{path}: the transcripts were changed after teaching; run `train teach --force` again")
+    return Features(path, info, data.num_segments)

@@ -1,0 +1,156 @@
+"""The running half of the library: deserialise an engine that was checked before, ask it, and run it on a stream.
+
+A plan is bound to the version it was built with and, but for generic ones, to a GPU. `Engine` is made only where the
+driver was looked at first (`dmcodec.runtime.tensorrt.driver`): without one, TensorRT's runtimes may crash.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from dmcodec.errors import BackendError, EngineError
+
+from .library import Library
+
+# What `get_engine_validity` says against an engine, as bits.
+_DIAGNOSTICS = {
+    "VERSION_MISMATCH": "it was built by another version",
+    "UNSUPPORTED_CC": "this GPU's compute capability isn't supported",
+    "OLD_CUDA_DRIVER": "the NVIDIA driver is too old for it; update the driver",
+    "OLD_CUDA_RUNTIME": "the CUDA runtime is too old for it",
+    "INSUFFICIENT_GPU_MEMORY": "the GPU has too little memory for it",
+    "MALFORMED_ENGINE": "the file is damaged",
+    "CUDA_ERROR": "CUDA can't be used here",
+}
+
+
+class Engine:
+    """A deserialised engine."""
+
+    def __init__(self, library: Library, plan: bytes, name: str, host_code: bool = False) -> None:
+        """Deserialises `plan`, whose file or graph is `name`.
+
+        Args:
+            library: of the flavour and version that built it.
+            plan: checked against its record.
+            name: for messages.
+            host_code: allow code for the host in it, which version-compatible plans bring.
+
+        Raises:
+            EngineError: the library can't run it here.
+        """
+        self.library, self.name = library, name
+        self._making_context = threading.Lock()
+        with library.failing_as(EngineError, f"{name}: {library.flavour} {library.version} failed") as lines:
+            self._runtime = library.checked(
+                library.module.Runtime(library.logger), EngineError, f"{name}: no runtime", lines
+            )
+            if host_code and hasattr(self._runtime, "engine_host_code_allowed"):
+                self._runtime.engine_host_code_allowed = True
+            self._check_validity(plan)
+            self._engine = library.checked(
+                self._runtime.deserialize_cuda_engine(plan),
+                EngineError,
+                f"{name}: this engine can't be loaded; build it again with `dmcodec export --format trt --rebuild`",
+                lines,
+            )
+
+    def _check_validity(self, plan: bytes) -> None:
+        if not hasattr(self._runtime, "get_engine_validity"):
+            return
+        validity, diagnostics = self._runtime.get_engine_validity(plan)
+        if validity != self.library.member("EngineValidity", "INVALID"):
+            return
+        reasons = []
+        for member, reason in _DIAGNOSTICS.items():
+            bit = self.library.member("EngineInvalidityDiagnostics", member)
+            if bit is not None and int(diagnostics) & int(bit):
+                reasons.append(reason)
+        library = self.library
+        raise EngineError(
+            f"{self.name}: {library.flavour} {library.version} can't run this engine here: "
+            f"{'; '.join(reasons) or 'no reason given'}"
+        )
+
+    @property
+    def outputs(self) -> dict[str, np.dtype[Any]]:
+        """Names of the outputs, in the engine's order, and their types."""
+        engine, mode = self._engine, self.library.member("TensorIOMode", "OUTPUT")
+        names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
+        return {name: self.dtype(name) for name in names if engine.get_tensor_mode(name) == mode}
+
+    def dtype(self, name: str) -> np.dtype[Any]:
+        """The type of an input or output."""
+        found: np.dtype[Any] = np.dtype(self.library.module.nptype(self._engine.get_tensor_dtype(name)))
+        return found
+
+    def information(self) -> Any:
+        """What the engine inspector says of all layers, as JSON values; None where it says nothing."""
+        with self.library.failing_as(BackendError, f"{self.name}: can't be inspected"):
+            inspector = self._engine.create_engine_inspector()
+            form = self.library.member("LayerInformationFormat", "JSON")
+            text = inspector.get_engine_information(form) if inspector is not None else None
+            return json.loads(text) if text else None
+
+    def context(self) -> Context:
+        """A new execution context, whose scratch memory the caller gives."""
+        library = self.library
+        with library.failing_as(BackendError, f"{self.name}: no execution context") as lines:
+            strategy = library.member("ExecutionContextAllocationStrategy", "USER_MANAGED")
+            with self._making_context:  # TensorRT promises concurrency only across contexts
+                made = self._engine.create_execution_context(strategy)
+            context = library.checked(made, BackendError, f"{self.name}: can't make an execution context", lines)
+            return Context(self, context)
+
+
+class Context:
+    """Runs an engine on one stream at a time; not for several threads at once."""
+
+    def __init__(self, engine: Engine, context: Any) -> None:
+        self._engine, self._context = engine, context
+        self._profile: int | None = None
+
+    def prepare(self, profile: int, shapes: Mapping[str, tuple[int, ...]], stream: int) -> int:
+        """Chooses the optimization profile and the shapes of all inputs.
+
+        Returns:
+            Bytes of scratch memory that `run` needs at `set_scratch`.
+        """
+        context, library, name = self._context, self._engine.library, self._engine.name
+        with library.failing_as(BackendError, f"{name}: failed to prepare") as lines:
+            if self._profile != profile:
+                chosen = context.set_optimization_profile_async(profile, stream)
+                library.checked(chosen, BackendError, f"{name}: profile {profile} can't be used", lines)
+                self._profile = profile
+            for tensor, shape in shapes.items():
+                done = context.set_input_shape(tensor, shape)
+                library.checked(done, BackendError, f"{name}: input {tensor} of shape {shape} is refused", lines)
+            if missing := context.infer_shapes():
+                raise BackendError(f"{name}: no shapes for {', '.join(missing)}")
+            size: int = context.update_device_memory_size_for_shapes()
+            return size
+
+    def can_capture(self, stream: int) -> bool:
+        """Whether what `run` does may be captured into a CUDA graph; libraries that can't say so allow it."""
+        ask = getattr(self._context, "is_stream_capturable", None)
+        return True if ask is None else bool(ask(stream))
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """The shape of an output for the inputs' shapes."""
+        return tuple(self._context.get_tensor_shape(name))
+
+    def run(self, addresses: Mapping[str, int], scratch: int, scratch_bytes: int, stream: int) -> None:
+        """Puts the run on `stream`; the addresses are device memory that stays until it is done."""
+        context, library, name = self._context, self._engine.library, self._engine.name
+        with library.failing_as(BackendError, f"{name}: failed to run") as lines:
+            if scratch_bytes:
+                context.set_device_memory(scratch, scratch_bytes)
+            for tensor, address in addresses.items():
+                done = context.set_tensor_address(tensor, address)
+                library.checked(done, BackendError, f"{name}: no address for {tensor}", lines)
+            library.checked(context.execute_async_v3(stream), BackendError, f"{name}: failed to run", lines)
