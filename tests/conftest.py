@@ -17,6 +17,9 @@ from dmcodec.sample import speech
 
 if TYPE_CHECKING:
     from dmcodec.nn import DMCodec
+    from dmcodec.runtime import Codec
+    from dmcodec.training.config import TrainingConfig
+    from dmcodec.training.data import PreparedData
 
 # torch's threads wait for each other at every layer; on busy cores these small models take minutes that way.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -130,3 +133,106 @@ def add_teacher(data: Path, kind: str, width: int, fingerprint: str) -> None:
     TeacherInfo(kind, "random", width, 50.0, "avg", False, fingerprint, len(frames), (shard.stat().st_size,)).write(
         folder
     )
+
+
+@pytest.fixture(scope="session")
+def noise_recordings(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Five recordings of noise, of ten segments of a second; don't alter it."""
+    from recordings import recordings
+
+    return recordings(tmp_path_factory.mktemp("noise"), [2.5, 1.0, 0.7, 3.0, 1.3])
+
+
+@pytest.fixture(scope="session")
+def teacher_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Tiny untrained teachers, a folder each; don't alter it."""
+    pytest.importorskip("transformers")
+    from teachers import write_teacher_models
+
+    return write_teacher_models(tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture(scope="session")
+def untaught_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Prepared data without teachers; don't alter it."""
+    pytest.importorskip("transformers")
+    from teachers import write_untaught
+
+    return write_untaught(tmp_path_factory.mktemp("untaught"))
+
+
+@pytest.fixture
+def untaught(untaught_once: Path, tmp_path: Path) -> Path:
+    """Prepared data without teachers, a copy that a test may alter."""
+    return Path(shutil.copytree(untaught_once, tmp_path / "data"))
+
+
+@pytest.fixture(scope="session")
+def training_config(tiny_config: CodecConfig) -> TrainingConfig:
+    """Six steps with every loss, in seconds."""
+    from dmcodec.training.config import (
+        DiscriminatorConfig,
+        LossConfig,
+        MelScaleConfig,
+        OptimizerConfig,
+        TrainingConfig,
+    )
+
+    return TrainingConfig(
+        codec=tiny_config,
+        losses=LossConfig(mel=(MelScaleConfig(512, 120, 45.0), MelScaleConfig(128, 30, 1.0))),
+        discriminators=DiscriminatorConfig((2,), 1, 0.05, (128,), 2),
+        optimizer=OptimizerConfig(learning_rate=1e-3),
+        batch_size=2,
+        steps=6,
+    )
+
+
+@pytest.fixture(scope="session")
+def training_data(tiny_data: Path) -> PreparedData:
+    """`tiny_data`, opened."""
+    from dmcodec.training.data import PreparedData
+
+    return PreparedData.open(tiny_data)
+
+
+@pytest.fixture(scope="session")
+def unbroken_run(
+    training_data: PreparedData, training_config: TrainingConfig, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A run of six steps; don't alter it."""
+    from train_runs import write_unbroken_run
+
+    return write_unbroken_run(training_data, training_config, tmp_path_factory.mktemp("unbroken") / "run")
+
+
+@pytest.fixture(scope="session")
+def tiny_codec(tiny_bundle: Path) -> Codec:
+    """`tiny_bundle` on ONNX Runtime, one thread."""
+    from dmcodec.runtime import Codec
+
+    return Codec.load(tiny_bundle, threads=1)
+
+
+@pytest.fixture(scope="session")
+def ranged_engines(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Simulated TensorRT engines for a range of shapes; don't alter it."""
+    from fakes.codec import build
+
+    from dmcodec.runtime.tensorrt.profiles import ShapeRequest
+
+    folder = tmp_path_factory.mktemp("ranged")
+    build(tiny_bundle, ShapeRequest.parse("0.1s:1s:30s", "1:1:16", None), folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def laddered_engines(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Simulated TensorRT engines for a range of shapes and for fixed ones; don't alter it."""
+    from fakes.codec import build
+
+    from dmcodec.runtime.tensorrt.profiles import ShapeRequest
+
+    folder = tmp_path_factory.mktemp("laddered")
+    build(tiny_bundle, ShapeRequest.parse("0.1s:1s:30s", "1:1:16", "0.5s,1s,1sx4"), folder)
+    return folder
