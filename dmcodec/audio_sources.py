@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from .audio import AUDIO_SUFFIXES, Waveform, prepare_waveform, read_blocks
-from .errors import ArgumentError, AudioError, InputNotFoundError, MissingDependencyError
+from .errors import ArgumentError, AudioError, InputNotFoundError, MissingDependencyError, first_line
 
 HF_PREFIX = "hf:"
 
@@ -178,7 +178,7 @@ def _load_dataset(name: str, options: DatasetOptions) -> tuple[Any, str]:
     try:
         rows = datasets.load_dataset(path, config or None, split=options.split)
     except Exception as error:  # noqa: BLE001 - datasets raises whatever its readers raise
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = first_line(error)
         raise InputNotFoundError(f"{HF_PREFIX}{name}: can't be loaded, split {options.split!r} ({reason})") from None
     audio_columns = [column for column, kind in rows.features.items() if isinstance(kind, datasets.Audio)]
     if not audio_columns:

@@ -143,3 +143,8 @@ class EvaluationError(DmcodecError, RuntimeError):
 
 class PretrainedModelError(DmcodecError, RuntimeError):
     """A pretrained model (recogniser, speaker model) that can't be loaded or isn't of the kind that is needed."""
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, or its class name where it has no message."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,5 +1,110 @@
-"""The precisions of a bundle."""
+"""The table of precisions: what each does to a bundle's weights, arithmetic, thresholds and words.
+
+A new precision is one row here, and the conversion that `dmcodec.export` needs for it.
+"""
 
 from __future__ import annotations
 
-PRECISIONS = ("fp32", "fp16", "fp16-weights")
+import dataclasses
+from collections.abc import Mapping
+
+
+@dataclasses.dataclass(frozen=True)
+class Arithmetic:
+    """What a graph computes in. Its inputs and outputs are float32 in any case.
+
+    Attributes:
+        name: as in a manifest's graphs.
+        dtype: name of the numpy type.
+        tensorrt_types: how TensorRT writes the type of a layer's output.
+    """
+
+    name: str
+    dtype: str
+    tensorrt_types: tuple[str, ...]
+
+
+FP32 = Arithmetic("fp32", "float32", ("Float", "FP32"))
+FP16 = Arithmetic("fp16", "float16", ("Half", "FP16"))
+ARITHMETICS: Mapping[str, Arithmetic] = {item.name: item for item in (FP32, FP16)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Thresholds:
+    """The least agreement with the reference that an export must reach.
+
+    Attributes:
+        latents_snr_db: SNR of the encoder's latents.
+        decoder_snr_db: SNR of the decoder's waveform.
+        frame_agreement: share of frames whose codes are all equal, or differ by a tie.
+        level0_agreement: the same share, of level 0 alone.
+        dequantizer_snr_db: SNR of the dequantizer's latents.
+        chain_snr_db: SNR of the whole chain; None where one flipped code may decode to another waveform.
+        quantizer_agreement: share of frames whose codes are all equal, where both quantize the same latents.
+    """
+
+    latents_snr_db: float
+    decoder_snr_db: float
+    frame_agreement: float
+    level0_agreement: float
+    dequantizer_snr_db: float
+    chain_snr_db: float | None
+    quantizer_agreement: float = 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Precision:
+    """One precision of a bundle.
+
+    Attributes:
+        name: as `--precision` takes it and the manifest holds it.
+        summary: a few words for help texts and reports.
+        arithmetic: of the encoder and the decoder. The RVQ computes in float32: half precision flips codes.
+        rounds_weights: large weights are stored in half precision, those of the RVQ's levels 1 and up included.
+        thresholds: of the export, against the model that was given.
+        full_size_mb: size of a bundle of the released models' configuration, in MB.
+    """
+
+    name: str
+    summary: str
+    arithmetic: Arithmetic
+    rounds_weights: bool
+    thresholds: Thresholds
+    full_size_mb: int
+
+    @property
+    def rvq(self) -> str:
+        """The precision whose weights the RVQ's graphs hold."""
+        return self.name if self.rounds_weights else FP32.name
+
+
+PRECISIONS: Mapping[str, Precision] = {
+    row.name: row
+    for row in (
+        Precision(
+            name="fp32",
+            summary="float32",
+            arithmetic=FP32,
+            rounds_weights=False,
+            thresholds=Thresholds(90.0, 90.0, 1.0, 1.0, 90.0, 90.0),
+            full_size_mb=445,
+        ),
+        Precision(
+            name="fp16",
+            summary="float16 in encoder and decoder, float32 in the RVQ",
+            arithmetic=FP16,
+            rounds_weights=False,
+            thresholds=Thresholds(40.0, 40.0, 0.0, 0.9, 90.0, None),
+            full_size_mb=240,
+        ),
+        Precision(
+            name="fp16-weights",
+            summary="weights stored in float16, computed in float32",
+            arithmetic=FP32,
+            rounds_weights=True,
+            # Rounding may cost this. That the graphs compute correctly with rounded weights is proven as for fp32.
+            thresholds=Thresholds(40.0, 40.0, 0.0, 0.9, 40.0, None, quantizer_agreement=0.0),
+            full_size_mb=240,
+        ),
+    )
+}

@@ -16,6 +16,7 @@ from .errors import (
     DownloadError,
     MissingDependencyError,
     OutputExistsError,
+    first_line,
 )
 from .files import file_sha256, make_folder, write_bytes
 
@@ -94,7 +95,7 @@ def _download(name: str, raw: Path, fetch: Fetch) -> None:
     except MissingDependencyError:
         raise
     except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         raise DownloadError(
             f"{name}: the download failed ({reason}). Run the same command again to resume it, or fetch Google Drive "
             f"file {RELEASES[name]} with a browser and give it as --from-file"

@@ -87,7 +87,7 @@ def _write(folder: Path, codec: DMCodec, precision: str, source: Source, report:
     report("building graphs", 1, 1)
     backend = OnnxRuntimeBackend()
     run = _runner(backend, folder, specs)
-    if precision == "fp16-weights":  # what rounding costs mustn't hide what a graph does wrong
+    if PRECISIONS[precision].rounds_weights:  # what rounding costs mustn't hide what a graph does wrong
         rounded = torch_model(codec.config, {name: folder / spec.file for name, spec in specs.items()})
         _proven(TorchReference(rounded), run, "fp32", report)
     cases = _proven(TorchReference(codec), run, precision, report)

@@ -12,17 +12,12 @@ from onnx import TensorProto, helper, numpy_helper
 
 from dmcodec.bundle import TensorSpec
 from dmcodec.errors import ExportError
+from dmcodec.precision import FP16, PRECISIONS
 
 OPSET = 17
 IR_VERSION = 8  # that of opset 17: any ONNX Runtime since 1.12 and TensorRT since 8.5 read it
 
 _ONNX_TYPES = {"float32": TensorProto.FLOAT, "int64": TensorProto.INT64}
-# Of the arithmetic.
-_PRECISION_TYPES: dict[str, tuple[type[np.floating[Any]], int]] = {
-    "fp32": (np.float32, TensorProto.FLOAT),
-    "fp16": (np.float16, TensorProto.FLOAT16),
-    "fp16-weights": (np.float32, TensorProto.FLOAT),
-}
 # Of "fp16-weights": smaller weights aren't worth rounding.
 _HALVED_FROM_BYTES = 16384
 
@@ -46,9 +41,11 @@ class GraphBuilder:
 
     def __init__(self, name: str, precision: str = "fp32") -> None:
         self.name = name
-        self._dtype, self._onnx_type = _PRECISION_TYPES[precision]
-        self._is_half = self._onnx_type == TensorProto.FLOAT16
-        self._halves_weights = precision == "fp16-weights"
+        row = PRECISIONS[precision]
+        self._arithmetic, self._halves_weights = row.arithmetic, row.rounds_weights
+        self._dtype = np.dtype(row.arithmetic.dtype)
+        self._onnx_type = helper.np_dtype_to_tensor_dtype(self._dtype)
+        self._is_half = row.arithmetic == FP16
         self._nodes: list[onnx.NodeProto] = []
         self._initializers: list[TensorProto] = []
         self._constants: dict[tuple[str, tuple[int, ...], bytes], str] = {}
@@ -75,8 +72,8 @@ class GraphBuilder:
 
     def weight(self, name: str, values: NDArray[Any], exact: bool = False) -> str:
         """Adds a weight, and returns its name in the arithmetic's precision; `exact`: it isn't to be rounded."""
-        if self._halves_weights and not exact and values.size * np.dtype(self._dtype).itemsize >= _HALVED_FROM_BYTES:
-            return self.cast(self._add(name, _converted(name, values, np.float16)))
+        if self._halves_weights and not exact and values.size * self._dtype.itemsize >= _HALVED_FROM_BYTES:
+            return self.cast(self._add(name, _converted(name, values, np.dtype(np.float16))))
         return self._add(name, _converted(name, values, self._dtype))
 
     def ints(self, *values: int) -> str:
@@ -119,7 +116,7 @@ class GraphBuilder:
             graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="dmcodec"
         )
         onnx.checker.check_model(model, full_check=True)
-        return Graph(model, "fp16" if self._is_half else "fp32", tuple(inputs), tuple(outputs))
+        return Graph(model, self._arithmetic.name, tuple(inputs), tuple(outputs))
 
     def _add(self, name: str, values: NDArray[Any]) -> str:
         self._initializers.append(numpy_helper.from_array(values, name))
@@ -130,11 +127,11 @@ class GraphBuilder:
         return f"{stem}_{self._counts[stem]}"
 
 
-def _converted(name: str, values: NDArray[Any], dtype: type[np.floating[Any]]) -> NDArray[Any]:
+def _converted(name: str, values: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
     with np.errstate(over="ignore"):
         converted = np.ascontiguousarray(values, dtype=dtype)
     if not np.isfinite(converted).all():
-        raise ExportError(f"{name}: values up to {np.abs(values).max():g} don't fit {np.dtype(dtype).name}")
+        raise ExportError(f"{name}: values up to {np.abs(values).max():g} don't fit {dtype.name}")
     return converted
 
 

@@ -12,6 +12,7 @@ from dmcodec.bundle import TensorSpec
 from dmcodec.errors import ExportError
 from dmcodec.nn import DMCodec
 from dmcodec.nn.layers import Conv1d, SkipLSTM
+from dmcodec.precision import PRECISIONS
 
 from .graph_builder import Graph, GraphBuilder
 from .layers import Signal, add_layers, array, convolution, lstm_weights
@@ -30,7 +31,7 @@ def build_graphs(codec: DMCodec, precision: str = "fp32") -> dict[str, Graph]:
     """
     latents = TensorSpec("latents", "float32", ("batch", codec.config.dimension, "frames"))
     waveform = TensorSpec("waveform", "float32", ("batch", 1, "samples"))
-    rvq = "fp32" if precision == "fp16" else precision
+    rvq = PRECISIONS[precision].rvq
     return {
         "encoder": _network("encoder", codec.encoder.model, waveform, latents, precision),
         "quantizer": _quantizer(codec, latents, rvq),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from dmcodec.config import CodecConfig
 from dmcodec.errors import ParityError
+from dmcodec.precision import PRECISIONS
 from dmcodec.runtime.batching import stack
 from dmcodec.runtime.stream_decoder import Run, StreamDecoder
 from dmcodec.sample import speech
@@ -21,25 +22,6 @@ from .reference import Reference
 SEED = 20241015
 
 
-@dataclasses.dataclass(frozen=True)
-class Thresholds:
-    """What an export has to reach at least. Codes: share of frames whose codes all agree (or differ by a tie)."""
-
-    latents_snr_db: float
-    decoder_snr_db: float
-    frame_agreement: float
-    level0_agreement: float
-    dequantizer_snr_db: float
-    chain_snr_db: float | None  # None: not bounded, since one flipped code decodes to other audio
-    quantizer_agreement: float = 1.0
-
-
-THRESHOLDS: Mapping[str, Thresholds] = {
-    "fp32": Thresholds(90.0, 90.0, 1.0, 1.0, 90.0, 90.0),
-    "fp16": Thresholds(40.0, 40.0, 0.0, 0.9, 90.0, None),
-    # What rounding the weights may cost. That the graphs compute rightly with the rounded ones is proven as for fp32.
-    "fp16-weights": Thresholds(40.0, 40.0, 0.0, 0.9, 40.0, None, quantizer_agreement=0.0),
-}
 # -120 dBFS: errors of audio up to here pass at any SNR. In near silence a float32 decoder's own rounding is less than
 # 90 dB below the signal: a trained model's output for one sample was 2e-7, 88 dB, off torch's own in float64.
 INAUDIBLE_ERROR = 1e-6
@@ -105,7 +87,7 @@ def require_parity(cases: list[ParityCase], precision: str) -> None:
 
 def shortfall(case: ParityCase, precision: str) -> str | None:
     """The first figure of a case that is below its threshold, in words; None where there is none."""
-    thresholds = THRESHOLDS[precision]
+    thresholds = PRECISIONS[precision].thresholds
     bounds: list[tuple[str, float | None]] = [
         # Each graph alone first: what is wrong there shows in the rest, too.
         ("latents_snr_db", thresholds.latents_snr_db),
@@ -140,7 +122,7 @@ def summary(cases: list[ParityCase], precision: str) -> dict[str, Any]:
         **lowest,
         **highest,
         "ties": sum(case.ties for case in cases),
-        "thresholds": dataclasses.asdict(THRESHOLDS[precision]),
+        "thresholds": dataclasses.asdict(PRECISIONS[precision].thresholds),
         "cases": [dataclasses.asdict(case) for case in cases],
     }
 

@@ -16,6 +16,7 @@ from dmcodec.bundle import WeightsSpec
 from dmcodec.config import CodecConfig
 from dmcodec.errors import ExportError
 from dmcodec.files import file_sha256
+from dmcodec.precision import PRECISIONS
 
 from .graph_builder import GraphBuilder
 
@@ -79,7 +80,7 @@ def stored_codebooks(codebooks: NDArray[np.float32], precision: str) -> NDArray[
     Level 0's are some ten times as large as the others', and so would be what rounding does to them: of a trained
     model's codes 1.1 % changed with all levels rounded, and 0.4 % with level 0 as it is, as many as with none rounded.
     """
-    if precision != "fp16-weights":
+    if not PRECISIONS[precision].rounds_weights:
         return codebooks
     return np.concatenate([codebooks[:1], codebooks[1:].astype(np.float16).astype(np.float32)])
 

@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dmcodec.bundle import GraphSpec
-from dmcodec.errors import ArgumentError, BackendError, MissingDependencyError, ProviderError
+from dmcodec.errors import ArgumentError, BackendError, MissingDependencyError, ProviderError, first_line
+from dmcodec.precision import FP16
 
 from .backend import DeviceTensor, Runner
 
@@ -70,7 +71,7 @@ class OnnxRuntimeBackend:
                 str(path), self._session_options(), providers=_provider_options(provider, spec.precision)
             )
         except Exception as error:
-            raise BackendError(f"{path}: onnxruntime can't load this graph ({_first_line(error)})") from error
+            raise BackendError(f"{path}: onnxruntime can't load this graph ({first_line(error)})") from error
         wanted = PROVIDERS[provider]
         if session.get_providers()[0] != wanted:
             raise ProviderError(
@@ -113,7 +114,7 @@ def _provider_options(provider: str, precision: str) -> list[Any]:
     }
     chosen = [(PROVIDERS["cuda"], cuda)]
     if provider == "tensorrt":
-        chosen.insert(0, (PROVIDERS["tensorrt"], {"trt_fp16_enable": "1" if precision == "fp16" else "0"}))
+        chosen.insert(0, (PROVIDERS["tensorrt"], {"trt_fp16_enable": "1" if precision == FP16.name else "0"}))
     return chosen
 
 
@@ -125,7 +126,7 @@ class _ArrayRunner:
         try:
             return list(self._session.run(None, dict(inputs)))
         except Exception as error:
-            raise BackendError(f"{self._path.name}: failed to run ({_first_line(error)})") from error
+            raise BackendError(f"{self._path.name}: failed to run ({first_line(error)})") from error
 
 
 class BoundRunner:
@@ -149,7 +150,7 @@ class BoundRunner:
             self._session.run_with_iobinding(binding)
             return list(binding.get_outputs())
         except Exception as error:
-            raise BackendError(f"{self._path.name}: failed to run ({_first_line(error)})") from error
+            raise BackendError(f"{self._path.name}: failed to run ({first_line(error)})") from error
 
 
 def _import_onnxruntime() -> Any:
@@ -193,7 +194,3 @@ def usable_cpus() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

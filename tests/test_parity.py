@@ -22,8 +22,9 @@ from dmcodec.export import export_bundle
 from dmcodec.export.agreement import differs_by_tie
 from dmcodec.export.graph_builder import Graph
 from dmcodec.export.graphs import build_graphs
-from dmcodec.export.parity import THRESHOLDS, ParityCase, num_cases, require_parity
+from dmcodec.export.parity import ParityCase, num_cases, require_parity
 from dmcodec.nn import DMCodec
+from dmcodec.precision import PRECISIONS
 from dmcodec.runtime import Codec
 from dmcodec.sample import speech
 
@@ -306,7 +307,7 @@ def test_an_inaudible_error_passes_at_any_snr_but_only_of_audio() -> None:
         require_parity([perfect_case(latents_snr_db=80.0, latents_max_abs_error=0.0)], "fp32")
 
 
-@pytest.mark.parametrize("precision", THRESHOLDS)
+@pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize(
     ("name", "value"),
     [

@@ -6,6 +6,8 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from dmcodec.precision import FP16
+
 CLIP_S = 10.0
 
 
@@ -31,7 +33,9 @@ def judge(benches: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     Returns:
         name, needed, side, encode, decode and met; where nothing was measured, side is None and so is met.
     """
-    half = [bench for bench in benches if bench["bundle"]["precision"] == "fp16" and bench["side"] != "onnxruntime-cpu"]
+    half = [
+        bench for bench in benches if bench["bundle"]["precision"] == FP16.name and bench["side"] != "onnxruntime-cpu"
+    ]
     return [row for goal in GOALS for row in _rows(goal, half)]
 
 

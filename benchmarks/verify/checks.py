@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from dmcodec.audio import read_blocks
 from dmcodec.bundle import Manifest
 from dmcodec.export.agreement import max_abs_error, snr_db, tied_frames
-from dmcodec.export.parity import INAUDIBLE_ERROR, SEED, THRESHOLDS
+from dmcodec.export.parity import INAUDIBLE_ERROR, SEED
 from dmcodec.export.reference import Reference
+from dmcodec.precision import PRECISIONS
 from dmcodec.runtime.codec import Codec
 from dmcodec.sample import speech
 from dmcodec.tokens import Tokens
@@ -177,7 +178,7 @@ class Judge:
     """Makes checks for one reference and precision."""
 
     def __init__(self, reference: Reference, precision: str) -> None:
-        self._reference, self._precision, self._thresholds = reference, precision, THRESHOLDS[precision]
+        self._reference, self._precision, self._thresholds = reference, precision, PRECISIONS[precision].thresholds
 
     def codes(
         self,

@@ -6,7 +6,8 @@ import dataclasses
 from typing import Any
 
 from dmcodec.benchmarks.machine import Machine
-from dmcodec.export.parity import THRESHOLDS, ParityCase, shortfall
+from dmcodec.export.parity import ParityCase, shortfall
+from dmcodec.precision import PRECISIONS
 
 FORMAT_VERSION = 1
 
@@ -82,6 +83,6 @@ class VerifyResult:
             "format_version": FORMAT_VERSION,
             "passed": self.passed,
             "problems": self.problems,
-            "thresholds": dataclasses.asdict(THRESHOLDS[self.thresholds_of]),
+            "thresholds": dataclasses.asdict(PRECISIONS[self.thresholds_of].thresholds),
             **dataclasses.asdict(self),
         }

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from dmcodec import __version__
 from dmcodec.bundle import FORMAT_VERSION, Bundle
 from dmcodec.errors import ArgumentError, BundleError, MissingDependencyError, OutputExistsError
+from dmcodec.precision import PRECISIONS
 
 from .common import note, stage_bars
 
@@ -29,7 +30,7 @@ def full_size_bundle(precision: str = "fp32") -> Path:
         "Speed is that of the real model; the audio is not speech"
     )
     if not _usable(path):
-        note(f"exporting it once, about {445 if precision == 'fp32' else 240} MB and a minute or two")
+        note(f"exporting it once, about {PRECISIONS[precision].full_size_mb} MB and a minute or two")
         try:
             write_bundle(path, checkpoint=None, config=None, seed=SEED, precision=precision, force=path.exists())
         except OutputExistsError:

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from dmcodec.errors import CheckpointError, CheckpointNotFoundError
+from dmcodec.errors import CheckpointError, CheckpointNotFoundError, first_line
 
 # torch.nn.utils.parametrizations.weight_norm calls g and v so; the released checkpoints use the older names.
 _NEW_STYLE = {"parametrizations.weight.original0": "weight_g", "parametrizations.weight.original1": "weight_v"}
@@ -45,8 +45,8 @@ def _read_torch(path: Path) -> dict[str, Tensor]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # noqa: BLE001 - a damaged pickle raises what it likes: IndexError, AssertionError, ...
-        first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise CheckpointError(f"{path}: can't be read as a torch checkpoint of plain tensors ({first_line})") from None
+        reason = first_line(error)
+        raise CheckpointError(f"{path}: can't be read as a torch checkpoint of plain tensors ({reason})") from None
     if not isinstance(state, Mapping) or not all(
         isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()
     ):

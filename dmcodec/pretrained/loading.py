@@ -17,6 +17,7 @@ from dmcodec.errors import (
     PretrainedModelError,
     TeacherError,
     TeacherNotFoundError,
+    first_line,
 )
 from dmcodec.training.data.layout import sha256_of
 
@@ -54,7 +55,7 @@ def pick_device(device: str | None, threads: int | None = None) -> str:
         chosen = torch.device(device)
         torch.zeros(1, device=chosen)
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise ArgumentError(f"--device {device!r} can't be used ({reason}); use cpu, or leave it out") from None
     return str(chosen)
 
@@ -77,11 +78,11 @@ def load(what: str, model_id: str, loader: Callable[..., Any], **options: Any) -
             return loader(model_id, **options)
         except OSError as error:
             raise TeacherNotFoundError(
-                f"{model_id}: {what} can't be loaded ({_first_line(error)}); name what transformers loads"
+                f"{model_id}: {what} can't be loaded ({first_line(error)}); name what transformers loads"
             ) from None
         except Exception as error:  # noqa: BLE001 - what damaged files raise is not documented
             raise TeacherError(
-                f"{model_id}: {what} can't be loaded ({type(error).__name__}: {_first_line(error)})"
+                f"{model_id}: {what} can't be loaded ({type(error).__name__}: {first_line(error)})"
             ) from None
 
 
@@ -155,11 +156,6 @@ def quiet() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0].strip().rstrip(".:") if lines else type(error).__name__
-
-
 Loaded = TypeVar("Loaded")
 
 
@@ -178,9 +174,9 @@ def load_pretrained(what: str, model: str, load: Callable[[], Loaded]) -> Loaded
             f"the {what} needs {error.name}, which isn't installed; run `pip install dmcodec[evaluate]`"
         ) from None
     except (OSError, ValueError, KeyError, RuntimeError, AttributeError) as error:
-        first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         raise PretrainedModelError(
-            f"{what} {model!r} can't be loaded ({first_line}); name a folder, or a model of the hub and be online"
+            f"{what} {model!r} can't be loaded ({reason}); name a folder, or a model of the hub and be online"
         ) from None
 
 

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from dmcodec.errors import ArgumentError, TeacherError
+from dmcodec.errors import ArgumentError, TeacherError, first_line
 
 from .loading import load, load_model, quiet, transformers, weights_id
 
@@ -218,7 +218,7 @@ class WhisperRecogniser:
                     **self._options,
                 )
             except (ValueError, RuntimeError) as error:
-                reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+                reason = first_line(error)
                 raise TeacherError(f"{self.model_id}: fails as a recogniser ({reason})") from error
         tokens = found["sequences"] if self.times else found
         ends = found["token_timestamps"].tolist() if self.times else [None] * len(tokens)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 
-from dmcodec.errors import ArgumentError, ConfigError, DataError, TeacherNotFoundError
+from dmcodec.errors import ArgumentError, ConfigError, DataError, TeacherNotFoundError, first_line
 from dmcodec.training.data.dataset import PreparedData
 
 from .config import TrainingConfig
@@ -77,7 +77,7 @@ def _accelerator(config: TrainingConfig) -> Accelerator:
             kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
         )
     except ValueError as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise ArgumentError(f"--mixed-precision {config.mixed_precision} can't be used here ({reason})") from None
 
 

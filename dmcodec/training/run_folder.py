@@ -23,7 +23,14 @@ import torch
 from torch import Tensor
 
 from dmcodec.config import CodecConfig
-from dmcodec.errors import CheckpointError, ConfigError, MissingDependencyError, OutputError, OutputExistsError
+from dmcodec.errors import (
+    CheckpointError,
+    ConfigError,
+    MissingDependencyError,
+    OutputError,
+    OutputExistsError,
+    first_line,
+)
 from dmcodec.files import make_folder, output_folder, write_bytes
 
 from .config import TrainingConfig
@@ -166,7 +173,7 @@ def _disk_errors(folder: Path) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, SafetensorError) as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise OutputError(f"{folder}: can't be written ({reason}); check the disk and the rights") from error
 
 

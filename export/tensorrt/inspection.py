@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from dmcodec.errors import BackendError, EngineBuildError
+from dmcodec.precision import ARITHMETICS, FP32
 from dmcodec.runtime.tensorrt.driver import Gpu
 from dmcodec.runtime.tensorrt.engine import Engine
 from dmcodec.runtime.tensorrt.library import Library, LogLine
@@ -20,8 +21,7 @@ from dmcodec.runtime.tensorrt.library import Library, LogLine
 INSPECTOR, BUILD_LOG = "engine inspector", "builder's log"
 # How layers' types are written: "Half", or within "Row major linear FP16 format".
 _TYPES = {
-    "fp32": ("Float", "FP32"),
-    "fp16": ("Half", "FP16"),
+    **{name: arithmetic.tensorrt_types for name, arithmetic in ARITHMETICS.items()},
     "bf16": ("BFloat16", "BF16"),
     "fp8": ("FP8", "Float8"),
     "int8": ("Int8", "INT8"),
@@ -75,8 +75,8 @@ def require_precision(name: str, wanted: str, found: Inspection) -> None:
 
     A float32 engine holds no tensor of fewer bits; in a half-precision one, most are (its ends stay float32).
     """
-    fewer_bits = [precision for precision in found.tensors if precision != "fp32"]
-    if (wanted == "fp32" and fewer_bits) or found.precision != wanted:
+    fewer_bits = [precision for precision in found.tensors if precision != FP32.name]
+    if (wanted == FP32.name and fewer_bits) or found.precision != wanted:
         counts = ", ".join(f"{count} {precision}" for precision, count in found.tensors.items()) or "none"
         raise EngineBuildError(
             f"{name}: asked for {wanted}, but the engine's layers give tensors in {counts} (by the {found.source}); "

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from dmcodec.errors import ExportError, ParityError
 from dmcodec.export.agreement import max_abs_error, snr_db, tied_frames
-from dmcodec.export.parity import INAUDIBLE_ERROR, THRESHOLDS
+from dmcodec.export.parity import INAUDIBLE_ERROR
 from dmcodec.export.reference import GraphReference
+from dmcodec.precision import PRECISIONS
 from dmcodec.runtime.codec import Codec
 from dmcodec.sample import speech
 from dmcodec.tokens import Tokens
@@ -194,7 +195,9 @@ def require_equal(simulation: Simulation, codec: Codec) -> None:
     for answer, part in zip(waveforms, parts, strict=True):
         audio, expected = answer["waveform"][0, 0, : part.num_samples], codec.decode(part)
         snr, error = snr_db(expected, audio), max_abs_error(expected, audio)
-        if not (snr >= THRESHOLDS[codec.bundle.manifest.arithmetic].decoder_snr_db or error <= INAUDIBLE_ERROR):
+        if not (
+            snr >= PRECISIONS[codec.bundle.manifest.arithmetic].thresholds.decoder_snr_db or error <= INAUDIBLE_ERROR
+        ):
             raise ParityError(
                 f"synthesize: {snr:.1f} dB from Codec's audio of {part.num_frames} frames, {part.n_q} levels from "
                 f"{part.first_level}. Nothing was written"
@@ -205,7 +208,7 @@ def _require_codes(
     reference: GraphReference, codec: Codec, clip: NDArray[np.float32], codes: NDArray[np.int64]
 ) -> None:
     """As at export: codes are the same but for ties, to the thresholds of the bundle's arithmetic."""
-    thresholds = THRESHOLDS[codec.bundle.manifest.arithmetic]
+    thresholds = PRECISIONS[codec.bundle.manifest.arithmetic].thresholds
     latents = reference.encode(clip)
     expected = reference.quantize(latents)
     problem = f"{codes.shape} codes where {expected.shape} are due"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dmcodec.errors import DataError, DataNotFoundError, MissingDependencyError
+from dmcodec.errors import DataError, DataNotFoundError, MissingDependencyError, first_line
 from dmcodec.files import file_sha256, output_file, write_bytes
 
 if TYPE_CHECKING:
@@ -251,7 +251,7 @@ def read_table(path: Path, schema: pa.Schema, columns: list[str] | None = None) 
     except FileNotFoundError:
         raise DataNotFoundError(f"{path}: is missing; prepare or teach again") from None
     except (OSError, ValueError) as error:
-        raise DataError(f"{path}: is damaged ({str(error).splitlines()[0]}); prepare or teach again") from None
+        raise DataError(f"{path}: is damaged ({first_line(error)}); prepare or teach again") from None
     if found.names != schema.names or found.types != schema.types:
         raise DataError(f"{path}: is damaged, its columns are {found.names}; prepare or teach again")
     return table

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dmcodec.errors import TeacherError
+from dmcodec.errors import TeacherError, first_line
 from dmcodec.pretrained.loading import (
     batch_hidden_states,
     check_layer,
@@ -124,7 +124,7 @@ class LanguageModel:
             try:
                 return self._model(**inputs.to(self._device), output_hidden_states=True)
             except (RuntimeError, ValueError, TypeError, IndexError) as error:
-                reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+                reason = first_line(error)
                 raise TeacherError(f"{self.model_id}: fails as a language model ({reason})") from error
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dmcodec.errors import TeacherError
+from dmcodec.errors import TeacherError, first_line
 from dmcodec.pretrained.loading import (
     batch_hidden_states,
     check_layer,
@@ -99,7 +99,7 @@ class SpeechModel:
                     return self._run_whisper(inputs["input_features"])
                 return self._model(**inputs, output_hidden_states=True)
             except (RuntimeError, ValueError, TypeError) as error:
-                reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+                reason = first_line(error)
                 raise TeacherError(f"{self.model_id}: fails as a speech model ({reason})") from error
 
     def _run_whisper(self, mel: Any) -> Any:
