@@ -18,6 +18,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import importlib.util
+import json
 import os
 import re
 import shlex
@@ -31,6 +32,8 @@ from typing import Any
 
 import pytest
 import soundfile
+
+from dmcodec.config import CodecConfig
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 DOCS = REPOSITORY / "docs"
@@ -98,12 +101,12 @@ def verbs() -> dict[str, Any]:
 
 
 @pytest.fixture(scope="session")
-def examples(tiny_model: Any, tiny_bundle: Path, speech_wav: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the files that the pages name; don't alter it."""
-    import json
-
+def examples(speech_wav: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the files that the pages name; don't alter it. Its checkpoint is as small as an export allows."""
     from safetensors.torch import save_file
 
+    from dmcodec.export import Source, export_bundle
+    from dmcodec.nn import DMCodec
     from dmcodec.runtime import Codec
 
     folder = tmp_path_factory.mktemp("examples")
@@ -112,9 +115,11 @@ def examples(tiny_model: Any, tiny_bundle: Path, speech_wav: Path, tmp_path_fact
         shutil.copyfile(speech_wav, folder / name)
     tokens = Codec.load().encode_file(folder / "speech.wav", folder / "speech.dmc")
     (folder / "codes.u16").write_bytes(tokens.codes.T.astype("<u2").tobytes())
-    save_file(tiny_model.state_dict(), folder / "checkpoint.safetensors")
-    (folder / "config.json").write_text(json.dumps(tiny_model.config.to_dict()))
-    shutil.copytree(tiny_bundle, folder / "my.bundle")
+    config = CodecConfig(n_filters=2, dimension=8, semantic_dimension=8, lstm_layers=1, codebook_size=16)
+    model = DMCodec.seeded(config)
+    save_file(model.state_dict(), folder / "checkpoint.safetensors")
+    (folder / "config.json").write_text(json.dumps(config.to_dict()))
+    export_bundle(model, folder / "my.bundle", source=Source(seed=0))
     return folder
 
 
