@@ -1,4 +1,4 @@
-"""Draws the losses and the codebook use of training runs into one picture.
+"""Draw the losses and the codebook use of training runs into one picture, for light and dark pages.
 
 python recipes/plot_runs.py curves.svg runs/lm runs/sm runs/lm+sm
 """
@@ -15,6 +15,14 @@ import matplotlib
 matplotlib.use("Agg")
 from matplotlib import pyplot
 
+# matplotlib writes colours into each element; on a dark page these rules replace them.
+DARK = """<style>
+@media (prefers-color-scheme: dark) {
+ [style*="fill: #ffffff"] { fill: #1e2129 !important; }
+ [style*="stroke: #000000"] { stroke: #a3abb8 !important; }
+ text { fill: #e3e6eb; }
+}
+</style>"""
 TRAIN = ("mel", "waveform", "distillation_lm", "distillation_sm", "adversarial", "discriminators")
 SMOOTH = 0.9
 
@@ -64,6 +72,12 @@ def draw(out: Path, runs: list[Path]) -> None:
         panel.set_ylim(bottom=0)
     panels[0].legend(frameon=False)
     figure.savefig(out)
+    out.write_text(for_dark_pages(out.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+def for_dark_pages(svg: str) -> str:
+    """The figure with the rules for dark pages, beside its definitions."""
+    return svg.replace(" <defs>", f"{DARK}\n <defs>", 1)
 
 
 if __name__ == "__main__":

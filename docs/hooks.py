@@ -1,0 +1,99 @@
+"""Write the command-line reference from the command line's own definitions, while the site is built."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+MARKER = "<!-- the verbs, generated -->"
+TYPES = {"int": "N", "float": "X", "bool": "", "str": "TEXT", "Path": "PATH"}
+
+
+def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:  # noqa: ARG001 - mkdocs' signature
+    """Replace the marker by one section per verb."""
+    return markdown.replace(MARKER, "\n".join(reference())) if MARKER in markdown else markdown
+
+
+def reference() -> Iterator[str]:
+    """Give the lines of all sections."""
+    for name, command in verbs():
+        yield from _section(name, command)
+
+
+def verbs() -> Iterator[tuple[str, Any]]:
+    """Give each verb's full name, such as `train fit`, and its click command."""
+    import typer
+
+    from dmcodec.cli import _app
+
+    yield from _commands("", typer.main.get_command(_app()))
+
+
+def _commands(prefix: str, group: Any) -> Iterator[tuple[str, Any]]:
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from _commands(f"{prefix}{name} ", command)
+        else:
+            yield f"{prefix}{name}", command
+
+
+def _section(name: str, command: Any) -> Iterator[str]:
+    arguments = [parameter for parameter in command.params if parameter.param_type_name == "argument"]
+    options = [parameter for parameter in command.params if parameter.param_type_name == "option"]
+    usage = " ".join(["dmcodec", name, *map(_argument, arguments), "[OPTIONS]"])
+    yield from (f"## dmcodec {name}", "", "```text", usage, "```", "", _paragraphs(command.help), "")
+    panels: dict[str, list[Any]] = {}
+    for parameter in (*arguments, *options):
+        if not getattr(parameter, "hidden", False):
+            panels.setdefault(getattr(parameter, "rich_help_panel", None) or "", []).append(parameter)
+    for panel, parameters in panels.items():
+        yield from ([f"**{panel}**", ""] if panel else [])
+        yield from ("| option | meaning | default |", "|---|---|---|")
+        yield from map(_row, parameters)
+        yield ""
+
+
+def _paragraphs(text: str | None) -> str:
+    return "\n\n".join(" ".join(part.split()) for part in (text or "").split("\n\n"))
+
+
+def _argument(parameter: Any) -> str:
+    name = parameter.metavar or parameter.name.upper()
+    plain = name.strip("[]")
+    many = "..." if parameter.nargs == -1 and "..." not in plain else ""
+    return f"{plain}{many}" if parameter.required else f"[{plain}{many}]"
+
+
+def _row(parameter: Any) -> str:
+    if parameter.param_type_name == "argument":
+        names = _argument(parameter)
+    else:
+        names = ", ".join((*parameter.opts, *parameter.secondary_opts))
+    value = "" if parameter.param_type_name == "argument" else _value(parameter)
+    name = f"`{names} {value}`" if value else f"`{names}`"
+    return f"| {_cell(name)} | {_cell(' '.join((parameter.help or '').split()))} | {_default(parameter)} |"
+
+
+def _value(parameter: Any) -> str:
+    if getattr(parameter, "is_flag", False):
+        return ""
+    if parameter.metavar:
+        return str(parameter.metavar)
+    described = getattr(parameter, "type_descriptor", None)
+    name = getattr(getattr(described, "annotation", None), "__name__", "") or getattr(
+        getattr(parameter, "type", None), "name", ""
+    )
+    return TYPES.get(name, "VALUE")
+
+
+def _default(parameter: Any) -> str:
+    if parameter.required:
+        return "required"
+    value = parameter.default
+    if value is None or callable(value) or value is False or (isinstance(value, (list, tuple)) and not value):
+        return ""
+    return "on" if value is True else f"`{value}`"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("<", "&lt;")
