@@ -1,7 +1,7 @@
 """Check commands that a page or the program prints: the verb, its options and its extras exist as written.
 
 `check_command` takes one command as a user would type it. Placeholders are allowed: words in capitals (`BUNDLE`, `N`,
-`A:B:C`), `<name>`, and a last `...`, which stands for further arguments. Nothing is run.
+`A:B:C`), `<name>`, and a `...` at the end, which stands for further arguments. Nothing is run.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ def check_command(text: str) -> None:
         text: the command as printed; a backslash joins lines, `#` starts a comment, `|` and `&&` separate commands.
 
     Raises:
-        BadCommandError: a verb or option doesn't exist, an argument is missing or too many, an extra doesn't exist or isn't
-            quoted.
+        BadCommandError: a verb or option does not exist, an argument is missing or too many, an extra does not exist or
+            is not quoted.
     """
     text = text.replace("\\\n", " ").strip()
     for words in _split(text):
@@ -95,6 +95,8 @@ def _check_arguments(text: str, arguments: list[str]) -> None:
     arguments = [word for word in arguments if word != "--debug"]
     while group and arguments and not arguments[0].startswith("-"):
         verb = arguments.pop(0)
+        if verb == "...":
+            return
         if verb not in command.commands:
             raise BadCommandError(f"{text}: {path} has no verb {verb!r}")
         command, path = command.commands[verb], f"{path} {verb}"
