@@ -170,7 +170,7 @@ def _load_dataset(name: str, options: DatasetOptions) -> tuple[Any, str]:
         import datasets
     except ModuleNotFoundError:
         raise MissingDependencyError(
-            f"{HF_PREFIX}{name} needs datasets, which isn't installed; run `pip install dmcodec[train]`"
+            f'{HF_PREFIX}{name} needs datasets, which is not installed; run `pip install "dmcodec[train]"`'
         ) from None
     path, _, config = name.rpartition(":") if ":" in name else (name, "", "")
     if not os.path.exists(path) and ":" not in name and name.startswith((".", "/")):  # noqa: PTH110

@@ -108,7 +108,7 @@ def _gdown(file_id: str, target: Path) -> None:
     try:
         import gdown
     except ModuleNotFoundError:
-        raise MissingDependencyError("pull needs gdown; run `pip install dmcodec[pull]`") from None
+        raise MissingDependencyError('pull needs gdown; run `pip install "dmcodec[pull]"`') from None
     gdown.download(id=file_id, output=str(target), resume=True)
 
 
@@ -130,7 +130,7 @@ def _convert(raw: Path, folder: Path, config: CodecConfig) -> None:
 
         from .nn import DMCodec
     except ModuleNotFoundError as error:
-        raise MissingDependencyError(f"pull needs {error.name}; run `pip install dmcodec[pull]`") from None
+        raise MissingDependencyError(f'pull needs {error.name}; run `pip install "dmcodec[pull]"`') from None
     state = DMCodec.from_checkpoint(config, raw).state_dict()
     write_bytes(folder / WEIGHTS, safetensors.torch.save(state))
     write_bytes(folder / CONFIG, (json.dumps(config.to_dict(), indent=1) + "\n").encode())

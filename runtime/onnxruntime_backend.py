@@ -76,7 +76,7 @@ class OnnxRuntimeBackend:
         if session.get_providers()[0] != wanted:
             raise ProviderError(
                 f"{path}: {wanted} could not be loaded, onnxruntime fell back to {session.get_providers()[0]}; "
-                "check the NVIDIA driver and `pip install dmcodec[gpu]`, or use provider cpu"
+                'check the NVIDIA driver and `pip install "dmcodec[gpu]"`, or use provider cpu'
             )
         if self.provider == "cpu":
             return _ArrayRunner(session, path)
@@ -158,13 +158,13 @@ def _import_onnxruntime() -> Any:
         import onnxruntime
     except ImportError as error:
         raise MissingDependencyError(
-            f"onnxruntime can't be imported ({error}); run `pip install dmcodec[cpu]`, or dmcodec[gpu] for CUDA"
+            f'onnxruntime cannot be imported ({error}); run `pip install "dmcodec[cpu]"`, or "dmcodec[gpu]" for CUDA'
         ) from None
     installed = [name for name in ("onnxruntime", "onnxruntime-gpu") if _is_installed(name)]
     if len(installed) > 1:
         raise MissingDependencyError(
             "onnxruntime and onnxruntime-gpu are both installed and overwrite each other's files; "
-            "run `pip uninstall onnxruntime onnxruntime-gpu`, then install dmcodec[cpu] or dmcodec[gpu]"
+            'run `pip uninstall onnxruntime onnxruntime-gpu`, then install "dmcodec[cpu]" or "dmcodec[gpu]"'
         )
     return onnxruntime
 
@@ -183,7 +183,7 @@ def _prepare_gpu(ort: Any, provider: str) -> None:
         lacks = "is built for the CPU only" if PROVIDERS["cuda"] not in available else "has no TensorRT provider"
         raise ProviderError(
             f"provider {provider}: the installed onnxruntime {ort.__version__} {lacks}; "
-            "run `pip uninstall onnxruntime`, then `pip install dmcodec[gpu]`, or use provider cpu"
+            'run `pip uninstall onnxruntime`, then `pip install "dmcodec[gpu]"`, or use provider cpu'
         )
     if hasattr(ort, "preload_dlls"):
         ort.preload_dlls()

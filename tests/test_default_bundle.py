@@ -175,7 +175,7 @@ def test_wrong_sizes(arguments: tuple[str, ...], words: str) -> None:
 def test_the_full_size_needs_what_it_is_made_with() -> None:
     done = bare("from dmcodec.cli import main; main()", "bench", "--size", "full")
     assert done.returncode == 1
-    assert "pip install dmcodec[cpu,export]" in done.stderr
+    assert 'pip install "dmcodec[cpu,export]"' in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -127,7 +127,7 @@ _STYLE: dict[Any, Any] = {
 def require_matplotlib() -> None:
     """Raises MissingDependencyError where matplotlib isn't installed."""
     if importlib.util.find_spec("matplotlib") is None:
-        raise MissingDependencyError("the report needs matplotlib; run `pip install dmcodec[bench]`")
+        raise MissingDependencyError('the report needs matplotlib; run `pip install "dmcodec[bench]"`')
 
 
 def rtf_by_duration(result: BenchResult) -> str:

@@ -78,7 +78,7 @@ def _checkpoint(path: Path, config: Path | None, threads: int | None) -> CodecMo
         from dmcodec.nn import DMCodec
     except ModuleNotFoundError as error:
         raise MissingDependencyError(
-            f"{path}: a checkpoint needs {error.name}, which isn't installed; run `pip install dmcodec[export]`"
+            f'{path}: a checkpoint needs {error.name}, which is not installed; run `pip install "dmcodec[export]"`'
         ) from None
     if threads:
         torch.set_num_threads(threads)

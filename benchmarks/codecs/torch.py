@@ -46,7 +46,9 @@ def load_model(bundle: Bundle, checkpoint: Path | None, config: Path | None) -> 
 
             return torch_model(manifest.config, {name: bundle.graph_path(name) for name in manifest.graphs})
     except ModuleNotFoundError as error:
-        raise MissingDependencyError(f"the torch peer needs {error.name}; run `pip install dmcodec[export]`") from None
+        raise MissingDependencyError(
+            f'the torch peer needs {error.name}; run `pip install "dmcodec[export]"`'
+        ) from None
     if checkpoint is not None:
         codec_config = manifest.config if config is None else CodecConfig.from_json(config)
         model, source = DMCodec.from_checkpoint(codec_config, checkpoint), str(checkpoint)

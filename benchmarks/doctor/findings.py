@@ -74,11 +74,11 @@ def _machine() -> Iterator[Finding]:
 def _onnxruntime(outcome: Outcome) -> Iterator[Finding]:
     installed = [name for name in ("onnxruntime", "onnxruntime-gpu") if installed_version(name)]
     if len(installed) > 1:
-        way_out = "`pip uninstall onnxruntime onnxruntime-gpu`, then `pip install dmcodec[cpu]` or dmcodec[gpu]"
+        way_out = '`pip uninstall onnxruntime onnxruntime-gpu`, then `pip install "dmcodec[cpu]"` or "dmcodec[gpu]"'
         yield Finding("onnxruntime", PROBLEM, "onnxruntime and onnxruntime-gpu overwrite each other's files", way_out)
         return
     if not outcome.ok:
-        way_out = "`pip install dmcodec[cpu]`, or dmcodec[gpu] for CUDA"
+        way_out = '`pip install "dmcodec[cpu]"`, or "dmcodec[gpu]" for CUDA'
         yield Finding("onnxruntime", PROBLEM if installed else MISSING, outcome.reason or "", way_out)
         return
     providers: list[str] = outcome.value["providers"]
@@ -89,7 +89,7 @@ def _onnxruntime(outcome: Outcome) -> Iterator[Finding]:
     if "CUDAExecutionProvider" in providers:
         yield Finding("onnxruntime CUDA", OK, "built in; whether it loads, only --gpu can tell")
     else:
-        way_out = "`pip uninstall onnxruntime`, then `pip install dmcodec[gpu]`"
+        way_out = '`pip uninstall onnxruntime`, then `pip install "dmcodec[gpu]"`'
         yield Finding("onnxruntime CUDA", MISSING, "this onnxruntime is built for the CPU only", way_out)
 
 
@@ -97,7 +97,7 @@ def _torch(outcome: Outcome) -> Finding:
     if not outcome.ok:
         status = PROBLEM if installed_version("torch") else MISSING
         return Finding(
-            "torch", status, outcome.reason or "", "needed to export and to compare: `pip install dmcodec[export]`"
+            "torch", status, outcome.reason or "", 'needed to export and to compare: `pip install "dmcodec[export]"`'
         )
     value = outcome.value
     if value["cuda_available"]:
@@ -127,7 +127,7 @@ def _gpu(driver: Outcome) -> Iterator[Finding]:
 def _tensorrt(outcomes: dict[str, Outcome]) -> Iterator[Finding]:
     full = [name for name in _TENSORRT_PACKAGES if installed_version(name)]
     lean = [name for name in _LEAN_PACKAGES if installed_version(name)]
-    way_out = "`pip install dmcodec[trt]` (from NVIDIA's package index)"
+    way_out = '`pip install "dmcodec[trt]"` (from the NVIDIA package index)'
     if outcomes["tensorrt"].ok:
         yield Finding("tensorrt", OK, f"{outcomes['tensorrt'].value['version']} ({', '.join(full) or 'unknown wheel'})")
     else:
@@ -139,17 +139,19 @@ def _tensorrt(outcomes: dict[str, Outcome]) -> Iterator[Finding]:
         yield Finding("tensorrt-rtx", OK, rtx.value["version"])
     else:
         status = PROBLEM if installed_version("tensorrt-rtx") else MISSING
-        yield Finding("tensorrt-rtx", status, rtx.reason or "", "`pip install dmcodec[trt-rtx]`")
+        yield Finding("tensorrt-rtx", status, rtx.reason or "", '`pip install "dmcodec[trt-rtx]"`')
     bindings = outcomes["cuda-bindings"]
     if bindings.ok:
         yield Finding("cuda-bindings", OK, installed_version("cuda-bindings") or bindings.value["version"])
     else:
-        yield Finding("cuda-bindings", MISSING, bindings.reason or "", "comes with dmcodec[trt] and dmcodec[trt-rtx]")
+        yield Finding(
+            "cuda-bindings", MISSING, bindings.reason or "", 'comes with "dmcodec[trt]" and "dmcodec[trt-rtx]"'
+        )
 
 
 def _others() -> Iterator[Finding]:
     client = installed_version("tritonclient")
-    way_out = "" if client else "for --format triton: `pip install dmcodec[triton]`"
+    way_out = "" if client else 'for --format triton: `pip install "dmcodec[triton]"`'
     yield Finding("tritonclient", OK if client else MISSING, client or "not installed", way_out)
     folder = _cache_folder()
     try:

@@ -91,7 +91,7 @@ def evaluate(
         from dmcodec.benchmarks.evaluate.result_tables import print_evaluation
     except ModuleNotFoundError as error:
         raise MissingDependencyError(
-            f"evaluate needs {error.name}, which isn't installed; run `pip install dmcodec[cpu,evaluate]`"
+            f'evaluate needs {error.name}, which is not installed; run `pip install "dmcodec[cpu,evaluate]"`'
         ) from None
     from dmcodec.files import refuse_existing, write_bytes
 

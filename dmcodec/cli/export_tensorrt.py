@@ -100,7 +100,7 @@ def export_engines(call: EngineCall, precision: str | None, write: Callable[[], 
         from dmcodec.export.tensorrt import BuildOptions, build_engines, plan_engines
     except ModuleNotFoundError as error:
         raise MissingDependencyError(
-            f"--format trt needs {error.name}, which isn't installed; run `pip install dmcodec[export]`"
+            f'--format trt needs {error.name}, which is not installed; run `pip install "dmcodec[export]"`'
         ) from None
     library, gpu = Library.find(call.flavour), gpu_or_none()
     options = BuildOptions(

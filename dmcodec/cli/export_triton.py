@@ -65,7 +65,7 @@ def export_triton(
         from dmcodec.export.triton.configs import schema
     except ModuleNotFoundError as error:
         raise MissingDependencyError(
-            f"--format triton needs {error.name}, which isn't installed; run `pip install dmcodec[cpu,triton]`"
+            f'--format triton needs {error.name}, which is not installed; run `pip install "dmcodec[cpu,triton]"`'
         ) from None
     wanted = triton.TritonOptions(**call.options())
     schema()  # before minutes of work

@@ -21,7 +21,7 @@ def full_size_bundle(precision: str = "fp32") -> Path:
         from platformdirs import user_cache_path
     except ModuleNotFoundError:
         raise MissingDependencyError(
-            "the full-size bundle can't be made without torch; name a bundle, or run `pip install dmcodec[cpu,export]`"
+            'the full-size bundle is exported with torch; name a bundle, or run `pip install "dmcodec[cpu,export]"`'
         ) from None
     kind = "" if precision == "fp32" else f"-{precision}"
     path = user_cache_path("dmcodec", appauthor=False) / f"full-seed{SEED}{kind}-v{FORMAT_VERSION}-{__version__}"
@@ -67,7 +67,7 @@ def write_bundle(
         from dmcodec.nn import DMCodec
     except ModuleNotFoundError as error:
         raise MissingDependencyError(
-            f"export needs {error.name}, which isn't installed; run `pip install dmcodec[cpu,export]`"
+            f'export needs {error.name}, which is not installed; run `pip install "dmcodec[cpu,export]"`'
         ) from None
     refuse_existing(out, force)
     codec_config = CodecConfig.from_json(config) if config else CodecConfig()

@@ -38,7 +38,7 @@ def transformers() -> Any:
         import transformers
     except ModuleNotFoundError as error:
         raise MissingDependencyError(
-            f"teaching needs {error.name}, which isn't installed; run `pip install dmcodec[train]`"
+            f'teaching needs {error.name}, which is not installed; run `pip install "dmcodec[train]"`'
         ) from None
     return transformers
 
@@ -171,7 +171,7 @@ def load_pretrained(what: str, model: str, load: Callable[[], Loaded]) -> Loaded
             return load()
     except ModuleNotFoundError as error:
         raise MissingDependencyError(
-            f"the {what} needs {error.name}, which isn't installed; run `pip install dmcodec[evaluate]`"
+            f'the {what} needs {error.name}, which is not installed; run `pip install "dmcodec[evaluate]"`'
         ) from None
     except (OSError, ValueError, KeyError, RuntimeError, AttributeError) as error:
         reason = first_line(error)

@@ -274,7 +274,7 @@ def require_tensorboard() -> None:
         import torch.utils.tensorboard  # noqa: F401
     except ImportError:
         raise MissingDependencyError(
-            "TensorBoard isn't installed; run `pip install dmcodec[train]`, or leave it out with --no-tensorboard"
+            'TensorBoard is not installed; run `pip install "dmcodec[train]"`, or leave it out with --no-tensorboard'
         ) from None
 
 

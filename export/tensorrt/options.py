@@ -72,7 +72,7 @@ class BuildOptions:
         if library.flavour == TENSORRT and gpu is None:
             raise GpuError(
                 f"building an engine with {name} needs an NVIDIA GPU, and there is none; run this on the machine that "
-                "will run the engine, or `pip install dmcodec[trt-rtx]` and add --flavour tensorrt-rtx"
+                'will run the engine, or `pip install "dmcodec[trt-rtx]"` and add --flavour tensorrt-rtx'
             )
         for option, flag in FLAGS.items():
             if getattr(self, option) and library.member("BuilderFlag", flag) is None:

@@ -57,7 +57,7 @@ def schema() -> Any:
         from tritonclient.grpc import model_config_pb2
     except ImportError as error:
         raise MissingDependencyError(
-            f"the server's schema needs {error.name or 'tritonclient'}; run `pip install dmcodec[triton]`"
+            f'the schema of the server needs {error.name or "tritonclient"}; run `pip install "dmcodec[triton]"`'
         ) from None
     return model_config_pb2
 

@@ -156,7 +156,8 @@ def find_engines(bundle: Bundle, folder: Path | None, max_batch_size: int) -> di
             raise BundleNotFoundError(
                 f"{store.folder}: no TensorRT engine of the {graph} for batches of 1 to {max_batch_size}"
                 f"{f' ({more})' if more else ''}; build it on the server's kind of GPU with "
-                f"`dmcodec export --format trt --batch 1:1:{max_batch_size}`, or use --platform onnxruntime-tensorrt"
+                f"`dmcodec export --format trt --bundle {bundle.path} --batch 1:1:{max_batch_size}`, "
+                "or use --platform onnxruntime-tensorrt"
             )
         found[graph] = engine
     return found

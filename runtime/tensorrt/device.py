@@ -238,6 +238,6 @@ def _import_runtime() -> Any:
         from cuda.bindings import runtime
     except ImportError as error:
         raise MissingDependencyError(
-            f"cuda-bindings can't be imported ({error}); run `pip install dmcodec[trt]` or dmcodec[trt-rtx]"
+            f'cuda-bindings cannot be imported ({error}); run `pip install "dmcodec[trt]"` or "dmcodec[trt-rtx]"'
         ) from None
     return runtime

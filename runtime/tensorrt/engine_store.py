@@ -195,7 +195,7 @@ class EngineStore:
         return record
 
 
-_AGAIN = "build it again with `dmcodec export --format trt --rebuild`"
+_AGAIN = "build it again with `dmcodec export --format trt --bundle BUNDLE --rebuild`"
 
 
 def record_path(plan: Path) -> Path:
@@ -220,7 +220,7 @@ def engine_folder(bundle: Path, engine_cache: str | Path | None) -> Path:
         from platformdirs import user_cache_path
     except ModuleNotFoundError:
         raise MissingDependencyError(
-            "the folder of engines needs platformdirs; run `pip install dmcodec[trt]`, or name one with --engine-cache"
+            'the engine folder needs platformdirs; run `pip install "dmcodec[trt]"`, or name one with --engine-cache'
         ) from None
     return user_cache_path("dmcodec", appauthor=False) / FOLDER / read_manifest(bundle).model_id
 

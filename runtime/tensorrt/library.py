@@ -24,8 +24,8 @@ OLDEST = {TENSORRT: (10, 13), TENSORRT_RTX: (1, 4)}
 NEWEST = {TENSORRT: (11,), TENSORRT_RTX: (1,)}  # major versions that are known
 _MODULES = {TENSORRT: "tensorrt", TENSORRT_RTX: "tensorrt_rtx"}
 _INSTALL = {
-    TENSORRT: "`pip install dmcodec[trt]` (from NVIDIA's package index)",
-    TENSORRT_RTX: "`pip install dmcodec[trt-rtx]`",
+    TENSORRT: '`pip install "dmcodec[trt]"` (from the NVIDIA package index)',
+    TENSORRT_RTX: '`pip install "dmcodec[trt-rtx]"`',
 }
 _MESSAGE_LINES = 6
 

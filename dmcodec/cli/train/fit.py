@@ -68,7 +68,7 @@ def fit(
         from dmcodec.training.loop import RunOptions, describe
     except ModuleNotFoundError as error:
         raise MissingDependencyError(
-            f"training needs {error.name}, which isn't installed; run `pip install dmcodec[train]`"
+            f'training needs {error.name}, which is not installed; run `pip install "dmcodec[train]"`'
         ) from None
     options = RunOptions(checkpoint_every, validate_every, keep, samples, workers, tensorboard)
     changes: dict[str, Any] = {

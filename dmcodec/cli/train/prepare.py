@@ -52,7 +52,7 @@ def prepare(
         from dmcodec.training.data.prepare import prepare as prepare_data
     except ModuleNotFoundError as error:
         raise MissingDependencyError(
-            f"training needs {error.name}, which isn't installed; run `pip install dmcodec[train]`"
+            f'training needs {error.name}, which is not installed; run `pip install "dmcodec[train]"`'
         ) from None
     arrow()
     if threads is not None and threads < 1:

@@ -46,7 +46,7 @@ def teach(
         from dmcodec.training.teach.teach import teach as teach_data
     except ModuleNotFoundError as error:
         raise MissingDependencyError(
-            f"teaching needs {error.name}, which isn't installed; run `pip install dmcodec[train]`"
+            f'teaching needs {error.name}, which is not installed; run `pip install "dmcodec[train]"`'
         ) from None
     settings = TeachSettings(
         sm, lm, asr, sm_layer, lm_layer, align, language, asr_window, frame_rate, batch_size, device, threads

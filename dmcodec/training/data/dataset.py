@@ -197,8 +197,12 @@ def _open_teacher(data: PreparedData, kind: str) -> Features:
     path = data.folder / TEACHERS / kind
     info = TeacherInfo.read(path)
     if info.fingerprint != data.fingerprint:
-        raise TeacherError(f"{path}: the data were changed after teaching; run `dmcodec train teach --force` again")
+        raise TeacherError(
+            f"{path}: the data were changed after teaching; run `dmcodec train teach {data.folder} --force ...`"
+        )
     transcripts = info.settings.get("transcripts_sha256")
     if transcripts is not None and transcripts != sha256_of(data.folder / TRANSCRIPTS):
-        raise TeacherError(f"{path}: the transcripts were changed after teaching; run `train teach --force` again")
+        raise TeacherError(
+            f"{path}: the transcripts were changed after teaching; run `dmcodec train teach {data.folder} --force ...`"
+        )
     return Features(path, info, data.num_segments)

@@ -116,7 +116,9 @@ class Manifest:
         """
         path = folder / MANIFEST
         if not path.is_file():
-            raise DataNotFoundError(f"{folder}: {_why_no_manifest(folder)}; run `dmcodec train prepare --out {folder}`")
+            raise DataNotFoundError(
+                f"{folder}: {_why_no_manifest(folder)}; run `dmcodec train prepare AUDIO... --out {folder}`"
+            )
         value = read_json(path)
         if value.get("format") != FORMAT:
             raise DataError(f"{path}: isn't the manifest of training data; name a folder that `train prepare` wrote")
@@ -267,7 +269,7 @@ def arrow() -> Any:
         import pyarrow as pa
     except ModuleNotFoundError:
         raise MissingDependencyError(
-            "training data need pyarrow, which isn't installed; run `pip install dmcodec[train]`"
+            'training data need pyarrow, which is not installed; run `pip install "dmcodec[train]"`'
         ) from None
     return pa
 
