@@ -24,7 +24,7 @@ from dmcodec.benchmarks.evaluate.signal_metrics import (
     si_sdr_db,
 )
 from dmcodec.benchmarks.evaluate.speaker import similarity
-from dmcodec.benchmarks.evaluate.statistics import Estimate, bootstrap, jackknife, mean_estimate
+from dmcodec.benchmarks.evaluate.statistics import Estimate, bootstrap, codebook_use, jackknife, mean_estimate
 from dmcodec.benchmarks.evaluate.words import (
     WordCounts,
     count_words,
@@ -34,7 +34,7 @@ from dmcodec.benchmarks.evaluate.words import (
     word_information_lost,
 )
 from dmcodec.benchmarks.evaluate.workers import CRASHED, Task, run_tasks
-from dmcodec.codebook_use import codebook_use, entropy_bits
+from dmcodec.codebook_use import entropy_bits
 from dmcodec.errors import ArgumentError, EvaluationError, InputNotFoundError, MetricError
 from dmcodec.mel import mel_filters
 from dmcodec.sample import speech
