@@ -7,14 +7,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from dmcodec.audio import Waveform
-from dmcodec.codebook_use import CodebookUse
 from dmcodec.codes import Codes
 
 from .columns import Column, remarkable
 from .metrics import METRICS, WORD_METRICS
 from .options import ORIGINAL
 from .signal_metrics import SAMPLE_RATE
-from .statistics import Estimate
+from .statistics import CodebookUse, Estimate
 from .words import WordCounts
 
 # FOLDED: The book that a running evaluation writes its findings into.

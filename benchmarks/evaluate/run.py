@@ -11,7 +11,6 @@ import numpy as np
 from dmcodec import __version__
 from dmcodec.audio import Waveform, prepare_waveform, read_audio
 from dmcodec.benchmarks.evaluate.recogniser import Recogniser
-from dmcodec.codebook_use import codebook_use
 from dmcodec.errors import AudioError, EvaluationError, MetricError
 
 from . import statistics
@@ -184,7 +183,7 @@ def _column(
     scores = book.scores(column.name, names)
     summary = {key: _estimate(key, scores.values(), options.seed) for key in keys}
     codes = book.codes.get(column.name, [])
-    use = codebook_use(codes, column.codebook_size) if column.codebook_size else None
+    use = statistics.codebook_use(codes, column.codebook_size) if column.codebook_size else None
     return ColumnResult(column, summary, use, scores)
 
 

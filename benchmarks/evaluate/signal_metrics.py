@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from dmcodec.audio import Waveform
 from dmcodec.errors import MetricError
+from dmcodec.mel import mel_filters
 
 # FOLDED: Log-mel spectrograms in numpy, defined as in the first scale of the training's mel loss.
 
@@ -174,6 +175,7 @@ HOP_SAMPLES = 240
 N_MELS = 80
 FLOOR = 1e-5
 _PAD = (N_FFT - HOP_SAMPLES) // 2
+_mel_filters = functools.cache(mel_filters)
 
 
 def mel_distance(reference: Waveform, degraded: Waveform, sample_rate: int) -> float:
@@ -190,7 +192,7 @@ def mel_distance(reference: Waveform, degraded: Waveform, sample_rate: int) -> f
 def log_mel(waveform: Waveform, sample_rate: int) -> NDArray[np.float64]:
     """Natural logarithm of mel magnitudes: (samples,) -> (N_MELS, frames). Reflect padding of (n_fft - hop) / 2."""
     padded = np.pad(waveform.astype(np.float64), _PAD, mode="reflect")
-    mels = mel_filters(sample_rate) @ magnitudes(padded, N_FFT, HOP_SAMPLES)
+    mels = _mel_filters(N_FFT, N_MELS, sample_rate) @ magnitudes(padded, N_FFT, HOP_SAMPLES)
     return np.asarray(np.log(np.maximum(mels, FLOOR)))
 
 
@@ -199,21 +201,6 @@ def magnitudes(waveform: NDArray[np.floating], n_fft: int, hop_samples: int) -> 
     window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(n_fft) / n_fft)
     frames = np.lib.stride_tricks.sliding_window_view(waveform, n_fft)[::hop_samples]
     return np.abs(np.fft.rfft(frames * window, axis=1)).T
-
-
-@functools.cache
-def mel_filters(sample_rate: int) -> NDArray[np.float64]:
-    """Triangles from 0 Hz to half the sample rate, evenly spaced on the HTK mel scale, each of unit area per Hz.
-
-    Returns:
-        (N_MELS, N_FFT / 2 + 1).
-    """
-    top = 2595 * np.log10(1 + sample_rate / 2 / 700)
-    corners_hz = 700 * (10 ** (np.linspace(0, top, N_MELS + 2) / 2595) - 1)
-    bins_hz = np.fft.rfftfreq(N_FFT, 1 / sample_rate)
-    low, centre, high = corners_hz[:-2, None], corners_hz[1:-1, None], corners_hz[2:, None]
-    triangles = np.minimum((bins_hz - low) / (centre - low), (high - bins_hz) / (high - centre))
-    return np.asarray(np.maximum(triangles, 0) * 2 / (high - low))
 
 
 _SIMPLE: Mapping[str, Callable[[Waveform, Waveform], float]] = {

@@ -1,4 +1,4 @@
-"""Confidence intervals over files: a seeded percentile bootstrap, and a jackknife for codebook perplexity."""
+"""Confidence intervals over files (seeded percentile bootstrap, jackknife), and the codebook use of an evaluation."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+
+from dmcodec.codebook_use import entropy_bits, perplexity, unused_entries
+from dmcodec.codes import Codes
 
 LEVEL = 0.95
 RESAMPLES = 10_000
@@ -74,3 +77,53 @@ def jackknife(value: float, without_each: NDArray[np.float64]) -> tuple[float, f
     variance = (files - 1) / files * np.square(without_each - without_each.mean()).sum()
     reach = float(stdtrit(files - 1, (1 + LEVEL) / 2)) * float(np.sqrt(variance))
     return value - reach, value + reach
+
+
+@dataclasses.dataclass(frozen=True)
+class LevelUse:
+    """Use of one quantizer level's codebook.
+
+    Attributes:
+        level: index of the level, from 0.
+        entries: size of the codebook.
+        perplexity: 2^entropy of the codes.
+        low, high: 95 % interval of the perplexity (jackknife over files, on the entropy); None for fewer than two files.
+        used: entries that at least one frame of any file used.
+        dead: entries that no frame used.
+    """
+
+    level: int
+    entries: int
+    perplexity: float
+    low: float | None
+    high: float | None
+    used: int
+    dead: int
+
+
+@dataclasses.dataclass(frozen=True)
+class CodebookUse:
+    """Use of all levels, over `frames` frames of `files` files."""
+
+    files: int
+    frames: int
+    levels: tuple[LevelUse, ...]
+
+
+def codebook_use(codes: Sequence[Codes], codebook_size: int) -> CodebookUse | None:
+    """Count the codes [n_q, frames] of all files; return None for no files."""
+    if not codes:
+        return None
+    levels = tuple(
+        _level_use(level, [clip[level] for clip in codes], codebook_size) for level in range(codes[0].shape[0])
+    )
+    return CodebookUse(len(codes), sum(clip.shape[1] for clip in codes), levels)
+
+
+def _level_use(level: int, clips: Sequence[Codes], entries: int) -> LevelUse:
+    clip_counts = [np.bincount(clip, minlength=entries) for clip in clips]
+    total = sum(clip_counts, np.zeros(entries, np.int64))
+    interval = jackknife(entropy_bits(total), np.array([entropy_bits(total - counts) for counts in clip_counts]))
+    low, high = (None, None) if interval is None else (2 ** max(0.0, interval[0]), min(entries, 2 ** interval[1]))
+    dead = unused_entries(total)
+    return LevelUse(level, entries, perplexity(total), low, high, entries - dead, dead)

@@ -120,7 +120,8 @@ class LogMel(nn.Module):
     def __init__(self, scale: MelScaleConfig, sample_rate: int) -> None:
         super().__init__()
         self.scale = scale
-        self.register_buffer("filters", mel_filters(scale.n_fft, scale.n_mels, sample_rate), persistent=False)
+        filters = torch.from_numpy(mel_filters(scale.n_fft, scale.n_mels, sample_rate)).float()
+        self.register_buffer("filters", filters, persistent=False)
         self.register_buffer("window", torch.hann_window(scale.n_fft), persistent=False)
 
     def forward(self, waveform: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import Tensor
 
+from dmcodec.codebook_use import perplexity, unused_entries
 from dmcodec.nn import DMCodec
 
 from .batches import Batch
@@ -40,11 +41,9 @@ def validate(codec: DMCodec, mel: MelLoss, batches: Iterable[Batch]) -> dict[str
 def codebook_use(counts: Tensor) -> dict[str, float]:
     """Perplexity and unused entries of each level, from how often each entry was taken: [n_q, codebook_size]."""
     found = {}
-    for level, row in enumerate(counts):
-        share = row / row.sum().clamp(min=1)
-        entropy = -(share * share.clamp(min=1e-12).log2()).sum()
-        found[f"perplexity_{level}"] = float(2**entropy)
-        found[f"unused_{level}"] = float((row == 0).sum())
+    for level, row in enumerate(counts.cpu().numpy()):
+        found[f"perplexity_{level}"] = perplexity(row)
+        found[f"unused_{level}"] = float(unused_entries(row))
     return found
 
 
