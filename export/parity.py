@@ -1,4 +1,7 @@
-"""The proof that graphs say what a reference says (torch, or a trusted backend): each alone, and the whole chain."""
+"""Parity: graphs are compared with a reference (torch, or a trusted backend), each graph alone and the whole chain.
+
+Needs no torch, except where the reference is the torch model.
+"""
 
 from __future__ import annotations
 
@@ -16,23 +19,30 @@ from dmcodec.runtime.batching import stack
 from dmcodec.runtime.stream_decoder import Run, StreamDecoder
 from dmcodec.sample import speech
 
-from .agreement import max_abs_error, snr_db, tied_frames
-from .reference import Reference
+from .agreement import AudioComparison, compare_audio, compare_codes, max_abs_error, snr_db
+from .reference import Reference, run_reference
 
 SEED = 20241015
-
-
-# -120 dBFS: errors of audio up to here pass at any SNR. In near silence a float32 decoder's own rounding is less than
-# 90 dB below the signal: a trained model's output for one sample was 2e-7, 88 dB, off torch's own in float64.
-INAUDIBLE_ERROR = 1e-6
 _AUDIO = ("decoder", "stream", "chain")
 
 
 @dataclasses.dataclass(frozen=True)
 class ParityCase:
-    """Graphs against the reference on one batch. Errors are absolute, SNRs in dB, agreements shares of 0 to 1.
+    """Figures of the graphs against the reference on one batch. The reference runs each item alone.
 
-    `num_samples` is the length of the batch's longest item; the others are shorter, and the reference runs each alone.
+    Attributes:
+        signal: "speech" or "noise".
+        num_samples: length of the longest item; the others are shorter.
+        batch: number of items.
+        latents_max_abs_error, latents_snr_db: of the encoder's latents; SNRs are in dB.
+        code_agreement, level0_agreement, frame_agreement, ties: of the codes of encoder and quantizer in a chain; see
+            `dmcodec.export.agreement.CodeComparison`.
+        quantizer_agreement: share of frames in which the quantizer alone, on the reference's latents, gives the
+            reference's codes or a tie.
+        dequantizer_max_abs_error, dequantizer_snr_db: of the dequantizer alone, the worst of several ranges of levels.
+        decoder_max_abs_error, decoder_snr_db: of the decoder alone.
+        stream_max_abs_error, stream_snr_db: of the first item decoded as a stream.
+        chain_max_abs_error, chain_snr_db: of the audio of all four graphs in a chain.
     """
 
     signal: str
@@ -55,41 +65,52 @@ class ParityCase:
     chain_snr_db: float
 
 
+_NAMES = [field.name for field in dataclasses.fields(ParityCase)]
+_LOWEST = [name for name in _NAMES if name.endswith(("_snr_db", "_agreement"))]
+_HIGHEST = [name for name in _NAMES if name.endswith("_max_abs_error")]
+
+
 def check_parity(reference: Reference, run: Run) -> Iterator[ParityCase]:
-    """Compares graphs with a reference on speech and noise, at lengths from 1 sample up and batches of 1 and 3.
+    """Compare graphs with a reference on speech and noise, at lengths from 1 sample up and batches of 1 and 3.
+
+    Args:
+        reference: its results count as right.
+        run: runs a graph by its name.
 
     Yields:
-        One case for each signal, length and batch: `num_cases(config)` in all.
+        One case for each signal, length and batch size: `num_cases(config)` in all.
 
     Raises:
-        ParityError: a graph gives a result of another shape.
+        ParityError: a graph gives a result of a wrong shape.
     """
     rng = np.random.default_rng(SEED)
     config = reference.config
     for signal in ("speech", "noise"):
         for num_samples in _lengths(config):
             for batch in (1, 3):
-                waveforms = [_waveform(config, signal, length, rng) for length in _batch(config, num_samples, batch)]
+                waveforms = [
+                    _waveform(config, signal, length, rng) for length in _item_lengths(config, num_samples, batch)
+                ]
                 yield _check(reference, run, signal, waveforms)
 
 
 def num_cases(config: CodecConfig) -> int:
-    """How many cases `check_parity` yields."""
+    """Return how many cases `check_parity` yields."""
     return 2 * len(_lengths(config)) * 2
 
 
 def require_parity(cases: list[ParityCase], precision: str) -> None:
-    """Raises ParityError, naming the first case and figure below its threshold."""
+    """Raise ParityError where a figure is below its threshold; the message names the first case and figure."""
     for case in cases:
         if problem := shortfall(case, precision):
             raise ParityError(f"parity: {problem}")
 
 
 def shortfall(case: ParityCase, precision: str) -> str | None:
-    """The first figure of a case that is below its threshold, in words; None where there is none."""
+    """Describe the first figure of a case that is below its threshold; return None where all reach theirs."""
     thresholds = PRECISIONS[precision].thresholds
     bounds: list[tuple[str, float | None]] = [
-        # Each graph alone first: what is wrong there shows in the rest, too.
+        # Each graph alone first: its errors appear in the chain too.
         ("latents_snr_db", thresholds.latents_snr_db),
         ("quantizer_agreement", thresholds.quantizer_agreement),
         ("dequantizer_snr_db", thresholds.dequantizer_snr_db),
@@ -97,11 +118,11 @@ def shortfall(case: ParityCase, precision: str) -> str | None:
         ("stream_snr_db", thresholds.decoder_snr_db),
         ("level0_agreement", thresholds.level0_agreement),
         ("frame_agreement", thresholds.frame_agreement),
-        ("chain_snr_db", None if case.ties else thresholds.chain_snr_db),  # a tie decodes to other audio
+        ("chain_snr_db", None if case.ties else thresholds.chain_snr_db),  # after a tie the audio differs
     ]
     for name, bound in bounds:
         value = getattr(case, name)
-        if bound is not None and not value >= bound and not _inaudible(case, name):
+        if bound is not None and not _passes(case, name, bound):
             return (
                 f"{name} is {value:.6g} on {case.signal} of {case.num_samples} samples, batch {case.batch}; "
                 f"{precision} needs at least {bound:.6g}"
@@ -109,13 +130,16 @@ def shortfall(case: ParityCase, precision: str) -> str | None:
     return None
 
 
-def _inaudible(case: ParityCase, name: str) -> bool:
+def _passes(case: ParityCase, name: str, bound: float) -> bool:
+    value: float = getattr(case, name)
     kind = name.removesuffix("_snr_db")
-    return kind in _AUDIO and bool(getattr(case, f"{kind}_max_abs_error") <= INAUDIBLE_ERROR)
+    if kind in _AUDIO:
+        return AudioComparison(value, getattr(case, f"{kind}_max_abs_error")).passes(bound)
+    return value >= bound
 
 
 def summary(cases: list[ParityCase], precision: str) -> dict[str, Any]:
-    """The manifest's parity record: the worst figures, the thresholds, and every case."""
+    """Return the manifest's parity record: the worst figures, the thresholds, and every case."""
     lowest = {name: min(getattr(case, name) for case in cases) for name in _LOWEST}
     highest = {name: max(getattr(case, name) for case in cases) for name in _HIGHEST}
     return {
@@ -127,18 +151,14 @@ def summary(cases: list[ParityCase], precision: str) -> dict[str, Any]:
     }
 
 
-_NAMES = [field.name for field in dataclasses.fields(ParityCase)]
-_LOWEST = [name for name in _NAMES if name.endswith(("_snr_db", "_agreement"))]
-_HIGHEST = [name for name in _NAMES if name.endswith("_max_abs_error")]
-
-
 def _lengths(config: CodecConfig) -> tuple[int, ...]:
+    """Return the lengths in samples of the longest items, from 1 sample to about 100 frames."""
     hop = config.hop_length
     return (1, hop - 1 or 2, 3 * hop + 1, 10 * hop, 50 * hop + 1, 100 * hop - hop // 3)
 
 
-def _batch(config: CodecConfig, num_samples: int, batch: int) -> list[int]:
-    """Lengths of the items of a batch: of the longest, of two thirds of it, and of a little less."""
+def _item_lengths(config: CodecConfig, num_samples: int, batch: int) -> list[int]:
+    """Return the lengths of the items of a batch: the longest, two thirds of it, and a little less than it."""
     return [num_samples, max(1, 2 * num_samples // 3), max(1, num_samples - config.hop_length // 3)][:batch]
 
 
@@ -149,66 +169,45 @@ def _waveform(config: CodecConfig, signal: str, num_samples: int, rng: np.random
     return speech(start + num_samples, config.sample_rate)[start:]
 
 
-@dataclasses.dataclass(frozen=True)
-class _Expected:
-    """What the reference says of one waveform: latents [D, T], codes [n_q, T], latents [D, T], audio [samples]."""
-
-    latents: NDArray[np.float32]
-    codes: NDArray[np.int64]
-    quantized: NDArray[np.float32]
-    audio: NDArray[np.float32]
-
-
-def _expected(reference: Reference, waveform: NDArray[np.float32]) -> _Expected:
-    latents = reference.encode(waveform)
-    codes = reference.quantize(latents)
-    quantized = reference.dequantize(codes)
-    return _Expected(latents, codes, quantized, reference.decode(quantized))
-
-
 def _check(reference: Reference, run: Run, signal: str, waveforms: list[NDArray[np.float32]]) -> ParityCase:
-    expected = [_expected(reference, waveform) for waveform in waveforms]
+    expected = [run_reference(reference, waveform) for waveform in waveforms]
     graphs = _Graphs(reference, run, [item.codes.shape[1] for item in expected])
     latents = graphs.encode(waveforms)
     codes = graphs.quantize(latents)
     audio = graphs.decode(graphs.dequantize(codes))
-    # Each graph alone, on the reference's own input to it.
-    own_codes = graphs.quantize([item.latents for item in expected])
-    own_audio = graphs.decode([item.quantized for item in expected])
+    # Each graph alone, on the reference's input to it.
+    quantizer_codes = graphs.quantize([item.latents for item in expected])
+    decoder_output = graphs.decode([item.quantized for item in expected])
     first = expected[0]
     streamed = _stream(reference.config, run, first.codes)
     dequantizer = _dequantizer_errors(reference, run, first.codes)
 
-    right_latents, right_codes, right_audio = (
-        _joined([getattr(item, name) for item in expected]) for name in ("latents", "codes", "audio")
-    )
-    ties = _ties(reference, expected, codes)
-    equal = right_codes == _joined(codes)
-    own_equal = right_codes == _joined(own_codes)
+    right_latents = _joined([item.latents for item in expected])
+    right_audio = _joined([item.audio for item in expected])
+    decoder_audio = compare_audio(right_audio, _joined(decoder_output)[0])
+    stream_audio = compare_audio(first.audio, streamed)
+    chain_audio = compare_audio(right_audio, _joined(audio)[0])
     return ParityCase(
         signal=signal,
         num_samples=len(waveforms[0]),
         batch=len(waveforms),
         latents_max_abs_error=max_abs_error(right_latents, _joined(latents)),
         latents_snr_db=snr_db(right_latents, _joined(latents)),
-        code_agreement=float(equal.mean()),
-        level0_agreement=float((equal[0] | ties).mean()),
-        frame_agreement=float((equal.all(axis=0) | ties).mean()),
-        ties=int(ties.sum()),
-        quantizer_agreement=float((own_equal.all(axis=0) | _ties(reference, expected, own_codes)).mean()),
+        **dataclasses.asdict(compare_codes(reference, expected, codes)),
+        quantizer_agreement=compare_codes(reference, expected, quantizer_codes).frame_agreement,
         dequantizer_max_abs_error=max(error for error, _ in dequantizer),
         dequantizer_snr_db=min(snr for _, snr in dequantizer),
-        decoder_max_abs_error=max_abs_error(right_audio, _joined(own_audio)[0]),
-        decoder_snr_db=snr_db(right_audio, _joined(own_audio)[0]),
-        stream_max_abs_error=max_abs_error(first.audio, streamed),
-        stream_snr_db=snr_db(first.audio, streamed),
-        chain_max_abs_error=max_abs_error(right_audio, _joined(audio)[0]),
-        chain_snr_db=snr_db(right_audio, _joined(audio)[0]),
+        decoder_max_abs_error=decoder_audio.max_abs_error,
+        decoder_snr_db=decoder_audio.snr_db,
+        stream_max_abs_error=stream_audio.max_abs_error,
+        stream_snr_db=stream_audio.snr_db,
+        chain_max_abs_error=chain_audio.max_abs_error,
+        chain_snr_db=chain_audio.snr_db,
     )
 
 
 class _Graphs:
-    """The graphs on a batch of items of these numbers of frames: arrays [C, T] in, arrays [C, T] out."""
+    """The graphs on a batch of items [C, T] with the given numbers of frames."""
 
     def __init__(self, reference: Reference, run: Run, frames: list[int]) -> None:
         self._name, self._config, self._run, self._frames = reference.name, reference.config, run, frames
@@ -237,26 +236,19 @@ class _Graphs:
 
     def _outputs(self, name: str, expected: tuple[int, ...], **inputs: NDArray[Any]) -> NDArray[Any]:
         output = self._run(name, **inputs)[0]
-        if output.shape != expected:  # a graph that baked in a length
+        if output.shape != expected:  # the graph holds a fixed length
             given = {key: value.shape for key, value in inputs.items()}
             raise ParityError(f"parity: {name} gives shape {output.shape} for {given}, {self._name} gives {expected}")
         return output
 
 
-def _ties(reference: Reference, expected: list[_Expected], codes: list[NDArray[Any]]) -> NDArray[np.bool_]:
-    found = [
-        tied_frames(reference.codebooks, item.latents[None], item.codes[:, None], test[:, None])[0]
-        for item, test in zip(expected, codes, strict=True)
-    ]
-    return np.concatenate(found)
-
-
 def _joined(items: list[NDArray[Any]]) -> NDArray[Any]:
+    """Concatenate items along time."""
     return np.concatenate(items, axis=-1)
 
 
 def _stream(config: CodecConfig, run: Run, codes: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Decodes codes [n_q, T] as a stream, in pushes of 1, 2, 3, ... frames."""
+    """Decode codes [n_q, T] as a stream, in pushes of 1, 2, 3, ... frames."""
     stream = StreamDecoder(run, config)
     audio, start, size = [], 0, 1
     while start < codes.shape[1]:
@@ -266,7 +258,7 @@ def _stream(config: CodecConfig, run: Run, codes: NDArray[np.int64]) -> NDArray[
 
 
 def _dequantizer_errors(reference: Reference, run: Run, codes: NDArray[np.int64]) -> list[tuple[float, float]]:
-    """Absolute error and SNR of all levels, one level alone, and the levels from the second half on."""
+    """Return absolute error and SNR for all levels, for level 0 alone, and for the second half of the levels."""
     pairs = []
     for first, last in {(0, len(codes)), (0, 1), (len(codes) // 2, len(codes))}:
         part = codes[first:last]

@@ -1,7 +1,8 @@
-"""What graphs are held against: torch, or the bundle's own graphs on a backend that is trusted."""
+"""The references that graphs are compared with: the torch model, or the bundle's graphs on a trusted backend."""
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -15,11 +16,11 @@ if TYPE_CHECKING:
 
 
 class Reference(Protocol):
-    """The codec as it should be. Every item is run alone, so that no batching can hide a mistake."""
+    """A codec whose results count as right. It runs one clip at a time, so that batching can't hide a mistake."""
 
     @property
     def name(self) -> str:
-        """How it is called in tables and errors."""
+        """Name for tables and errors."""
 
     @property
     def config(self) -> CodecConfig:
@@ -27,7 +28,7 @@ class Reference(Protocol):
 
     @property
     def codebooks(self) -> NDArray[np.float32]:
-        """All entries: [n_q, codebook_size, D]."""
+        """All codebook entries: [n_q, codebook_size, D]."""
 
     def encode(self, waveform: NDArray[np.float32]) -> NDArray[np.float32]:
         """Waveform [samples] -> latents [D, T]."""
@@ -42,8 +43,33 @@ class Reference(Protocol):
         """Latents [D, T] -> waveform [T * hop_length]."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Expected:
+    """A reference's results for one clip.
+
+    Attributes:
+        latents: [D, T], the encoder's.
+        codes: [n_q, T], from `latents`.
+        quantized: latents [D, T], from all levels of `codes`.
+        audio: waveform [T * hop_length], from `quantized`.
+    """
+
+    latents: NDArray[np.float32]
+    codes: NDArray[np.int64]
+    quantized: NDArray[np.float32]
+    audio: NDArray[np.float32]
+
+
+def run_reference(reference: Reference, waveform: NDArray[np.float32]) -> Expected:
+    """Run one clip, a waveform [samples], through all parts of a reference."""
+    latents = reference.encode(waveform)
+    codes = reference.quantize(latents)
+    quantized = reference.dequantize(codes)
+    return Expected(latents, codes, quantized, reference.decode(quantized))
+
+
 class TorchReference:
-    """The torch model."""
+    """The torch model; see `Reference`."""
 
     name = "torch"
 
@@ -77,7 +103,13 @@ class TorchReference:
 
 
 class GraphReference:
-    """Graphs of a bundle on another backend. `run` is that of `dmcodec.runtime.backend.Graphs.arrays`."""
+    """A bundle's graphs on a trusted backend; see `Reference`.
+
+    Args:
+        name: for tables and errors.
+        config: the bundle's configuration.
+        run: `dmcodec.runtime.backend.Graphs.arrays` of the bundle.
+    """
 
     def __init__(self, name: str, config: CodecConfig, run: Run) -> None:
         self.name, self.config, self._run = name, config, run
@@ -104,4 +136,5 @@ class GraphReference:
 
 
 def _length(array: NDArray[Any]) -> NDArray[np.int64]:
+    """Return the `lengths` input [1] of a batch of one item, whose last axis is time."""
     return np.array([array.shape[-1]], np.int64)

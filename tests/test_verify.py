@@ -18,7 +18,7 @@ from onnx import numpy_helper
 
 from dmcodec.benchmarks.tables import print_tables
 from dmcodec.benchmarks.verify import VerifyOptions, VerifyResult, run_verify
-from dmcodec.benchmarks.verify.checks import Expected, Judge
+from dmcodec.benchmarks.verify.checks import Judge
 from dmcodec.benchmarks.verify.result_tables import summary_line, verify_tables
 from dmcodec.benchmarks.verify.run import verify_codec
 from dmcodec.bundle import Bundle, GraphSpec, write_manifest
@@ -26,7 +26,7 @@ from dmcodec.cli.common import console
 from dmcodec.config import CodecConfig
 from dmcodec.errors import ArgumentError, AudioError, CheckpointError, ParityError
 from dmcodec.export import Source, export_bundle
-from dmcodec.export.reference import Reference
+from dmcodec.export.reference import Expected, Reference
 from dmcodec.files import file_sha256
 from dmcodec.nn import DMCodec
 from dmcodec.runtime import Codec
@@ -221,7 +221,8 @@ def test_codes_of_windows_are_bounded_by_what_the_context_changed(
     class OneBook:
         codebooks = np.array([[[0.0, 0.0], [1.0, 1.0]]], np.float32)
 
-    expected = Expected(np.zeros((2, 10), np.float32), np.zeros((1, 10), np.int64), np.zeros(0, np.float32))
+    latents = np.zeros((2, 10), np.float32)
+    expected = Expected(latents, np.zeros((1, 10), np.int64), latents, np.zeros(0, np.float32))
     got = expected.codes.copy()
     got[0, :others] = 1
     judge = Judge(cast(Reference, OneBook()), "fp32")

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from dmcodec.audio import read_blocks
 from dmcodec.bundle import Manifest
-from dmcodec.export.agreement import max_abs_error, snr_db, tied_frames
-from dmcodec.export.parity import INAUDIBLE_ERROR, SEED
-from dmcodec.export.reference import Reference
+from dmcodec.export.agreement import compare_audio, compare_codes
+from dmcodec.export.parity import SEED
+from dmcodec.export.reference import Expected, Reference, run_reference
 from dmcodec.precision import PRECISIONS
 from dmcodec.runtime.codec import Codec
 from dmcodec.sample import speech
@@ -51,7 +51,7 @@ class Checks:
         """Every n_q to encode with, and to decode from every level on."""
         codec, n_q = self._codec, self._codec.n_q
         waveform = self._speech(1.0)[:-7]
-        expected = expected_of(self._reference, waveform)
+        expected = run_reference(self._reference, waveform)
         got = [codec.encode(waveform, codec.sample_rate, n_q=levels).codes for levels in range(1, n_q + 1)]
         yield self._judge.codes("encode at every n_q", f"1 to {n_q}", [expected] * n_q, got, range(1, n_q + 1))
         tokens = self._tokens(expected, len(waveform))
@@ -64,7 +64,7 @@ class Checks:
     def _streams(self) -> Iterator[Check]:
         """Streams cut at random, against the whole decode of the reference and of the same backend."""
         seconds = self._options.sizes.stream_s
-        expected = expected_of(self._reference, self._speech(seconds))
+        expected = run_reference(self._reference, self._speech(seconds))
         tokens = Tokens.from_codes(expected.codes, self._codec.config)
         whole, own = self._decoded(tokens), self._codec.decode(tokens)
         streamed = [self._streamed(expected.codes, seed) for seed in range(3)]
@@ -83,13 +83,14 @@ class Checks:
     def _batch(self, what: str, lengths: list[int]) -> Iterator[Check]:
         codec = self._codec
         waveforms = [self._speech(_CLIP_S, 0.1 * index)[:length] for index, length in enumerate(lengths)]
-        expected = [expected_of(self._reference, waveform) for waveform in waveforms]
+        expected = [run_reference(self._reference, waveform) for waveform in waveforms]
         detail = f"{len(lengths)} clips of {min(lengths)} to {max(lengths)} samples"
         got = codec.encode_batch(waveforms, codec.sample_rate)
         yield self._judge.codes(f"{what}, encode", detail, expected, [tokens.codes for tokens in got])
         tokens = [self._tokens(item, len(waveform)) for item, waveform in zip(expected, waveforms, strict=True)]
         audio = codec.decode_batch(tokens)
-        yield self._judge.audio(f"{what}, decode", detail, [item.audio for item in expected], audio)
+        right = [item.audio[: len(waveform)] for item, waveform in zip(expected, waveforms, strict=True)]
+        yield self._judge.audio(f"{what}, decode", detail, right, audio)
 
     def _long(self) -> Iterator[Check]:
         """A long clip in windows and as a stream, against the reference in one piece."""
@@ -104,12 +105,12 @@ class Checks:
 
     def _clip(self, what: str, detail: str, waveform: NDArray[np.float32]) -> Iterator[Check]:
         codec = self._codec
-        expected = expected_of(self._reference, waveform)
+        expected = run_reference(self._reference, waveform)
         codes = codec.encode(waveform, codec.sample_rate).codes
         agreement = None if codec.runs_whole(len(waveform)) else _window_agreement(codec.bundle.manifest)
         yield self._judge.codes(f"{what}, encode", detail, [expected], [codes], window_agreement=agreement)
         audio = codec.decode(self._tokens(expected, len(waveform)))
-        yield self._judge.audio(f"{what}, decode", detail, [expected.audio], [audio])
+        yield self._judge.audio(f"{what}, decode", detail, [expected.audio[: len(waveform)]], [audio])
 
     def _read(self, path: Path) -> NDArray[np.float32]:
         rate, blocks, total = self._codec.sample_rate, [], 0
@@ -154,24 +155,8 @@ def _window_agreement(manifest: Manifest) -> float:
 WINDOW_CODE_AGREEMENT = 0.999
 
 
-@dataclasses.dataclass(frozen=True)
-class Expected:
-    """What the reference says of one clip: latents [D, T], codes [n_q, T], and audio [samples] where it is needed."""
-
-    latents: NDArray[np.float32]
-    codes: NDArray[np.int64]
-    audio: NDArray[np.float32]
-
-
 def _all(expected: Sequence[Expected]) -> list[int]:
     return [len(item.codes) for item in expected]
-
-
-def expected_of(reference: Reference, waveform: NDArray[np.float32]) -> Expected:
-    """Runs a clip through the reference in one piece; the audio is as long as the clip."""
-    latents = reference.encode(waveform)
-    codes = reference.quantize(latents)
-    return Expected(latents, codes, reference.decode(reference.dequantize(codes))[: len(waveform)])
 
 
 class Judge:
@@ -201,21 +186,8 @@ class Judge:
         for shape, codes in zip(due, got, strict=True):
             if codes.shape != shape:
                 return Check(what, detail, problem=f"{what}: codes {codes.shape} where {shape} are due")
-        pairs = [(item.codes[: len(codes)], codes.astype(np.int64)) for item, codes in zip(expected, got, strict=True)]
-        tied = [
-            tied_frames(self._reference.codebooks, item.latents[None], right[:, None], codes[:, None])[0]
-            for item, (right, codes) in zip(expected, pairs, strict=True)
-        ]
-        ties = np.concatenate(tied)
-        equal = [right == codes for right, codes in pairs]
-        check = Check(
-            what,
-            detail,
-            code_agreement=float(np.concatenate([item.ravel() for item in equal]).mean()),
-            level0_agreement=float((np.concatenate([item[0] for item in equal]) | ties).mean()),
-            frame_agreement=float((np.concatenate([item.all(axis=0) for item in equal]) | ties).mean()),
-            ties=int(ties.sum()),
-        )
+        agreement = compare_codes(self._reference, expected, got)
+        check = Check(what, detail, **dataclasses.asdict(agreement))
         bounds = self._thresholds
         if window_agreement is None:
             return self._bounded(
@@ -234,10 +206,10 @@ class Judge:
         for right, audio in zip(expected, got, strict=True):
             if audio.shape != right.shape:
                 return Check(what, detail, problem=f"{what}: audio {audio.shape} where {right.shape} is due")
-        figures = [(snr_db(*pair), max_abs_error(*pair)) for pair in zip(expected, got, strict=True)]
-        audible = [snr for snr, error in figures if not error <= INAUDIBLE_ERROR]
-        lowest = min(audible or [snr for snr, _ in figures])
-        check = Check(what, detail, snr_db=lowest, max_abs_error=max(error for _, error in figures))
+        found = [compare_audio(*pair) for pair in zip(expected, got, strict=True)]
+        audible = [item for item in found if not item.inaudible]
+        lowest = min(item.snr_db for item in audible or found)
+        check = Check(what, detail, snr_db=lowest, max_abs_error=max(item.max_abs_error for item in found))
         return self._bounded(check, snr_db=self._thresholds.decoder_snr_db if audible else None)
 
     def _bounded(self, check: Check, **bounds: float | None) -> Check:

@@ -23,7 +23,7 @@ from dmcodec.runtime.tensorrt.profiles import Profile
 
 from .batched_graphs import batched_dequantizer, batched_quantizer
 from .configs import Configs, Engine, TritonOptions
-from .simulation import Simulation, require_equal
+from .simulation import Simulation, require_agreement
 
 # FOLDED: TensorRT engines that `dmcodec export --format trt` built for a bundle, found by the records beside them.
 
@@ -87,7 +87,7 @@ def export_triton(
             hop_length=manifest.config.hop_length,
         )
         (folder / "README.md").write_text(readme, encoding="utf-8")
-        require_equal(Simulation(folder, {name: opened.graph_path(name) for name in plans}), codec)
+        require_agreement(Simulation(folder, {name: opened.graph_path(name) for name in plans}), codec)
     return facts
 
 

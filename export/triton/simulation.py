@@ -16,10 +16,9 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from dmcodec.errors import ExportError, ParityError
-from dmcodec.export.agreement import max_abs_error, snr_db, tied_frames
-from dmcodec.export.parity import INAUDIBLE_ERROR
-from dmcodec.export.reference import GraphReference
-from dmcodec.precision import PRECISIONS
+from dmcodec.export.agreement import compare_audio, compare_codes
+from dmcodec.export.reference import Expected, GraphReference, Reference, run_reference
+from dmcodec.precision import PRECISIONS, Thresholds
 from dmcodec.runtime.codec import Codec
 from dmcodec.sample import speech
 from dmcodec.tokens import Tokens
@@ -177,49 +176,49 @@ def _dtype(data_type: int) -> np.dtype[Any]:
 _LENGTHS_FRAMES = (40.3, 40.0, 17.7, 3.1)
 
 
-def require_equal(simulation: Simulation, codec: Codec) -> None:
-    """Raises ParityError where a request doesn't get what `Codec` gives for its clip alone."""
+def require_agreement(simulation: Simulation, codec: Codec) -> None:
+    """Compare the simulated server with `Codec`, to the thresholds of the bundle's arithmetic, as at export.
+
+    Raises:
+        ParityError: the codes or the audio of a request don't agree with those of `Codec` for its clip alone.
+    """
+    thresholds = PRECISIONS[codec.bundle.manifest.arithmetic].thresholds
     hop = codec.hop_length
     lengths = [1, *(max(1, round(frames * hop)) for frames in _LENGTHS_FRAMES)]
     clips = [speech(9000 * index + length, codec.sample_rate)[-length:] for index, length in enumerate(lengths)]
     longest = codec.config.num_frames(max(lengths)) * hop
     simulation.warm_up()
-    answers = simulation.infer("tokenize", [tokenize_request(clip, longest) for clip in clips])
     reference = GraphReference("Codec", codec.config, codec.graphs.arrays)
+    answers = simulation.infer("tokenize", [tokenize_request(clip, longest) for clip in clips])
     for answer, clip in zip(answers, clips, strict=True):
-        _require_codes(reference, codec, clip, answer["codes"][0, :, : int(answer["frames"][0, 0])])
+        codes = answer["codes"][0, :, : int(answer["frames"][0, 0])]
+        _require_codes(reference, run_reference(reference, clip), codes, thresholds, len(clip))
     tokens = [codec.encode(clip, codec.sample_rate) for clip in clips]
     parts = [*tokens, tokens[1].levels(1), tokens[2].levels(skip=codec.n_q - 1)]
-    most = max(part.num_frames for part in parts)
-    waveforms = simulation.infer("synthesize", [synthesize_request(part, most) for part in parts])
-    for answer, part in zip(waveforms, parts, strict=True):
-        audio, expected = answer["waveform"][0, 0, : part.num_samples], codec.decode(part)
-        snr, error = snr_db(expected, audio), max_abs_error(expected, audio)
-        if not (
-            snr >= PRECISIONS[codec.bundle.manifest.arithmetic].thresholds.decoder_snr_db or error <= INAUDIBLE_ERROR
-        ):
+    longest = max(part.num_frames for part in parts)
+    answers = simulation.infer("synthesize", [synthesize_request(part, longest) for part in parts])
+    for answer, part in zip(answers, parts, strict=True):
+        compared = compare_audio(codec.decode(part), answer["waveform"][0, 0, : part.num_samples])
+        if not compared.passes(thresholds.decoder_snr_db):
             raise ParityError(
-                f"synthesize: {snr:.1f} dB from Codec's audio of {part.num_frames} frames, {part.n_q} levels from "
-                f"{part.first_level}. Nothing was written"
+                f"synthesize: {compared.snr_db:.1f} dB from Codec's audio of {part.num_frames} frames, {part.n_q} "
+                f"levels from {part.first_level}. Nothing was written"
             )
 
 
 def _require_codes(
-    reference: GraphReference, codec: Codec, clip: NDArray[np.float32], codes: NDArray[np.int64]
+    reference: Reference, expected: Expected, codes: NDArray[np.int64], thresholds: Thresholds, num_samples: int
 ) -> None:
-    """As at export: codes are the same but for ties, to the thresholds of the bundle's arithmetic."""
-    thresholds = PRECISIONS[codec.bundle.manifest.arithmetic].thresholds
-    latents = reference.encode(clip)
-    expected = reference.quantize(latents)
-    problem = f"{codes.shape} codes where {expected.shape} are due"
-    if codes.shape == expected.shape:
-        tied = tied_frames(reference.codebooks, latents[None], expected[:, None], codes[:, None])[0]
-        equal = expected == codes
-        frames, level0 = (float((part | tied).mean()) for part in (equal.all(axis=0), equal[0]))
-        if frames >= thresholds.frame_agreement and level0 >= thresholds.level0_agreement:
+    problem = f"{codes.shape} codes where {expected.codes.shape} are due"
+    if codes.shape == expected.codes.shape:
+        compared = compare_codes(reference, [expected], [codes])
+        if (
+            compared.frame_agreement >= thresholds.frame_agreement
+            and compared.level0_agreement >= thresholds.level0_agreement
+        ):
             return
-        problem = f"{frames:.2%} of the frames agree"
-    raise ParityError(f"tokenize: {problem}, for a clip of {len(clip)} samples. Nothing was written")
+        problem = f"{compared.frame_agreement:.2%} of the frames agree"
+    raise ParityError(f"tokenize: {problem}, for a clip of {num_samples} samples. Nothing was written")
 
 
 def tokenize_request(clip: NDArray[np.float32], padded: int) -> Arrays:
