@@ -67,6 +67,14 @@ class Tokens:
         if self.model_id and not _is_model_id(self.model_id):
             raise TokensError(f"tokens: model_id must be 16 hex digits or empty, not {self.model_id!r}")
 
+    def __repr__(self) -> str:
+        last = self.first_level + self.n_q - 1
+        levels = f"levels {self.first_level} to {last}, " if self.first_level else ""
+        return (
+            f"Tokens({self.n_q} x {self.num_frames} codes of {self.codebook_size}, {levels}"
+            f"{self.duration_s:.2f} s at {self.sample_rate} Hz, model {self.model_id or 'unknown'})"
+        )
+
     @classmethod
     def from_codes(cls, codes: Any, config: CodecConfig, num_samples: int | None = None, model_id: str = "") -> Tokens:
         """Tokens from codes (n_q, frames), of a language model, say; whole frames unless `num_samples` is given."""
