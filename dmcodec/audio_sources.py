@@ -7,7 +7,7 @@ import hashlib
 import io
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,14 @@ from .audio import AUDIO_SUFFIXES, Waveform, prepare_waveform, read_blocks
 from .errors import ArgumentError, AudioError, InputNotFoundError, MissingDependencyError, first_line
 
 HF_PREFIX = "hf:"
+
+
+@dataclass(frozen=True)
+class FoundFile:
+    """A file that an argument named. `relative`: its path below a named folder; else its name."""
+
+    path: Path
+    relative: Path
 
 
 @dataclass(frozen=True)
@@ -83,15 +91,50 @@ def find_sources(inputs: Sequence[str], speaker_from: str | None, dataset: Datas
     return _file_sources(inputs, speaker_from)
 
 
+def find_files(arguments: Iterable[str], suffixes: Collection[str]) -> list[FoundFile]:
+    """Find the files that arguments name, in the order of the arguments.
+
+    Args:
+        arguments: files, folders and glob patterns. A folder stands for all files below it with one of the suffixes,
+            sorted; hidden files (temporary files of other processes, for example) do not count. A pattern stands for
+            all files that match it, sorted, whatever their suffixes.
+        suffixes: lower case, with the dot.
+
+    Returns:
+        Files that are there, and single files as they were named: whether those exist shows when they are read.
+
+    Raises:
+        InputNotFoundError: a folder or a pattern that holds no such file.
+    """
+    return [found for argument in arguments for found in _expand(argument, suffixes)]
+
+
+def _expand(argument: str, suffixes: Collection[str]) -> list[FoundFile]:
+    path = Path(argument)
+    if os.path.isdir(path):  # noqa: PTH112 - Path.is_dir raises where the name is too long
+        inside = (file for file in path.rglob("*") if file.suffix.lower() in suffixes and file.is_file())
+        files = sorted(file for file in inside if not file.name.startswith("."))
+        if not files:
+            raise InputNotFoundError(f"{argument}: no files in this folder end in {', '.join(sorted(suffixes))}")
+        return [FoundFile(file, file.relative_to(path)) for file in files]
+    if not glob.has_magic(argument) or os.path.exists(path):  # noqa: PTH110 - as above
+        return [FoundFile(path, Path(path.name))]
+    matches = sorted(Path(match) for match in glob.glob(argument, recursive=True))
+    files = [match for match in matches if match.is_file()]
+    if not files:
+        raise InputNotFoundError(f"{argument}: no files match this pattern")
+    return [FoundFile(file, Path(file.name)) for file in files]
+
+
 def _file_sources(inputs: Sequence[str], speaker_from: str | None) -> Sources:
-    files: dict[Path, None] = {}
-    roots: list[Path] = []
-    for argument in inputs:
-        found, root = _expand(argument)
-        files.update(dict.fromkeys(found))
-        roots.append(root)
-    root = Path(os.path.commonpath(roots))
-    paths = sorted(files)
+    roots: dict[Path, Path] = {}  # of each file
+    for found in find_files(inputs, AUDIO_SUFFIXES):
+        if not os.path.isfile(found.path):  # noqa: PTH113 - Path.is_file raises where the name is too long
+            raise InputNotFoundError(f"{found.path}: no such file or folder")
+        path = found.path.absolute()
+        roots[path] = path.parents[len(found.relative.parts) - 1]
+    root = Path(os.path.commonpath(roots.values()))
+    paths = sorted(roots)
     speaker = _speaker_rule(speaker_from)
     names = [path.relative_to(root).as_posix() for path in paths]
     speakers = [speaker(name) for name in names]
@@ -104,26 +147,6 @@ def _file_sources(inputs: Sequence[str], speaker_from: str | None) -> Sources:
         return Source(names[index], speakers[index], None, lambda rate: read_blocks(paths[index], rate))
 
     return Sources(len(paths), digest.hexdigest(), get)
-
-
-def _expand(argument: str) -> tuple[list[Path], Path]:
-    """Absolute paths of the files that an argument names, and the folder that their names are relative to."""
-    path = Path(argument).absolute()
-    if os.path.isdir(path):  # noqa: PTH112 - Path.is_dir raises where the name is too long
-        found = [file for file in path.rglob("*") if file.suffix.lower() in AUDIO_SUFFIXES and file.is_file()]
-        files = [file for file in found if not file.name.startswith(".")]
-        if not files:
-            raise InputNotFoundError(f"{argument}: no files in this folder end in {', '.join(sorted(AUDIO_SUFFIXES))}")
-        return files, path
-    if os.path.isfile(path):  # noqa: PTH113
-        return [path], path.parent
-    if not glob.has_magic(argument):
-        raise InputNotFoundError(f"{argument}: no such file or folder")
-    files = [Path(each).absolute() for each in glob.glob(argument, recursive=True)]
-    files = [file for file in files if file.is_file()]
-    if not files:
-        raise InputNotFoundError(f"{argument}: no files match this pattern")
-    return files, Path(os.path.commonpath([file.parent for file in files]))
 
 
 def _speaker_rule(speaker_from: str | None) -> Callable[[str], str]:

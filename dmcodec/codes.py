@@ -10,11 +10,16 @@ from numpy.typing import NDArray
 from .config import MAX_N_Q
 from .errors import TokensError
 
+# (n_q, frames): row 0 is the first quantizer level.
 Codes = NDArray[np.uint16]
 
 
 def checked_codes(codes: Any, codebook_size: int) -> Codes:
-    """A uint16 copy of `codes` (n_q, frames), checked for shape, type and range."""
+    """Return a uint16 copy of `codes` (n_q, frames).
+
+    Raises:
+        TokensError: another shape, no integers, or values outside 0 to `codebook_size` - 1.
+    """
     array = as_array(codes)
     if array.ndim != 2 or not 1 <= array.shape[0] <= MAX_N_Q:
         raise TokensError(f"codes: expected shape (n_q, frames) with 1 to {MAX_N_Q} levels, got {array.shape}")
@@ -28,8 +33,8 @@ def checked_codes(codes: Any, codebook_size: int) -> Codes:
 
 
 def as_array(codes: Any) -> NDArray[Any]:
-    """`codes` as an array; TokensError where its rows have different lengths."""
+    """Return `codes` as an array; raise TokensError if the rows have different lengths."""
     try:
         return np.asarray(codes)
     except ValueError as error:
-        raise TokensError(f"codes: can't be made an array ({error})") from None
+        raise TokensError(f"codes: can't be converted to an array ({error})") from None

@@ -70,8 +70,8 @@ class CodecConfig:
 
     @property
     def bits_per_code(self) -> int:
-        """Bits that one code takes when packed: ceil(log2(codebook_size))."""
-        return (self.codebook_size - 1).bit_length()
+        """Bits of one packed code: ceil(log2(codebook_size))."""
+        return bits_per_code(self.codebook_size)
 
     def bitrate_bps(self, n_q: int | None = None) -> float:
         """Bits per second of the codes at `n_q` levels (all by default)."""
@@ -120,6 +120,11 @@ class CodecConfig:
         except (ValueError, RecursionError) as error:
             raise ConfigError(f"{path}: not JSON ({error})") from None
         return cls.from_dict(values, source=str(path))
+
+
+def bits_per_code(codebook_size: int) -> int:
+    """Return the bits of one packed code: ceil(log2(codebook_size))."""
+    return (codebook_size - 1).bit_length()
 
 
 _LARGEST = 1 << 20  # far beyond any network of this family: what is larger is a mistake

@@ -1,4 +1,4 @@
-"""The `.dmc` token file; the format is written down in docs/token-file.md."""
+"""The `.dmc` token file as arrays: one writer and one reader. docs/token-file.md describes the format."""
 
 from __future__ import annotations
 
@@ -16,25 +16,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .codes import Codes, checked_codes
-from .config import MAX_CODEBOOK_SIZE, MAX_N_Q
-from .errors import ArgumentError, TokenFileError, TokenFileNotFoundError, TokensError
+from .config import MAX_CODEBOOK_SIZE, MAX_N_Q, bits_per_code
+from .errors import TokenFileError, TokenFileNotFoundError, TokensError
 from .files import output_file
-from .tokens import Tokens
-
-# FOLDED: Token files written and read piece by piece; the format is written down in docs/token-file.md.
-
 
 MAGIC = b"\x89DMC"
 VERSION = 1
-_FIELDS = struct.Struct("<4sBBBBIIIQ8s")  # everything the header's CRC covers
-CRC = struct.Struct("<I")
+_FIELDS = struct.Struct("<4sBBBBIIIQ8s")  # all that the header's CRC covers
+_CRC = struct.Struct("<I")
+HEADER_BYTES = _FIELDS.size + _CRC.size
+# Frames that are packed or unpacked at a time: each bit takes a byte or more meanwhile. A multiple of 8, so that every
+# block but the last fills whole bytes.
 _BLOCK_FRAMES = 1 << 14
-HEADER_BYTES = _FIELDS.size + CRC.size
 
 
 @dataclasses.dataclass(frozen=True)
 class Header:
-    """What a token file says before its codes."""
+    """The header of a token file; the fields are those of `dmcodec.tokens.Tokens`."""
 
     n_q: int
     first_level: int
@@ -46,163 +44,69 @@ class Header:
 
     @property
     def num_frames(self) -> int:
+        """Latent frames."""
         return -(-self.num_samples // self.hop_length)
 
     @property
     def bits_per_frame(self) -> int:
-        return self.n_q * (self.codebook_size - 1).bit_length()
+        """Bits of the packed codes of one frame."""
+        return self.n_q * bits_per_code(self.codebook_size)
 
     @property
     def payload_bytes(self) -> int:
-        return -(-self.num_frames * self.bits_per_frame // 8)
+        """Bytes of the packed codes."""
+        return self.byte_range(0, self.num_frames)[1]
 
     @property
     def file_bytes(self) -> int:
-        return HEADER_BYTES + self.payload_bytes + CRC.size
+        """Bytes of the whole file."""
+        return HEADER_BYTES + self.payload_bytes + _CRC.size
+
+    def byte_range(self, start: int, stop: int) -> tuple[int, int]:
+        """Return the first byte of the payload that holds bits of frames `start` to `stop`, and the byte after them."""
+        return start * self.bits_per_frame // 8, -(-stop * self.bits_per_frame // 8)
 
     def pack(self) -> bytes:
-        """The header's 40 bytes."""
+        """Return the 40 bytes of the header."""
         fields = _FIELDS.pack(
             MAGIC, VERSION, self.n_q, self.first_level, 0, self.codebook_size, self.hop_length, self.sample_rate,
             self.num_samples, bytes.fromhex(self.model_id or "00" * 8),
         )  # fmt: skip
-        return fields + CRC.pack(zlib.crc32(fields))
+        return fields + _CRC.pack(zlib.crc32(fields))
+
+    @classmethod
+    def parse(cls, head: bytes, name: str) -> Header:
+        """Read and check the first 40 bytes of a token file; `name` is the file's in errors."""
+        if head[:4] != MAGIC:
+            raise TokenFileError(f"{name}: not a token file (.dmc), its first bytes are {head[:4]!r}")
+        if len(head) < HEADER_BYTES:
+            raise TokenFileError(f"{name}: cut short within its header")
+        if head[4] > VERSION:
+            raise TokenFileError(f"{name}: token file version {head[4]}, this dmcodec reads up to {VERSION}; update it")
+        fields, stored = head[: _FIELDS.size], head[_FIELDS.size :]
+        if _CRC.unpack(stored)[0] != zlib.crc32(fields):
+            raise TokenFileError(f"{name}: the header's checksum doesn't match; the file was altered or damaged")
+        _, version, n_q, first_level, reserved, size, hop, rate, num_samples, model_id = _FIELDS.unpack(fields)
+        in_range = version and n_q and not reserved and 2 <= size <= MAX_CODEBOOK_SIZE and hop and rate
+        if not in_range or n_q + first_level > MAX_N_Q:
+            raise TokenFileError(f"{name}: its header holds values out of range; not written by a conforming writer")
+        return cls(n_q, first_level, size, hop, rate, num_samples, model_id.hex() if any(model_id) else "")
 
 
-def pack(tokens: Tokens) -> bytes:
-    """The token file of `tokens` as bytes."""
-    header = Header(
-        tokens.n_q, tokens.first_level, tokens.codebook_size, tokens.hop_length, tokens.sample_rate,
-        tokens.num_samples, tokens.model_id,
-    )  # fmt: skip
-    payload = np.packbits(code_bits(tokens.codes, tokens.codebook_size)).tobytes()
-    return header.pack() + payload + CRC.pack(zlib.crc32(payload))
+@contextmanager
+def token_file_writer(path: str | Path, header: Header) -> Iterator[TokenFileWriter]:
+    """Open a token file for writing. It appears when the block ends without an error; else nothing is left.
 
-
-def read(path: str | Path) -> Tokens:
-    """Reads a whole token file.
-
-    Raises:
-        TokenFileNotFoundError: no such file.
-        TokenFileError: not a token file, truncated, altered, or of a newer version.
+    Args:
+        path: the file.
+        header: what is known of the clip; `num_samples` is given to `TokenFileWriter.finish`.
     """
-    with _opened(path) as file:
-        header = _read_header(file, path)
-        payload = file.read(header.payload_bytes)
-        check_payload_crc(zlib.crc32(payload), file.read(CRC.size), path)
-    check_spare_bits(header, payload[-1:], path)
-    codes = unpack_codes(header, payload, 0, header.num_frames, path)
-    return _tokens(header, codes, header.num_samples)
-
-
-def read_header(path: str | Path) -> Header:
-    """Reads and checks the header only: what a token file holds, without its codes."""
-    with _opened(path) as file:
-        return _read_header(file, path)
-
-
-def read_frames(path: str | Path, start: int, stop: int) -> Tokens:
-    """Reads frames `start` to `stop` (exclusive, cut at the end of the clip) without reading the rest.
-
-    The codes' checksum is not checked: it covers what isn't read.
-    """
-    with _opened(path) as file:
-        header = _read_header(file, path)
-        stop = min(stop, header.num_frames)
-        if not 0 <= start < stop:
-            raise ArgumentError(f"{path}: frames {start} to {stop} are not within its {header.num_frames} frames")
-        first_byte, last_byte = start * header.bits_per_frame // 8, -(-stop * header.bits_per_frame // 8)
-        file.seek(HEADER_BYTES + first_byte)
-        payload = file.read(last_byte - first_byte)
-    codes = unpack_codes(header, payload, start * header.bits_per_frame - 8 * first_byte, stop - start, path)
-    num_samples = min(header.num_samples, stop * header.hop_length) - start * header.hop_length
-    return _tokens(header, codes, num_samples)
-
-
-def _opened(path: str | Path) -> BinaryIO:
-    try:
-        return open(path, "rb")
-    except FileNotFoundError:
-        raise TokenFileNotFoundError(f"{path}: no such token file") from None
-    except OSError as error:
-        raise TokenFileError(f"{path}: can't be read ({error.strerror or error})") from None
-
-
-def _read_header(file: BinaryIO, path: str | Path) -> Header:
-    header = parse_header(file.read(HEADER_BYTES), path)
-    size = os.fstat(file.fileno()).st_size
-    if size != header.file_bytes:
-        fault = "cut short" if size < header.file_bytes else "followed by foreign bytes"
-        raise TokenFileError(f"{path}: {fault} ({size} bytes, its header says {header.file_bytes})")
-    return header
-
-
-def parse_header(head: bytes, path: str | Path) -> Header:
-    """Reads and checks the first 40 bytes of a token file; `path` names it in errors."""
-    if head[:4] != MAGIC:
-        raise TokenFileError(f"{path}: not a token file (.dmc), its first bytes are {head[:4]!r}")
-    if len(head) < HEADER_BYTES:
-        raise TokenFileError(f"{path}: cut short within its header")
-    if head[4] > VERSION:
-        raise TokenFileError(f"{path}: token file version {head[4]}, this dmcodec reads up to {VERSION}; update it")
-    if CRC.unpack(head[-CRC.size :])[0] != zlib.crc32(head[: -CRC.size]):
-        raise TokenFileError(f"{path}: the header's checksum doesn't match; the file was altered or damaged")
-    _, version, n_q, first_level, reserved, size, hop, rate, num_samples, model_id = _FIELDS.unpack(head[: -CRC.size])
-    sound = version and n_q and not reserved and 2 <= size <= MAX_CODEBOOK_SIZE and hop and rate
-    if not sound or n_q + first_level > MAX_N_Q:
-        raise TokenFileError(f"{path}: its header holds values out of range; not written by a conforming writer")
-    return Header(n_q, first_level, size, hop, rate, num_samples, model_id.hex() if any(model_id) else "")
-
-
-def check_payload_crc(computed: int, stored: bytes, path: str | Path) -> None:
-    """Compares the CRC-32 of the codes with the file's last four bytes."""
-    if len(stored) < CRC.size or CRC.unpack(stored)[0] != computed:
-        raise TokenFileError(f"{path}: the checksum doesn't match; the file was altered or damaged")
-
-
-def check_spare_bits(header: Header, last_byte: bytes, path: str | Path) -> None:
-    """Refuses unused bits that are set in the last byte of the codes."""
-    spare_bits = 8 * header.payload_bytes - header.num_frames * header.bits_per_frame
-    if spare_bits and last_byte[0] & ((1 << spare_bits) - 1):
-        raise TokenFileError(f"{path}: the unused bits at its end are set; not written by a conforming writer")
-
-
-def _tokens(header: Header, codes: Codes, num_samples: int) -> Tokens:
-    return Tokens(
-        codes, num_samples, header.sample_rate, header.hop_length, header.codebook_size, header.model_id,
-        header.first_level,
-    )  # fmt: skip
-
-
-def code_bits(codes: Codes, codebook_size: int) -> NDArray[np.uint8]:
-    """Codes (n_q, frames) as bits (zeros and ones), frame by frame, most significant bit first."""
-    bits = (codebook_size - 1).bit_length()
-    flat = codes.T.reshape(-1, 1)  # frame-major
-    shifts = np.arange(bits - 1, -1, -1, dtype=np.uint16)
-    return ((flat >> shifts) & 1).astype(np.uint8).reshape(-1)
-
-
-def unpack_codes(header: Header, payload: bytes, skip_bits: int, frames: int, path: str | Path) -> Codes:
-    """Codes (n_q, frames) from packed bytes, `skip_bits` of which come before them."""
-    bits = (header.codebook_size - 1).bit_length()
-    weights = 1 << np.arange(bits - 1, -1, -1, dtype=np.uint32)
-    packed = np.frombuffer(payload, np.uint8)
-    codes = np.empty((frames, header.n_q), np.uint16)
-    # In blocks of whole bytes: each bit takes a byte or more while it is unpacked.
-    for start in range(0, frames, _BLOCK_FRAMES):
-        block = codes[start : start + _BLOCK_FRAMES]
-        first_bit = skip_bits + start * header.bits_per_frame
-        offset, count = first_bit % 8, block.size * bits
-        unpacked = np.unpackbits(packed[first_bit // 8 : -(-(first_bit + count) // 8)], count=offset + count)[offset:]
-        values = unpacked.reshape(-1, bits).astype(np.uint32) @ weights
-        if int(values.max()) >= header.codebook_size:
-            raise TokenFileError(f"{path}: holds code {int(values.max())}, outside 0 to {header.codebook_size - 1}")
-        block[:] = values.reshape(block.shape)
-    return codes.T
+    with output_file(path) as temporary, temporary.open("wb") as file:
+        yield TokenFileWriter(file, header)
 
 
 class TokenFileWriter:
-    """Writes codes as they come; made by `token_file_writer`."""
+    """Writes codes in chunks of any size; made by `token_file_writer`."""
 
     def __init__(self, file: BinaryIO, header: Header) -> None:
         self._file, self._header = file, header
@@ -212,71 +116,158 @@ class TokenFileWriter:
         file.write(bytes(HEADER_BYTES))
 
     def write(self, codes: Codes) -> None:
-        """Appends codes (n_q, frames)."""
+        """Append codes (n_q, frames)."""
         codes = checked_codes(codes, self._header.codebook_size)
         if codes.shape[0] != self._header.n_q:
             raise TokensError(f"codes: expected {self._header.n_q} levels, got {codes.shape[0]}")
         self._frames += codes.shape[1]
-        bits = np.concatenate([self._bits, code_bits(codes, self._header.codebook_size)])
-        whole = len(bits) // 8 * 8
-        self._append(np.packbits(bits[:whole]).tobytes())
-        self._bits = bits[whole:]
+        for start in range(0, codes.shape[1], _BLOCK_FRAMES):
+            new = _bits_of_codes(codes[:, start : start + _BLOCK_FRAMES], self._header.codebook_size)
+            bits = np.concatenate([self._bits, new])
+            whole = len(bits) // 8 * 8
+            self._append(bits[:whole])
+            self._bits = bits[whole:]
 
-    def finish(self, num_samples: int) -> Header:
-        """Writes the rest, the checksum, and the header: now it is a token file."""
+    def finish(self, num_samples: int) -> None:
+        """Write the last bits, the checksum, and the header, which makes the file a token file."""
         header = dataclasses.replace(self._header, num_samples=num_samples)
         if header.num_frames != self._frames:
             raise TokensError(f"tokens: {num_samples} samples make {header.num_frames} frames, not {self._frames}")
-        self._append(np.packbits(self._bits).tobytes())
-        self._file.write(CRC.pack(self._crc))
+        self._append(self._bits)
+        self._file.write(_CRC.pack(self._crc))
         self._file.seek(0)
         self._file.write(header.pack())
-        return header
 
-    def _append(self, payload: bytes) -> None:
+    def _append(self, bits: NDArray[np.uint8]) -> None:
+        payload = np.packbits(bits).tobytes()
         self._file.write(payload)
         self._crc = zlib.crc32(payload, self._crc)
 
 
-@contextmanager
-def token_file_writer(path: str | Path, header: Header) -> Iterator[TokenFileWriter]:
-    """A writer of the token file `path`, which appears when the block ends without an error; else nothing is left.
+def read_header(path: str | Path) -> Header:
+    """Read and check the header only, not the codes. Raises the errors of `token_file_reader`."""
+    with token_file_reader(path) as reader:
+        return reader.header
 
-    Args:
-        path: the file.
-        header: all that is known of the clip; `num_samples` is given to `finish`.
+
+@contextmanager
+def token_file_reader(path: str | Path) -> Iterator[TokenFileReader]:
+    """Open a token file for reading; its header is checked, and the file's size against it.
+
+    Raises:
+        TokenFileNotFoundError: no such file.
+        TokenFileError: not a token file, truncated, altered, or of a newer version.
     """
-    with output_file(path) as temporary, temporary.open("wb") as file:
-        yield TokenFileWriter(file, header)
+    try:
+        file = open(path, "rb")  # noqa: SIM115 - closed below; what the block raises is no error of opening
+    except FileNotFoundError:
+        raise TokenFileNotFoundError(f"{path}: no such token file") from None
+    except OSError as error:
+        raise TokenFileError(f"{path}: can't be read ({error.strerror or error})") from None
+    with file:
+        reader = TokenFileReader(file, str(path))
+        size, expected = os.fstat(file.fileno()).st_size, reader.header.file_bytes
+        if size != expected:
+            problem = "cut short" if size < expected else "followed by foreign bytes"
+            raise TokenFileError(f"{path}: {problem} ({size} bytes, its header says {expected})")
+        yield reader
 
 
 class TokenFileReader:
-    """Reads a token file from front to back, from a pipe, say.
+    """Reads a token file, or a stream of the same bytes; made by `token_file_reader` for files.
 
-    Codes come out before the checksum at the end can be checked: an error then says that they can't be trusted.
+    Args:
+        file: at the first byte of the header.
+        name: the file's in errors.
     """
 
     def __init__(self, file: BinaryIO, name: str) -> None:
         self._file, self._name = file, name
-        self.header = parse_header(file.read(HEADER_BYTES), name)
+        self.header = Header.parse(file.read(HEADER_BYTES), name)
+
+    def read_all(self) -> Codes:
+        """Return all codes (n_q, frames)."""
+        chunks = list(self.chunks(max(1, self.header.num_frames)))
+        return chunks[0] if chunks else np.empty((self.header.n_q, 0), np.uint16)
+
+    def read_frames(self, start: int, stop: int) -> Codes:
+        """Return the codes (n_q, stop - start) of some frames, without reading the rest. The file must be seekable.
+
+        The codes' checksum is not compared: it covers the whole file.
+        """
+        self._file.seek(HEADER_BYTES + self.header.byte_range(start, stop)[0])
+        return self._unpack(self._read(start, stop), start, stop)
 
     def chunks(self, frames: int) -> Iterator[Codes]:
-        """Codes (n_q, n) of about `frames` frames at a time; raises TokenFileError where the file is cut or altered."""
-        header = self.header
-        step = 8 // math.gcd(8, header.bits_per_frame)  # frames that fill whole bytes
-        frames = -(-frames // step) * step
-        crc, left = 0, header.num_frames
-        while left:
-            count = min(frames, left)
-            size = -(-count * header.bits_per_frame // 8)
-            payload = self._file.read(size)
-            if len(payload) < size:
-                raise TokenFileError(f"{self._name}: cut short, {left} of {header.num_frames} frames are missing")
+        """Yield the codes (n_q, n) in order, about `frames` frames at a time.
+
+        The checksum is at the end of the file, so an error after some chunks means that these can't be trusted.
+
+        Raises:
+            TokenFileError: the file is cut short, altered, or followed by other bytes.
+        """
+        step = 8 // math.gcd(8, self.header.bits_per_frame)  # frames that fill whole bytes
+        step *= -(-frames // step)
+        total, crc = self.header.num_frames, 0
+        for start in range(0, total, step):
+            stop = min(start + step, total)
+            payload = self._read(start, stop)
             crc = zlib.crc32(payload, crc)
-            left -= count
-            if not left:
-                check_spare_bits(header, payload[-1:], self._name)
-            yield unpack_codes(header, payload, 0, count, self._name)
-        check_payload_crc(crc, self._file.read(CRC.size), self._name)
+            if stop == total:
+                self._check_end(payload[-1:], crc)
+            yield self._unpack(payload, start, stop)
+        if not total:
+            self._check_end(b"", crc)
         if self._file.read(1):
             raise TokenFileError(f"{self._name}: followed by foreign bytes")
+
+    def _read(self, start: int, stop: int) -> bytes:
+        """Read the bytes of frames `start` to `stop`, at whose first byte the file is."""
+        first, last = self.header.byte_range(start, stop)
+        payload = self._file.read(last - first)
+        if len(payload) < last - first:
+            total = self.header.num_frames
+            raise TokenFileError(f"{self._name}: cut short, {total - start} of {total} frames are missing")
+        return payload
+
+    def _check_end(self, last_byte: bytes, crc: int) -> None:
+        """Compare the checksum that follows the codes, and refuse unused bits that are set before it."""
+        stored = self._file.read(_CRC.size)
+        if len(stored) < _CRC.size or _CRC.unpack(stored)[0] != crc:
+            raise TokenFileError(f"{self._name}: the checksum doesn't match; the file was altered or damaged")
+        header = self.header
+        spare_bits = 8 * header.payload_bytes - header.num_frames * header.bits_per_frame
+        if spare_bits and last_byte[0] & ((1 << spare_bits) - 1):
+            raise TokenFileError(
+                f"{self._name}: the unused bits at its end are set; not written by a conforming writer"
+            )
+
+    def _unpack(self, payload: bytes, start: int, stop: int) -> Codes:
+        header = self.header
+        packed = np.frombuffer(payload, np.uint8)
+        skipped_bits = start * header.bits_per_frame % 8
+        codes = np.empty((stop - start, header.n_q), np.uint16)
+        for first in range(0, stop - start, _BLOCK_FRAMES):
+            block = codes[first : first + _BLOCK_FRAMES]
+            first_bit = skipped_bits + first * header.bits_per_frame
+            block[:] = _codes_of_bits(packed, first_bit, block.size, header.codebook_size).reshape(block.shape)
+            if int(block.max()) >= header.codebook_size:
+                raise TokenFileError(
+                    f"{self._name}: holds code {int(block.max())}, outside 0 to {header.codebook_size - 1}"
+                )
+        return codes.T
+
+
+def _bits_of_codes(codes: Codes, codebook_size: int) -> NDArray[np.uint8]:
+    """Return codes (n_q, frames) as bits (zeros and ones), frame by frame, most significant bit first."""
+    shifts = np.arange(bits_per_code(codebook_size) - 1, -1, -1, dtype=np.uint16)
+    return ((codes.T.reshape(-1, 1) >> shifts) & 1).astype(np.uint8).reshape(-1)
+
+
+def _codes_of_bits(packed: NDArray[np.uint8], first_bit: int, count: int, codebook_size: int) -> Codes:
+    """Return `count` codes (count,) that begin at bit `first_bit` of packed bytes."""
+    bits = bits_per_code(codebook_size)
+    offset, end_bit = first_bit % 8, first_bit + count * bits
+    unpacked = np.unpackbits(packed[first_bit // 8 : -(-end_bit // 8)], count=offset + count * bits)[offset:]
+    weights = 1 << np.arange(bits - 1, -1, -1, dtype=np.uint32)
+    return (unpacked.reshape(-1, bits).astype(np.uint32) @ weights).astype(np.uint16)

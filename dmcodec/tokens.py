@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from .codes import Codes, as_array, checked_codes
-from .config import MAX_CODEBOOK_SIZE, MAX_N_Q, CodecConfig
-from .errors import TokensError
+from .config import MAX_CODEBOOK_SIZE, MAX_N_Q, CodecConfig, bits_per_code
+from .errors import ArgumentError, TokensError
+from .token_file import Header, token_file_reader, token_file_writer
 
 # What a token file has room for.
 _RANGES = {
@@ -66,6 +67,14 @@ class Tokens:
         if self.model_id and not _is_model_id(self.model_id):
             raise TokensError(f"tokens: model_id must be 16 hex digits or empty, not {self.model_id!r}")
 
+    def __repr__(self) -> str:
+        last = self.first_level + self.n_q - 1
+        levels = f"levels {self.first_level} to {last}, " if self.first_level else ""
+        return (
+            f"Tokens({self.n_q} x {self.num_frames} codes of {self.codebook_size}, {levels}"
+            f"{self.duration_s:.2f} s at {self.sample_rate} Hz, model {self.model_id or 'unknown'})"
+        )
+
     @classmethod
     def from_codes(cls, codes: Any, config: CodecConfig, num_samples: int | None = None, model_id: str = "") -> Tokens:
         """Tokens from codes (n_q, frames), of a language model, say; whole frames unless `num_samples` is given."""
@@ -104,7 +113,7 @@ class Tokens:
     @property
     def bitrate_bps(self) -> float:
         """Bits per second of the packed codes."""
-        return self.sample_rate / self.hop_length * self.n_q * (self.codebook_size - 1).bit_length()
+        return self.sample_rate / self.hop_length * self.n_q * bits_per_code(self.codebook_size)
 
     def levels(self, n_q: int | None = None, skip: int = 0) -> Tokens:
         """The same clip with `n_q` levels (all that are left by default) from row `skip` on."""
@@ -155,18 +164,54 @@ class Tokens:
     __hash__ = None  # type: ignore[assignment]
 
     def save(self, path: str | Path) -> None:
-        """Writes a token file (docs/token-file.md), whole or not at all."""
-        from .files import write_bytes
-        from .token_file import pack
+        """Write a token file (docs/token-file.md), whole or not at all.
 
-        write_bytes(path, pack(self))
+        Raises:
+            OutputError: the file can't be written.
+        """
+        header = Header(
+            self.n_q, self.first_level, self.codebook_size, self.hop_length, self.sample_rate, self.num_samples,
+            self.model_id,
+        )  # fmt: skip
+        with token_file_writer(path, header) as writer:
+            writer.write(self.codes)
+            writer.finish(self.num_samples)
 
     @classmethod
     def load(cls, path: str | Path) -> Tokens:
-        """Reads a token file; raises TokenFileError where it is truncated, altered, foreign or of a newer version."""
-        from .token_file import read
+        """Read a token file.
 
-        return read(path)
+        Raises:
+            TokenFileNotFoundError: no such file.
+            TokenFileError: not a token file, truncated, altered, or of a newer version.
+        """
+        with token_file_reader(path) as reader:
+            return cls._of_file(reader.header, reader.read_all(), reader.header.num_samples)
+
+    @classmethod
+    def load_frames(cls, path: str | Path, start: int, stop: int) -> Tokens:
+        """Read frames `start` to `stop` (exclusive, at most the end of the clip), without reading the rest.
+
+        The codes' checksum is not compared: it covers the whole file.
+
+        Raises:
+            ArgumentError: the clip holds none of these frames.
+            TokenFileError: as `load`.
+        """
+        with token_file_reader(path) as reader:
+            header = reader.header
+            stop = min(stop, header.num_frames)
+            if not 0 <= start < stop:
+                raise ArgumentError(f"{path}: frames {start} to {stop} are not within its {header.num_frames} frames")
+            num_samples = min(header.num_samples, stop * header.hop_length) - start * header.hop_length
+            return cls._of_file(header, reader.read_frames(start, stop), num_samples)
+
+    @classmethod
+    def _of_file(cls, header: Header, codes: Codes, num_samples: int) -> Tokens:
+        return cls(
+            codes, num_samples, header.sample_rate, header.hop_length, header.codebook_size, header.model_id,
+            header.first_level,
+        )  # fmt: skip
 
 
 def _checked_integer(name: str, value: Any, low: int, high: int) -> int:

@@ -1,4 +1,4 @@
-"""What the runtime asks of a backend: load a graph, run it, hand the result over."""
+"""Backends: the interface of what runs graphs, and the loaded graphs of a bundle."""
 
 from __future__ import annotations
 
@@ -11,10 +11,7 @@ from numpy.typing import NDArray
 
 from dmcodec.bundle import GRAPH_NAMES, Bundle, GraphSpec
 
-# FOLDED: The loaded graphs of a bundle on one backend.
-
-
-# An array, or whatever the backend keeps on its device between two graphs.
+# A numpy array, or the backend's own type for a tensor that stays on its device between two graphs.
 DeviceTensor = Any
 
 
@@ -22,7 +19,11 @@ class Runner(Protocol):
     """One loaded graph. Safe to call from several threads."""
 
     def run(self, inputs: Mapping[str, DeviceTensor]) -> list[DeviceTensor]:
-        """Runs the graph on arrays or on results of other runners of the same backend; outputs in their order."""
+        """Run the graph on arrays, or on outputs of other runners of the same backend; return its outputs in order.
+
+        Raises:
+            BackendError: the graph failed, or an input has another name, shape or dtype than the graph's.
+        """
 
 
 class Backend(Protocol):
@@ -30,32 +31,37 @@ class Backend(Protocol):
 
     @property
     def name(self) -> str:
-        """`onnxruntime`, ..."""
+        """`onnxruntime` or `tensorrt`."""
 
     @property
     def provider(self) -> str:
-        """The device class that runs: `cpu`, `cuda`."""
+        """What runs the graphs: `cpu`, `cuda` or `tensorrt`."""
 
     @property
     def version(self) -> str:
-        """Version of the library behind it."""
-
-    def load(self, path: Path, spec: GraphSpec) -> Runner:
-        """Loads a graph; raises BackendError or ProviderError where it can't run as asked."""
+        """Version of the library that the backend uses."""
 
     @property
     def threads(self) -> int:
         """CPU threads of one run."""
 
+    def load(self, path: Path, spec: GraphSpec) -> Runner:
+        """Load a graph.
+
+        Raises:
+            BackendError: the graph can't be loaded.
+            ProviderError: the requested provider would not run it.
+        """
+
     def single_threaded(self) -> Backend | None:
-        """The same with one thread a run, to run several batches side by side; None where that gains nothing."""
+        """Return a backend with one thread per run, for concurrent batches; None if these are not faster."""
 
     def to_array(self, value: DeviceTensor) -> NDArray[Any]:
-        """A result as an array in host memory."""
+        """Return an output as an array in host memory."""
 
 
 class Graphs:
-    """Loads each graph once, when it is first needed. Safe to use from several threads."""
+    """The graphs of a bundle on one backend, each loaded when it is first needed. Safe to use from several threads."""
 
     def __init__(self, bundle: Bundle, backend: Backend) -> None:
         self.bundle = bundle
@@ -64,16 +70,16 @@ class Graphs:
         self._lock = threading.Lock()
 
     def load(self, *names: str) -> None:
-        """Loads the named graphs, all by default."""
+        """Load the named graphs, all by default."""
         for name in names or GRAPH_NAMES:
             self._runner(name)
 
     def run(self, name: str, **inputs: DeviceTensor) -> list[DeviceTensor]:
-        """Runs a graph; what comes out stays on the device."""
+        """Run a graph; its outputs stay on the device."""
         return self._runner(name).run(inputs)
 
     def arrays(self, name: str, **inputs: DeviceTensor) -> list[NDArray[Any]]:
-        """Runs a graph; what comes out is in host memory."""
+        """Run a graph; return its outputs as arrays in host memory."""
         return [self.backend.to_array(value) for value in self.run(name, **inputs)]
 
     def _runner(self, name: str) -> Runner:

@@ -1,4 +1,4 @@
-"""Which clips run together, and at which lengths: the one place that decides the shapes that graphs are run with."""
+"""Batches: which clips run together. This file alone decides the shapes that graphs are run with."""
 
 from __future__ import annotations
 
@@ -7,44 +7,50 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-WHOLE_S = 30.0  # clips up to this length run in one piece; longer ones in windows, or as a stream
-WINDOW_S = 15.0  # what one window adds, and what a long decode does at a time
-WINDOWS_AT_ONCE = 4
-ENCODE_TOTAL_S = 64.0  # bound of batch size x longest clip of what runs at once: some 20 MB a second at full size
-DECODE_TOTAL_S = 32.0  # likewise, some 45 MB a second
+WHOLE_S = 30.0  # clips up to this length run in one piece, longer ones in windows (encoding) or as a stream (decoding)
+WINDOW_S = 15.0  # length of a window without its context; also what a long clip is decoded by at a time
+WINDOWS_PER_BATCH = 4
+# Most of batch size x longest clip, summed over concurrent batches. It bounds the memory: at full size, encoding takes
+# about 20 MB and decoding about 45 MB for each second.
+ENCODE_TOTAL_S = 64.0
+DECODE_TOTAL_S = 32.0
 MAX_BATCH_SIZE = 16
-_STEP = 1.15  # lengths within one batch: what padding costs must stay below what a batch gains
+# Longest by shortest clip of a batch: above it, running the padding costs more than the batch saves.
+_MAX_LENGTH_RATIO = 1.15
 
 
-def batches(lengths: Sequence[int], max_total: int, side_by_side: int = 1) -> Iterator[list[int]]:
-    """Indices of clips that run together.
+def batches(lengths: Sequence[int], max_total: int, concurrent: int = 1) -> Iterator[list[int]]:
+    """Group clips into batches.
 
     Args:
-        lengths: of the clips.
-        max_total: bounds batch size x longest length of what runs at once, and with it the memory; a longer clip runs
-            alone.
-        side_by_side: how many batches run at once; clips are spread so that all of them have about as much to do.
+        lengths: of the clips, in any unit.
+        max_total: most of batch size x longest clip, summed over concurrent batches. A longer clip runs alone.
+        concurrent: batches that run at the same time; clips are spread so that these have about the same work.
 
     Yields:
-        At most MAX_BATCH_SIZE indices, whose lengths are within 15 % of each other.
+        Indices of the clips of a batch: at most MAX_BATCH_SIZE, with lengths within 15 % of each other.
     """
     order = sorted(range(len(lengths)), key=lambda index: lengths[index])
-    turns = -(-sum(lengths) // max_total)
-    size = min(MAX_BATCH_SIZE, max(1, -(-len(lengths) // max(1, turns * side_by_side))))
-    group: list[int] = []
+    rounds = -(-sum(lengths) // max_total)
+    size = min(MAX_BATCH_SIZE, max(1, -(-len(lengths) // max(1, rounds * concurrent))))
+    batch: list[int] = []
     for index in order:
         length = lengths[index]
-        fits = len(group) < size and (len(group) + 1) * length <= max_total // side_by_side
-        if group and not (fits and length <= lengths[group[0]] * _STEP):
-            yield group
-            group = []
-        group.append(index)
-    if group:
-        yield group
+        fits = len(batch) < size and (len(batch) + 1) * length <= max_total // concurrent
+        if batch and not (fits and length <= lengths[batch[0]] * _MAX_LENGTH_RATIO):
+            yield batch
+            batch = []
+        batch.append(index)
+    if batch:
+        yield batch
 
 
 def stack(arrays: Sequence[NDArray[np.generic]]) -> tuple[NDArray[np.generic], NDArray[np.int64]]:
-    """Arrays [..., T] of different T -> one array [batch, ..., longest T], zeros behind each, and lengths [batch]."""
+    """Stack arrays [..., T] of different T into one array [batch, ..., longest T], zero-padded at the end.
+
+    Returns:
+        The array, and the lengths T [batch].
+    """
     lengths = np.array([array.shape[-1] for array in arrays], np.int64)
     longest = int(lengths.max())
     stacked = np.zeros((len(arrays), *arrays[0].shape[:-1], longest), arrays[0].dtype)

@@ -1,4 +1,4 @@
-"""Long clips in windows: each is run with context on both sides, whose codes are thrown away."""
+"""Windows of long clips: each is encoded with context on both sides, whose codes are discarded."""
 
 from __future__ import annotations
 
@@ -9,13 +9,22 @@ import numpy as np
 
 from dmcodec.audio import Waveform
 from dmcodec.config import CodecConfig
+from dmcodec.errors import ArgumentError
 
 from .batching import WINDOW_S
+
+MAX_CONTEXT_S = 60.0
 
 
 @dataclasses.dataclass(frozen=True)
 class WindowPlan:
-    """Frames that a window adds (`core_frames`), and frames on each side of them that are run and thrown away."""
+    """How a long clip is cut.
+
+    Attributes:
+        core_frames: frames of a window whose codes are kept.
+        context_frames: frames on each side of them that are run and discarded.
+        hop_length: samples per frame.
+    """
 
     core_frames: int
     context_frames: int
@@ -23,24 +32,32 @@ class WindowPlan:
 
     @property
     def num_samples(self) -> int:
-        """Samples of a whole window."""
+        """Samples of a window with its context."""
         return (self.core_frames + 2 * self.context_frames) * self.hop_length
 
     @property
     def overhead(self) -> float:
-        """Share of the work that goes into context."""
+        """Share of the computed frames that is context."""
         return 2 * self.context_frames / (self.core_frames + 2 * self.context_frames)
 
 
 def window_plan(config: CodecConfig, context_s: float) -> WindowPlan:
-    """The windows of long clips, with `context_s` seconds of context."""
+    """Return the plan for windows with `context_s` seconds of context; ArgumentError if that is out of range."""
+    if not 0 <= context_s <= MAX_CONTEXT_S:
+        raise ArgumentError(f"context_s must be 0 to {MAX_CONTEXT_S:g} seconds, not {context_s}")
     core, context = (round(seconds * config.frame_rate) for seconds in (WINDOW_S, context_s))
     return WindowPlan(max(1, core), context, config.hop_length)
 
 
 @dataclasses.dataclass(frozen=True)
 class Window:
-    """A stretch of waveform to run, and which of its frames count."""
+    """A part of a waveform.
+
+    Attributes:
+        samples: (samples,) float32, with the context.
+        first_frame: first frame of the window whose codes are kept.
+        num_frames: frames whose codes are kept.
+    """
 
     samples: Waveform
     first_frame: int
@@ -48,45 +65,43 @@ class Window:
 
 
 class Windows:
-    """Cuts a waveform that comes in pieces into windows; holds no more of it than two windows.
+    """Cuts a waveform that arrives in blocks into windows. It holds at most two windows of samples.
 
-    Windows begin on frame borders, and the last one ends where the clip ends, so that every frame is computed as in the
-    whole clip, but for what the context doesn't reach.
+    Windows start at frame boundaries, and the last one ends with the clip. So a frame of a window differs from the same
+    frame of the whole clip only by what lies outside the context.
     """
 
     def __init__(self, plan: WindowPlan) -> None:
         self._plan = plan
-        self._pieces: list[Waveform] = []
-        self._held_from = 0  # sample index of the first piece
-        self._held = 0  # samples in the pieces
+        self._blocks: list[Waveform] = []
+        self._first_sample = 0  # of the held blocks, counted in the clip
         self._next_frame = 0  # first frame of the next window's core
-        self.num_samples = 0
+        self._num_samples = 0  # received
 
     def push(self, samples: Waveform) -> Iterator[Window]:
-        """Takes more samples; yields the windows that can be run now."""
-        self._pieces.append(samples)
-        self._held += len(samples)
-        self.num_samples += len(samples)
+        """Add a block (samples,); yield the windows that are complete."""
+        self._blocks.append(samples)
+        self._num_samples += len(samples)
         plan = self._plan
-        # A window that ends before the clip does needs one sample more than it holds, to know that.
-        while self.num_samples > (self._next_frame + plan.core_frames + plan.context_frames) * plan.hop_length:
+        # One sample more than the window holds shows that the clip does not end with it.
+        while self._num_samples > (self._next_frame + plan.core_frames + plan.context_frames) * plan.hop_length:
             yield self._cut(self._next_frame + plan.core_frames)
 
     def finish(self) -> Iterator[Window]:
-        """Yields the remaining windows; the last one ends with the clip."""
-        total = -(-self.num_samples // self._plan.hop_length)
+        """End the clip; yield the remaining windows."""
+        total = -(-self._num_samples // self._plan.hop_length)
         while self._next_frame < total:
             yield self._cut(min(total, self._next_frame + self._plan.core_frames))
 
     def _cut(self, stop_frame: int) -> Window:
+        """Return the window whose core ends before `stop_frame`; discard the samples that later windows don't need."""
         plan = self._plan
-        first = max(0, self._next_frame - plan.context_frames)
-        end = min(self.num_samples, (stop_frame + plan.context_frames) * plan.hop_length)
-        held = np.concatenate(self._pieces)
-        samples = held[first * plan.hop_length - self._held_from : end - self._held_from]
-        window = Window(samples, self._next_frame - first, stop_frame - self._next_frame)
-        self._next_frame = stop_frame
+        held = np.concatenate(self._blocks)
+        first_frame = max(0, self._next_frame - plan.context_frames)
+        end = min(self._num_samples, (stop_frame + plan.context_frames) * plan.hop_length)
+        samples = held[first_frame * plan.hop_length - self._first_sample : end - self._first_sample]
+        window = Window(samples, self._next_frame - first_frame, stop_frame - self._next_frame)
         keep_from = max(0, stop_frame - plan.context_frames) * plan.hop_length
-        rest = held[keep_from - self._held_from :]
-        self._pieces, self._held_from, self._held = [rest], keep_from, len(rest)
+        self._blocks = [held[keep_from - self._first_sample :]]
+        self._first_sample, self._next_frame = keep_from, stop_frame
         return window

@@ -1,4 +1,4 @@
-"""Speech out of tokens while they still come in: exact, with bounded look-ahead and constant memory."""
+"""Streaming decode: audio while tokens arrive, equal to the whole-clip decode, with bounded look-ahead and memory."""
 
 from __future__ import annotations
 
@@ -16,22 +16,23 @@ from dmcodec.errors import ArgumentError, StreamError, TokensError
 from dmcodec.receptive_field import decoder_reach
 
 Array = NDArray[np.float32]
-# Runs a graph of the bundle by name on arrays: run(name, **inputs) -> outputs.
+# Runs a graph of the bundle on arrays: run(name, **inputs) -> outputs.
 Run = Callable[..., list[NDArray[Any]]]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class DecoderState:
-    """All that a stream knows; a value: its arrays are never written to, so keeping it is copying it.
+    """The whole state of a stream. Its arrays are never changed, so a state can be kept without a copy.
 
     Attributes:
         frames_in: latent frames received.
         frames_ready: LSTM frames computed.
-        frames_out: frames whose audio was handed out.
+        frames_out: frames whose audio was returned.
         finished: the clip has ended.
         latents: [B, dimension, n] the last latents received, from LSTM frame `frames_ready` - 3 on.
-        features: [B, channels, n] the last LSTM frames, from those that the next audio still sees.
-        hidden, cell: [layers, B, channels] the LSTM's state.
+        features: [B, channels, n] the last LSTM frames, from the first that later audio depends on.
+        hidden: [layers, B, channels] hidden state of the LSTM.
+        cell: [layers, B, channels] cell state of the LSTM.
     """
 
     frames_in: int
@@ -43,12 +44,29 @@ class DecoderState:
     hidden: Array
     cell: Array
 
+    def __repr__(self) -> str:
+        size = sum(array.nbytes for array in (self.latents, self.features, self.hidden, self.cell))
+        return (
+            f"DecoderState({_progress(self)}, {self.frames_ready} through the LSTM, "
+            f"batch of {self.hidden.shape[1]}, {size / 1024:.1f} KiB)"
+        )
+
 
 class StreamDecoder:
-    """Decodes one clip, or a batch of clips in step, chunk by chunk; made by `Codec.stream_decoder`.
+    """Decodes one clip, or a batch of clips in parallel, chunk by chunk; made by `Codec.stream_decoder`.
 
-    What all pushes and `finish` return, joined, is the waveform that decoding all codes at once gives. One stream is
-    for one thread; any number of streams can be open on one Codec.
+    The joined results of all pushes and of `finish` are the waveform that decoding all codes at once returns. Use one
+    stream from one thread only; any number of streams can be open on one Codec.
+
+    Args:
+        run: runs a graph of the bundle.
+        config: of the codec.
+        n_q: levels of the codes of each push; all from `first_level` on by default.
+        first_level: quantizer level of their first row.
+        batch_size: clips that are decoded in parallel; None for one clip without a batch axis.
+
+    Raises:
+        ArgumentError: levels that the codec doesn't have, or a batch size below 1.
     """
 
     def __init__(
@@ -76,14 +94,21 @@ class StreamDecoder:
         self._run, self._config, self._reach = run, config, decoder_reach(config)
         self._state = initial_state(config, batch_size or 1)
 
+    def __repr__(self) -> str:
+        batch = f"batch of {self.batch_size}, " if self.batch_size else ""
+        return (
+            f"StreamDecoder(levels {self.first_level} to {self.first_level + self.n_q - 1}, {batch}"
+            f"{_progress(self._state)}, look-ahead {self.look_ahead_frames} frames)"
+        )
+
     @property
     def look_ahead_frames(self) -> int:
-        """Frames that must follow a frame before its audio comes out (fewer at the clip's end)."""
+        """Frames that must follow a frame before its audio is returned; fewer at the end of the clip."""
         return self._reach.look_ahead_frames
 
     @property
     def state(self) -> DecoderState:
-        """The state, a value: keep it to come back to this point, here or in another stream like this one."""
+        """The state. Set it to return to this point, in this stream or in another of the same shape."""
         return self._state
 
     @state.setter
@@ -95,21 +120,21 @@ class StreamDecoder:
         self._state = state
 
     def reset(self) -> None:
-        """Starts a new clip."""
+        """Start a new clip."""
         self._state = initial_state(self._config, self.batch_size or 1)
 
     def push(self, codes: Any) -> Array:
-        """Takes the next frames and returns the audio that is final now.
+        """Add frames; return the audio that is final now.
 
         Args:
             codes: (n_q, frames) integers, or (n_q, batch_size, frames) for a batch.
 
         Returns:
-            (samples,) float32, or (batch_size, samples); whole frames, none until the look-ahead is filled.
+            (samples,) float32, or (batch_size, samples): whole frames. Empty until the look-ahead has arrived.
 
         Raises:
-            TokensError: another shape or number of levels, codes out of range, no frames. The stream is unchanged.
-            StreamError: pushed after `finish`.
+            TokensError: another shape or number of levels, codes out of range, or no frames. The stream is unchanged.
+            StreamError: the clip has ended (`finish`).
         """
         if self._state.finished:
             raise StreamError("stream: push after finish; call reset() to start a new clip")
@@ -123,7 +148,11 @@ class StreamDecoder:
         return self._advance(state)
 
     def finish(self) -> Array:
-        """Ends the clip and returns the rest of its audio, in the shape of `push`."""
+        """End the clip; return the rest of its audio, in the shape of `push`.
+
+        Raises:
+            StreamError: the clip has ended already.
+        """
         if self._state.finished:
             raise StreamError("stream: finished already; call reset() to start a new clip")
         return self._advance(dataclasses.replace(self._state, finished=True))
@@ -157,7 +186,7 @@ class StreamDecoder:
         return audio if self.batch_size else audio[0]
 
     def _recur(self, state: DecoderState) -> DecoderState:
-        """Runs the first convolution and the LSTM over the frames whose context is there."""
+        """Run the first convolution and the LSTM on the frames whose context has arrived."""
         front = self._reach.front
         ready = state.frames_in - (0 if state.finished else front)
         if ready <= state.frames_ready:
@@ -175,7 +204,7 @@ class StreamDecoder:
         )
 
     def _upsample(self, state: DecoderState) -> tuple[DecoderState, Array]:
-        """Runs the upsampling over the frames whose context is there; what its window's edges spoil is left out."""
+        """Run the upsampling on the frames whose context has arrived; discard samples that depend on its padding."""
         reach, hop = self._reach, self._config.hop_length
         out = state.frames_ready - (0 if state.finished else reach.future)
         if out <= state.frames_out:
@@ -188,7 +217,7 @@ class StreamDecoder:
 
 
 def initial_state(config: CodecConfig, batch_size: int) -> DecoderState:
-    """The state before the first frame."""
+    """Return the state before the first frame."""
     channels = config.n_filters * 2 ** len(config.strides)
     state = np.zeros((config.lstm_layers, batch_size, channels), np.float32)
     latents = np.zeros((batch_size, config.dimension, 0), np.float32)
@@ -197,8 +226,13 @@ def initial_state(config: CodecConfig, batch_size: int) -> DecoderState:
 
 
 def _reflected(latents: Array, left: int, right: int) -> Array:
-    """Reflect padding at the clip's ends, as `dmcodec.nn.layers.reflect_pad` does it: [B, D, T]."""
+    """Pad latents [B, D, T] by reflection at the ends of the clip, as `dmcodec.nn.layers.reflect_pad` does."""
     extension = max(0, max(left, right) - latents.shape[2] + 1)
     extended = np.pad(latents, ((0, 0), (0, 0), (0, extension)))
     padded = np.pad(extended, ((0, 0), (0, 0), (left, right)), mode="reflect")
     return padded[:, :, : padded.shape[2] - extension]
+
+
+def _progress(state: DecoderState) -> str:
+    finished = ", finished" if state.finished else ""
+    return f"{state.frames_in} frames in, {state.frames_out} out{finished}"

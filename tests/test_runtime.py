@@ -38,6 +38,14 @@ def test_properties_are_the_configurations(codec: Codec, tiny_config: CodecConfi
     assert codec.codebook_size == tiny_config.codebook_size
 
 
+def test_repr_is_one_line_that_says_what_matters(codec: Codec, copy_of_tiny_bundle: Path) -> None:
+    model_id = codec.bundle.manifest.model_id
+    described = f"{model_id}, fp32, onnxruntime cpu, 16000 Hz, 50 frames/s, 8 x 64 codes)"
+    assert repr(codec) == f"Codec(bundle {described}"
+    renamed = copy_of_tiny_bundle.rename(copy_of_tiny_bundle.with_name("my-codec.bundle"))
+    assert repr(Codec.load(renamed, threads=1)) == f"Codec(my-codec {described}"
+
+
 @pytest.mark.parametrize("num_samples", [1, 2, 5, 319, 320, 321, 959, 961, 16001])
 def test_any_length_gives_the_codes_and_audio_of_torch(codec: Codec, tiny_model: DMCodec, num_samples: int) -> None:
     waveform = speech(num_samples + 4000, 16000)[4000:]

@@ -177,6 +177,20 @@ def test_fewer_and_higher_levels(codec: Codec, tiny_model: DMCodec) -> None:
     assert_same(audio, whole(tiny_model, codes[5:], 5))
 
 
+def test_repr_is_one_line_that_says_what_matters(codec: Codec) -> None:
+    stream = codec.stream_decoder()
+    stream.push(random_codes(12))
+    assert repr(stream) == "StreamDecoder(levels 0 to 7, 12 frames in, 8 out, look-ahead 4 frames)"
+    state = repr(stream.state)
+    assert state.startswith("DecoderState(12 frames in, 8 out, 9 through the LSTM, batch of 1, ")
+    assert state.endswith(" KiB)")
+    stream.finish()
+    assert repr(stream) == "StreamDecoder(levels 0 to 7, 12 frames in, 12 out, finished, look-ahead 4 frames)"
+    batch = codec.stream_decoder(n_q=2, first_level=3, batch_size=3)
+    assert repr(batch) == "StreamDecoder(levels 3 to 4, batch of 3, 0 frames in, 0 out, look-ahead 4 frames)"
+    assert "batch of 3" in repr(batch.state)
+
+
 @pytest.mark.parametrize(
     "codes",
     [

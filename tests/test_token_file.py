@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import io
 import math
 import resource
 import struct
@@ -19,7 +21,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from dmcodec.errors import ArgumentError, TokenFileError, TokenFileNotFoundError
-from dmcodec.token_file import read_frames, read_header
+from dmcodec.token_file import TokenFileReader, read_header, token_file_writer
 from dmcodec.tokens import Tokens
 
 MODEL_ID = "0123456789abcdef"
@@ -142,7 +144,7 @@ def test_every_truncation_is_refused(small: Path) -> None:
         with pytest.raises(TokenFileError, match=r"small\.dmc"):
             Tokens.load(small)
         with pytest.raises(TokenFileError, match=r"small\.dmc"):
-            read_frames(small, 0, 1)
+            Tokens.load_frames(small, 0, 1)
 
 
 @pytest.mark.parametrize("extra", [b"\0", b"\n", b"another file" * 100])
@@ -237,7 +239,7 @@ def test_every_range_of_frames_equals_the_slice_of_the_whole(tmp_path: Path, cod
     whole.save(path)
     for start in range(whole.num_frames):
         for stop in range(start + 1, whole.num_frames + 3):
-            part = read_frames(path, start, stop)
+            part = Tokens.load_frames(path, start, stop)
             np.testing.assert_array_equal(part.codes, whole.codes[:, start:stop])
             assert part.num_samples == min(stop * 320, whole.num_samples) - start * 320
             assert part.model_id == MODEL_ID
@@ -251,31 +253,49 @@ def test_ranges_of_frames_of_any_file(scratch: Path, codebook_size: int, n_q: in
     whole.save(scratch)
     start = data.draw(st.integers(0, frames - 1)) if data else 0
     stop = data.draw(st.integers(start + 1, frames)) if data else frames
-    np.testing.assert_array_equal(read_frames(scratch, start, stop).codes, whole.codes[:, start:stop])
+    np.testing.assert_array_equal(Tokens.load_frames(scratch, start, stop).codes, whole.codes[:, start:stop])
+
+
+@given(codebook_size=st.integers(2, 65536), n_q=st.integers(1, 9), sizes=st.lists(st.integers(0, 20), max_size=6))
+@settings(max_examples=60)
+def test_writing_and_reading_in_chunks_of_any_size(
+    scratch: Path, codebook_size: int, n_q: int, sizes: list[int]
+) -> None:
+    whole = make(n_q, sum(sizes) * 7, codebook_size, hop=7)
+    whole.save(scratch)
+    content = scratch.read_bytes()
+    with token_file_writer(scratch, dataclasses.replace(read_header(scratch), num_samples=0)) as writer:
+        for start, size in zip(np.cumsum([0, *sizes[:-1]]), sizes, strict=bool(sizes)):
+            writer.write(whole.codes[:, start : start + size])
+        writer.finish(whole.num_samples)
+    assert scratch.read_bytes() == content
+    for size in (1, 3, 1000):
+        chunks = list(TokenFileReader(io.BytesIO(content), "stream").chunks(size))
+        np.testing.assert_array_equal(np.concatenate([whole.codes[:, :0], *chunks], axis=1), whole.codes)
 
 
 @pytest.mark.parametrize(("start", "stop"), [(-1, 2), (2, 2), (3, 2), (5, 6), (100, 200), (0, -1), (0, 0)])
 def test_ranges_outside_the_clip_are_refused(small: Path, start: int, stop: int) -> None:
     with pytest.raises(ArgumentError, match=r"small\.dmc"):
-        read_frames(small, start, stop)
+        Tokens.load_frames(small, start, stop)
 
 
 def test_a_clip_without_frames_has_no_range(tmp_path: Path) -> None:
     make(2, 0, 16).save(tmp_path / "empty.dmc")
     assert Tokens.load(tmp_path / "empty.dmc").codes.shape == (2, 0)
     with pytest.raises(ArgumentError):
-        read_frames(tmp_path / "empty.dmc", 0, 1)
+        Tokens.load_frames(tmp_path / "empty.dmc", 0, 1)
 
 
 def test_a_range_with_a_code_out_of_range_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.dmc"
     path.write_bytes(raw_file(codebook_size=10))
-    assert read_frames(path, 0, 1).codes.tolist() == [[5]]
+    assert Tokens.load_frames(path, 0, 1).codes.tolist() == [[5]]
     with pytest.raises(TokenFileError, match="code 10"):
-        read_frames(path, 1, 2)
+        Tokens.load_frames(path, 1, 2)
 
 
-READERS: list[Callable[[Path], object]] = [Tokens.load, read_header, lambda path: read_frames(path, 0, 1)]
+READERS: list[Callable[[Path], object]] = [Tokens.load, read_header, lambda path: Tokens.load_frames(path, 0, 1)]
 
 
 @pytest.mark.parametrize("reader", READERS)

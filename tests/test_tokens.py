@@ -137,3 +137,9 @@ def test_from_codes_takes_whole_frames_unless_told() -> None:
     for codes in ([1, 2], 3, [[1, 2], [3]], [[1, 16]]):
         with pytest.raises(TokensError):
             Tokens.from_codes(codes, config)
+
+
+def test_repr_is_one_line_that_says_what_matters() -> None:
+    assert repr(tokens()) == "Tokens(2 x 3 codes of 16, 0.04 s at 16000 Hz, model 00ff00ff00ff00ff)"
+    higher = tokens(first_level=3, model_id="")
+    assert repr(higher) == "Tokens(2 x 3 codes of 16, levels 3 to 4, 0.04 s at 16000 Hz, model unknown)"

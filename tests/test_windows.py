@@ -18,7 +18,8 @@ from dmcodec.errors import ArgumentError, AudioError, TokensError
 from dmcodec.export.agreement import snr_db
 from dmcodec.runtime import Codec
 from dmcodec.runtime.batching import MAX_BATCH_SIZE, batches, stack
-from dmcodec.runtime.long_clips import Window, WindowPlan, Windows
+from dmcodec.runtime.long_clips import Window, WindowPlan, Windows, window_plan
+from dmcodec.runtime.pipeline import Pipeline
 from dmcodec.sample import speech
 from dmcodec.tokens import Tokens
 
@@ -69,6 +70,15 @@ def test_batches_hold_each_clip_once_and_keep_their_bounds(lengths: list[int], m
         assert len(group) <= MAX_BATCH_SIZE
         assert len(group) == 1 or len(group) * longest * workers <= max_total
         assert longest <= 1.15 * min(lengths[index] for index in group)
+
+
+def test_codes_of_long_clips_are_16_bit_as_they_come(codec: Codec) -> None:
+    block = clip(160000, 0)
+    pipeline = Pipeline(codec.bundle, codec.backend)
+    parts = list(pipeline.encode_blocks([block] * 5, window_plan(codec.config, 1.0)))
+    assert len(parts) > 0
+    assert all(part.dtype == np.uint16 for part in parts)
+    assert sum(part.shape[1] for part in parts) == 5 * 500
 
 
 def test_stack_puts_zeros_behind() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from dmcodec.audio import AUDIO_SUFFIXES, Waveform, prepare_waveform, read_audio
+from dmcodec.audio_sources import find_files
 from dmcodec.benchmarks.codecs.checkpoint import open_codec
 from dmcodec.benchmarks.codecs.interface import CodecModel, levels_of
 from dmcodec.codes import Codes
@@ -161,15 +162,13 @@ def find_clips(folder: Path, limit: int | None = None) -> tuple[Clip, ...]:
     if not folder.is_dir():
         raise InputNotFoundError(f"{folder}: no such folder of audio")
     paths: dict[str, Path] = {}
-    for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() not in AUDIO_SUFFIXES or path.name.startswith(".") or not path.is_file():
-            continue
-        name = path.relative_to(folder).with_suffix("").as_posix()
+    for file in find_files([str(folder)], AUDIO_SUFFIXES):
+        name = file.relative.with_suffix("").as_posix()
         if name in paths:
-            raise ArgumentError(f"{paths[name]} and {path} have the same name but for the suffix; keep one of them")
-        paths[name] = path
-    if not paths:
-        raise InputNotFoundError(f"{folder}: no files in this folder end in {', '.join(sorted(AUDIO_SUFFIXES))}")
+            raise ArgumentError(
+                f"{paths[name]} and {file.path} have the same name but for the suffix; keep one of them"
+            )
+        paths[name] = file.path
     return tuple(Clip(name, paths[name]) for name in sorted(paths)[:limit])
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import os
 from collections.abc import Callable, Collection
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 import typer
 
-from dmcodec.errors import ArgumentError, DmcodecError, InputNotFoundError
+from dmcodec.errors import ArgumentError, DmcodecError
 from dmcodec.files import refuse_existing
 
 from .common import print_json, progress_bar
@@ -33,36 +32,21 @@ def plan(inputs: list[str], output: Path, suffix: str, search: Collection[str], 
         ArgumentError: several inputs and one output file, or two inputs with the same output.
         OutputExistsError: an output exists, and `force` is false.
     """
-    found = [pair for argument in inputs for pair in _expand(argument, search)]
+    from dmcodec.audio_sources import find_files
+
+    found = find_files(inputs, search)
     one_file = len(found) == 1 and not _is_dir(Path(inputs[0]))
     into_folder = _is_dir(output) or not output.suffix
     if not into_folder and not one_file:
         raise ArgumentError(f"-o {output}: several inputs, or a folder, need a folder as output, not a file")
     if into_folder:
-        pairs = [(file, (output / relative).with_suffix(suffix)) for file, relative in found]
+        pairs = [(file.path, (output / file.relative).with_suffix(suffix)) for file in found]
     else:
-        pairs = [(found[0][0], output)]
+        pairs = [(found[0].path, output)]
     _refuse_collisions(pairs)
     for _, target in pairs:
         refuse_existing(target, force)
     return pairs
-
-
-def _expand(argument: str, search: Collection[str]) -> list[tuple[Path, Path]]:
-    path = Path(argument)
-    if _is_dir(path):
-        found = (file for file in path.rglob("*") if file.suffix.lower() in search and file.is_file())
-        files = sorted(file for file in found if not file.name.startswith("."))  # hidden: another run's temporary file
-        if not files:
-            raise InputNotFoundError(f"{path}: no files in this folder end in {', '.join(sorted(search))}")
-        return [(file, file.relative_to(path)) for file in files]
-    if not glob.has_magic(argument) or path.exists():
-        return [(path, Path(path.name))]  # a file that is missing is reported where it is read
-    matches = sorted(Path(match) for match in glob.glob(argument, recursive=True))
-    files = [match for match in matches if match.is_file()]
-    if not files:
-        raise InputNotFoundError(f"{argument}: no files match this pattern")
-    return [(file, Path(file.name)) for file in files]
 
 
 def _is_dir(path: Path) -> bool:

@@ -1,0 +1,164 @@
+"""The pipeline: runs the graphs of a bundle on clips of any number and length."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from itertools import chain
+from typing import TypeVar
+
+import numpy as np
+
+from dmcodec.audio import Waveform
+from dmcodec.bundle import Bundle
+from dmcodec.codes import Codes
+from dmcodec.tokens import Tokens
+
+from .backend import Backend, Graphs
+from .batching import DECODE_TOTAL_S, ENCODE_TOTAL_S, WHOLE_S, WINDOW_S, WINDOWS_PER_BATCH, batches, stack
+from .long_clips import Window, WindowPlan, Windows
+from .stream_decoder import StreamDecoder
+
+_Result = TypeVar("_Result")
+
+
+class Pipeline:
+    """Runs graphs: waveforms to codes, and tokens to waveforms. Safe to use from several threads.
+
+    On the CPU, several batches run concurrently with one thread each. They run on a second copy of the graphs, which is
+    loaded when it is first needed.
+    """
+
+    def __init__(self, bundle: Bundle, backend: Backend) -> None:
+        self.graphs = Graphs(bundle, backend)
+        self._config = bundle.manifest.config
+        single = backend.single_threaded()
+        self._concurrent_graphs = Graphs(bundle, single) if single else None
+        self._workers = backend.threads if single else 1
+
+    def runs_whole(self, num_samples: int) -> bool:
+        """Return whether a clip of `num_samples` runs in one piece, and not in windows or as a stream."""
+        return num_samples <= self.num_samples(WHOLE_S)
+
+    def num_samples(self, duration_s: float) -> int:
+        """Return the number of samples of a duration."""
+        return round(duration_s * self._config.sample_rate)
+
+    def encode(self, waveforms: Sequence[Waveform], plan: WindowPlan) -> list[Codes]:
+        """Encode clips (samples,): short ones in batches, each long one in windows. Returns codes (n_q, frames)."""
+        results: dict[int, Codes] = {}
+        short = [index for index, waveform in enumerate(waveforms) if self.runs_whole(len(waveform))]
+        results.update(zip(short, self._encode_batches([waveforms[index] for index in short]), strict=True))
+        block = self.num_samples(WINDOW_S)
+        for index, waveform in enumerate(waveforms):
+            if index not in results:
+                blocks = (waveform[start : start + block] for start in range(0, len(waveform), block))
+                results[index] = np.concatenate(list(self.encode_blocks(blocks, plan)), axis=1)
+        return [results[index] for index in range(len(waveforms))]
+
+    def encode_blocks(self, blocks: Iterable[Waveform], plan: WindowPlan) -> Iterator[Codes]:
+        """Encode a clip that arrives in blocks (samples,); yield its codes (n_q, n) in order.
+
+        A short clip runs in one piece, as in `encode`, a long one in windows, so that it is never held whole.
+        """
+        remaining, head = iter(blocks), []
+        for block in remaining:
+            head.append(block)
+            if not self.runs_whole(sum(map(len, head))):
+                yield from self._encode_windows(chain(head, remaining), plan)
+                return
+        yield from self._encode_batches([np.concatenate(head)])
+
+    def decode(self, clips: Sequence[Tokens]) -> list[Waveform]:
+        """Decode clips: short ones of the same levels in batches, each long one as a stream. Returns waveforms."""
+        results: dict[int, Waveform] = {}
+        short = [index for index, tokens in enumerate(clips) if self.runs_whole(tokens.num_samples)]
+        for levels in {_levels(clips[index]) for index in short}:
+            alike = [index for index in short if _levels(clips[index]) == levels]
+            results.update(zip(alike, self._decode_batches([clips[index] for index in alike]), strict=True))
+        for index, tokens in enumerate(clips):
+            if index not in results:
+                results[index] = np.concatenate(list(self._decode_stream(tokens)))
+        return [results[index] for index in range(len(clips))]
+
+    def decode_blocks(self, tokens: Tokens) -> Iterator[Waveform]:
+        """Decode one clip; yield its waveform in blocks (samples,). A short clip is one block, as in `decode`."""
+        return iter(self.decode([tokens])) if self.runs_whole(tokens.num_samples) else self._decode_stream(tokens)
+
+    def stream_decoder(self, n_q: int | None, first_level: int, batch_size: int | None) -> StreamDecoder:
+        """Return a new stream; see `dmcodec.runtime.StreamDecoder`."""
+        return StreamDecoder(self.graphs.arrays, self._config, n_q, first_level, batch_size)
+
+    def _encode_batches(self, waveforms: Sequence[Waveform]) -> list[Codes]:
+        """Encode clips, each in one piece."""
+
+        def run(graphs: Graphs, batch: list[int]) -> list[Codes]:
+            samples, lengths = stack([waveforms[index][None] for index in batch])
+            latents = graphs.run("encoder", waveform=samples, lengths=lengths)[0]
+            codes = graphs.arrays("quantizer", latents=latents)[0]  # (n_q, batch, frames) int64
+            frames = [self._config.num_frames(len(waveforms[index])) for index in batch]
+            return [codes[:, row, :count].astype(np.uint16) for row, count in enumerate(frames)]
+
+        return self._run_batches(run, [len(waveform) for waveform in waveforms], ENCODE_TOTAL_S)
+
+    def _decode_batches(self, clips: Sequence[Tokens]) -> list[Waveform]:
+        """Decode clips of the same levels, each in one piece."""
+
+        def run(graphs: Graphs, batch: list[int]) -> list[Waveform]:
+            codes, lengths = stack([clips[index].codes.astype(np.int64) for index in batch])
+            first_level = np.array(clips[0].first_level, np.int64)
+            latents = graphs.run("dequantizer", codes=codes.transpose(1, 0, 2), first_level=first_level)[0]
+            waveform = graphs.arrays("decoder", latents=latents, lengths=lengths)[0]
+            return [waveform[row, 0, : clips[index].num_samples].copy() for row, index in enumerate(batch)]
+
+        return self._run_batches(run, [tokens.num_samples for tokens in clips], DECODE_TOTAL_S)
+
+    def _run_batches(
+        self, run: Callable[[Graphs, list[int]], list[_Result]], lengths: Sequence[int], total_s: float
+    ) -> list[_Result]:
+        """Call run(graphs, indices) for batches of clips of these lengths; return the results in the clips' order."""
+        groups = list(batches(lengths, self.num_samples(total_s), self._workers))
+        if self._concurrent_graphs is None or len(groups) == 1:
+            done = [run(self.graphs, group) for group in groups]
+        else:
+            with ThreadPoolExecutor(self._workers) as pool:
+                done = list(pool.map(partial(run, self._concurrent_graphs), groups))
+        results = dict(zip(chain(*groups), chain(*done), strict=True))
+        return [results[index] for index in range(len(lengths))]
+
+    def _encode_windows(self, blocks: Iterable[Waveform], plan: WindowPlan) -> Iterator[Codes]:
+        windows = Windows(plan)
+        pending: list[Window] = []
+        batch_size = max(1, min(WINDOWS_PER_BATCH, self.num_samples(ENCODE_TOTAL_S) // plan.num_samples))
+        for block in blocks:
+            for window in windows.push(block):
+                pending.append(window)
+                if len(pending) == batch_size:
+                    yield self._encode_cores(pending)
+                    pending = []
+        pending += windows.finish()
+        for start in range(0, len(pending), batch_size):
+            yield self._encode_cores(pending[start : start + batch_size])
+
+    def _encode_cores(self, windows: Sequence[Window]) -> Codes:
+        """Encode consecutive windows; return their codes (n_q, frames) without those of the context."""
+        codes = self._encode_batches([window.samples for window in windows])
+        cores = [
+            item[:, window.first_frame : window.first_frame + window.num_frames]
+            for item, window in zip(codes, windows, strict=True)
+        ]
+        return np.concatenate(cores, axis=1)
+
+    def _decode_stream(self, tokens: Tokens) -> Iterator[Waveform]:
+        stream = self.stream_decoder(tokens.n_q, tokens.first_level, None)
+        step, left = round(WINDOW_S * self._config.frame_rate), tokens.num_samples
+        for start in range(0, tokens.num_frames, step):
+            audio = stream.push(tokens.codes[:, start : start + step])[:left]
+            left -= len(audio)
+            yield audio
+        yield stream.finish()[:left]
+
+
+def _levels(tokens: Tokens) -> tuple[int, int]:
+    return tokens.n_q, tokens.first_level
