@@ -128,7 +128,7 @@ def _convert(raw: Path, folder: Path, config: CodecConfig) -> None:
     try:
         import safetensors.torch
 
-        from .nn import DMCodec
+        from dmcodec.nn import DMCodec
     except ModuleNotFoundError as error:
         raise MissingDependencyError(f"pull needs {error.name}; run `pip install dmcodec[pull]`") from None
     state = DMCodec.from_checkpoint(config, raw).state_dict()
