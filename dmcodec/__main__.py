@@ -1,4 +1,4 @@
-"""`python -m dmcodec`, and so `accelerate launch -m dmcodec train fit`."""
+"""The command line as `python -m dmcodec`; `accelerate launch -m dmcodec train fit` uses it."""
 
 from dmcodec.cli import main
 
