@@ -120,7 +120,7 @@ class Tokens:
         return self.sample_rate / self.hop_length * self.n_q * bits_per_code(self.codebook_size)
 
     def levels(self, n_q: int | None = None, skip: int = 0) -> Tokens:
-        """Return the same clip with `n_q` levels (all by default) from row `skip` on; TokensError if there are fewer."""
+        """Return the same clip with `n_q` levels (all by default) from row `skip` on, or TokensError."""
         if not 0 <= skip < self.n_q:
             raise TokensError(f"tokens: skip must be 0 to {self.n_q - 1}, not {skip}")
         if n_q is not None and not 1 <= n_q <= self.n_q - skip:
