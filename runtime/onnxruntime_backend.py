@@ -180,9 +180,9 @@ def _is_installed(distribution: str) -> bool:
 def _prepare_gpu(ort: Any, provider: str) -> None:
     available = ort.get_available_providers()
     if PROVIDERS[provider] not in available:
-        problem = "is built for the CPU only" if PROVIDERS["cuda"] not in available else "has no TensorRT provider"
+        lacks = "is built for the CPU only" if PROVIDERS["cuda"] not in available else "has no TensorRT provider"
         raise ProviderError(
-            f"provider {provider}: the installed onnxruntime {ort.__version__} {problem}; "
+            f"provider {provider}: the installed onnxruntime {ort.__version__} {lacks}; "
             'run `pip uninstall onnxruntime`, then `pip install "dmcodec[gpu]"`, or use provider cpu'
         )
     if hasattr(ort, "preload_dlls"):
