@@ -1,6 +1,6 @@
-"""`python -m dmcodec`, and so `accelerate launch -m dmcodec train fit`."""
+"""The command line as `python -m dmcodec`; `accelerate launch -m dmcodec train fit` uses it."""
 
-from .cli import main
+from dmcodec.cli import main
 
 if __name__ == "__main__":
     main()

@@ -1,4 +1,4 @@
-"""Audio files in and out, and waveforms as the codec wants them: mono float32 at its sample rate."""
+"""Audio files: reading, writing, and conversion to the waveforms of the codec, mono float32 at its sample rate."""
 
 from __future__ import annotations
 
@@ -20,20 +20,19 @@ Waveform = NDArray[np.float32]
 
 _UNKNOWN_FRAMES = 2**63 - 1  # libsndfile's SF_COUNT_MAX
 _BLOCK_FRAMES = 1 << 18
-# Beyond these no speech is recorded, and resampling a hostile 1 Hz file would fill the memory.
+# No speech is recorded outside these, and resampling from 1 Hz would fill the memory.
 MIN_SAMPLE_RATE, MAX_SAMPLE_RATE = 1000, 768_000
 
-# What encoding reads: the containers of libsndfile that hold speech. Used to search folders.
+# Files that count as audio in a folder: formats of libsndfile.
 AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif", ".au", ".w64", ".rf64", ".caf"})
 OUTPUT_FORMATS = {".wav": ("WAV", "PCM_16"), ".flac": ("FLAC", "PCM_16"), ".ogg": ("OGG", "VORBIS")}
 
 
 def read_audio(path: str | Path) -> tuple[NDArray[np.float32], int]:
-    """Reads a whole audio file.
+    """Read a whole audio file.
 
     Returns:
-        samples: (channels, samples) float32 in [-1, 1].
-        sample_rate: of the file, in Hz.
+        Samples (channels, samples) float32 in [-1, 1], and the sample rate of the file in Hz.
 
     Raises:
         AudioFileNotFoundError: no such file.
@@ -46,15 +45,18 @@ def read_audio(path: str | Path) -> tuple[NDArray[np.float32], int]:
 def read_blocks(
     path: str | Path, target_rate: int, progress: Callable[[float, float], None] | None = None
 ) -> Iterator[Waveform]:
-    """Reads an audio file as `read_audio` and `prepare_waveform` do, a few seconds at a time.
+    """Read an audio file as `read_audio` and `prepare_waveform` do, a few seconds at a time.
 
     Args:
         path: the file.
         target_rate: in Hz; resampled with soxr (high quality).
-        progress: called with the seconds read and the seconds there are.
+        progress: called with the seconds that are read, and the seconds in total.
 
     Yields:
         Blocks (samples,) of mono float32 at `target_rate`.
+
+    Raises:
+        AudioFileNotFoundError, AudioError: as for `read_audio`, or NaN or infinite values.
     """
     path = Path(path)
     with _opened(path) as file:
@@ -79,7 +81,9 @@ def _opened(path: Path) -> Iterator[soundfile.SoundFile]:
             check_complete(path)
             _check_sample_rate(file.samplerate, str(path))
             if file.frames == _UNKNOWN_FRAMES:
-                raise AudioError(f"{path}: doesn't say how long it is (written into a pipe?); convert it to WAV first")
+                raise AudioError(
+                    f"{path}: its length is unknown (was it written into a pipe?); convert it to WAV first"
+                )
             yield file
         after = path.stat()
     except soundfile.SoundFileError as error:
@@ -93,7 +97,7 @@ def _opened(path: Path) -> Iterator[soundfile.SoundFile]:
 
 
 def _blocks(file: soundfile.SoundFile, path: Path) -> Iterator[NDArray[np.float32]]:
-    """Blocks (samples, channels): a header that claims too many samples must not cost their memory."""
+    """Yield blocks (samples, channels). Memory is taken for samples that are there, not for those of the header."""
     declared, done = file.frames, 0
     while len(block := file.read(_BLOCK_FRAMES, dtype="float32", always_2d=True)):
         done += len(block)
@@ -105,24 +109,25 @@ def _blocks(file: soundfile.SoundFile, path: Path) -> Iterator[NDArray[np.float3
 
 
 def prepare_waveform(waveform: Any, sample_rate: int, target_rate: int, source: str = "waveform") -> Waveform:
-    """Makes mono float32 at `target_rate` of what a caller has.
+    """Convert a waveform to mono float32 at `target_rate`.
 
     Args:
         waveform: (samples,) or (channels, samples); float32, float64 in [-1, 1], or int16, which is divided by 32768.
             Channels are averaged.
-        sample_rate: of `waveform`, in Hz; resampled with soxr (high quality) where it differs from `target_rate`.
-        source: names the waveform in errors.
+        sample_rate: of `waveform`, in Hz; resampled with soxr (high quality) if it differs from `target_rate`.
+        target_rate: in Hz.
+        source: name of the waveform in errors.
 
     Returns:
         (samples,) float32.
 
     Raises:
-        AudioError: another shape or type, no samples, NaN or infinite values.
+        AudioError: another shape or dtype, no samples, NaN or infinite values, or a sample rate out of range.
     """
     try:
         array = np.asarray(waveform)
     except ValueError as error:  # rows of different lengths
-        raise AudioError(f"{source}: can't be made an array ({error})") from None
+        raise AudioError(f"{source}: can't be converted to an array ({error})") from None
     _check_sample_rate(sample_rate, source)
     if array.ndim not in (1, 2) or (array.ndim == 2 and not 1 <= array.shape[0] <= 32):
         raise AudioError(f"{source}: expected shape (samples,) or (channels, samples), got {array.shape}")
@@ -130,7 +135,7 @@ def prepare_waveform(waveform: Any, sample_rate: int, target_rate: int, source: 
         raise AudioError(f"{source}: holds no samples")
     if array.dtype not in (np.int16, np.float32, np.float64):
         raise AudioError(f"{source}: expected float32, float64 or int16, got {array.dtype}")
-    with np.errstate(over="ignore"):  # what isn't finite after it is refused
+    with np.errstate(over="ignore"):  # infinite values are refused below
         scaled: Waveform = array.astype(np.float32)
     if array.dtype == np.int16:
         scaled /= 32768
@@ -148,7 +153,7 @@ def _check_sample_rate(sample_rate: Any, source: str) -> None:
 
 
 def _mono(samples: NDArray[np.float32], source: str) -> Waveform:
-    """Averages channels: (samples,) or (channels, samples) -> (samples,); refuses what isn't finite."""
+    """Average the channels: (samples,) or (channels, samples) -> (samples,); AudioError if a value is not finite."""
     with np.errstate(over="ignore", invalid="ignore"):
         mono: Waveform = samples.mean(axis=0, dtype=np.float32) if samples.ndim == 2 else samples
     if not np.isfinite(mono).all():
@@ -157,41 +162,41 @@ def _mono(samples: NDArray[np.float32], source: str) -> Waveform:
 
 
 def _resampler(sample_rate: int, target_rate: int) -> Callable[[Waveform, bool], Waveform]:
-    """A function that takes the next samples, and whether they are the last, and returns what is ready of them."""
+    """Return a function resample(samples, last) that takes the next samples and returns the resampled ones so far."""
     if sample_rate == target_rate:
         return lambda samples, _last: samples
     import soxr
 
     stream = soxr.ResampleStream(sample_rate, target_rate, 1, dtype="float32", quality="HQ")
-    given: list[Waveform] = []
+    first: Waveform | None = None
     returned = 0
 
     def resample(samples: Waveform, last: bool) -> Waveform:
-        nonlocal returned
-        if not given and len(samples):
-            given.append(samples[:1])
+        nonlocal first, returned
+        if first is None and len(samples):
+            first = samples[:1]
         resampled: Waveform = stream.resample_chunk(samples, last=last)
         returned += len(resampled)
-        # soxr rounds the length: a sample or two may become none
-        return given[0] if last and returned == 0 else resampled
+        # soxr rounds the length: of one or two samples nothing may remain
+        return first if last and returned == 0 and first is not None else resampled
 
     return resample
 
 
 def write_audio(path: str | Path, waveform: Waveform, sample_rate: int) -> None:
-    """Writes mono audio (samples,) as 16-bit WAV or FLAC, or as Ogg Vorbis, by the suffix; see `audio_writer`."""
+    """Write mono audio (samples,) as 16-bit WAV or FLAC, or as Ogg Vorbis, by the suffix; see `audio_writer`."""
     with audio_writer(path, sample_rate) as write:
         write(waveform)
 
 
 @contextmanager
 def audio_writer(path: str | Path, sample_rate: int) -> Iterator[Callable[[Waveform], None]]:
-    """Yields a function that appends mono samples to the file, which appears when the block ends without an error.
+    """Yield a function that appends mono samples (samples,) to a file.
 
-    Values beyond [-1, 1] are clipped.
+    The file appears when the block ends without an error; else nothing is left. Values outside [-1, 1] are clipped.
 
     Raises:
-        OutputError: a suffix that isn't known, or a file that can't be written.
+        OutputError: an unknown suffix, or a file that can't be written.
     """
     path = Path(path)
     file_format, subtype = output_format(path)
@@ -207,7 +212,7 @@ def audio_writer(path: str | Path, sample_rate: int) -> Iterator[Callable[[Wavef
                         file.write(np.clip(waveform[start : start + _BLOCK_FRAMES], -1.0, 1.0))
 
                 yield write
-            complete = soundfile.info(temporary).frames == written  # a full disk isn't always reported while writing
+            complete = soundfile.info(temporary).frames == written  # a full disk is not always reported during writing
         except soundfile.SoundFileError:
             complete = False
         if not complete:
@@ -215,7 +220,7 @@ def audio_writer(path: str | Path, sample_rate: int) -> Iterator[Callable[[Wavef
 
 
 def output_format(path: Path) -> tuple[str, str]:
-    """Libsndfile's format and subtype for an output path."""
+    """Return the format and the subtype of libsndfile for an output path; OutputError for an unknown suffix."""
     try:
         return OUTPUT_FORMATS[path.suffix.lower()]
     except KeyError:

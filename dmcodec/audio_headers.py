@@ -1,4 +1,4 @@
-"""Whether an audio file is as long as its header says; libsndfile reads a cut one as a shorter clip."""
+"""Check that an audio file is as long as its header says; libsndfile reads a truncated file as a shorter clip."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from typing import BinaryIO
 
 from .errors import AudioError
 
-# Writers into a pipe can't know the length: ffmpeg writes 2**32 - 1, sox a little less than 2**31.
+# Programs that write into a pipe don't know the length: ffmpeg writes 2**32 - 1, sox a little less than 2**31.
 _UNKNOWN_LENGTH = 0x7FFF_0000
 _LONGEST_OGG_PAGE = 27 + 255 + 255 * 255
 _END_OF_STREAM = 0x04
 
 
 def check_complete(path: Path) -> None:
-    """Raises AudioError for a file that ends before its header says."""
+    """Raise AudioError for a file that is shorter than its header says."""
     with path.open("rb") as file:
         declared = _declared_bytes(file)
         if not _ogg_ends(file, path.stat().st_size):
-            raise AudioError(f"{path}: cut short, its last Ogg page isn't the end of the stream")
+            raise AudioError(f"{path}: cut short, its last Ogg page is not the end of the stream")
     if declared is not None and declared > path.stat().st_size:
         missing = declared - path.stat().st_size
         raise AudioError(f"{path}: cut short, {missing} of {declared} bytes are missing")
 
 
 def _ogg_ends(file: BinaryIO, size: int) -> bool:
-    """Whether an Ogg file's last page is marked as the end of its stream and is whole; true for other formats."""
+    """Return whether the last page of an Ogg file is complete and ends its stream; true for other formats."""
     file.seek(0)
     if file.read(4) != b"OggS":
         return True
@@ -42,7 +42,7 @@ def _ogg_ends(file: BinaryIO, size: int) -> bool:
 
 
 def _declared_bytes(file: BinaryIO) -> int | None:
-    """Where the samples (or the whole file) end by the header of an uncompressed format; None where it doesn't say."""
+    """Return where the samples (or the file) end, by the header of an uncompressed format; None if it doesn't say."""
     head = file.read(28)
     match head[:4]:
         case b"RIFF":
@@ -63,7 +63,7 @@ def _declared_bytes(file: BinaryIO) -> int | None:
 
 
 def _end_of_data(file: BinaryIO, start: int, chunk_head: str, padding: int) -> int | None:
-    """Where the chunk named data ends by its head; chunks begin at `start`."""
+    """Return where the chunk named data ends, by its head; None if it doesn't say. Chunks begin at `start`."""
     file.seek(start)
     size = struct.calcsize(chunk_head)
     while len(head := file.read(size)) == size:

@@ -1,4 +1,4 @@
-"""What audio a data folder is made from: files, or the rows of a Hugging Face dataset."""
+"""Sources of audio: files that arguments name, and recordings, from files or from a Hugging Face dataset."""
 
 from __future__ import annotations
 
@@ -24,71 +24,6 @@ class FoundFile:
 
     path: Path
     relative: Path
-
-
-@dataclass(frozen=True)
-class Source:
-    """One recording.
-
-    Attributes:
-        name: relative path, or name of the row; keys of the split and of transcripts.
-        speaker: "" where it isn't known.
-        text: transcript, where it comes with the audio.
-        read: yields mono float32 blocks (samples,) at the rate it is called with, in Hz.
-    """
-
-    name: str
-    speaker: str
-    text: str | None
-    read: Callable[[int], Iterator[Waveform]]
-
-
-@dataclass(frozen=True)
-class Sources:
-    """Recordings in a fixed order, read one by one.
-
-    Attributes:
-        count: of them.
-        identity: changes when they change (names, sizes, times of change).
-        get: the recording of an index.
-    """
-
-    count: int
-    identity: str
-    get: Callable[[int], Source]
-
-
-@dataclass(frozen=True)
-class DatasetOptions:
-    """How a Hugging Face dataset is read: its split and its columns."""
-
-    split: str = "train"
-    speaker_column: str | None = None
-    text_column: str | None = None
-
-
-def find_sources(inputs: Sequence[str], speaker_from: str | None, dataset: DatasetOptions) -> Sources:
-    """The recordings that the arguments of `train prepare` name.
-
-    Args:
-        inputs: files, folders and glob patterns; or one `hf:NAME[:CONFIG]`.
-        speaker_from: "parent" (folder of the file), "top" (first folder below the common root), or "regex:PATTERN",
-            whose first group, searched for in the file's relative path, is the speaker.
-        dataset: for `hf:`.
-
-    Raises:
-        InputNotFoundError: a name that isn't there, or holds no audio.
-        ArgumentError: options that don't fit.
-    """
-    if any(each.startswith(HF_PREFIX) for each in inputs):
-        if len(inputs) > 1:
-            raise ArgumentError(f"{HF_PREFIX}NAME stands alone; prepare each dataset into a folder of its own")
-        if speaker_from:
-            raise ArgumentError("a dataset's speakers come from --speaker-column, not --speaker-from")
-        return _dataset_sources(inputs[0].removeprefix(HF_PREFIX), dataset)
-    if dataset.speaker_column or dataset.text_column:
-        raise ArgumentError(f"--speaker-column and --text-column are for {HF_PREFIX}NAME; files have --speaker-from")
-    return _file_sources(inputs, speaker_from)
 
 
 def find_files(arguments: Iterable[str], suffixes: Collection[str]) -> list[FoundFile]:
@@ -126,8 +61,74 @@ def _expand(argument: str, suffixes: Collection[str]) -> list[FoundFile]:
     return [FoundFile(file, Path(file.name)) for file in files]
 
 
+@dataclass(frozen=True)
+class Source:
+    """One recording.
+
+    Attributes:
+        name: relative path, or name of the row; the key of the recording in splits and transcripts.
+        speaker: "" if it is unknown.
+        text: transcript, if it comes with the audio.
+        read: called with a rate in Hz, yields mono float32 blocks (samples,) at that rate.
+    """
+
+    name: str
+    speaker: str
+    text: str | None
+    read: Callable[[int], Iterator[Waveform]]
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Recordings in a fixed order.
+
+    Attributes:
+        count: number of recordings.
+        identity: changes when they change (names, speakers, sizes, modification times).
+        get: returns the recording of an index.
+    """
+
+    count: int
+    identity: str
+    get: Callable[[int], Source]
+
+
+@dataclass(frozen=True)
+class DatasetOptions:
+    """Split and columns of a Hugging Face dataset."""
+
+    split: str = "train"
+    speaker_column: str | None = None
+    text_column: str | None = None
+
+
+def find_sources(inputs: Sequence[str], speaker_from: str | None, dataset: DatasetOptions) -> Sources:
+    """Find the recordings that the arguments of `train prepare` name.
+
+    Args:
+        inputs: files, folders and glob patterns; or one `hf:NAME[:CONFIG]`.
+        speaker_from: "parent" (folder of the file), "top" (first folder below the common root), or "regex:PATTERN",
+            whose first group, searched in the file's relative path, is the speaker.
+        dataset: for `hf:`.
+
+    Raises:
+        InputNotFoundError: an input that does not exist or holds no audio.
+        ArgumentError: options that do not fit the inputs.
+        MissingDependencyError: `hf:` without the package datasets.
+    """
+    if any(each.startswith(HF_PREFIX) for each in inputs):
+        if len(inputs) > 1:
+            raise ArgumentError(f"{HF_PREFIX}NAME must be alone; prepare each dataset into its own folder")
+        if speaker_from:
+            raise ArgumentError("a dataset's speakers come from --speaker-column, not --speaker-from")
+        return _dataset_sources(inputs[0].removeprefix(HF_PREFIX), dataset)
+    if dataset.speaker_column or dataset.text_column:
+        raise ArgumentError(f"--speaker-column and --text-column are for {HF_PREFIX}NAME; files have --speaker-from")
+    return _file_sources(inputs, speaker_from)
+
+
 def _file_sources(inputs: Sequence[str], speaker_from: str | None) -> Sources:
-    roots: dict[Path, Path] = {}  # of each file
+    roots: dict[Path, Path] = {}  # file -> folder that its name is relative to
     for found in find_files(inputs, AUDIO_SUFFIXES):
         if not os.path.isfile(found.path):  # noqa: PTH113 - Path.is_file raises where the name is too long
             raise InputNotFoundError(f"{found.path}: no such file or folder")
@@ -139,9 +140,11 @@ def _file_sources(inputs: Sequence[str], speaker_from: str | None) -> Sources:
     names = [path.relative_to(root).as_posix() for path in paths]
     speakers = [speaker(name) for name in names]
     digest = hashlib.sha256()
-    for path, name, of in zip(paths, names, speakers, strict=True):
+    for path, name, speaker_name in zip(paths, names, speakers, strict=True):
         status = path.stat()
-        digest.update(f"{name}\0{of}\0{status.st_size}\0{status.st_mtime_ns}\n".encode("utf-8", "surrogateescape"))
+        digest.update(
+            f"{name}\0{speaker_name}\0{status.st_size}\0{status.st_mtime_ns}\n".encode("utf-8", "surrogateescape")
+        )
 
     def get(index: int) -> Source:
         return Source(names[index], speakers[index], None, lambda rate: read_blocks(paths[index], rate))
@@ -150,6 +153,7 @@ def _file_sources(inputs: Sequence[str], speaker_from: str | None) -> Sources:
 
 
 def _speaker_rule(speaker_from: str | None) -> Callable[[str], str]:
+    """Return a function that maps the relative path of a file to its speaker."""
     if speaker_from is None:
         return lambda _name: ""
     if speaker_from == "parent":
@@ -163,7 +167,7 @@ def _speaker_rule(speaker_from: str | None) -> Callable[[str], str]:
     except re.error as error:
         raise ArgumentError(f"--speaker-from {speaker_from!r}: not a regular expression ({error})") from None
     if pattern.groups < 1:
-        raise ArgumentError(f"--speaker-from {speaker_from!r}: needs a group, as in regex:^([^/]+)/")
+        raise ArgumentError(f"--speaker-from {speaker_from!r}: has no group; write it as in regex:^([^/]+)/")
 
     def speaker(name: str) -> str:
         match = pattern.search(name)
@@ -200,7 +204,7 @@ def _load_dataset(name: str, options: DatasetOptions) -> tuple[Any, str]:
         raise InputNotFoundError(f"{HF_PREFIX}{name}: no such folder")
     try:
         rows = datasets.load_dataset(path, config or None, split=options.split)
-    except Exception as error:  # noqa: BLE001 - datasets raises whatever its readers raise
+    except Exception as error:  # noqa: BLE001 - datasets raises all that its readers raise
         reason = first_line(error)
         raise InputNotFoundError(f"{HF_PREFIX}{name}: can't be loaded, split {options.split!r} ({reason})") from None
     audio_columns = [column for column, kind in rows.features.items() if isinstance(kind, datasets.Audio)]
@@ -209,7 +213,7 @@ def _load_dataset(name: str, options: DatasetOptions) -> tuple[Any, str]:
     for column in filter(None, (options.speaker_column, options.text_column)):
         if column not in rows.column_names:
             raise ArgumentError(f"{HF_PREFIX}{name}: has no column {column!r}, only {', '.join(rows.column_names)}")
-    # Undecoded: soundfile reads it, as it reads files; datasets' own decoder needs another package.
+    # Not decoded: soundfile reads it, as it reads files. The decoder of datasets needs another package.
     return rows.cast_column(audio_columns[0], datasets.Audio(decode=False)), audio_columns[0]
 
 

@@ -1,9 +1,8 @@
-"""The bundle: a folder with `manifest.json` and its graphs, the whole contract between export and runtime."""
+"""The bundle: a folder with graphs and `manifest.json`. It is all that the runtime gets from an export."""
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -12,20 +11,19 @@ from typing import Any
 
 from .config import CodecConfig
 from .errors import BundleError, BundleNotFoundError, BundleVersionError, ConfigError
-from .files import file_sha256, write_bytes
+from .files import file_sha256, json_sha256, write_bytes
 from .onnx_locations import external_locations
 
 MANIFEST = "manifest.json"
 FORMAT_VERSION = 2
-_GRAPHS_HOLD_THEIR_WEIGHTS = 1  # the format version of such bundles, which older versions of dmcodec read, too
+_GRAPHS_HOLD_THEIR_WEIGHTS = 1  # format version of bundles without a file of weights; older dmcodec reads these, too
 GRAPH_NAMES = ("encoder", "quantizer", "dequantizer", "decoder", "decoder_recurrent", "decoder_upsampler")
-# Trained, half-precision weights: what runs where no bundle is named.
 _DEFAULT_BUNDLE = Path(__file__).parent / "data" / "dmcodec-small.bundle"
 
 
 @dataclasses.dataclass(frozen=True)
 class TensorSpec:
-    """A graph's input or output. `axes` holds a name for each dynamic axis and a number for each fixed one."""
+    """An input or output of a graph. `axes` holds a name for each dynamic axis and a number for each fixed one."""
 
     name: str
     dtype: str
@@ -34,7 +32,7 @@ class TensorSpec:
 
 @dataclasses.dataclass(frozen=True)
 class GraphSpec:
-    """One graph of the bundle. `precision` is that of its arithmetic; inputs and outputs are float32 in any case."""
+    """One graph of the bundle. `precision` is that of its arithmetic; floating-point inputs and outputs are float32."""
 
     file: str
     sha256: str
@@ -55,20 +53,19 @@ class WeightsSpec:
 
 @dataclasses.dataclass(frozen=True)
 class Manifest:
-    """What `manifest.json` says.
+    """The content of `manifest.json`.
 
     Attributes:
-        config: the codec's configuration.
-        model_id: 16 hex digits naming the weights; written into tokens.
-        precision: of the encoder and the decoder: "fp32", "fp16", or "fp16-weights", whose arithmetic is in fp32.
-        graphs: their inputs and outputs are described in docs/bundle.md.
-        provenance: checkpoint and its sha256 or the seed, versions of torch, onnx and exporter, opset.
-        parity: the figures measured at export.
-        encoder_context: how much context the encoder needs until codes stop changing, measured at export, and
-            `default_context_s`, which is used.
-        engines: TensorRT engines that were built into the bundle's `engines` folder: file -> what `dmcodec.tensorrt`
-            found in them. Bundles without any, and readers that don't know of them, do without.
-        weights: the file that the graphs share; None where each holds its own.
+        config: configuration of the codec.
+        model_id: 16 hex digits that identify the weights; written into tokens.
+        precision: a name of `dmcodec.precision.PRECISIONS`.
+        graphs: by name; docs/bundle.md describes their inputs and outputs.
+        provenance: checkpoint and its sha256, or the seed; versions of torch, onnx and exporter; opset.
+        parity: agreement with the torch model, measured at export.
+        encoder_context: effect of the length of a window's context on the codes, measured at export, and
+            `default_context_s`, the length that is used.
+        engines: TensorRT engines in the bundle's folder `engines`: file -> record. Optional, also for readers.
+        weights: file of the weights that the graphs share; None if each graph holds its own.
     """
 
     config: CodecConfig
@@ -88,16 +85,16 @@ class Manifest:
 
     @property
     def size_bytes(self) -> int:
-        """Of the graphs and their weights."""
+        """Size of the graphs and their weights."""
         return sum(spec.size_bytes for spec in self.files)
 
     @property
     def files(self) -> tuple[GraphSpec | WeightsSpec, ...]:
-        """All files but the manifest itself."""
+        """All files but the manifest."""
         return (*self.graphs.values(), *([self.weights] if self.weights else []))
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values, with the format version and a digest over everything else."""
+        """Return JSON values, with the format version and a digest of all other values."""
         body: dict[str, Any] = {
             "format_version": FORMAT_VERSION if self.weights else _GRAPHS_HOLD_THEIR_WEIGHTS,
             "model_id": self.model_id,
@@ -113,26 +110,26 @@ class Manifest:
         if self.engines:
             body["engines"] = dict(self.engines)
         body = json.loads(json.dumps(body))
-        return {**body, "sha256": _digest(body)}
+        return {**body, "sha256": json_sha256(body)}
 
 
 @dataclasses.dataclass(frozen=True)
 class Bundle:
-    """A bundle that was read and checked."""
+    """A bundle that was read and checked; made by `open`."""
 
     path: Path
     manifest: Manifest
 
     def graph_path(self, name: str) -> Path:
-        """Path of a graph's ONNX file."""
+        """Return the path of a graph's ONNX file."""
         return self.path / self.manifest.graphs[name].file
 
     @classmethod
     def open(cls, path: str | Path) -> Bundle:
-        """Reads a bundle and checks that it is complete, unaltered, and of a version this dmcodec knows.
+        """Read a bundle; check that it is complete, unaltered, and of a version that this dmcodec knows.
 
         Raises:
-            BundleNotFoundError: no bundle there, or one of its files is missing.
+            BundleNotFoundError: no bundle at that path, or one of its files is missing.
             BundleVersionError: written by a newer dmcodec.
             BundleError: the manifest, a graph or the weights were altered or cut, or a graph reads other files.
         """
@@ -146,18 +143,18 @@ class Bundle:
 
 
 def default_bundle_path() -> Path:
-    """The bundle that comes with dmcodec, and runs where none is named: trained weights of the small architecture."""
+    """Return the path of the bundle that comes with dmcodec, a small trained codec; it is the default everywhere."""
     return _DEFAULT_BUNDLE
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Writes `manifest.json` into the folder that holds the graphs, whole or not at all."""
+    """Write `manifest.json` into the folder of the graphs, whole or not at all."""
     text = json.dumps(manifest.to_dict(), indent=1, allow_nan=False)
     write_bytes(folder / MANIFEST, f"{text}\n".encode())
 
 
 def read_manifest(path: Path) -> Manifest:
-    """The manifest of the bundle `path`, checked itself; the graphs are not looked at.
+    """Read and check the manifest of the bundle `path`, but not the graphs.
 
     Raises:
         BundleNotFoundError, BundleVersionError, BundleError: as `Bundle.open`.
@@ -172,13 +169,13 @@ def read_manifest(path: Path) -> Manifest:
         raise BundleError(f"{file}: can't be read as a manifest ({error})") from None
     version = body.get("format_version") if isinstance(body, dict) else None
     if not isinstance(version, int):
-        raise BundleError(f"{file}: not a bundle's manifest, it has no format_version")
+        raise BundleError(f"{file}: not the manifest of a bundle, it has no format_version")
     if version > FORMAT_VERSION:
         raise BundleVersionError(
             f"{path}: bundle format {version}, this dmcodec reads up to {FORMAT_VERSION}; "
             "update dmcodec or export again"
         )
-    if body.pop("sha256", None) != _digest(body):
+    if body.pop("sha256", None) != json_sha256(body):
         raise BundleError(f"{file}: was altered after the export (its digest doesn't match); export again")
     try:
         return _parse(body, str(file))
@@ -186,10 +183,6 @@ def read_manifest(path: Path) -> Manifest:
         if isinstance(error, ConfigError):
             raise
         raise BundleError(f"{file}: not a valid manifest ({type(error).__name__}: {error})") from None
-
-
-def _digest(body: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(body, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def _parse(body: Mapping[str, Any], source: str) -> Manifest:
@@ -210,7 +203,7 @@ def _parse(body: Mapping[str, Any], source: str) -> Manifest:
 
 
 def _parse_engines(values: Any) -> dict[str, dict[str, Any]]:
-    if not isinstance(values, dict) or not all(isinstance(facts, dict) for facts in values.values()):
+    if not isinstance(values, dict) or not all(isinstance(record, dict) for record in values.values()):
         raise TypeError("engines is not an object of objects")
     return values
 
@@ -229,8 +222,8 @@ def _plain_name(file: str) -> str:
 
 def _parse_graph(values: Mapping[str, Any]) -> GraphSpec:
     tensors = {
-        side: tuple(TensorSpec(spec["name"], spec["dtype"], tuple(spec["axes"])) for spec in values[side])
-        for side in ("inputs", "outputs")
+        name: tuple(TensorSpec(spec["name"], spec["dtype"], tuple(spec["axes"])) for spec in values[name])
+        for name in ("inputs", "outputs")
     }
     return GraphSpec(
         _plain_name(values["file"]),
@@ -259,10 +252,10 @@ def _check_file(path: Path, spec: GraphSpec | WeightsSpec) -> None:
 
 
 def _check_locations(path: Path, weights: WeightsSpec | None) -> None:
-    """A graph may take weights from the listed file only: ONNX Runtime opens whatever path a graph names."""
+    """Raise BundleError if a graph takes weights from another file: ONNX Runtime opens any path that a graph names."""
     try:
         locations = external_locations(path)
     except (ValueError, OSError) as error:
         raise BundleError(f"{path}: not an ONNX graph ({error})") from None
     if foreign := locations - ({weights.file} if weights else set()):
-        raise BundleError(f"{path}: takes weights from {min(foreign)!r}, which is no file of this bundle")
+        raise BundleError(f"{path}: takes weights from {min(foreign)!r}, which is not a file of this bundle")

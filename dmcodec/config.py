@@ -1,4 +1,4 @@
-"""The configuration of a codec of the DM-Codec family: frozen, checked, and the same in JSON."""
+"""The configuration of a codec of the DM-Codec family, also as JSON."""
 
 from __future__ import annotations
 
@@ -19,8 +19,11 @@ KERNEL_SIZE = 7  # of the first and the last convolution of encoder and decoder
 class CodecConfig:
     """Hyper-parameters of the network, named as in the released configuration files.
 
-    The defaults are those of the released DM-Codec models (arXiv 2410.15017): 16 kHz, 50 frames a second,
+    The defaults are those of the released DM-Codec models (arXiv 2410.15017): 16 kHz, 50 frames per second,
     8 codebooks of 1024 entries, 4 kbit/s.
+
+    Raises:
+        ConfigError: a value of another type, or out of range.
     """
 
     n_filters: int = 64
@@ -74,26 +77,26 @@ class CodecConfig:
         return bits_per_code(self.codebook_size)
 
     def bitrate_bps(self, n_q: int | None = None) -> float:
-        """Bits per second of the codes at `n_q` levels (all by default)."""
+        """Return the bits per second of the codes at `n_q` levels (all by default)."""
         return self.frame_rate * self.bits_per_code * (self.n_q if n_q is None else n_q)
 
     def num_frames(self, num_samples: int) -> int:
-        """Latent frames that `num_samples` samples give: ceil(num_samples / hop_length)."""
+        """Return the latent frames of `num_samples` samples: ceil(num_samples / hop_length)."""
         return -(-num_samples // self.hop_length)
 
     def to_dict(self) -> dict[str, Any]:
-        """The configuration as plain JSON values."""
+        """Return the configuration as JSON values."""
         return {**dataclasses.asdict(self), "strides": list(self.strides)}
 
     @classmethod
     def from_dict(cls, values: Any, source: str = "configuration") -> CodecConfig:
-        """Reads a configuration from JSON values.
+        """Read a configuration from JSON values; `source` names them in errors.
 
-        Every field must be there, so that a misspelt one can't fall back to its default in silence; other keys
-        (released configuration files carry training settings, too) are left alone.
+        All fields are required, so that a misspelt one does not get its default. Other keys are ignored: released
+        configuration files also hold training settings.
 
         Raises:
-            ConfigError: a field is missing or out of its range.
+            ConfigError: a field is missing or out of range.
         """
         if not isinstance(values, dict):
             raise ConfigError(f"{source}: expected a JSON object with the fields of a codec configuration")
@@ -108,7 +111,12 @@ class CodecConfig:
 
     @classmethod
     def from_json(cls, path: str | Path) -> CodecConfig:
-        """Reads a configuration from a JSON file."""
+        """Read a configuration from a JSON file.
+
+        Raises:
+            CheckpointNotFoundError: no such file.
+            ConfigError: not JSON, or a field is missing or out of range.
+        """
         try:
             text = Path(path).read_text(encoding="utf-8")
         except FileNotFoundError:
@@ -127,12 +135,12 @@ def bits_per_code(codebook_size: int) -> int:
     return (codebook_size - 1).bit_length()
 
 
-_LARGEST = 1 << 20  # far beyond any network of this family: what is larger is a mistake
+_LARGEST = 1 << 20  # far above any network of this family; a larger value is a mistake
 _INTEGERS = [field.name for field in dataclasses.fields(CodecConfig) if field.type == "int"]
 
 
 def _strides(value: Any) -> tuple[int, ...]:
-    good = isinstance(value, (list, tuple)) and len(value) > 0
-    if not good or any(isinstance(s, bool) or not isinstance(s, int) or s < 1 for s in value):
+    is_list = isinstance(value, (list, tuple)) and len(value) > 0
+    if not is_list or any(isinstance(s, bool) or not isinstance(s, int) or s < 1 for s in value):
         raise ConfigError(f"configuration: strides must be a list of positive integers, not {value!r}")
     return tuple(value)

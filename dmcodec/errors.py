@@ -1,32 +1,34 @@
-"""One error tree: every error that a user can cause derives from `DmcodecError`.
+"""The errors: every error that a user can cause derives from `DmcodecError`.
 
-Each class also derives from the built-in error a caller would expect (`FileNotFoundError`, `ValueError`, ...).
-`exit_code` is what the command line ends with: 2 where the call itself was wrong, 1 where the work failed.
+Each class also derives from the built-in error that a caller expects (`FileNotFoundError`, `ValueError`, ...).
 """
 
 
 class DmcodecError(Exception):
-    """Base of all errors that dmcodec raises on purpose; the message names the culprit and the way out."""
+    """Base class. The message says what is wrong (with the file or the argument), then what to do.
+
+    `exit_code` is that of the command line: 2 for a wrong call, 1 for work that failed.
+    """
 
     exit_code = 1
 
 
 class ArgumentError(DmcodecError, ValueError):
-    """An argument that can't be right, whatever the files hold."""
+    """An argument that is wrong whatever the files contain."""
 
     exit_code = 2
 
 
 class ConfigError(DmcodecError, ValueError):
-    """A codec configuration that describes no network of this family."""
+    """A codec configuration that is incomplete or out of range."""
 
 
 class MissingDependencyError(DmcodecError, ImportError):
-    """A package that the work needs isn't installed."""
+    """A required package is not installed."""
 
 
 class AudioError(DmcodecError, ValueError):
-    """Audio that can't be used: not audio, empty, cut short, NaN, wrong shape, too long."""
+    """Audio that can't be used: not audio, empty, cut short, NaN, of a wrong shape, or too long."""
 
 
 class AudioFileNotFoundError(AudioError, FileNotFoundError):
@@ -34,11 +36,11 @@ class AudioFileNotFoundError(AudioError, FileNotFoundError):
 
 
 class TokensError(DmcodecError, ValueError):
-    """Codes out of range, of the wrong shape, or of another model."""
+    """Codes that are out of range, of a wrong shape, or of another model."""
 
 
 class TokenFileError(TokensError):
-    """A token file that is truncated, altered, foreign, or of a newer version."""
+    """A token file that is truncated, altered, of another format, or of a newer version."""
 
 
 class TokenFileNotFoundError(TokenFileError, FileNotFoundError):
@@ -46,11 +48,11 @@ class TokenFileNotFoundError(TokenFileError, FileNotFoundError):
 
 
 class InputNotFoundError(DmcodecError, FileNotFoundError):
-    """A folder or a pattern that holds no input."""
+    """An input that does not exist, or a folder or a pattern without input files."""
 
 
 class CheckpointError(DmcodecError, ValueError):
-    """A checkpoint that doesn't hold the network that the configuration describes."""
+    """A checkpoint that does not fit the configuration."""
 
 
 class CheckpointNotFoundError(CheckpointError, FileNotFoundError):
@@ -58,47 +60,47 @@ class CheckpointNotFoundError(CheckpointError, FileNotFoundError):
 
 
 class BundleError(DmcodecError, ValueError):
-    """A bundle that is incomplete, altered, or not a bundle."""
+    """A bundle that is incomplete or altered, or a folder that is not a bundle."""
 
 
 class BundleNotFoundError(BundleError, FileNotFoundError):
-    """No bundle at that path, or a graph of it is missing."""
+    """No bundle at that path, or one of its files is missing."""
 
 
 class BundleVersionError(BundleError):
-    """A bundle written by a newer dmcodec than this one."""
+    """A bundle that a newer dmcodec wrote."""
 
 
 class ExportError(DmcodecError, RuntimeError):
-    """The export could not be written."""
+    """An export that failed."""
 
 
 class ParityError(ExportError):
-    """The exported graphs don't say what the torch model says."""
+    """Exported graphs that do not match the torch model within the thresholds."""
 
 
 class BackendError(DmcodecError, RuntimeError):
-    """A backend that can't be loaded, or a graph that failed to run on it."""
+    """A backend or a graph that can't be loaded, or a graph that failed."""
 
 
 class ProviderError(BackendError):
-    """The execution provider asked for is not the one that would run."""
+    """An execution provider that is not available."""
 
 
 class GpuError(BackendError):
-    """No GPU, no driver or one that is too old, or no device memory left."""
+    """No GPU, no driver, a driver that is too old, or no device memory left."""
 
 
 class EngineError(BackendError):
-    """A TensorRT engine that is missing, altered, or of another GPU or version."""
+    """A TensorRT engine that is missing, altered, or built for another GPU or version."""
 
 
 class EngineBuildError(ExportError):
-    """TensorRT can't parse a graph or build its engine; carries what its logger said."""
+    """TensorRT can't parse a graph or build its engine; the message holds the log of TensorRT."""
 
 
 class StreamError(DmcodecError, RuntimeError):
-    """A stream used out of turn: pushed after its end, or left without one."""
+    """Calls of a stream in a wrong order: a push after the end, or no end."""
 
 
 class OutputError(DmcodecError, OSError):
@@ -106,45 +108,45 @@ class OutputError(DmcodecError, OSError):
 
 
 class OutputExistsError(OutputError, FileExistsError):
-    """The output is there already, and overwriting was not asked for."""
+    """An output that exists already, without permission to overwrite it."""
 
 
 class DownloadError(DmcodecError, RuntimeError):
-    """A download that failed or brought something else than it should."""
+    """A download that failed, or whose content is not the expected one."""
 
 
 class DataError(DmcodecError, ValueError):
-    """Training data that are incomplete, altered, of a newer version, or hold nothing to train on."""
+    """Training data that are incomplete, altered, of a newer version, or empty."""
 
 
 class DataNotFoundError(DataError, FileNotFoundError):
-    """No prepared data in that folder, or a file of them is missing."""
+    """No prepared data in that folder, or one of their files is missing."""
 
 
 class TeacherError(DmcodecError, ValueError):
-    """A teacher that can't be loaded, gives NaN, or whose features belong to other data."""
+    """A teacher that can't be loaded or returns NaN, or features that belong to other data."""
 
 
 class TeacherNotFoundError(TeacherError, FileNotFoundError):
-    """No such teacher model, or the data were not taught by one of that kind."""
+    """No such teacher model, or no features of that kind in the data."""
 
 
 class TrainingError(DmcodecError, RuntimeError):
-    """A training run that can't go on: a loss became NaN, or processes came apart."""
+    """A training run that can't continue: a loss became NaN, or the processes differ."""
 
 
 class MetricError(DmcodecError, ValueError):
-    """A metric that is not defined for a clip; an evaluation records it beside the clip and goes on."""
+    """A metric that is not defined for a clip; an evaluation records this and continues."""
 
 
 class EvaluationError(DmcodecError, RuntimeError):
-    """An evaluation that can't be made of what it was given."""
+    """An evaluation that can't be made from its inputs."""
 
 
 class PretrainedModelError(DmcodecError, RuntimeError):
-    """A pretrained model (recogniser, speaker model) that can't be loaded or isn't of the kind that is needed."""
+    """A pretrained model (recogniser, speaker model) that can't be loaded or is of another kind."""
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's message, or its class name where it has no message."""
+    """Return the first line of an error's message, or its class name if it has no message."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,31 +1,33 @@
-"""Outputs that are whole or not there: written to a temporary file beside the target, then renamed."""
+"""Files: outputs that appear only when they are complete, a lock between processes, and SHA-256 digests."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import shutil
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from .errors import DmcodecError, OutputError, OutputExistsError
 
-# FOLDED: A lock between processes: held on a file, given up by the system when the process ends, however it ends.
+_UMASK_LOCK = threading.Lock()
 
 
 def refuse_existing(path: Path, force: bool) -> None:
-    """Raises OutputExistsError where `path` exists and `force` is false."""
+    """Raise OutputExistsError if `path` exists and `force` is false."""
     if not force and os.path.exists(path):  # noqa: PTH110 - Path.exists raises where the name is too long
         raise OutputExistsError(f"{path}: exists already; give another name, or --force (force=True) to overwrite it")
 
 
 @contextlib.contextmanager
 def output_file(path: str | Path) -> Iterator[Path]:
-    """Yields a temporary path in the folder of `path`; renames it to `path` on success, removes it on any failure.
+    """Yield a temporary path in the folder of `path`; rename it to `path` on success, remove it after any error.
 
     Missing parent folders are made. A rename within one folder is atomic: readers see the old file or the new one.
 
@@ -51,7 +53,7 @@ def output_file(path: str | Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def output_folder(path: str | Path, force: bool = False) -> Iterator[Path]:
-    """Yields a temporary folder beside `path`; renames it to `path` on success, removes it on any failure.
+    """Yield a temporary folder beside `path`; rename it to `path` on success, remove it after any error.
 
     Raises:
         OutputExistsError: `path` exists, and `force` is false or it is not a folder.
@@ -72,13 +74,13 @@ def output_folder(path: str | Path, force: bool = False) -> Iterator[Path]:
 
 
 def make_folder(path: Path) -> None:
-    """Makes a folder and its parents where they are missing; OutputError where that can't be done."""
+    """Make a folder and its parents if they are missing; OutputError if that fails."""
     with _explained(path):
         path.mkdir(parents=True, exist_ok=True)
 
 
 def write_bytes(path: str | Path, data: bytes) -> None:
-    """Writes `data` to `path`, whole or not at all."""
+    """Write `data` to `path`, whole or not at all."""
     with output_file(path) as temporary:
         temporary.write_bytes(data)
 
@@ -101,9 +103,10 @@ def _replace_folder(new: Path, path: Path) -> None:
 
 @contextlib.contextmanager
 def _explained(path: Path) -> Iterator[None]:
+    """Turn an OSError into an OutputError that names `path`."""
     try:
         yield
-    except DmcodecError:  # some are OSErrors, too: an input that went missing, say
+    except DmcodecError:  # some are OSErrors, too: a missing input, for example
         raise
     except OSError as error:
         raise OutputError(
@@ -112,15 +115,12 @@ def _explained(path: Path) -> Iterator[None]:
 
 
 def _prefix(path: Path) -> str:
-    """Of temporary names; short, since a name has room for 255 bytes, which the target's may fill."""
+    """Return the prefix of temporary names: short, since names have at most 255 bytes and the target's can have all."""
     return f".{path.name[:40]}."
 
 
-_UMASK_LOCK = threading.Lock()
-
-
 def _umask() -> int:
-    """The umask, which can only be read by setting it; two threads at once would leave it at 0."""
+    """Return the umask. It can only be read by setting it, and two threads at once would leave it at 0."""
     with _UMASK_LOCK:
         mask = os.umask(0)
         os.umask(mask)
@@ -129,7 +129,10 @@ def _umask() -> int:
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Holds the lock `path`, a file that is made where it is missing and stays; waits for other processes.
+    """Hold a lock on the file `path`; wait while another process holds it.
+
+    The file is made if it is missing, and stays. The system releases the lock when the process ends, even if it is
+    killed.
 
     Raises:
         OutputError: the file can't be written.
@@ -155,7 +158,7 @@ if sys.platform == "win32":
         while True:
             try:
                 msvcrt.locking(handle, msvcrt.LK_LOCK, 1)
-            except OSError:  # it gives up after ten seconds
+            except OSError:  # msvcrt stops trying after ten seconds
                 continue
             return
 else:
@@ -166,6 +169,11 @@ else:
 
 
 def file_sha256(path: Path) -> str:
-    """SHA-256 of a file, as hex digits."""
+    """Return the SHA-256 of a file, as hex digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def json_sha256(values: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of JSON values, as hex digits; the order of keys does not matter."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

@@ -1,7 +1,7 @@
-"""Where an ONNX file takes weights from outside itself, read from its protobuf encoding without the package onnx.
+"""External data of an ONNX file: the paths that it takes weights from, read without the package onnx.
 
-Field numbers are those of onnx.proto. ONNX Runtime opens whatever path a tensor's `location` names, so a bundle's
-reader has to know them before a graph is loaded.
+ONNX Runtime opens any path that a tensor's `location` names, so they are checked before a graph is loaded. The file is
+protobuf; field numbers are those of onnx.proto.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import mmap
 from collections.abc import Iterator
 from pathlib import Path
 
-# Message -> its fields that can hold tensors, and the messages in them.
+# Message -> number of a field that can hold tensors -> message of that field.
 _FIELDS: dict[str, dict[int, str]] = {
     "Model": {7: "Graph", 20: "TrainingInfo", 25: "Function"},
     "TrainingInfo": {1: "Graph", 2: "Graph"},
@@ -27,11 +27,11 @@ _MOST_VARINT_BYTES = 10
 
 
 def external_locations(path: Path) -> set[str]:
-    """Every `location` of external data in the ONNX file at `path`.
+    """Return every `location` of external data in the ONNX file at `path`.
 
     Raises:
         ValueError: not protobuf.
-        OSError: can't be read.
+        OSError: the file can't be read.
     """
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         return set(_locations(data))
@@ -51,14 +51,14 @@ def _locations(data: mmap.mmap) -> Iterator[str]:
 
 
 def _location(data: mmap.mmap, start: int, end: int) -> Iterator[str]:
-    """The value of a pair whose key is `location`; the two come in any order, and may be repeated."""
+    """Yield the values of an entry whose key is `location`; key and value come in any order and can be repeated."""
     parts = [(number, data[first:last]) for number, first, last in _parts(data, start, end)]
     if (_KEY, b"location") in parts:
         yield from (value.decode("utf-8", "replace") for number, value in parts if number == _VALUE)
 
 
 def _parts(data: mmap.mmap, start: int, end: int) -> Iterator[tuple[int, int, int]]:
-    """Number, start and end of each field of a message that is length-delimited."""
+    """Yield number, start and end of each length-delimited field of a message."""
     while start < end:
         tag, start = _varint(data, start, end)
         kind = tag & 7
@@ -79,7 +79,7 @@ def _parts(data: mmap.mmap, start: int, end: int) -> Iterator[tuple[int, int, in
 
 
 def _varint(data: mmap.mmap, start: int, end: int) -> tuple[int, int]:
-    """A variable-length number and where it ends."""
+    """Return the variable-length number at `start`, and the position after it."""
     value = 0
     for place in range(start, min(end, start + _MOST_VARINT_BYTES)):
         byte = data[place]

@@ -1,6 +1,6 @@
-"""The table of precisions: what each does to a bundle's weights, arithmetic, thresholds and words.
+"""The table of precisions: weights, arithmetic, thresholds and descriptions.
 
-A new precision is one row here, and the conversion that `dmcodec.export` needs for it.
+A new precision is one row here, and its conversion in `dmcodec.export`.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from collections.abc import Mapping
 
 @dataclasses.dataclass(frozen=True)
 class Arithmetic:
-    """What a graph computes in. Its inputs and outputs are float32 in any case.
+    """The type that a graph computes in. Its inputs and outputs are always float32.
 
     Attributes:
-        name: as in a manifest's graphs.
+        name: as in the graphs of a manifest.
         dtype: name of the numpy type.
-        tensorrt_types: how TensorRT writes the type of a layer's output.
+        tensorrt_types: names that TensorRT gives the type of a layer's output.
     """
 
     name: str
@@ -31,16 +31,16 @@ ARITHMETICS: Mapping[str, Arithmetic] = {item.name: item for item in (FP32, FP16
 
 @dataclasses.dataclass(frozen=True)
 class Thresholds:
-    """The least agreement with the reference that an export must reach.
+    """The agreement with the reference that an export must reach.
 
     Attributes:
         latents_snr_db: SNR of the encoder's latents.
         decoder_snr_db: SNR of the decoder's waveform.
         frame_agreement: share of frames whose codes are all equal, or differ by a tie.
-        level0_agreement: the same share, of level 0 alone.
+        level0_agreement: the same share for level 0 alone.
         dequantizer_snr_db: SNR of the dequantizer's latents.
-        chain_snr_db: SNR of the whole chain; None where one flipped code may decode to another waveform.
-        quantizer_agreement: share of frames whose codes are all equal, where both quantize the same latents.
+        chain_snr_db: SNR of encoder to decoder; None if codes may differ, since one such code changes the waveform.
+        quantizer_agreement: share of frames whose codes are all equal if both quantize the same latents.
     """
 
     latents_snr_db: float
@@ -57,12 +57,12 @@ class Precision:
     """One precision of a bundle.
 
     Attributes:
-        name: as `--precision` takes it and the manifest holds it.
+        name: as in `--precision` and in the manifest.
         summary: a few words for help texts and reports.
-        arithmetic: of the encoder and the decoder. The RVQ computes in float32: half precision flips codes.
-        rounds_weights: large weights are stored in half precision, those of the RVQ's levels 1 and up included.
-        thresholds: of the export, against the model that was given.
-        full_size_mb: size of a bundle of the released models' configuration, in MB.
+        arithmetic: of the encoder and the decoder. The RVQ computes in float32: half precision changes codes.
+        rounds_weights: large weights are stored in half precision, also those of the RVQ from level 1 on.
+        thresholds: of the export, against the model that was exported.
+        full_size_mb: size of a bundle with the configuration of the released models, in MB.
     """
 
     name: str
@@ -74,7 +74,7 @@ class Precision:
 
     @property
     def rvq(self) -> str:
-        """The precision whose weights the RVQ's graphs hold."""
+        """The precision of the weights of the RVQ."""
         return self.name if self.rounds_weights else FP32.name
 
 
@@ -102,7 +102,7 @@ PRECISIONS: Mapping[str, Precision] = {
             summary="weights stored in float16, computed in float32",
             arithmetic=FP32,
             rounds_weights=True,
-            # Rounding may cost this. That the graphs compute correctly with rounded weights is proven as for fp32.
+            # These allow for the rounding. Against the model with rounded weights, the thresholds of fp32 hold.
             thresholds=Thresholds(40.0, 40.0, 0.0, 0.9, 40.0, None, quantizer_agreement=0.0),
             full_size_mb=240,
         ),

@@ -1,4 +1,4 @@
-"""Released checkpoints: fetched from Google Drive with gdown, checked, recorded, and converted to safetensors."""
+"""Released checkpoints: downloaded from Google Drive with gdown, checked, and converted to safetensors."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from .errors import (
 )
 from .files import file_sha256, make_folder, write_bytes
 
-# Files of the reference implementation's release (arXiv 2410.15017).
+# Google Drive files of the release of the reference implementation (arXiv 2410.15017).
 RELEASES = {
     "lm-sm": "1pvrPcbUTUAlo2_iGLIIf7IFNJPfzmHbh",
     "lm": "14DMrDzIssP-8qzXBG8v65ctF4WPA_Uyv",
 }
 WEIGHTS, CONFIG, RECORD = "checkpoint.safetensors", "config.json", "source.json"
 
-# Downloads a Google Drive file id to a path, resuming what is there.
+# Downloads a Google Drive file id to a path, and continues a download that was interrupted.
 Fetch = Callable[[str, Path], None]
 
 
 @dataclasses.dataclass(frozen=True)
 class Pulled:
-    """A released model on disk, and the record of where it came from."""
+    """A released model on disk. `sha256` and `size_bytes` are those of the downloaded file."""
 
     checkpoint: Path
     config: Path
@@ -45,20 +45,22 @@ def pull(
     name: str, folder: str | Path, from_file: str | Path | None = None, sha256: str | None = None,
     fetch: Fetch | None = None, config: CodecConfig | None = None,
 ) -> Pulled:  # fmt: skip
-    """Fetches a released checkpoint into `folder` as safetensors, with its configuration and the record of its source.
+    """Download a released checkpoint into `folder` as safetensors, with its configuration and a record of its source.
 
     Args:
         name: "lm-sm" or "lm".
-        folder: made where it is missing.
-        from_file: a file fetched by other means, instead of the download.
-        sha256: what the fetched file must have; by default what an earlier pull into `folder` recorded, if any.
+        folder: made if it is missing.
+        from_file: a file that was downloaded by other means.
+        sha256: expected of the file; by default that of an earlier pull into `folder`, if there was one.
         fetch: downloads a file id to a path; gdown by default.
         config: the released configuration by default.
 
     Raises:
-        DownloadError: the download broke off (what came is kept, and the next call resumes it), or the file has another
-            sha256.
-        CheckpointError: the file doesn't hold the released network.
+        DownloadError: the download was interrupted (the next call continues it), or the file has another sha256.
+        CheckpointNotFoundError: `from_file` does not exist.
+        CheckpointError: the file does not hold the released network.
+        OutputExistsError: `folder` holds another released model.
+        MissingDependencyError: gdown or torch is not installed.
     """
     if name not in RELEASES:
         raise ArgumentError(f"{name!r} is not a released model; use one of {', '.join(RELEASES)}")
@@ -79,7 +81,7 @@ def pull(
         _convert(raw, folder, config)
     except CheckpointError as error:
         raise CheckpointError(
-            f"{error} The file isn't the released {name} checkpoint; delete it and pull again"
+            f"{error} The file is not the released {name} checkpoint; delete it and pull again"
         ) from None
     size_bytes = raw.stat().st_size
     record = {"name": name, "google_drive_id": RELEASES[name], "sha256": actual, "size_bytes": size_bytes}
@@ -98,10 +100,10 @@ def _download(name: str, raw: Path, fetch: Fetch) -> None:
         reason = first_line(error)
         raise DownloadError(
             f"{name}: the download failed ({reason}). Run the same command again to resume it, or fetch Google Drive "
-            f"file {RELEASES[name]} with a browser and give it as --from-file"
+            f"file {RELEASES[name]} with a browser and give it with --from-file"
         ) from error
     if not raw.is_file() or raw.stat().st_size == 0:
-        raise DownloadError(f"{name}: the download brought no file; try again, or give one as --from-file")
+        raise DownloadError(f"{name}: the download wrote no file; try again, or give a file with --from-file")
 
 
 def _gdown(file_id: str, target: Path) -> None:
@@ -113,7 +115,7 @@ def _gdown(file_id: str, target: Path) -> None:
 
 
 def _recorded(folder: Path, name: str) -> str | None:
-    """The sha256 that an earlier pull into `folder` recorded; OutputExistsError where it pulled another model."""
+    """Return the sha256 that an earlier pull into `folder` recorded; OutputExistsError if it was another model."""
     try:
         record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
         sha256, other = str(record["sha256"]), str(record["name"])
@@ -128,7 +130,7 @@ def _convert(raw: Path, folder: Path, config: CodecConfig) -> None:
     try:
         import safetensors.torch
 
-        from .nn import DMCodec
+        from dmcodec.nn import DMCodec
     except ModuleNotFoundError as error:
         raise MissingDependencyError(f'pull needs {error.name}; run `pip install "dmcodec[pull]"`') from None
     state = DMCodec.from_checkpoint(config, raw).state_dict()

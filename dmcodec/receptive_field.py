@@ -1,7 +1,7 @@
-"""How far the decoder looks around a frame: what a stream has to keep of the past and to wait for.
+"""The receptive field of the decoder: frames before and after a frame that its audio depends on.
 
-Derived from the configuration alone, by going back through the layers (`dmcodec.nn.seanet.Decoder`) from one frame of
-output to the frames that it depends on.
+It is computed from the configuration: from the samples of one output frame back through the layers of
+`dmcodec.nn.seanet.Decoder` to the frames that they depend on.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from .config import KERNEL_SIZE, CodecConfig
 
 @dataclasses.dataclass(frozen=True)
 class DecoderReach:
-    """Frames that one frame of output depends on, beyond itself.
+    """Frames that one output frame depends on, besides itself.
 
     Attributes:
-        front: latent frames on each side of an LSTM frame (the first convolution).
-        past: LSTM frames before an output frame, whose upsampling sees them.
-        future: LSTM frames after an output frame, likewise.
+        front: latent frames on each side of an LSTM frame, in the first convolution.
+        past: LSTM frames before an output frame, in the upsampling.
+        future: LSTM frames after an output frame, in the upsampling.
     """
 
     front: int
@@ -27,12 +27,12 @@ class DecoderReach:
 
     @property
     def look_ahead_frames(self) -> int:
-        """Latent frames that must have come after a frame before its audio is final."""
+        """Latent frames that must follow a frame before its audio is final."""
         return self.front + self.future
 
 
 def decoder_reach(config: CodecConfig) -> DecoderReach:
-    """The reach of this configuration's decoder. The LSTM's memory of the past is unbounded; it is kept as state."""
+    """Return the receptive field of a configuration's decoder, without the LSTM, whose past is kept as a state."""
     end = config.hop_length - 1  # the last sample of a frame
     inside = _upsampler_needs(config, end, first=False, last=False)
     at_start = _upsampler_needs(config, end, first=True, last=False)
@@ -45,9 +45,9 @@ def decoder_reach(config: CodecConfig) -> DecoderReach:
 
 
 def _upsampler_needs(config: CodecConfig, end: int, first: bool, last: bool) -> tuple[int, int]:
-    """First and last LSTM frame, relative to frame 0, that samples 0 to `end` of frame 0 depend on.
+    """Return the first and the last LSTM frame, relative to frame 0, that samples 0 to `end` of frame 0 depend on.
 
-    `first` and `last`: frame 0 is the first or the last of the clip, where the padding reflects.
+    `first` and `last`: frame 0 is the first or the last of the clip, where the padding is a reflection.
     """
     low, high = _convolution(0, end, KERNEL_SIZE, 1, end, first, last)
     for stride in reversed(config.strides):
@@ -64,6 +64,7 @@ def _upsampler_needs(config: CodecConfig, end: int, first: bool, last: bool) -> 
 def _convolution(
     low: int, high: int, kernel_size: int, dilation: int, end: int, first: bool, last: bool
 ) -> tuple[int, int]:
+    """Return the range of input positions that outputs `low` to `high` of a convolution depend on."""
     total = (kernel_size - 1) * dilation
     low, high = low - (total - total // 2), high + total // 2
     if first and low < 0:

@@ -1,4 +1,4 @@
-"""The ten seconds of real speech that come with the package (LibriVox, public domain)."""
+"""Sample speech: ten seconds that come with the package (LibriVox, public domain)."""
 
 from __future__ import annotations
 
@@ -12,6 +12,6 @@ SPEECH_FILE = Path(__file__).parent / "data" / "speech.flac"
 
 
 def speech(num_samples: int, sample_rate: int) -> Waveform:
-    """`num_samples` of speech at `sample_rate`, the clip repeated where it is too short: (num_samples,) float32."""
+    """Return speech (num_samples,) float32 at `sample_rate` in Hz; the clip is repeated if it is too short."""
     clip = prepare_waveform(*read_audio(SPEECH_FILE), sample_rate)
     return np.resize(clip, num_samples)

@@ -1,4 +1,4 @@
-"""Tokens: the codes of one clip with what is needed to decode them."""
+"""Tokens: the codes of one clip with all that decoding them needs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .config import MAX_CODEBOOK_SIZE, MAX_N_Q, CodecConfig, bits_per_code
 from .errors import ArgumentError, TokensError
 from .token_file import Header, token_file_reader, token_file_writer
 
-# What a token file has room for.
+# The ranges of a token file.
 _RANGES = {
     "num_samples": (0, 2**64 - 1),
     "sample_rate": (1, 2**32 - 1),
@@ -30,16 +30,17 @@ class Tokens:
     """Codes of one clip.
 
     Attributes:
-        codes: (n_q, frames) uint16; row 0 is the first quantizer level. Any integer array is accepted and copied.
+        codes: (n_q, frames) uint16, read-only; row 0 is the first quantizer level. Any integer array is accepted and
+            copied.
         num_samples: true length of the clip in samples at `sample_rate`; frames = ceil(num_samples / hop_length).
-        sample_rate: of the codec, in Hz (not of the file the clip came from).
+        sample_rate: of the codec, in Hz (not of the file that the clip was read from).
         hop_length: samples per frame.
         codebook_size: entries per codebook; codes are below it.
-        model_id: 16 hex digits naming the weights that made the codes, or "" where unknown.
+        model_id: 16 hex digits that identify the weights that made the codes, or "" if unknown.
         first_level: quantizer level of row 0; 0 unless lower levels were dropped.
 
     Raises:
-        TokensError: codes that are not 2-D integers in range, or a length that doesn't fit them.
+        TokensError: codes that are not 2-D integers in range, or a length that does not fit them.
     """
 
     codes: Codes
@@ -77,7 +78,10 @@ class Tokens:
 
     @classmethod
     def from_codes(cls, codes: Any, config: CodecConfig, num_samples: int | None = None, model_id: str = "") -> Tokens:
-        """Tokens from codes (n_q, frames), of a language model, say; whole frames unless `num_samples` is given."""
+        """Make tokens of codes (n_q, frames), of a language model for example.
+
+        Without `num_samples` the clip has whole frames. Raises TokensError as the class does.
+        """
         codes = as_array(codes)
         if num_samples is None:
             num_samples = codes.shape[-1] * config.hop_length if codes.ndim else 0
@@ -85,12 +89,12 @@ class Tokens:
 
     @property
     def n_q(self) -> int:
-        """Quantizer levels."""
+        """Number of quantizer levels."""
         return self.codes.shape[0]
 
     @property
     def num_frames(self) -> int:
-        """Latent frames."""
+        """Number of latent frames."""
         return self.codes.shape[1]
 
     @property
@@ -100,14 +104,14 @@ class Tokens:
 
     @property
     def semantic(self) -> Codes:
-        """Level 0, which distillation pulls towards meaning: (frames,) uint16; TokensError where it was dropped."""
+        """Level 0, the semantic level: (frames,) uint16; TokensError if it was dropped."""
         if self.first_level:
             raise TokensError(f"tokens: level 0 was dropped, they start at level {self.first_level}")
         return self.codes[0]
 
     @property
     def acoustic(self) -> Codes:
-        """All levels there are but level 0: (n_q - 1, frames) uint16."""
+        """All levels but level 0: (n_q - 1, frames) uint16, or (n_q, frames) if level 0 was dropped."""
         return self.codes[max(0, 1 - self.first_level) :]
 
     @property
@@ -116,7 +120,7 @@ class Tokens:
         return self.sample_rate / self.hop_length * self.n_q * bits_per_code(self.codebook_size)
 
     def levels(self, n_q: int | None = None, skip: int = 0) -> Tokens:
-        """The same clip with `n_q` levels (all that are left by default) from row `skip` on."""
+        """Return the same clip with `n_q` levels (all by default) from row `skip` on, or TokensError."""
         if not 0 <= skip < self.n_q:
             raise TokensError(f"tokens: skip must be 0 to {self.n_q - 1}, not {skip}")
         if n_q is not None and not 1 <= n_q <= self.n_q - skip:
@@ -125,9 +129,9 @@ class Tokens:
         return dataclasses.replace(self, codes=kept, first_level=self.first_level + skip)
 
     def frames(self, start: int = 0, stop: int | None = None) -> Tokens:
-        """Frames `start` to `stop` (exclusive; to the end by default), counted as in a slice, as a clip of its own.
+        """Return frames `start` to `stop` as a clip; the numbers are those of a slice of a sequence.
 
-        Only the clip's last frame can be a part of a frame; so can only that of a slice that holds it.
+        The last frame of a clip can be incomplete. It is incomplete in the result as well, if that holds it.
         """
         start, stop, _ = slice(start, stop).indices(self.num_frames)
         stop = max(start, stop)
@@ -136,11 +140,11 @@ class Tokens:
 
     @classmethod
     def join(cls, parts: Sequence[Tokens]) -> Tokens:
-        """One clip of several, in order.
+        """Join several clips to one, in order.
 
         Raises:
-            TokensError: no parts, parts of different models or levels, or a part other than the last that ends within a
-                frame.
+            TokensError: no parts, parts of different models or levels, or an incomplete frame at the end of a part that
+                is not the last.
         """
         if not parts:
             raise TokensError("tokens: nothing to join")

@@ -1,4 +1,4 @@
-"""Runs a bundle without torch: `from dmcodec.runtime import Codec`."""
+"""The runtime: runs a bundle without torch. Start with `from dmcodec.runtime import Codec`."""
 
 from dmcodec.bundle import default_bundle_path
 from dmcodec.tokens import Tokens

@@ -1,8 +1,7 @@
-"""ONNX Runtime as a backend, on the CPU, on CUDA, or on its TensorRT provider.
+"""The ONNX Runtime backend, on the CPU, on CUDA, or on its TensorRT provider.
 
-The provider asked for is the one that runs: ONNX Runtime itself only logs a provider that can't load and goes on with
-the CPU, so the session is asked afterwards. The GPU paths were written against the documented API; they have not been
-run on a GPU.
+ONNX Runtime falls back to the CPU without an error if a provider can't be loaded, so each session is asked which
+provider it uses. The GPU code was written from the documentation of the API and has not been run on a GPU.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ PROVIDERS = {
     "cuda": "CUDAExecutionProvider",
     "tensorrt": "TensorrtExecutionProvider",
 }
-# The RVQ: TensorRT computes float32 in TF32, whose 10-bit mantissa flips codes, and the provider has no switch for it.
+# The RVQ: TensorRT computes float32 in TF32, whose 10-bit mantissa changes codes, and the provider can't disable it.
 _NEVER_ON_TENSORRT = ("quantizer", "dequantizer")
 MAX_THREADS = 1024
 _WARNINGS_AND_UP = 3
@@ -38,11 +37,12 @@ class OnnxRuntimeBackend:
 
     Args:
         provider: "cpu", "cuda", or "tensorrt" (encoder and decoder; the RVQ then runs on CUDA).
-        threads: threads within an operator; by default one for each CPU that this process may use.
+        threads: threads of one operator; by default one for each CPU that this process may use.
 
     Raises:
-        MissingDependencyError: onnxruntime isn't installed, or its two distributions overwrite each other.
-        ProviderError: this onnxruntime has no such provider.
+        ArgumentError: an unknown provider, or a number of threads out of range.
+        MissingDependencyError: onnxruntime is not installed, or two distributions of it are.
+        ProviderError: this onnxruntime does not have the provider.
     """
 
     name = "onnxruntime"
@@ -64,7 +64,7 @@ class OnnxRuntimeBackend:
         return str(self._ort.__version__)
 
     def load(self, path: Path, spec: GraphSpec) -> Runner:
-        """Loads a graph; see `dmcodec.runtime.backend.Backend`."""
+        """Load a graph; see `dmcodec.runtime.backend.Backend`."""
         provider = "cuda" if self.provider == "tensorrt" and path.stem in _NEVER_ON_TENSORRT else self.provider
         try:
             session = self._ort.InferenceSession(
@@ -83,11 +83,11 @@ class OnnxRuntimeBackend:
         return BoundRunner(self._ort, session, path, device="cuda")
 
     def single_threaded(self) -> OnnxRuntimeBackend | None:
-        """See `dmcodec.runtime.backend.Backend`."""
+        """Return a backend with one thread per run; None on a GPU, or if this one has one thread."""
         return OnnxRuntimeBackend(self.provider, 1) if self.provider == "cpu" and self.threads > 1 else None
 
     def to_array(self, value: DeviceTensor) -> NDArray[Any]:
-        """A result as an array in host memory."""
+        """Return an output as an array in host memory."""
         array: NDArray[Any] = value if isinstance(value, np.ndarray) else value.numpy()
         return array
 
@@ -96,21 +96,21 @@ class OnnxRuntimeBackend:
         options.intra_op_num_threads = self.threads
         options.inter_op_num_threads = 1
         options.log_severity_level = _WARNINGS_AND_UP
-        # Lengths differ from call to call: a memory plan for each would be kept and never used again.
+        # Lengths differ between calls: a memory plan of each would be kept and not used again.
         options.enable_mem_pattern = False
-        # Workers spin within a run, which the LSTM's many small steps gain from, but not after it, where they would
-        # take the cores from the next graph's workers, or from the rest of the app.
+        # Worker threads spin during a run, which makes the many small steps of the LSTM faster. After the run they
+        # would take the cores from the next graph, or from the rest of the application.
         options.add_session_config_entry("session.force_spinning_stop", "1")
         return options
 
 
 def _provider_options(provider: str, precision: str) -> list[Any]:
-    """What runs a graph, first choice first."""
+    """Return the providers of a graph with their options, in order of preference."""
     if provider == "cpu":
         return [PROVIDERS["cpu"]]
     cuda = {
-        "cudnn_conv_algo_search": "HEURISTIC",  # EXHAUSTIVE, the default, searches again for every new length
-        "use_tf32": "0",  # a 10-bit mantissa flips codes
+        "cudnn_conv_algo_search": "HEURISTIC",  # EXHAUSTIVE, the default, searches again for each new length
+        "use_tf32": "0",  # a 10-bit mantissa changes codes
     }
     chosen = [(PROVIDERS["cuda"], cuda)]
     if provider == "tensorrt":
@@ -130,14 +130,14 @@ class _ArrayRunner:
 
 
 class BoundRunner:
-    """Runs with IO binding, so that what passes from graph to graph stays on the device."""
+    """Runs a graph with IO binding, so that tensors between two graphs stay on the device."""
 
     def __init__(self, ort: Any, session: Any, path: Path, device: str) -> None:
         self._ort, self._session, self._path, self._device = ort, session, path, device
         self._outputs = [output.name for output in session.get_outputs()]
 
     def run(self, inputs: Mapping[str, DeviceTensor]) -> list[DeviceTensor]:
-        """Runs the graph on arrays or OrtValues and returns OrtValues on the device."""
+        """Run the graph on arrays or OrtValues; return OrtValues on the device."""
         try:
             binding = self._session.io_binding()
             for name, value in inputs.items():
@@ -190,7 +190,7 @@ def _prepare_gpu(ort: Any, provider: str) -> None:
 
 
 def usable_cpus() -> int:
-    """CPUs that this process may use."""
+    """Return the number of CPUs that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

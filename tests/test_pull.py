@@ -81,7 +81,7 @@ def test_another_sha256_is_refused(release: bytes, tmp_path: Path, tiny_config: 
 
 
 def test_a_web_page_instead_of_the_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="isn't the released lm checkpoint"):
+    with pytest.raises(CheckpointError, match="is not the released lm checkpoint"):
         pull("lm", tmp_path, fetch=brings(b"<html>quota exceeded</html>"))
     assert not (tmp_path / "source.json").exists()
 
@@ -105,5 +105,5 @@ def test_wrong_arguments(tmp_path: Path) -> None:
         pull("xl", tmp_path)
     with pytest.raises(CheckpointNotFoundError, match=r"none\.pt"):
         pull("lm", tmp_path, from_file=tmp_path / "none.pt")
-    with pytest.raises(DownloadError, match="brought no file"):
+    with pytest.raises(DownloadError, match="wrote no file"):
         pull("lm", tmp_path, fetch=lambda _id, _target: None)
