@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -12,7 +11,7 @@ from typing import Any
 
 from .config import CodecConfig
 from .errors import BundleError, BundleNotFoundError, BundleVersionError, ConfigError
-from .files import file_sha256, write_bytes
+from .files import file_sha256, json_sha256, write_bytes
 from .onnx_locations import external_locations
 
 MANIFEST = "manifest.json"
@@ -113,7 +112,7 @@ class Manifest:
         if self.engines:
             body["engines"] = dict(self.engines)
         body = json.loads(json.dumps(body))
-        return {**body, "sha256": _digest(body)}
+        return {**body, "sha256": json_sha256(body)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -178,7 +177,7 @@ def read_manifest(path: Path) -> Manifest:
             f"{path}: bundle format {version}, this dmcodec reads up to {FORMAT_VERSION}; "
             "update dmcodec or export again"
         )
-    if body.pop("sha256", None) != _digest(body):
+    if body.pop("sha256", None) != json_sha256(body):
         raise BundleError(f"{file}: was altered after the export (its digest doesn't match); export again")
     try:
         return _parse(body, str(file))
@@ -186,10 +185,6 @@ def read_manifest(path: Path) -> Manifest:
         if isinstance(error, ConfigError):
             raise
         raise BundleError(f"{file}: not a valid manifest ({type(error).__name__}: {error})") from None
-
-
-def _digest(body: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(body, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def _parse(body: Mapping[str, Any], source: str) -> Manifest:

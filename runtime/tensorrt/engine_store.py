@@ -17,7 +17,7 @@ from typing import Any
 
 from dmcodec.bundle import default_bundle_path, read_manifest
 from dmcodec.errors import EngineError, MissingDependencyError, OutputError
-from dmcodec.files import file_sha256, write_bytes
+from dmcodec.files import file_sha256, json_sha256, write_bytes
 
 from .profiles import Profile
 
@@ -58,7 +58,7 @@ class EngineKey:
     @property
     def digest(self) -> str:
         """Hex digits that name the engine."""
-        return _digest(self.to_dict())[:_KEY_DIGITS]
+        return json_sha256(self.to_dict())[:_KEY_DIGITS]
 
     @property
     def file(self) -> str:
@@ -100,7 +100,7 @@ class EngineRecord:
             "facts": dict(self.facts),
         }
         body = json.loads(json.dumps(body))
-        return {**body, "record_sha256": _digest(body)}
+        return {**body, "record_sha256": json_sha256(body)}
 
     @classmethod
     def from_dict(cls, values: Any) -> EngineRecord:
@@ -108,7 +108,7 @@ class EngineRecord:
         if not isinstance(values, dict) or values.get("record_version") != RECORD_VERSION:
             raise ValueError("not an engine's record of a version that this dmcodec reads")
         body = {name: value for name, value in values.items() if name != "record_sha256"}
-        if values.get("record_sha256") != _digest(body):
+        if values.get("record_sha256") != json_sha256(body):
             raise ValueError("altered after the build")
         record = cls(EngineKey.from_dict(body["key"]), body["sha256"], body["size_bytes"], body["facts"])
         if body["file"] != record.key.file:
@@ -228,7 +228,3 @@ def engine_folder(bundle: Path, engine_cache: str | Path | None) -> Path:
 def this_system() -> str:
     """Operating system and machine: plans are bound to both."""
     return f"{sys.platform}-{platform.machine().lower()}"
-
-
-def _digest(body: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(body, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
