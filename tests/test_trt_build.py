@@ -19,13 +19,14 @@ from dmcodec.bundle import Bundle, read_manifest
 from dmcodec.config import CodecConfig
 from dmcodec.errors import ArgumentError, BundleError, EngineBuildError, GpuError, MissingDependencyError, OutputError
 from dmcodec.export.tensorrt import BuildOptions, BuildReport, PlannedEngine, build_engines, plan_engines
-from dmcodec.export.tensorrt.builder import BuildSettings, TimingCache, build_plan
+from dmcodec.export.tensorrt.builder import TimingCache, build_plan
 from dmcodec.export.tensorrt.inspection import Inspection, inspect_engine, require_precision
+from dmcodec.export.tensorrt.options import FLAGS
 from dmcodec.export.tensorrt.rewrite import rewritten
 from dmcodec.runtime.tensorrt.driver import Gpu, probe_gpu
 from dmcodec.runtime.tensorrt.engine_store import EngineStore, record_path
 from dmcodec.runtime.tensorrt.library import TENSORRT, TENSORRT_RTX, Library, LogLine
-from dmcodec.runtime.tensorrt.profiles import Profile, Rung, ShapeRange, ShapeRequest
+from dmcodec.runtime.tensorrt.profiles import FixedShape, Profile, ShapeRange, ShapeRequest
 
 REQUEST = ShapeRequest.parse("0.1s:1s:2s", "1:1:2", None)
 
@@ -52,7 +53,7 @@ def test_profiles_are_given_as_people_think(tiny_bundle: Path) -> None:
     assert ShapeRequest.parse(None, None, None).range == ShapeRange((0.1, 5.0, 30.0), (1, 1, 16))
     request = ShapeRequest.parse("100ms:1.5s:10s", "2", "1s,250msx4, 1s")
     assert request.range == ShapeRange((0.1, 1.5, 10.0), (2, 2, 2))
-    assert request.ladder == (Rung(1.0), Rung(0.25, 4))
+    assert request.fixed_shapes == (FixedShape(1.0), FixedShape(0.25, 4))
     manifest = Bundle.open(tiny_bundle).manifest
     profiles = request.profiles("encoder", manifest.graphs["encoder"], manifest.config)
     assert [str(profile) for profile in profiles] == [
@@ -96,7 +97,7 @@ def test_streaming_graphs_take_pushes_from_one_frame_up(tiny_bundle: Path) -> No
 )
 def test_profiles_that_make_no_sense_are_refused(arguments: tuple[Any, ...], said: str | None) -> None:
     if said is None:
-        assert ShapeRequest.parse(*arguments).ladder == (Rung(1.0),)
+        assert ShapeRequest.parse(*arguments).fixed_shapes == (FixedShape(1.0),)
         return
     with pytest.raises(ArgumentError, match=said):
         ShapeRequest.parse(*arguments)
@@ -285,16 +286,17 @@ def test_the_log_tells_of_layers_where_no_gpu_does() -> None:
         inspect_engine(library(), "g", b"", [LogLine("VERBOSE", "nothing")], None)
 
 
-def test_a_failed_build_carries_the_loggers_lines(tiny_bundle: Path) -> None:
+def test_a_failed_build_carries_the_loggers_lines(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = rewritten(tiny_bundle / "quantizer.onnx")
     spec = read_manifest(tiny_bundle).graphs["quantizer"]
     profiles = REQUEST.profiles("quantizer", spec, CodecConfig())
     with pytest.raises(EngineBuildError, match=r"quantizer: the build failed \(no GPU to build for\)"):
-        build_plan(library(gpu=None), "quantizer", model, BuildSettings(profiles))
+        build_plan(library(gpu=None), "quantizer", model, profiles, BuildOptions())
     with pytest.raises(EngineBuildError, match=r"can't parse this graph \(node Elu_1 \(Elu\): not a graph\)"):
-        build_plan(library(), "quantizer", b"", BuildSettings(profiles))
+        build_plan(library(), "quantizer", b"", profiles, BuildOptions())
+    monkeypatch.setitem(FLAGS, "tf32", "FP16")
     with pytest.raises(ArgumentError, match=r"has no BuilderFlag\.FP16; it knows REFIT"):
-        build_plan(library(), "quantizer", model, BuildSettings(profiles, flags=("FP16",)))
+        build_plan(library(), "quantizer", model, profiles, BuildOptions(tf32=True))
 
 
 def test_progress_is_reported_and_an_interrupt_ends_the_build(tiny_bundle: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from fakes import library as fakes
 from fakes.library import fake_tensorrt
 
 from dmcodec.errors import MissingDependencyError
-from dmcodec.export.tensorrt import builder
+from dmcodec.export.tensorrt import builder, options
 from dmcodec.runtime.tensorrt import engine, library
 from dmcodec.runtime.tensorrt.library import FLAVOURS, Library
 
@@ -62,7 +62,9 @@ def test_the_names_that_the_code_uses_exist(version: str) -> None:
 
     What only RTX has is asked for by name first.
     """
-    used = set().union(*(used_names(Path(str(module.__file__)).read_text()) for module in (library, builder, engine)))
+    used = set().union(
+        *(used_names(Path(str(module.__file__)).read_text()) for module in (library, builder, options, engine))
+    )
     optional = {
         "set_compute_capability", "num_compute_capabilities", "get_engine_validity", "is_stream_capturable",
         "INVALID", "VERSION_MISMATCH", "UNSUPPORTED_CC", "OLD_CUDA_DRIVER", "OLD_CUDA_RUNTIME", "MALFORMED_ENGINE",

@@ -22,7 +22,7 @@ from dmcodec.config import CodecConfig
 from dmcodec.errors import EngineBuildError, EngineError, ExportError, GpuError, MissingDependencyError
 from dmcodec.export.graphs import build_graphs
 from dmcodec.export.tensorrt import BuildOptions, build_engines, plan_engines
-from dmcodec.export.tensorrt.builder import BuildSettings, build_plan
+from dmcodec.export.tensorrt.builder import build_plan
 from dmcodec.export.tensorrt.inspection import inspect_engine, require_precision
 from dmcodec.export.tensorrt.rewrite import rewrite, rewritten
 from dmcodec.runtime import Codec
@@ -114,7 +114,7 @@ def test_every_graph_parses_and_builds(
     spec = manifest.graphs[name]
     profiles = REQUEST.profiles(name, spec, manifest.config)
     folder = tiny_bundle if precision == "fp32" else half_graphs
-    built = build_plan(rtx, name, rewritten(folder / spec.file), BuildSettings(profiles))
+    built = build_plan(rtx, name, rewritten(folder / spec.file), profiles, BuildOptions())
     assert len(built.plan) > 100_000
     assert built.timing_cache is None
     found = inspect_engine(rtx, name, built.plan, built.lines, gpu_or_none())
@@ -135,8 +135,8 @@ def test_every_full_size_graph_parses_and_builds(
         path = tmp_path / f"{name}.onnx"
         onnx.save(graph.model, path)
         spec = GraphSpec(path.name, "", 0, graph.precision, graph.inputs, graph.outputs)
-        settings = BuildSettings(ShapeRequest.parse(None, None, "1s").profiles(name, spec, config))
-        built = build_plan(rtx, name, rewritten(path), settings)
+        profiles = ShapeRequest.parse(None, None, "1s").profiles(name, spec, config)
+        built = build_plan(rtx, name, rewritten(path), profiles, BuildOptions())
         require_precision(name, graph.precision, inspect_engine(rtx, name, built.plan, built.lines, gpu_or_none()))
         path.unlink()
 
@@ -159,11 +159,11 @@ def test_refusals_carry_the_librarys_words(rtx: Library, tiny_bundle: Path) -> N
     profiles = REQUEST.profiles("encoder", encoder, manifest.config)
     model = rewritten(tiny_bundle / "encoder.onnx")
     with pytest.raises(EngineBuildError, match=r"encoder: tensorrt-rtx \S+ can't parse this graph \(.+\)"):
-        build_plan(rtx, "encoder", b"\x08not a graph", BuildSettings(profiles))
+        build_plan(rtx, "encoder", b"\x08not a graph", profiles, BuildOptions())
     if not rtx.version.startswith("1.7."):
         return  # what it can't build may change
     with pytest.raises(EngineBuildError, match=r"the build failed \(.*FP32 GEMM is not supported"):
-        build_plan(rtx, "encoder", model, BuildSettings(profiles, compute_capabilities=("SM75",)))
+        build_plan(rtx, "encoder", model, profiles, BuildOptions(compute_capabilities=("7.5",)))
 
 
 def test_without_a_gpu_running_is_refused_not_crashed(rtx: Library, tiny_bundle: Path) -> None:
