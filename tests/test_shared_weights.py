@@ -19,7 +19,7 @@ from onnx.external_data_helper import uses_external_data
 
 from dmcodec.bundle import GRAPH_NAMES, Bundle, Manifest, read_manifest, write_manifest
 from dmcodec.errors import BackendError, BundleError, BundleNotFoundError
-from dmcodec.export.weights import FROM_BYTES, SharedWeights
+from dmcodec.export.weights import MIN_EXTERNAL_BYTES, SharedWeights
 from dmcodec.files import file_sha256
 from dmcodec.onnx_locations import external_locations
 from dmcodec.runtime import Codec
@@ -49,7 +49,7 @@ def test_each_content_is_there_once(tiny_bundle: Path) -> None:
     for name in GRAPH_NAMES:
         model = onnx.load(tiny_bundle / f"{name}.onnx", load_external_data=False)
         for tensor in model.graph.initializer:
-            assert uses_external_data(tensor) or len(tensor.raw_data) < FROM_BYTES
+            assert uses_external_data(tensor) or len(tensor.raw_data) < MIN_EXTERNAL_BYTES
             if uses_external_data(tensor):
                 entries = {entry.key: entry.value for entry in tensor.external_data}
                 assert entries["location"] == "weights.bin"
@@ -79,7 +79,7 @@ def test_graphs_that_differ_in_their_weights_only_differ(tmp_path: Path) -> None
         folder = tmp_path / str(value)
         folder.mkdir()
         model = model_with(np.full(1000, value, np.float32))
-        SharedWeights(folder).take(model)
+        SharedWeights(folder).move_from(model)
         found.append(model.SerializeToString())
     assert found[0] != found[1]
     assert len(found[0]) == len(found[1]) < 500
@@ -87,7 +87,7 @@ def test_graphs_that_differ_in_their_weights_only_differ(tmp_path: Path) -> None
 
 def test_without_large_weights_there_is_no_file(tmp_path: Path) -> None:
     weights = SharedWeights(tmp_path)
-    weights.take(model_with(np.zeros(10, np.float32)))
+    weights.move_from(model_with(np.zeros(10, np.float32)))
     assert weights.spec() is None
     assert list(tmp_path.iterdir()) == []
 
