@@ -41,7 +41,7 @@ def test_fixed_shapes_alone_run_what_fits_below_the_largest(
     for _ in range(3):
         same(codec, tiny_codec, clips(7000, 6500, 15999))  # the two shorter ones in one batch of four
     assert device.launches > 0
-    with pytest.raises(BackendError, match="no profile holds"):
+    with pytest.raises(BackendError, match="no profile covers"):
         codec.encode(clips(16001)[0], RATE)
 
 
@@ -52,7 +52,7 @@ def test_results_are_waited_for_on_other_streams(tiny_bundle: Path, ranged_engin
     [waveform] = clips(8000)
     inputs = {"waveform": waveform[None, None], "lengths": np.array([8000])}
     latents = codec.graphs.run("encoder", **inputs)[0]
-    # No memory is used again, for which streams would wait, too.
+    # No memory may be reused: streams would wait for it, too.
     backend.resources.memory._free.clear()
     backend.resources.memory._returned.clear()
     with backend.resources.lease_stream():  # the encoder's stream, so that the others need another one
@@ -93,9 +93,7 @@ def test_fixed_shapes_are_launched_from_captured_graphs(
     assert (device.graphs, device.launches) == (4, 16)
 
 
-def test_captures_can_be_switched_off_and_may_fail(
-    tiny_bundle: Path, fixed_shape_engines: Path, tiny_codec: Codec
-) -> None:
+def test_captures_can_be_disabled_and_may_fail(tiny_bundle: Path, fixed_shape_engines: Path, tiny_codec: Codec) -> None:
     codec, device = load(tiny_bundle, fixed_shape_engines, capture=False)
     broken, broken_device = load(tiny_bundle, fixed_shape_engines)
     broken_device.fail_capture = True
@@ -147,7 +145,7 @@ def test_threads_do_not_disturb_each_other(
 def test_a_shape_outside_all_profiles_is_named(tiny_bundle: Path, tmp_path: Path) -> None:
     build(tiny_bundle, ShapeRequest.parse("0.1s:1s:2s", "1:1:2", None), tmp_path)
     codec, _ = load(tiny_bundle, tmp_path)
-    with pytest.raises(BackendError, match=r"encoder: no profile holds waveform \(1, 1, 40000\).*--profile"):
+    with pytest.raises(BackendError, match=r"encoder: no profile covers waveform \(1, 1, 40000\).*--profile"):
         codec.encode(clips(40000)[0], RATE)
     with pytest.raises(BackendError, match=r"encoder: input lengths has shape \(2,\), expected \(batch 1\)"):
         codec.run_graph("encoder", waveform=np.zeros((1, 1, 9), np.float32), lengths=np.ones(2, np.int64))
@@ -157,7 +155,7 @@ def test_a_shape_outside_all_profiles_is_named(tiny_bundle: Path, tmp_path: Path
         codec.run_graph("encoder", waveform=np.zeros((1, 1, 9), np.float32))
 
 
-def test_no_device_memory_left_is_one_error_and_passes(
+def test_no_device_memory_left_is_one_error_and_later_runs_work(
     tiny_bundle: Path, ranged_engines: Path, tiny_codec: Codec
 ) -> None:
     codec, _ = load(tiny_bundle, ranged_engines, FakeDevice(memory_bytes=90_000_000))
@@ -166,7 +164,7 @@ def test_no_device_memory_left_is_one_error_and_passes(
     same(codec, tiny_codec, clips(8000))
 
 
-def test_onnx_runtimes_tensorrt_provider_is_what_runs_or_an_error(tiny_bundle: Path) -> None:
+def test_onnx_runtimes_tensorrt_provider_runs_or_is_an_error(tiny_bundle: Path) -> None:
     import onnxruntime
 
     if "TensorrtExecutionProvider" in onnxruntime.get_available_providers():
@@ -175,7 +173,7 @@ def test_onnx_runtimes_tensorrt_provider_is_what_runs_or_an_error(tiny_bundle: P
         Codec.load(tiny_bundle, provider="tensorrt")
 
 
-def test_pools_hand_memory_out_again(tiny_bundle: Path) -> None:
+def test_pools_reuse_memory(tiny_bundle: Path) -> None:
     device = FakeDevice()
     device.make_current()
     pool, stream = DevicePool(device), device.create_stream()
@@ -201,7 +199,7 @@ def test_streams_are_lent_to_one_thread_each(tiny_bundle: Path) -> None:
 
 @pytest.mark.skipif(gpu_or_none() is not None, reason="a machine without a driver answers every call with a code")
 def test_cuda_bindings_take_what_the_device_gives_them() -> None:
-    """A wrong name or type raises something else than the GpuError of a missing driver."""
+    """A wrong name or type would raise something other than the GpuError of a missing driver."""
     from cuda.bindings import runtime
 
     device = CudaDevice.__new__(CudaDevice)

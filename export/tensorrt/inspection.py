@@ -73,7 +73,7 @@ def inspect_engine(
             found = None
     found = found or _from_log(lines)
     if found is None:
-        raise EngineBuildError(f"{name}: {library.flavour} {library.version} doesn't say what it built")
+        raise EngineBuildError(f"{name}: {library.flavour} {library.version} doesn't list the layers that it built")
     return found
 
 

@@ -133,9 +133,7 @@ class Configs:
             "dequantizer": ([self._some_codes, first_level], [self._latents]),
             "decoder": ([self._latents, lengths], [self._waveform]),
         }
-        models = {
-            name: self._model(name, inputs, outputs, engines.get(name)) for name, (inputs, outputs) in tensors.items()
-        }
+        models = {name: self._model(name, *ends, engines.get(name)) for name, ends in tensors.items()}
         tokenize = self._ensemble("tokenize", [self._waveform, lengths], [self._codes, frames])
         self._step(tokenize, "encoder", {"waveform": "waveform", "lengths": "lengths"}, {"latents": "latents"})
         self._step(
@@ -174,7 +172,7 @@ class Configs:
         if self._options.platform == "onnxruntime-tensorrt" and name in ("encoder", "decoder"):
             precision = self._bundle.manifest.graphs[name].precision.upper()
             accelerators.add(name="tensorrt", parameters={"precision_mode": precision})
-        # TF32, the default, has a 10-bit mantissa and changes codes. EXHAUSTIVE would search again for every new length.
+        # TF32, the default, has a 10-bit mantissa and changes codes. EXHAUSTIVE searches again for every new length.
         accelerators.add(name="cuda", parameters={"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"})
 
     def _warm_up(self, config: Any, inputs: Sequence[Tensor], batch: int) -> None:
@@ -216,8 +214,6 @@ class Configs:
             for tensor in tensors:
                 entry = added.add(name=tensor.name, data_type=getattr(self._pb, f"TYPE_{tensor.dtype}"))
                 entry.dims.extend(tensor.dims)
-                if (
-                    tensor.scalar and reshape
-                ):  # the server does not allow an empty shape: [B, 1] for clients, [B] in the graph
+                if tensor.scalar and reshape:  # [B, 1] for clients, since no shape may be empty; [B] in the graph
                     entry.reshape.SetInParent()
         return config

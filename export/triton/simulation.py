@@ -1,8 +1,8 @@
 """A simulated Triton server: answers requests to a model repository with ONNX Runtime on the CPU.
 
 It reads the written config.pbtxt files with the server's schema and follows them: it checks shapes and types, batches
-requests of equal shape on their first axis up to `max_batch_size`, applies `reshape`, and runs the steps of ensembles in
-order. It leaves out queues, instances and time. `require_agreement` compares its answers with `Codec`.
+requests of equal shape on their first axis up to `max_batch_size`, applies `reshape`, and runs the steps of ensembles
+in order. It leaves out queues, instances and time. `require_agreement` compares its answers with `Codec`.
 """
 
 from __future__ import annotations
@@ -89,16 +89,16 @@ class Simulation:
     def _ensemble(self, config: Any, inputs: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         tensors = dict(inputs)
         for step in config.ensemble_scheduling.step:
-            given = {name: tensors[tensor] for name, tensor in step.input_map.items()}
-            [results] = self.infer(step.model_name, [given])
+            request = {name: tensors[tensor] for name, tensor in step.input_map.items()}
+            [results] = self.infer(step.model_name, [request])
             tensors.update({tensor: results[name] for name, tensor in step.output_map.items()})
         return {entry.name: tensors[entry.name] for entry in config.output}
 
     def _model(self, config: Any, inputs: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         batch = len(next(iter(inputs.values())))
-        given = {entry.name: _reshaped(entry, inputs[entry.name], batch, True) for entry in config.input}
+        reshaped = {entry.name: _reshaped(entry, inputs[entry.name], batch, True) for entry in config.input}
         names = [entry.name for entry in config.output]
-        results = self._session(config).run(names, given)
+        results = self._session(config).run(names, reshaped)
         return {
             entry.name: _reshaped(entry, result, batch, False)
             for entry, result in zip(config.output, results, strict=True)
@@ -128,7 +128,7 @@ def read_config(path: Path) -> Any:
 
 
 def _batch(requests: Sequence[Arrays], waiting: Sequence[int], max_batch_size: int) -> list[int]:
-    """Return the indices of the next batch: the first waiting request, and later ones of the same shapes that fit in."""
+    """Return the indices of the next batch: the first waiting request, and later ones of its shapes that fit."""
     shapes = _shapes(requests[waiting[0]])
     group, size = [], 0
     for index in waiting:

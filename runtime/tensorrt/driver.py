@@ -81,4 +81,4 @@ def _integer(function: Any, *arguments: int) -> int:
 
 def _check(code: int) -> None:
     if code != 0:
-        raise GpuError(f"the NVIDIA driver can't be asked about its GPUs (error {code}); check `nvidia-smi`")
+        raise GpuError(f"the NVIDIA driver can't list its GPUs (error {code}); check `nvidia-smi`")

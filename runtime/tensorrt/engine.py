@@ -56,7 +56,8 @@ class Engine:
             self._engine = library.checked(
                 self._runtime.deserialize_cuda_engine(plan),
                 EngineError,
-                f"{name}: this engine can't be loaded; build it again with `dmcodec export --format trt --rebuild`",
+                f"{name}: this engine can't be loaded; "
+                "build it again with `dmcodec export --format trt --bundle BUNDLE --rebuild`",
                 lines,
             )
 

@@ -23,7 +23,7 @@ from .profiles import Profile
 FOLDER = "engines"  # within the bundle
 RECORD_VERSION = 1
 GENERIC = "generic"  # architecture of an RTX engine that is compiled for the GPU at its first use
-REBUILD_HINT = "build it again with `dmcodec export --format trt --rebuild`"
+REBUILD_HINT = "build it again with `dmcodec export --format trt --bundle BUNDLE --rebuild`"
 _KEY_DIGITS = 16
 
 

@@ -136,7 +136,7 @@ class EngineRunner:
             requested = ", ".join(f"{tensor.name} {shape_of(tensor, sizes)}" for tensor in self._spec.inputs)
             known = "; ".join(str(profile) for profiles in self._profiles for profile in profiles)
             raise BackendError(
-                f"{self.name}: no profile holds {requested}; there are: {known}. Build one that does: "
+                f"{self.name}: no profile covers {requested}; there are: {known}. Build one that does: "
                 "`dmcodec export --format trt --bundle BUNDLE --profile A:B:C --batch A:B:C`"
             )
         return choice
