@@ -1,7 +1,9 @@
-"""torch -> ONNX -> TensorRT, and the proof that the graphs say what torch says.
+"""Exports a torch checkpoint to a bundle of ONNX graphs, and from there to TensorRT engines or a Triton repository.
 
-torch and onnx are imported when an export begins: `dmcodec.export.parity` and `.fidelity` work without them, and
-`dmcodec.export.tensorrt` builds engines from a bundle without torch.
+The graphs of a bundle match torch within the thresholds of `dmcodec.precision`, or nothing is written.
+
+torch and onnx are imported when an export begins: `dmcodec.export.parity`, `.reference` and `.agreement` need neither,
+and `dmcodec.export.tensorrt` builds engines without torch.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ __all__ = ["Source", "export_bundle"]
 
 
 def __getattr__(name: str) -> Any:
-    """Loads torch when it is needed."""
+    """Import the exporter, and torch with it, at the first use of a name of `__all__`."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from . import bundle_writer

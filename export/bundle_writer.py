@@ -1,4 +1,4 @@
-"""Export: a torch model becomes a bundle, or nothing where the graphs don't say what torch says."""
+"""Writes a bundle from a torch model. Nothing is written where a graph does not match torch within the thresholds."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ from .reference import TorchReference
 from .torch_model import torch_model
 from .weights import SharedWeights
 
-# Called with what is being done, how much of it is done, and how much there is.
+# Called with a stage of the export, the number of its steps that are done, and the number of all its steps.
 Progress = Callable[[str, int, int], None]
 
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """Where the weights came from: a checkpoint file, or a seed for untrained ones."""
+    """Origin of the weights, for the manifest: a checkpoint file, or the seed of untrained weights."""
 
     checkpoint: Path | None = None
     seed: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values for the manifest."""
+        """Return plain JSON values for the manifest."""
         if self.checkpoint is None:
             return {"checkpoint": None, "checkpoint_sha256": None, "seed": self.seed}
         sha256 = file_sha256(self.checkpoint)
@@ -55,26 +55,29 @@ def export_bundle(
     force: bool = False,
     progress: Progress | None = None,
 ) -> Bundle:
-    """Writes the bundle `out`, and proves its graphs against `codec` first.
+    """Export a torch model to the bundle `out`, after its graphs were compared with the model.
 
     Args:
         codec: the model.
         out: the folder to write; it appears only when everything succeeded.
-        precision: "fp32", or "fp16" for the encoder and the decoder (the RVQ stays float32), or "fp16-weights", which
-            stores the large weights in half precision and computes in float32.
-        source: where the weights came from, for the manifest.
+        precision: a name of `dmcodec.precision.PRECISIONS`.
+        source: origin of the weights, for the manifest.
         force: replace `out` where it exists.
-        progress: called as the work goes on.
+        progress: called as the export goes on.
+
+    Returns:
+        The written bundle.
 
     Raises:
-        ParityError: a graph is below the thresholds of `dmcodec.export.parity`.
+        ArgumentError: the precision is not known.
+        ParityError: a figure of a graph is below its threshold (`dmcodec.precision`).
         OutputError: `out` exists, or can't be written.
     """
     if precision not in PRECISIONS:
         raise ArgumentError(f"precision {precision!r} can't be exported to ONNX; use one of {', '.join(PRECISIONS)}")
     report = progress or (lambda _stage, _done, _total: None)
     with output_folder(out, force) as folder:
-        # In a function of its own: loaded graphs hold the weights' file, which Windows doesn't rename then.
+        # In a function of its own, so that the loaded graphs are released: Windows does not rename open files.
         manifest = _write(folder, codec.eval(), precision, source or Source(), report)
     return Bundle(Path(out), manifest)
 
@@ -87,10 +90,10 @@ def _write(folder: Path, codec: DMCodec, precision: str, source: Source, report:
     report("building graphs", 1, 1)
     backend = OnnxRuntimeBackend()
     run = _runner(backend, folder, specs)
-    if PRECISIONS[precision].rounds_weights:  # what rounding costs mustn't hide what a graph does wrong
+    if PRECISIONS[precision].rounds_weights:  # the error of rounding must not hide an error of a graph
         rounded = torch_model(codec.config, {name: folder / spec.file for name, spec in specs.items()})
-        _proven(TorchReference(rounded), run, "fp32", report)
-    cases = _proven(TorchReference(codec), run, precision, report)
+        _checked_cases(TorchReference(rounded), run, "fp32", report)
+    cases = _checked_cases(TorchReference(codec), run, precision, report)
     report("measuring context", 0, 1)
     encoder_context = measure_context(codec.config, run)
     report("measuring context", 1, 1)
@@ -110,7 +113,7 @@ def _write(folder: Path, codec: DMCodec, precision: str, source: Source, report:
 
 def _write_graph(folder: Path, name: str, graph: Graph, weights: SharedWeights) -> GraphSpec:
     path = folder / f"{name}.onnx"
-    weights.take(graph.model)
+    weights.move_from(graph.model)
     path.write_bytes(graph.model.SerializeToString())
     return GraphSpec(path.name, file_sha256(path), path.stat().st_size, graph.precision, graph.inputs, graph.outputs)
 
@@ -124,7 +127,8 @@ def _runner(backend: OnnxRuntimeBackend, folder: Path, specs: Mapping[str, Graph
     return run
 
 
-def _proven(reference: TorchReference, run: Run, precision: str, report: Progress) -> list[ParityCase]:
+def _checked_cases(reference: TorchReference, run: Run, precision: str, report: Progress) -> list[ParityCase]:
+    """Compare the graphs with the reference; raise ParityError where a figure is below its threshold."""
     cases = []
     total = num_cases(reference.config)
     try:

@@ -1,4 +1,4 @@
-"""A small writer of ONNX graphs: one call per node, constants shared, every tensor named after what made it."""
+"""A builder of ONNX graphs: one call adds a node, equal constants are stored once, tensors are named after their op."""
 
 from __future__ import annotations
 
@@ -15,16 +15,22 @@ from dmcodec.errors import ExportError
 from dmcodec.precision import FP16, PRECISIONS
 
 OPSET = 17
-IR_VERSION = 8  # that of opset 17: any ONNX Runtime since 1.12 and TensorRT since 8.5 read it
+IR_VERSION = 8  # of opset 17; ONNX Runtime reads it since 1.12, and TensorRT since 8.5
 
 _ONNX_TYPES = {"float32": TensorProto.FLOAT, "int64": TensorProto.INT64}
-# Of "fp16-weights": smaller weights aren't worth rounding.
-_HALVED_FROM_BYTES = 16384
+# fp16-weights rounds weights of at least this size; smaller ones would save nothing.
+_MIN_ROUNDED_BYTES = 16384
 
 
 @dataclasses.dataclass(frozen=True)
 class Graph:
-    """A finished graph with the description of its ends. `precision` is that of its arithmetic."""
+    """A finished graph.
+
+    Attributes:
+        model: the ONNX model with its weights.
+        precision: of its arithmetic.
+        inputs, outputs: descriptions of its tensors, for the manifest.
+    """
 
     model: onnx.ModelProto
     precision: str
@@ -35,14 +41,16 @@ class Graph:
 class GraphBuilder:
     """Collects the nodes and weights of one graph.
 
-    Its arithmetic is in `precision`, which is also that of its weights; "fp16-weights" computes in fp32, and stores the
-    large weights in fp16 with a cast behind each, which ONNX Runtime folds when it loads the graph.
+    Args:
+        name: of the graph.
+        precision: a name of `dmcodec.precision.PRECISIONS`. "fp16-weights" computes in float32 and stores the large
+            weights in half precision, each with a cast after it; ONNX Runtime folds the casts when it loads the graph.
     """
 
     def __init__(self, name: str, precision: str = "fp32") -> None:
         self.name = name
         row = PRECISIONS[precision]
-        self._arithmetic, self._halves_weights = row.arithmetic, row.rounds_weights
+        self._arithmetic, self._rounds_weights = row.arithmetic, row.rounds_weights
         self._dtype = np.dtype(row.arithmetic.dtype)
         self._onnx_type = helper.np_dtype_to_tensor_dtype(self._dtype)
         self._is_half = row.arithmetic == FP16
@@ -52,59 +60,65 @@ class GraphBuilder:
         self._counts: dict[str, int] = {}
 
     def op(self, op_type: str, *inputs: str, **attributes: Any) -> str:
-        """Adds a node with one output and returns the output's name."""
+        """Add a node with one output, and return the output's name."""
         output = self._unique(op_type)
         self._nodes.append(helper.make_node(op_type, list(inputs), [output], name=output, **attributes))
         return output
 
     def ops(self, op_type: str, count: int, *inputs: str, **attributes: Any) -> list[str]:
-        """Adds a node with `count` outputs and returns their names; an optional input left out is ""."""
+        """Add a node with `count` outputs, and return their names. "" stands for an optional input that is left out."""
         name = self._unique(op_type)
         outputs = [f"{name}_{index}" for index in range(count)]
         self._nodes.append(helper.make_node(op_type, list(inputs), outputs, name=name, **attributes))
         return outputs
 
     def alias(self, tensor: str, output: str) -> None:
-        """Makes `tensor`, the last node's output, the graph output `output`."""
+        """Rename `tensor`, the output of the last node, to `output`."""
         node = self._nodes[-1]
         assert list(node.output) == [tensor], "only the last node can be renamed"
         node.output[0] = output
 
     def weight(self, name: str, values: NDArray[Any], exact: bool = False) -> str:
-        """Adds a weight, and returns its name in the arithmetic's precision; `exact`: it isn't to be rounded."""
-        if self._halves_weights and not exact and values.size * self._dtype.itemsize >= _HALVED_FROM_BYTES:
+        """Add a weight, and return the name of the tensor in the precision of the arithmetic.
+
+        Args:
+            name: of the stored weight.
+            values: its values.
+            exact: never round it.
+        """
+        if self._rounds_weights and not exact and values.size * self._dtype.itemsize >= _MIN_ROUNDED_BYTES:
             return self.cast(self._add(name, _converted(name, values, np.dtype(np.float16))))
         return self._add(name, _converted(name, values, self._dtype))
 
     def ints(self, *values: int) -> str:
-        """A constant int64 vector."""
+        """Add a constant int64 vector, and return its name."""
         return self.constant(np.array(values, np.int64))
 
     def constant(self, values: NDArray[Any]) -> str:
-        """A small constant; equal ones are stored once."""
+        """Add a small constant, and return its name; equal constants are stored once."""
         key = (values.dtype.str, values.shape, values.tobytes())
         if key not in self._constants:
             self._constants[key] = self._add(self._unique("constant"), values)
         return self._constants[key]
 
     def cast_in(self, tensor: str) -> str:
-        """float32 -> the graph's precision."""
+        """Cast a float32 input to the arithmetic's precision, where that differs."""
         return self.cast(tensor) if self._is_half else tensor
 
     def cast_out(self, tensor: str) -> str:
-        """The graph's precision -> float32."""
+        """Cast a result to a float32 output, where the arithmetic's precision differs."""
         return self.op("Cast", tensor, to=TensorProto.FLOAT) if self._is_half else tensor
 
     def cast(self, tensor: str) -> str:
-        """Any type -> the graph's precision."""
+        """Cast a tensor of any type to the arithmetic's precision."""
         return self.op("Cast", tensor, to=self._onnx_type)
 
     def to_int32(self, tensor: str) -> str:
-        """Any type -> int32."""
+        """Cast a tensor of any type to int32."""
         return self.op("Cast", tensor, to=TensorProto.INT32)
 
     def finish(self, inputs: list[TensorSpec], outputs: list[TensorSpec]) -> Graph:
-        """The finished, checked graph."""
+        """Return the finished graph, checked by onnx with full shape inference."""
         graph = helper.make_graph(
             self._nodes,
             self.name,

@@ -1,4 +1,8 @@
-"""The graphs of a bundle, each from its part of the torch model."""
+"""The graphs of a bundle, each from its part of the torch model.
+
+The decoder has two more graphs for streams: `decoder_recurrent` ends after the LSTM, whose state is an input and an
+output, and `decoder_upsampler` holds the layers after it.
+"""
 
 from __future__ import annotations
 
@@ -18,16 +22,19 @@ from .graph_builder import Graph, GraphBuilder
 from .layers import Signal, add_layers, array, convolution, lstm_weights
 from .weights import add_codebook, add_codebooks, codebook_name, stored_codebooks
 
-# FOLDED: The decoder cut behind its LSTM, for decoding while tokens still come in: the LSTM's state goes in and out.
+_FIRST_UPSAMPLER_LAYER = 2  # layer 0 is a convolution, layer 1 the LSTM
 
 
 def build_graphs(codec: DMCodec, precision: str = "fp32") -> dict[str, Graph]:
-    """All graphs of a bundle.
+    """Build all graphs of a bundle.
 
     Args:
         codec: the model.
-        precision: one of `dmcodec.precision.PRECISIONS`. The quantizer's graphs compute in float32 in any case: half
-            precision flips codes. Inputs and outputs are float32 whatever the precision.
+        precision: a name of `dmcodec.precision.PRECISIONS`. Quantizer and dequantizer always compute in float32, since
+            half precision changes codes. Inputs and outputs are float32 or int64 in every precision.
+
+    Returns:
+        The graphs by the names of `dmcodec.bundle.GRAPH_NAMES`.
     """
     latents = TensorSpec("latents", "float32", ("batch", codec.config.dimension, "frames"))
     waveform = TensorSpec("waveform", "float32", ("batch", 1, "samples"))
@@ -37,12 +44,13 @@ def build_graphs(codec: DMCodec, precision: str = "fp32") -> dict[str, Graph]:
         "quantizer": _quantizer(codec, latents, rvq),
         "dequantizer": _dequantizer(codec, latents, rvq),
         "decoder": _network("decoder", codec.decoder.model, latents, waveform, precision),
-        "decoder_recurrent": recurrent_graph(codec, precision),
-        "decoder_upsampler": upsampler_graph(codec, precision),
+        "decoder_recurrent": _recurrent(codec, precision),
+        "decoder_upsampler": _upsampler(codec, precision),
     }
 
 
 def _network(name: str, layers: nn.Sequential, source: TensorSpec, target: TensorSpec, precision: str) -> Graph:
+    """Build encoder or decoder: `source` and the lengths of its items -> `target`."""
     builder = GraphBuilder(name, precision)
     lengths = TensorSpec("lengths", "int64", ("batch",))
     signal = add_layers(builder, layers, Signal(builder.cast_in(source.name), lengths.name), name)
@@ -51,19 +59,19 @@ def _network(name: str, layers: nn.Sequential, source: TensorSpec, target: Tenso
 
 
 def _quantizer(codec: DMCodec, latents: TensorSpec, precision: str) -> Graph:
-    """Greedy residual quantization, all levels; callers who want fewer keep the first rows, which are the same."""
+    """Build the greedy residual quantization at all levels. Codes of fewer levels are the first rows of the output."""
     builder = GraphBuilder("quantizer", precision)
     op, config = builder.op, codec.config
     frames = op("Transpose", latents.name, perm=[0, 2, 1])  # [B, T, D]
     residual = op("Reshape", frames, builder.ints(-1, config.dimension))  # [B*T, D]
-    # [1, B, T]; the 1 is a slice of the shape, so that no axis has to be guessed when batch or time is 0
+    # [1, B, T], from the shape and not with -1, which is ambiguous where batch or time is 0
     shape = op("Slice", op("Shape", frames), builder.ints(0), builder.ints(2))
     code_shape = op("Concat", builder.ints(1), shape, axis=0)
     levels = []
     for level, codebook in enumerate(_codebooks(codec, precision)):
         entries = add_codebook(builder, level, codebook)
         norms = builder.weight(f"{codebook_name(level)}.squared_norms", _squared_norms(codebook))
-        # argmin(|e|^2 - 2 x.e): |x|^2 is the same for all entries; the lowest index wins a tie
+        # argmin(|e|^2 - 2 x.e): |x|^2 is the same for all entries. The lowest index wins a tie.
         scores = op("Gemm", residual, entries, norms, alpha=-2.0, transB=1)
         indices = op("ArgMin", scores, axis=1, keepdims=0, select_last_index=0)
         levels.append(op("Reshape", indices, code_shape))
@@ -75,7 +83,7 @@ def _quantizer(codec: DMCodec, latents: TensorSpec, precision: str) -> Graph:
 
 
 def _dequantizer(codec: DMCodec, latents: TensorSpec, precision: str) -> Graph:
-    """Codes of levels first_level, first_level + 1, ... -> the sum of their entries. Codes must be in range."""
+    """Build the sum of the codebook entries of codes from level `first_level` on. Codes must be in range."""
     builder = GraphBuilder("dequantizer", precision)
     op, config = builder.op, codec.config
     codes = TensorSpec("codes", "int64", ("n_q", "batch", "frames"))
@@ -92,6 +100,7 @@ def _dequantizer(codec: DMCodec, latents: TensorSpec, precision: str) -> Graph:
 
 
 def _codebooks(codec: DMCodec, precision: str) -> NDArray[np.float32]:
+    """Return the codebooks [n_q, codebook_size, D] as the bundle stores them."""
     return stored_codebooks(array(codec.quantizer.codebooks()), precision)
 
 
@@ -100,12 +109,12 @@ def _squared_norms(codebook: NDArray[Any]) -> NDArray[np.float64]:
     return squared
 
 
-_CUT = 2  # layers 0 (convolution) and 1 (LSTM) come before the cut
+def _recurrent(codec: DMCodec, precision: str) -> Graph:
+    """Build the decoder's first convolution and LSTM for streams.
 
-
-def recurrent_graph(codec: DMCodec, precision: str) -> Graph:
-    """Latents with 3 frames of context on each side, and the state -> LSTM features, and the new state."""
-    first, lstm = list(codec.decoder.model)[:_CUT]
+    Latents with the convolution's context on each side, and the LSTM's state -> LSTM features, and the new state.
+    """
+    first, lstm = list(codec.decoder.model)[:_FIRST_UPSAMPLER_LAYER]
     if not isinstance(first, Conv1d) or not isinstance(lstm, SkipLSTM):
         raise ExportError("decoder: expected a convolution and an LSTM as its first layers")
     layers, channels = lstm.lstm.num_layers, lstm.lstm.hidden_size
@@ -134,9 +143,9 @@ def recurrent_graph(codec: DMCodec, precision: str) -> Graph:
     return builder.finish([latents, *states], [features, *new_states])
 
 
-def upsampler_graph(codec: DMCodec, precision: str) -> Graph:
-    """LSTM features -> waveform, all items of one length."""
-    layers = nn.Sequential(*list(codec.decoder.model)[_CUT:])
+def _upsampler(codec: DMCodec, precision: str) -> Graph:
+    """Build the decoder's layers after the LSTM: features -> waveform, all items of one length."""
+    layers = nn.Sequential(*list(codec.decoder.model)[_FIRST_UPSAMPLER_LAYER:])
     channels = codec.config.n_filters * 2 ** len(codec.config.strides)
     features = TensorSpec("features", "float32", ("batch", channels, "frames"))
     waveform = TensorSpec("waveform", "float32", ("batch", 1, "samples"))
@@ -145,6 +154,6 @@ def upsampler_graph(codec: DMCodec, precision: str) -> Graph:
     shape = op("Shape", features.name)
     batch, frames = (op("Gather", shape, ints(axis), axis=0) for axis in (0, 2))
     signal = Signal(builder.cast_in(features.name), op("Expand", frames, batch))
-    signal = add_layers(builder, layers, signal, "decoder", start=_CUT)
+    signal = add_layers(builder, layers, signal, "decoder", start=_FIRST_UPSAMPLER_LAYER)
     builder.alias(builder.cast_out(signal.tensor), waveform.name)
     return builder.finish([features], [waveform])

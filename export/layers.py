@@ -1,9 +1,9 @@
 """The layers of `dmcodec.nn` as ONNX nodes, for batches in which every item has its own length.
 
-The graphs are written node by node instead of traced: tracing bakes the Python arithmetic of the padding into the
-graph for one length, and breaks the LSTM for others. Here every item's length is an input: its reflect padding is put
-where the item ends, and the LSTM turns round there, so that an item's neighbours can't change its result. Weight norm
-is folded.
+The graphs are built node by node, not traced. Tracing stores the padding, which is Python arithmetic, as constants for
+one length, and it breaks the LSTM for other lengths. Here each item's length is an input of the graph: its reflect
+padding is placed at the item's end, and the backward LSTM starts there, so that other items of the batch can't change
+its result. Weight norm is folded into the weights.
 """
 
 from __future__ import annotations
@@ -22,14 +22,18 @@ from .graph_builder import GraphBuilder
 
 @dataclasses.dataclass(frozen=True)
 class Signal:
-    """Names of a tensor [B, C, T] and of the lengths [B] (int64) of its items; what lies behind them is garbage."""
+    """Names of a tensor [B, C, T] and of the lengths [B] (int64) of its items. Values beyond a length are undefined."""
 
     tensor: str
     lengths: str
 
 
 def add_layers(builder: GraphBuilder, layers: nn.Sequential, signal: Signal, prefix: str, start: int = 0) -> Signal:
-    """Adds the layers in turn. Weights are named `prefix`.index..., counted from `start`."""
+    """Add layers one after the other. Their weights are named `prefix`.index..., with the first index `start`.
+
+    Raises:
+        ExportError: a layer has no ONNX form here.
+    """
     for index, layer in enumerate(layers, start):
         signal = _add_layer(builder, layer, signal, f"{prefix}.{index}")
     return signal
@@ -53,7 +57,7 @@ def _add_layer(builder: GraphBuilder, layer: nn.Module, signal: Signal, name: st
 
 
 def array(tensor: Tensor) -> NDArray[np.float32]:
-    """A parameter as float32 values."""
+    """Return a parameter as float32 values."""
     values: NDArray[np.float32] = tensor.detach().cpu().float().numpy()
     return values
 
@@ -64,7 +68,7 @@ def _conv(builder: GraphBuilder, layer: Conv1d, signal: Signal, name: str) -> Si
 
 
 def convolution(builder: GraphBuilder, layer: Conv1d, tensor: str, name: str) -> str:
-    """The convolution alone, over a tensor that is padded already."""
+    """Add a convolution without its padding."""
     return builder.op(
         "Conv",
         tensor,
@@ -77,7 +81,7 @@ def convolution(builder: GraphBuilder, layer: Conv1d, tensor: str, name: str) ->
 
 
 def _strided(builder: GraphBuilder, lengths: str, stride: int) -> str:
-    """ceil(lengths / stride)"""
+    """Return ceil(lengths / stride)."""
     if stride == 1:
         return lengths
     return builder.op("Div", builder.op("Add", lengths, builder.ints(stride - 1)), builder.ints(stride))
@@ -87,18 +91,21 @@ def _conv_transpose(builder: GraphBuilder, layer: ConvTranspose1d, signal: Signa
     weight = array(layer.weights.weight())
     tensor = builder.op(
         "ConvTranspose",
-        _with_zero_at_the_end(builder, signal, weight.shape[0]),
+        _with_zero_after_end(builder, signal, weight.shape[0]),
         builder.weight(f"{name}.weight", weight),
         builder.weight(f"{name}.bias", array(layer.weights.bias)),
         kernel_shape=[weight.shape[2]],
         strides=[layer.stride],
-        pads=[layer.trim_left, layer.trim_right],  # not a Slice behind it: TensorRT can't build that
+        pads=[layer.trim_left, layer.trim_right],  # TensorRT can't build a Slice after it
     )
     return Signal(tensor, builder.op("Mul", signal.lengths, builder.ints(layer.stride)))
 
 
-def _with_zero_at_the_end(builder: GraphBuilder, signal: Signal, channels: int) -> str:
-    """Zero where an item ends: its last outputs reach one step beyond it, and see nothing there when it is alone."""
+def _with_zero_after_end(builder: GraphBuilder, signal: Signal, channels: int) -> str:
+    """Set the step after each item's end to zero.
+
+    An item's last outputs depend on one step beyond its end. For a clip alone there is nothing, which counts as zero.
+    """
     op, ints = builder.op, builder.ints
     end = _column(builder, signal.lengths)  # [B, 1]
     inside = op("Min", end, op("Sub", _time(builder, signal.tensor), ints(1)))
@@ -108,12 +115,12 @@ def _with_zero_at_the_end(builder: GraphBuilder, signal: Signal, channels: int) 
 
 
 def _reflect_pad(builder: GraphBuilder, signal: Signal, padding: ConvPadding, channels: int) -> str:
-    """The reflect padding of `dmcodec.nn.layers.reflect_pad` at each item's own ends, for any length from 1 up.
+    """Add the reflect padding of `dmcodec.nn.layers.reflect_pad` at each item's own ends, for any length from 1 up.
 
-    Only the few padding columns are computed; one concatenation makes room for them, and a scatter puts the right ones
-    where each item ends.
+    Only the padding columns are computed: one concatenation makes room for them, and a scatter writes those of the
+    right side at each item's end.
     """
-    # The most that any length needs: `right`, and what fills the last window.
+    # The largest right padding of any length: `right`, and the extra that fills the last window.
     columns = padding.right + padding.stride - 1
     if padding.left == 0 and columns == 0:
         return signal.tensor
@@ -129,7 +136,7 @@ def _reflect_pad(builder: GraphBuilder, signal: Signal, padding: ConvPadding, ch
     if padding.stride > 1:  # extra = -length mod stride
         stride = ints(padding.stride)
         right = op("Add", right, op("Mod", op("Sub", stride, op("Mod", length, stride)), stride))
-    # The signal is taken as `extended` samples long, zeros behind its end, so that it can be reflected.
+    # A signal that is too short to be reflected is extended with zeros to `extended` samples.
     extended = op("Max", length, op("Add", op("Max", ints(padding.left), right), ints(1)))
     positions = op("Add", length, ints(*range(columns)))  # [B, columns]
     around = op("Sub", op("Mul", op("Sub", extended, ints(1)), ints(2)), positions)
@@ -141,7 +148,7 @@ def _reflect_pad(builder: GraphBuilder, signal: Signal, padding: ConvPadding, ch
 
 
 def _gather_or_zero(builder: GraphBuilder, signal: Signal, indices: str, channels: int) -> str:
-    """tensor[b, :, indices[b]], with zeros for indices at or beyond the item's length: [B, C, columns]."""
+    """Return tensor[b, :, indices[b]] as [B, C, columns], with zeros for indices at or beyond the item's length."""
     op, ints = builder.op, builder.ints
     last = op("Sub", _time(builder, signal.tensor), ints(1))
     inside = _over_channels(builder, op("Max", op("Min", indices, last), ints(0)), channels)
@@ -150,29 +157,29 @@ def _gather_or_zero(builder: GraphBuilder, signal: Signal, indices: str, channel
 
 
 def _time(builder: GraphBuilder, tensor: str) -> str:
-    """Size of the last axis: [1]."""
+    """Return the size of the last axis: [1]."""
     return builder.op("Gather", builder.op("Shape", tensor), builder.ints(2), axis=0)
 
 
 def _column(builder: GraphBuilder, lengths: str) -> str:
-    """[B] -> [B, 1]"""
+    """Reshape [B] -> [B, 1]."""
     return builder.op("Unsqueeze", lengths, builder.ints(1))
 
 
 def _over_channels(builder: GraphBuilder, indices: str, channels: int) -> str:
-    """[B, columns] -> [B, channels, columns]"""
+    """Expand [B, columns] -> [B, channels, columns]."""
     return builder.op("Expand", builder.op("Unsqueeze", indices, builder.ints(1)), builder.ints(1, channels, 1))
 
 
 def _mask(builder: GraphBuilder, condition: str) -> str:
-    """Booleans [B, columns] -> ones and zeros [B, 1, columns]"""
+    """Cast booleans [B, columns] -> ones and zeros [B, 1, columns]."""
     return builder.cast(builder.op("Unsqueeze", condition, builder.ints(1)))
 
 
 def _skip_lstm(builder: GraphBuilder, layer: SkipLSTM, signal: Signal, name: str) -> Signal:
     op, lstm = builder.op, layer.lstm
     steps = op("Transpose", signal.tensor, perm=[2, 0, 1])  # [T, B, C]
-    # Forward in time nothing behind an item's end reaches it, so that only a bidirectional LSTM has to know the end.
+    # Only the backward direction reads an item's padding before the item itself, so only it needs the lengths.
     lengths = [builder.to_int32(signal.lengths)] if lstm.bidirectional else []
     output = steps
     for index in range(lstm.num_layers):
@@ -189,7 +196,7 @@ def _skip_lstm(builder: GraphBuilder, layer: SkipLSTM, signal: Signal, name: str
 
 
 def lstm_weights(builder: GraphBuilder, layer: SkipLSTM, index: int, name: str) -> list[str]:
-    """Inputs W, R and B of the ONNX LSTM for one layer."""
+    """Add the weights of one LSTM layer, and return the names of the ONNX LSTM's inputs W, R and B."""
     lstm = layer.lstm
     directions = ["", "_reverse"] if lstm.bidirectional else [""]
     parts = {
@@ -204,6 +211,6 @@ def lstm_weights(builder: GraphBuilder, layer: SkipLSTM, index: int, name: str) 
 
 
 def _gates(parameter: Tensor) -> NDArray[np.float32]:
-    """Torch stacks the gates as input, forget, cell, output; ONNX as input, output, forget, cell."""
+    """Reorder the gates: torch stacks input, forget, cell, output; ONNX input, output, forget, cell."""
     i, f, c, o = np.split(array(parameter), 4)
     return np.concatenate([i, o, f, c])

@@ -237,8 +237,8 @@ class _Graphs:
     def _outputs(self, name: str, expected: tuple[int, ...], **inputs: NDArray[Any]) -> NDArray[Any]:
         output = self._run(name, **inputs)[0]
         if output.shape != expected:  # the graph holds a fixed length
-            given = {key: value.shape for key, value in inputs.items()}
-            raise ParityError(f"parity: {name} gives shape {output.shape} for {given}, {self._name} gives {expected}")
+            shapes = {key: value.shape for key, value in inputs.items()}
+            raise ParityError(f"parity: {name} gives shape {output.shape} for {shapes}, {self._name} gives {expected}")
         return output
 
 

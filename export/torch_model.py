@@ -1,4 +1,4 @@
-"""The torch model that a bundle's weights make up: what `dmcodec.export.graphs` wrote, read back."""
+"""The reverse of `dmcodec.export.graphs`: a torch model with the weights of a bundle's graphs."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ if TYPE_CHECKING:
 
 
 def torch_model(config: CodecConfig, graphs: Mapping[str, Path]) -> DMCodec:
-    """The torch model of a bundle's own weights, in float32; what is trained for training's sake is untrained in it.
+    """Build a torch model in float32 with the weights of a bundle.
 
-    Weights that the bundle stores in half precision are as rounded as they are there.
+    Training-only weights are left uninitialised. Weights that the bundle stores in half precision keep their rounding.
 
     Args:
         config: the bundle's configuration.
         graphs: paths of the bundle's graphs by their names.
 
     Raises:
-        ExportError: the graphs aren't as `dmcodec export` writes them.
+        ExportError: the graphs were not written by `dmcodec export`.
     """
     import torch
 
@@ -51,7 +51,7 @@ def torch_model(config: CodecConfig, graphs: Mapping[str, Path]) -> DMCodec:
 
 
 def _fill(layers: nn.Module, weights: dict[str, Tensor], prefix: str) -> None:
-    """The reverse of `dmcodec.export.layers.add_layers`, which names weights after the modules."""
+    """Fill modules with the weights that `dmcodec.export.layers.add_layers` named after them."""
     from dmcodec.nn.layers import Conv1d, ConvTranspose1d, SkipLSTM
 
     for name, module in layers.named_modules(prefix=prefix):
@@ -64,7 +64,7 @@ def _fill(layers: nn.Module, weights: dict[str, Tensor], prefix: str) -> None:
 
 
 def _fill_convolution(layer: Any, weight: Tensor, bias: Tensor) -> None:
-    """The folded weight is v, and its norm g. Of a channel of zeros v may be anything but zero."""
+    """Split a folded weight into v (itself) and g (its norm). For a channel of zeros, v may be anything but zero."""
     import torch
 
     target = layer.weights
@@ -75,7 +75,15 @@ def _fill_convolution(layer: Any, weight: Tensor, bias: Tensor) -> None:
 
 
 def _fill_lstm(lstm: nn.LSTM, index: int, weight_ih: Tensor, weight_hh: Tensor, bias: Tensor) -> None:
-    """Inputs W [directions, 4H, I], R [directions, 4H, H] and B [directions, 8H] of the ONNX LSTM."""
+    """Fill one layer of an LSTM from the ONNX LSTM's inputs.
+
+    Args:
+        lstm: the module.
+        index: of the layer.
+        weight_ih: W [directions, 4H, I].
+        weight_hh: R [directions, 4H, H].
+        bias: B [directions, 8H].
+    """
     bias_ih, bias_hh = bias.chunk(2, dim=1)
     parts = {"weight_ih": weight_ih, "weight_hh": weight_hh, "bias_ih": bias_ih, "bias_hh": bias_hh}
     for direction, suffix in enumerate(["", "_reverse"][: len(weight_ih)]):
@@ -84,7 +92,7 @@ def _fill_lstm(lstm: nn.LSTM, index: int, weight_ih: Tensor, weight_hh: Tensor, 
 
 
 def _gates(values: Tensor) -> Tensor:
-    """ONNX stacks the gates as input, output, forget, cell; torch as input, forget, cell, output."""
+    """Reorder the gates: ONNX stacks input, output, forget, cell; torch input, forget, cell, output."""
     import torch
 
     i, o, f, c = values.chunk(4)

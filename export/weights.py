@@ -1,4 +1,4 @@
-"""One file for the large weights of all graphs of a bundle, each content once: ONNX external data."""
+"""Weights of a bundle's graphs: one shared file for the large ones, the stored form of codebooks, and their reading."""
 
 from __future__ import annotations
 
@@ -20,45 +20,41 @@ from dmcodec.precision import PRECISIONS
 
 from .graph_builder import GraphBuilder
 
-# FOLDED: How graphs hold the codebooks: each level's by itself, so that quantizer and dequantizer can share them.
-# FOLDED: Reads the ONNX graphs of a bundle, with their weights.
-
-
-FILE = "weights.bin"
-# Smaller ones stay in the graph, where ONNX Runtime needs them to infer shapes.
-FROM_BYTES = 1024
+WEIGHTS_FILE = "weights.bin"
+# Smaller weights stay in the graph: ONNX Runtime needs them there to infer shapes.
+MIN_EXTERNAL_BYTES = 1024
 _ALIGNMENT_BYTES = 64
-# In a graph's metadata: a digest of its weights, so that graphs that differ in their weights only have other hashes.
-WEIGHTS_DIGEST = "weights_sha256"
+# Key of a graph's metadata: a digest of its external weights, so that graphs with other weights have other hashes.
+_WEIGHTS_DIGEST = "weights_sha256"
 
 
 class SharedWeights:
-    """Moves weights out of graphs into the file `weights.bin` of a folder."""
+    """The file `weights.bin` of a bundle: the large weights of all graphs as ONNX external data, each content once."""
 
     def __init__(self, folder: Path) -> None:
-        self._path = folder / FILE
+        self._path = folder / WEIGHTS_FILE
         self._offsets: dict[bytes, int] = {}
         self._size_bytes = 0
 
-    def take(self, model: onnx.ModelProto) -> None:
-        """Moves the large initializers of `model` into the file, and points to them there."""
+    def move_from(self, model: onnx.ModelProto) -> None:
+        """Move the large initializers of `model` to the file, and leave references to them in the model."""
         digests = hashlib.sha256()
         for tensor in model.graph.initializer:
-            if len(tensor.raw_data) < FROM_BYTES:
+            if len(tensor.raw_data) < MIN_EXTERNAL_BYTES:
                 continue
             digest = hashlib.sha256(tensor.raw_data).digest()
             digests.update(digest)
             if digest not in self._offsets:
                 self._offsets[digest] = self._append(tensor.raw_data)
-            set_external_data(tensor, FILE, self._offsets[digest], len(tensor.raw_data))
+            set_external_data(tensor, WEIGHTS_FILE, self._offsets[digest], len(tensor.raw_data))
             tensor.ClearField("raw_data")
-        onnx.helper.set_model_props(model, {WEIGHTS_DIGEST: digests.hexdigest()})
+        onnx.helper.set_model_props(model, {_WEIGHTS_DIGEST: digests.hexdigest()})
 
     def spec(self) -> WeightsSpec | None:
-        """The finished file, None where there is none."""
+        """Describe the finished file for the manifest; return None where no weight was large."""
         if not self._offsets:
             return None
-        return WeightsSpec(FILE, file_sha256(self._path), self._size_bytes)
+        return WeightsSpec(WEIGHTS_FILE, file_sha256(self._path), self._size_bytes)
 
     def _append(self, content: bytes) -> int:
         padding = -self._size_bytes % _ALIGNMENT_BYTES
@@ -69,51 +65,11 @@ class SharedWeights:
         return offset
 
 
-def codebook_name(level: int) -> str:
-    """Name of the initializer with the entries [codebook_size, D] of a level."""
-    return f"codebook_{level}"
-
-
-def stored_codebooks(codebooks: NDArray[np.float32], precision: str) -> NDArray[np.float32]:
-    """The entries [n_q, codebook_size, D] as a bundle of `precision` holds them: fp16-weights rounds all but level 0's.
-
-    Level 0's are some ten times as large as the others', and so would be what rounding does to them: of a trained
-    model's codes 1.1 % changed with all levels rounded, and 0.4 % with level 0 as it is, as many as with none rounded.
-    """
-    if not PRECISIONS[precision].rounds_weights:
-        return codebooks
-    return np.concatenate([codebooks[:1], codebooks[1:].astype(np.float16).astype(np.float32)])
-
-
-def add_codebook(builder: GraphBuilder, level: int, codebook: NDArray[np.float32]) -> str:
-    """Adds the entries [codebook_size, D] of a level, one of `stored_codebooks`."""
-    return builder.weight(codebook_name(level), codebook, exact=level == 0)
-
-
-def add_codebooks(builder: GraphBuilder, codebooks: NDArray[np.float32]) -> str:
-    """Adds those of all levels; the name of them in one: [n_q * codebook_size, D]."""
-    names = [add_codebook(builder, level, codebook) for level, codebook in enumerate(codebooks)]
-    return builder.op("Concat", *names, axis=0)
-
-
-def read_codebooks(quantizer: Path, config: CodecConfig) -> NDArray[np.float32]:
-    """All entries [n_q, codebook_size, D], from the graph of the quantizer.
-
-    Raises:
-        ExportError: not a quantizer as `dmcodec export` writes it.
-    """
-    weights = read_weights(quantizer)
-    try:
-        return np.stack([weights[codebook_name(level)].astype(np.float32) for level in range(config.n_q)])
-    except KeyError as error:
-        raise ExportError(f"{quantizer}: not a quantizer as `dmcodec export` writes it, no {error}") from None
-
-
 def read_graph(path: Path) -> onnx.ModelProto:
-    """The ONNX graph at `path`, its weights in it wherever they were stored.
+    """Read the ONNX graph at `path` with its weights, also with those in other files.
 
     Raises:
-        ExportError: not an ONNX graph.
+        ExportError: the file is not an ONNX graph.
     """
     try:
         return onnx.load(path)
@@ -122,5 +78,53 @@ def read_graph(path: Path) -> onnx.ModelProto:
 
 
 def read_weights(path: Path) -> dict[str, NDArray[Any]]:
-    """Every initializer of the graph at `path` by its name, in the type that it is stored in."""
+    """Read all initializers of the graph at `path` by their names, in their stored types.
+
+    Raises:
+        ExportError: the file is not an ONNX graph.
+    """
     return {item.name: numpy_helper.to_array(item) for item in read_graph(path).graph.initializer}
+
+
+# Codebooks: quantizer and dequantizer store the entries of each level as a weight of its own, so that they share it.
+
+
+def codebook_name(level: int) -> str:
+    """Return the name of the initializer with a level's entries [codebook_size, D]."""
+    return f"codebook_{level}"
+
+
+def stored_codebooks(codebooks: NDArray[np.float32], precision: str) -> NDArray[np.float32]:
+    """Round codebook entries [n_q, codebook_size, D] as a bundle of `precision` stores them.
+
+    fp16-weights rounds all levels but level 0, whose entries, and so their rounding errors, are about ten times as
+    large as the others: of a trained model's codes 1.1 % changed with all levels rounded, and 0.4 % with level 0 exact,
+    as many as with all levels exact.
+    """
+    if not PRECISIONS[precision].rounds_weights:
+        return codebooks
+    return np.concatenate([codebooks[:1], codebooks[1:].astype(np.float16).astype(np.float32)])
+
+
+def add_codebook(builder: GraphBuilder, level: int, codebook: NDArray[np.float32]) -> str:
+    """Add the entries [codebook_size, D] of a level, as `stored_codebooks` rounded them; return the tensor's name."""
+    return builder.weight(codebook_name(level), codebook, exact=level == 0)
+
+
+def add_codebooks(builder: GraphBuilder, codebooks: NDArray[np.float32]) -> str:
+    """Add the entries of all levels; return the name of one tensor [n_q * codebook_size, D] with all of them."""
+    names = [add_codebook(builder, level, codebook) for level, codebook in enumerate(codebooks)]
+    return builder.op("Concat", *names, axis=0)
+
+
+def read_codebooks(quantizer: Path, config: CodecConfig) -> NDArray[np.float32]:
+    """Read all entries [n_q, codebook_size, D] from the graph of the quantizer.
+
+    Raises:
+        ExportError: the graph was not written by `dmcodec export`.
+    """
+    weights = read_weights(quantizer)
+    try:
+        return np.stack([weights[codebook_name(level)].astype(np.float32) for level in range(config.n_q)])
+    except KeyError as error:
+        raise ExportError(f"{quantizer}: not a quantizer as `dmcodec export` writes it, no {error}") from None

@@ -227,12 +227,12 @@ def ranged_engines(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) 
 
 
 @pytest.fixture(scope="session")
-def laddered_engines(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def fixed_shape_engines(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Simulated TensorRT engines for a range of shapes and for fixed ones; don't alter it."""
     from fakes.codec import build
 
     from dmcodec.runtime.tensorrt.profiles import ShapeRequest
 
-    folder = tmp_path_factory.mktemp("laddered")
+    folder = tmp_path_factory.mktemp("fixed_shapes")
     build(tiny_bundle, ShapeRequest.parse("0.1s:1s:30s", "1:1:16", "0.5s,1s,1sx4"), folder)
     return folder

@@ -61,7 +61,7 @@ def test_weights_are_half_and_arithmetic_is_not(bundle: Bundle) -> None:
 
 @pytest.mark.parametrize("name", GRAPH_NAMES)
 def test_the_casts_are_gone_once_a_graph_is_loaded(bundle: Bundle, name: str, tmp_path: Path) -> None:
-    """So it is as fast as one of float32 weights."""
+    """The graph is therefore as fast as one with float32 weights."""
     options = onnxruntime.SessionOptions()
     options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
@@ -101,7 +101,7 @@ def test_both_rvq_graphs_hold_the_same_rounded_entries(bundle: Bundle, model: DM
     np.testing.assert_array_equal(codes[0, 0], np.arange(CONFIG.codebook_size))
 
 
-def test_what_rounding_costs_does_not_hide_a_wrong_graph(
+def test_the_error_of_rounding_does_not_hide_a_wrong_graph(
     model: DMCodec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def other(config: CodecConfig, graphs: Mapping[str, Path]) -> DMCodec:

@@ -83,10 +83,10 @@ def codec(golden: Golden, tmp_path_factory: pytest.TempPathFactory) -> Codec:
 def test_there_are_lengths_that_are_no_multiple_of_the_hop(golden: Golden) -> None:
     assert {1, 7, 319, 320, 321, 1601} <= set(golden.lengths)
     distinct = np.unique(np.concatenate([golden.get(length, "codes").ravel() for length in golden.lengths]))
-    assert len(distinct) > 10  # values that would be the same whatever the input pin nothing
+    assert len(distinct) > 10  # constant values would test nothing
 
 
-def test_torch_says_what_the_golden_values_say(golden: Golden) -> None:
+def test_torch_matches_the_golden_values(golden: Golden) -> None:
     for length in golden.lengths:
         waveform = torch.from_numpy(golden.waveform(length))[None, None]
         with torch.inference_mode():
@@ -112,7 +112,7 @@ def test_three_levels(golden: Golden) -> None:
         assert np.abs(audio - golden.get(length, "audio")).max() > 1e-6
 
 
-def test_the_exported_graphs_say_it_too(golden: Golden, codec: Codec) -> None:
+def test_the_exported_graphs_match_them_too(golden: Golden, codec: Codec) -> None:
     config = codec.config
     for length in golden.lengths:
         waveform = golden.waveform(length)

@@ -1,4 +1,4 @@
-"""Exported graphs against torch, at lengths and batches of any kind; and that a graph that says otherwise is found."""
+"""Exported graphs match torch at all lengths and batch sizes, and a graph that differs is found."""
 
 from __future__ import annotations
 
@@ -60,8 +60,8 @@ def differs_by_tie(
     return tied_frames(model.quantizer.codebooks().numpy(), latents.numpy(), reference, test)
 
 
-def assert_graphs_say_what_torch_says(codec: Codec, model: DMCodec, num_samples: Iterable[int]) -> None:
-    """Each graph on torch's own input to it, at each length, for batches of 1 and 3."""
+def assert_graphs_match_torch(codec: Codec, model: DMCodec, num_samples: Iterable[int]) -> None:
+    """Compare each graph with torch on the same input, at each length, for batches of 1 and 3."""
     rate, n_q = codec.sample_rate, codec.n_q
     rng = np.random.default_rng(0)
     for length in num_samples:
@@ -97,12 +97,12 @@ def test_every_configuration_of_the_family(tmp_path: Path, name: str) -> None:
     assert bundle.manifest.config == model.config
     hop = model.config.hop_length
     lengths = {1, 2, 3, 4, 5, 6, 7, 8, hop - 1 or 1, hop, hop + 1, 2 * hop - 1, 3 * hop + 2, 4 * hop, 997}
-    assert_graphs_say_what_torch_says(Codec.load(tmp_path / "bundle"), model, sorted(lengths))
+    assert_graphs_match_torch(Codec.load(tmp_path / "bundle"), model, sorted(lengths))
 
 
 def test_the_released_layout(tiny_model: DMCodec, tiny_bundle: Path) -> None:
     lengths = [1, 2, 3, 5, 6, 7, 159, 319, 320, 321, 959, 960, 961, 1281, 16000 - 1, 16000 + 123]
-    assert_graphs_say_what_torch_says(Codec.load(tiny_bundle), tiny_model, lengths)
+    assert_graphs_match_torch(Codec.load(tiny_bundle), tiny_model, lengths)
 
 
 def test_weights_of_a_trained_size(tmp_path: Path) -> None:
@@ -115,7 +115,7 @@ def test_weights_of_a_trained_size(tmp_path: Path) -> None:
             residual = residual - level.embed[level.nearest(residual)]
     export_bundle(model, tmp_path / "bundle")
     codec = Codec.load(tmp_path / "bundle")
-    assert_graphs_say_what_torch_says(codec, model, [1, 999, 10000])
+    assert_graphs_match_torch(codec, model, [1, 999, 10000])
     assert len(np.unique(codec.encode(speech(32000, 16000), 16000).codes)) == 16
 
 
@@ -136,7 +136,7 @@ def float_types(path: Path) -> set[int]:
     return types & {onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16}
 
 
-def test_half_precision_is_half_where_it_says_so_and_never_in_the_quantizer(tmp_path: Path) -> None:
+def test_half_precision_is_in_the_listed_graphs_and_never_in_the_quantizer(tmp_path: Path) -> None:
     model = DMCodec.seeded(SMALL)
     full = export_bundle(model, tmp_path / "fp32")
     half = export_bundle(model, tmp_path / "fp16", precision="fp16")
@@ -165,11 +165,11 @@ def test_precisions_that_are_not_known_are_refused(tmp_path: Path, precision: An
     assert list(tmp_path.iterdir()) == []
 
 
-# Graphs that say something else
+# Graphs that differ
 
 
 def weight(graph: Graph, index: int, alter: Callable[[NDArray[Any]], NDArray[Any]]) -> None:
-    """Alters the `index`th float weight with more than one value."""
+    """Alter the `index`th float weight with more than one value."""
     weights = [w for w in graph.model.graph.initializer if w.data_type == onnx.TensorProto.FLOAT and w.dims]
     chosen = weights[index]
     chosen.CopyFrom(numpy_helper.from_array(alter(numpy_helper.to_array(chosen).copy()), chosen.name))
@@ -190,7 +190,7 @@ def ignore_first_level(graph: Graph) -> None:
 
 
 def ignore_lengths(graph: Graph) -> None:
-    """Takes the padding behind shorter items for a part of them."""
+    """Treat the padding of shorter items as a part of them."""
     model, source = graph.model.graph, graph.inputs[0].name
     model.initializer.append(numpy_helper.from_array(np.array([2], np.int64), "last_axis"))
     model.initializer.append(numpy_helper.from_array(np.array([0], np.int64), "first_axis"))
@@ -257,7 +257,7 @@ def lstm_index(graph: Graph) -> int:
         *((damage, "fp16") for damage, (name, _) in DAMAGE.items() if name in ("quantizer", "dequantizer")),
     ],
 )
-def test_a_graph_that_says_something_else_is_not_written(
+def test_a_graph_that_differs_is_not_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str, precision: str
 ) -> None:
     name, alter = DAMAGE[damage]
@@ -327,7 +327,7 @@ def test_an_inaudible_error_passes_at_any_snr_but_only_of_audio() -> None:
 )
 def test_one_bad_figure_in_one_case_is_enough(precision: str, name: str, value: float) -> None:
     if (precision, name) == ("fp16-weights", "quantizer_agreement"):
-        value = float("nan")  # rounded codebooks: any share is well
+        value = float("nan")  # rounded codebooks: any share passes
     perfect, bad = perfect_case(), perfect_case(**{name: value})
     require_parity([perfect, perfect], precision)
     with pytest.raises(ParityError, match=f"{name} is .* on speech of 321 samples, batch 1"):
@@ -373,10 +373,10 @@ BOOKS = [
         ((-0.9, -1.0), (0, 1), (0, 0), True),  # residual (0.1, 0) at level 1 is in the middle of entries 0 and 1
         ((-0.9, -1.0), (0, 1), (0, 2), False),
         ((-0.8, -1.0), (0, 1), (0, 0), False),  # residual (0.2, 0): entry 1 it is
-        ((-0.9, -1.0), (0, 1), (1, 0), False),  # a tie at level 1 doesn't excuse level 0
+        ((-0.9, -1.0), (0, 1), (1, 0), False),  # a tie at level 1 does not make level 0 a tie
     ],
 )
-def test_a_tie_is_a_tie(
+def test_ties_are_recognised(
     vector: tuple[float, float], reference: tuple[int, int], test: tuple[int, int], tie: bool
 ) -> None:
     latents = torch.tensor(vector).reshape(1, 2, 1)
@@ -384,7 +384,7 @@ def test_a_tie_is_a_tie(
     assert differs_by_tie(codec_with(BOOKS), latents, ours, theirs).tolist() == [[tie]]
 
 
-def test_ties_are_told_frame_by_frame() -> None:
+def test_ties_are_found_frame_by_frame() -> None:
     vectors = [(-1.0, -1.0), (0.0, -1.0), (-0.2, -1.0), (0.0, 1.0)]
     latents = torch.tensor(vectors).reshape(2, 2, 2).transpose(1, 2)  # [batch 2, dimension 2, frames 2]
     ours = np.array([[[0, 0], [0, 2]], [[0, 1], [1, 0]]], np.int64)

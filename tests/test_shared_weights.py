@@ -19,7 +19,7 @@ from onnx.external_data_helper import uses_external_data
 
 from dmcodec.bundle import GRAPH_NAMES, Bundle, Manifest, read_manifest, write_manifest
 from dmcodec.errors import BackendError, BundleError, BundleNotFoundError
-from dmcodec.export.weights import FROM_BYTES, SharedWeights
+from dmcodec.export.weights import MIN_EXTERNAL_BYTES, SharedWeights
 from dmcodec.files import file_sha256
 from dmcodec.onnx_locations import external_locations
 from dmcodec.runtime import Codec
@@ -29,7 +29,7 @@ WAVEFORM = speech(3777, 16000)
 
 
 def relisted(bundle: Path, **changes: Any) -> Manifest:
-    """Makes the manifest fit the files again, as somebody would who knows how."""
+    """Make the manifest fit altered files, with right digests."""
     manifest = dataclasses.replace(read_manifest(bundle), **changes)
     graphs = {}
     for name, spec in manifest.graphs.items():
@@ -49,7 +49,7 @@ def test_each_content_is_there_once(tiny_bundle: Path) -> None:
     for name in GRAPH_NAMES:
         model = onnx.load(tiny_bundle / f"{name}.onnx", load_external_data=False)
         for tensor in model.graph.initializer:
-            assert uses_external_data(tensor) or len(tensor.raw_data) < FROM_BYTES
+            assert uses_external_data(tensor) or len(tensor.raw_data) < MIN_EXTERNAL_BYTES
             if uses_external_data(tensor):
                 entries = {entry.key: entry.value for entry in tensor.external_data}
                 assert entries["location"] == "weights.bin"
@@ -73,13 +73,13 @@ def model_with(values: NDArray[np.float32]) -> onnx.ModelProto:
 
 
 def test_graphs_that_differ_in_their_weights_only_differ(tmp_path: Path) -> None:
-    """Engines are named by their graph's hash: those of other weights must not be taken for its own."""
+    """Engines are found by their graph's hash, so other weights need another hash."""
     found = []
     for value in (1, 2):
         folder = tmp_path / str(value)
         folder.mkdir()
         model = model_with(np.full(1000, value, np.float32))
-        SharedWeights(folder).take(model)
+        SharedWeights(folder).move_from(model)
         found.append(model.SerializeToString())
     assert found[0] != found[1]
     assert len(found[0]) == len(found[1]) < 500
@@ -87,7 +87,7 @@ def test_graphs_that_differ_in_their_weights_only_differ(tmp_path: Path) -> None
 
 def test_without_large_weights_there_is_no_file(tmp_path: Path) -> None:
     weights = SharedWeights(tmp_path)
-    weights.take(model_with(np.zeros(10, np.float32)))
+    weights.move_from(model_with(np.zeros(10, np.float32)))
     assert weights.spec() is None
     assert list(tmp_path.iterdir()) == []
 
@@ -175,7 +175,7 @@ def hidden(where: str) -> onnx.ModelProto:
 
 
 @pytest.mark.parametrize("where", ["attribute", "sparse", "subgraph", "function"])
-def test_every_place_for_external_data_is_looked_at(tmp_path: Path, where: str) -> None:
+def test_every_place_for_external_data_is_checked(tmp_path: Path, where: str) -> None:
     path = tmp_path / "x.onnx"
     path.write_bytes(hidden(where).SerializeToString())
     assert external_locations(path) == {"secret"}
@@ -204,8 +204,8 @@ def test_a_bundle_that_was_moved_runs(tiny_bundle: Path, copy_of_tiny_bundle: Pa
         np.testing.assert_array_equal(codes_of(path), codes_of(tiny_bundle))
 
 
-def test_a_bundle_of_format_1_opens_and_says_the_same(tiny_bundle: Path, copy_of_tiny_bundle: Path) -> None:
-    """There every graph holds its own weights."""
+def test_a_bundle_of_format_1_opens_and_gives_the_same_codes(tiny_bundle: Path, copy_of_tiny_bundle: Path) -> None:
+    """In format 1 every graph holds its own weights."""
     for name in GRAPH_NAMES:
         onnx.save(onnx.load(copy_of_tiny_bundle / f"{name}.onnx"), copy_of_tiny_bundle / f"{name}.onnx")
     (copy_of_tiny_bundle / "weights.bin").unlink()

@@ -96,7 +96,7 @@ def test_warm_up_runs(simulation: Simulation) -> None:
 
 
 def test_tokens_are_those_of_codec(simulation: Simulation, codec: Codec) -> None:
-    """Requests of one shape are joined, others not; the true lengths, and nothing else, count."""
+    """Requests of one shape are batched. Only their true lengths matter."""
     waveforms = clips(8000, 7999, 6401, 1, 4000, 320)
     padded = [8000, 8000, 8000, 8000, 4000, 4160]
     answers = simulation.infer(
@@ -108,7 +108,7 @@ def test_tokens_are_those_of_codec(simulation: Simulation, codec: Codec) -> None
         np.testing.assert_array_equal(answer["codes"][0, :, :frames], expected)
 
 
-def test_what_is_behind_a_clip_changes_nothing(simulation: Simulation, codec: Codec) -> None:
+def test_padding_after_a_clip_changes_nothing(simulation: Simulation, codec: Codec) -> None:
     [clip] = clips(5000)
     request = dict(tokenize_request(clip, 8000))
     request["waveform"][0, 0, 5000:] = 0.7
@@ -150,7 +150,7 @@ def test_a_wrong_request_does_not_fail_its_neighbours(simulation: Simulation, co
     assert snr_db(codec.decode(tokens), answers[0]["waveform"][0, 0]) >= 110
 
 
-def test_a_repository_that_says_something_else_is_not_written(
+def test_a_repository_that_differs_is_not_written(
     tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def wrong(path: Path, config: Any) -> onnx.ModelProto:

@@ -19,13 +19,14 @@ from dmcodec.bundle import Bundle, read_manifest
 from dmcodec.config import CodecConfig
 from dmcodec.errors import ArgumentError, BundleError, EngineBuildError, GpuError, MissingDependencyError, OutputError
 from dmcodec.export.tensorrt import BuildOptions, BuildReport, PlannedEngine, build_engines, plan_engines
-from dmcodec.export.tensorrt.builder import BuildSettings, TimingCache, build_plan
+from dmcodec.export.tensorrt.builder import TimingCache, build_plan
 from dmcodec.export.tensorrt.inspection import Inspection, inspect_engine, require_precision
+from dmcodec.export.tensorrt.options import FLAGS
 from dmcodec.export.tensorrt.rewrite import rewritten
 from dmcodec.runtime.tensorrt.driver import Gpu, probe_gpu
 from dmcodec.runtime.tensorrt.engine_store import EngineStore, record_path
 from dmcodec.runtime.tensorrt.library import TENSORRT, TENSORRT_RTX, Library, LogLine
-from dmcodec.runtime.tensorrt.profiles import Profile, Rung, ShapeRange, ShapeRequest
+from dmcodec.runtime.tensorrt.profiles import FixedShape, Profile, ShapeRange, ShapeRequest
 
 REQUEST = ShapeRequest.parse("0.1s:1s:2s", "1:1:2", None)
 
@@ -48,11 +49,11 @@ def build(bundle: Path, planned: list[PlannedEngine], lib: Library | None = None
 # Profiles
 
 
-def test_profiles_are_given_as_people_think(tiny_bundle: Path) -> None:
+def test_profiles_are_given_as_durations_and_batch_sizes(tiny_bundle: Path) -> None:
     assert ShapeRequest.parse(None, None, None).range == ShapeRange((0.1, 5.0, 30.0), (1, 1, 16))
     request = ShapeRequest.parse("100ms:1.5s:10s", "2", "1s,250msx4, 1s")
     assert request.range == ShapeRange((0.1, 1.5, 10.0), (2, 2, 2))
-    assert request.ladder == (Rung(1.0), Rung(0.25, 4))
+    assert request.fixed_shapes == (FixedShape(1.0), FixedShape(0.25, 4))
     manifest = Bundle.open(tiny_bundle).manifest
     profiles = request.profiles("encoder", manifest.graphs["encoder"], manifest.config)
     assert [str(profile) for profile in profiles] == [
@@ -94,9 +95,9 @@ def test_streaming_graphs_take_pushes_from_one_frame_up(tiny_bundle: Path) -> No
         ((None, None, ""), "not a duration"),
     ],
 )
-def test_profiles_that_make_no_sense_are_refused(arguments: tuple[Any, ...], said: str | None) -> None:
+def test_malformed_profiles_are_refused(arguments: tuple[Any, ...], said: str | None) -> None:
     if said is None:
-        assert ShapeRequest.parse(*arguments).ladder == (Rung(1.0),)
+        assert ShapeRequest.parse(*arguments).fixed_shapes == (FixedShape(1.0),)
         return
     with pytest.raises(ArgumentError, match=said):
         ShapeRequest.parse(*arguments)
@@ -147,7 +148,7 @@ def test_everything_an_engine_depends_on_is_in_its_key(tiny_bundle: Path, copy_o
         plan(tiny_bundle)[3].key,
     ]
     assert len({base.digest, *(key.digest for key in others)}) == 10
-    assert plan(copy_of_tiny_bundle)[0].key == base  # another place is no other engine
+    assert plan(copy_of_tiny_bundle)[0].key == base  # the folder is not part of the key
 
 
 def test_half_written_and_altered_engines_are_built_again(copy_of_tiny_bundle: Path) -> None:
@@ -179,7 +180,7 @@ def test_the_manifest_lists_what_was_built(copy_of_tiny_bundle: Path) -> None:
         assert facts["size_bytes"] == (copy_of_tiny_bundle / "engines" / file).stat().st_size
         assert (facts["precision"], facts["flavour"], facts["architectures"]) == ("fp32", "tensorrt", ["sm_86"])
         assert facts["profiles"][0]["inputs"]
-    # Readers of before know nothing of engines: the manifest's digest holds for them, too.
+    # Older readers ignore engines, and the manifest's digest is valid for them too.
     after = json.loads((copy_of_tiny_bundle / "manifest.json").read_text())
     assert {name: value for name, value in after.items() if name not in ("engines", "sha256")} == {
         name: value for name, value in before.items() if name != "sha256"
@@ -230,7 +231,7 @@ def test_a_bundle_that_is_up_to_date_is_not_written(copy_of_tiny_bundle: Path) -
         (True, None, {"compute_capabilities": ("9.0",)}, ArgumentError, r"9\.0: .* knows 8\.0, 8\.6"),
     ],
 )
-def test_options_that_cannot_be_had_are_refused(
+def test_options_that_are_not_supported_are_refused(
     rtx: bool, gpu: Gpu | None, options: dict[str, Any], error: type[Exception], said: str, tiny_bundle: Path
 ) -> None:
     with pytest.raises(error, match=said):
@@ -259,7 +260,7 @@ def test_options_reach_the_builder(tiny_bundle: Path, tmp_path: Path) -> None:
 
 def test_an_engine_of_another_precision_is_an_error(tiny_bundle: Path, tmp_path: Path) -> None:
     lib = library()
-    lib.module.half = True  # a builder that gives something else than it was asked for
+    lib.module.half = True  # a builder that ignores the precision
     with pytest.raises(EngineBuildError, match=r"quantizer: asked for fp32, but .* 1 fp16 .*engine inspector"):
         build(tiny_bundle, plan(tiny_bundle, lib=lib, graphs=["quantizer"]), lib, engine_cache=tmp_path)
     assert not list(tmp_path.glob("*.engine"))
@@ -273,7 +274,7 @@ def test_precision_is_that_of_most_layers() -> None:
             require_precision("g", wanted, Inspection("log", 3, found))
 
 
-def test_the_log_tells_of_layers_where_no_gpu_does() -> None:
+def test_the_log_lists_layers_without_a_gpu() -> None:
     text = (
         "Layers:\nName: a, LayerType: gemm, Inputs: [ { Name: x, Datatype: Float}], Constants: [], "
         "Outputs: [ { Name: y, Dimensions: [1], Datatype: Half, Format: (Linear) }], TacticName: t\n"
@@ -281,20 +282,21 @@ def test_the_log_tells_of_layers_where_no_gpu_does() -> None:
     )
     found = inspect_engine(library(), "g", b"", [LogLine("VERBOSE", text)], None)
     assert (found.layers, found.tensors, found.source) == (2, {"fp16": 1}, "builder's log")
-    with pytest.raises(EngineBuildError, match="doesn't say what it built"):
+    with pytest.raises(EngineBuildError, match="doesn't list the layers that it built"):
         inspect_engine(library(), "g", b"", [LogLine("VERBOSE", "nothing")], None)
 
 
-def test_a_failed_build_carries_the_loggers_lines(tiny_bundle: Path) -> None:
+def test_a_failed_build_carries_the_loggers_lines(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = rewritten(tiny_bundle / "quantizer.onnx")
     spec = read_manifest(tiny_bundle).graphs["quantizer"]
     profiles = REQUEST.profiles("quantizer", spec, CodecConfig())
     with pytest.raises(EngineBuildError, match=r"quantizer: the build failed \(no GPU to build for\)"):
-        build_plan(library(gpu=None), "quantizer", model, BuildSettings(profiles))
+        build_plan(library(gpu=None), "quantizer", model, profiles, BuildOptions())
     with pytest.raises(EngineBuildError, match=r"can't parse this graph \(node Elu_1 \(Elu\): not a graph\)"):
-        build_plan(library(), "quantizer", b"", BuildSettings(profiles))
+        build_plan(library(), "quantizer", b"", profiles, BuildOptions())
+    monkeypatch.setitem(FLAGS, "tf32", "FP16")
     with pytest.raises(ArgumentError, match=r"has no BuilderFlag\.FP16; it knows REFIT"):
-        build_plan(library(), "quantizer", model, BuildSettings(profiles, flags=("FP16",)))
+        build_plan(library(), "quantizer", model, profiles, BuildOptions(tf32=True))
 
 
 def test_progress_is_reported_and_an_interrupt_ends_the_build(tiny_bundle: Path, tmp_path: Path) -> None:
@@ -369,7 +371,7 @@ def test_a_broken_installation_is_one_error(monkeypatch: pytest.MonkeyPatch) -> 
         Library.find("lean")
 
 
-def test_a_machine_without_a_driver_is_told() -> None:
+def test_a_machine_without_a_driver_is_an_error() -> None:
     try:
         gpu = probe_gpu()
     except GpuError as error:

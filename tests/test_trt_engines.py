@@ -91,7 +91,7 @@ def test_compatible_engines_run_on_later_versions_and_other_gpus(
         codec.load_graphs("encoder")
 
 
-def test_an_engine_that_the_library_refuses_says_why(tiny_bundle: Path, tmp_path: Path) -> None:
+def test_an_engine_that_the_library_refuses_is_an_error_with_the_reason(tiny_bundle: Path, tmp_path: Path) -> None:
     build(tiny_bundle, ShapeRequest.parse("1s", "1", None), tmp_path, rtx=True, version="1.7.1.116")
     device = FakeDevice()
     library = Library(fake_tensorrt(device, "1.7.1.116", rtx=True), TENSORRT_RTX)
@@ -109,7 +109,7 @@ def test_a_bundle_altered_after_the_build_is_refused(copy_of_tiny_bundle: Path) 
     build_engines(opened, library, GPU, planned, options)
     engines = Bundle.open(copy_of_tiny_bundle).manifest.engines
     assert {facts["graph"] for facts in engines.values()} == set(opened.manifest.graphs)
-    # Another engine and record of the same key, both whole: only the manifest knows.
+    # Another engine and record of the same key, both complete: only the manifest shows it.
     [file] = [file for file, facts in engines.items() if facts["graph"] == "encoder"]
     path = copy_of_tiny_bundle / "engines" / file
     from dmcodec.runtime.tensorrt.engine_store import EngineStore

@@ -1,4 +1,4 @@
-"""Every name of TensorRT's API that the code uses exists in each version that it is for, and in the one here."""
+"""Every name of TensorRT's API that the code uses exists in each supported version, and in the installed one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fakes import library as fakes
 from fakes.library import fake_tensorrt
 
 from dmcodec.errors import MissingDependencyError
-from dmcodec.export.tensorrt import builder
+from dmcodec.export.tensorrt import builder, options
 from dmcodec.runtime.tensorrt import engine, library
 from dmcodec.runtime.tensorrt.library import FLAVOURS, Library
 
@@ -22,7 +22,7 @@ CLASSES = (
     fakes.ParserError, fakes.ITimingCache, fakes.Runtime, fakes.ICudaEngine, fakes.IExecutionContext,
     fakes.EngineInspector,
 )  # fmt: skip
-# Held by the simulation for itself, or read by tests; not names of TensorRT.
+# Attributes of the simulation itself, not names of TensorRT.
 OWN = {
     "last_config", "model", "fill", "shapes", "content", "set_flags", "profiles", "workspace", "cache", "module",
     "device", "logger", "header", "session", "inputs", "outputs", "contexts",
@@ -30,7 +30,7 @@ OWN = {
 
 
 def used_names(source: str) -> set[str]:
-    """Attributes and names by string that a module of the library half uses."""
+    """Collect the attributes and strings of a module that calls TensorRT."""
     tree = ast.parse(source)
     found = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
     constants = (node.value for node in ast.walk(tree) if isinstance(node, ast.Constant))
@@ -40,14 +40,14 @@ def used_names(source: str) -> set[str]:
 @pytest.mark.parametrize("version", [name for name in NAMES if not name.startswith("tensorrt-rtx")])
 @pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)
 def test_what_the_simulation_offers_exists(version: str, cls: type) -> None:
-    """The code runs against the simulation, so that what it uses is what the simulation offers."""
+    """Tests run the code on the simulation, so the simulation has every name that the code uses."""
     offered = {name for name in dir(cls) if not name.startswith("_")} - OWN
     assert offered
     assert offered <= set(NAMES[version][cls.__name__])
 
 
 @pytest.mark.parametrize("version", list(NAMES))
-def test_the_simulation_s_enumerations_exist(version: str) -> None:
+def test_enumerations_of_the_simulation_exist(version: str) -> None:
     rtx = version.startswith("tensorrt-rtx")
     module = fake_tensorrt(rtx=rtx)
     for name, members in NAMES[version].items():
@@ -58,11 +58,13 @@ def test_the_simulation_s_enumerations_exist(version: str) -> None:
 
 @pytest.mark.parametrize("version", list(NAMES))
 def test_the_names_that_the_code_uses_exist(version: str) -> None:
-    """From the other side: of all names that some version has, those in the source are in every version.
+    """The reverse: API names in the source exist in every version.
 
-    What only RTX has is asked for by name first.
+    The code looks up names that only RTX has before it uses them.
     """
-    used = set().union(*(used_names(Path(str(module.__file__)).read_text()) for module in (library, builder, engine)))
+    used = set().union(
+        *(used_names(Path(str(module.__file__)).read_text()) for module in (library, builder, options, engine))
+    )
     optional = {
         "set_compute_capability", "num_compute_capabilities", "get_engine_validity", "is_stream_capturable",
         "INVALID", "VERSION_MISMATCH", "UNSUPPORTED_CC", "OLD_CUDA_DRIVER", "OLD_CUDA_RUNTIME", "MALFORMED_ENGINE",
@@ -75,7 +77,7 @@ def test_the_names_that_the_code_uses_exist(version: str) -> None:
 
 
 def test_tensorrt_11_has_no_precision_flags() -> None:
-    """Why networks are strongly typed and precision is the graph's: don't build on what is gone."""
+    """Precision flags are gone, so networks are strongly typed and precision is that of the graph."""
     assert {"FP16", "INT8"} <= set(NAMES["tensorrt 10.16.1.11"]["BuilderFlag"])
     assert not {"FP16", "INT8", "BF16"} & set(NAMES["tensorrt 11.4.0.106"]["BuilderFlag"])
 

@@ -1,4 +1,4 @@
-"""The real thing as far as a machine without a GPU goes: TensorRT-RTX parses and builds every exported graph."""
+"""The real TensorRT-RTX, which needs no GPU to build: it parses and builds every exported graph."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from dmcodec.config import CodecConfig
 from dmcodec.errors import EngineBuildError, EngineError, ExportError, GpuError, MissingDependencyError
 from dmcodec.export.graphs import build_graphs
 from dmcodec.export.tensorrt import BuildOptions, build_engines, plan_engines
-from dmcodec.export.tensorrt.builder import BuildSettings, build_plan
+from dmcodec.export.tensorrt.builder import build_plan
 from dmcodec.export.tensorrt.inspection import inspect_engine, require_precision
 from dmcodec.export.tensorrt.rewrite import rewrite, rewritten
 from dmcodec.runtime import Codec
@@ -61,7 +61,7 @@ def session(model: bytes) -> Any:
 
 
 def whole(path: Path) -> bytes:
-    """A graph with its weights in it."""
+    """Return a graph with its weights inside."""
     return bytes(onnx.load(path).SerializeToString())
 
 
@@ -90,7 +90,7 @@ def test_the_form_for_tensorrt_is_the_same_function(
         np.testing.assert_allclose(got[row, :, : count * 320], want[row, :, : count * 320], rtol=0, atol=2e-6)
 
 
-def test_what_has_no_form_is_named(tiny_bundle: Path, half_graphs: Path, tmp_path: Path) -> None:
+def test_nodes_without_a_tensorrt_form_are_named(tiny_bundle: Path, half_graphs: Path, tmp_path: Path) -> None:
     (tmp_path / "x.onnx").write_bytes(b"not a graph")
     with pytest.raises(ExportError, match="can't be read as an ONNX graph"):
         rewritten(tmp_path / "x.onnx")
@@ -114,7 +114,7 @@ def test_every_graph_parses_and_builds(
     spec = manifest.graphs[name]
     profiles = REQUEST.profiles(name, spec, manifest.config)
     folder = tiny_bundle if precision == "fp32" else half_graphs
-    built = build_plan(rtx, name, rewritten(folder / spec.file), BuildSettings(profiles))
+    built = build_plan(rtx, name, rewritten(folder / spec.file), profiles, BuildOptions())
     assert len(built.plan) > 100_000
     assert built.timing_cache is None
     found = inspect_engine(rtx, name, built.plan, built.lines, gpu_or_none())
@@ -135,8 +135,8 @@ def test_every_full_size_graph_parses_and_builds(
         path = tmp_path / f"{name}.onnx"
         onnx.save(graph.model, path)
         spec = GraphSpec(path.name, "", 0, graph.precision, graph.inputs, graph.outputs)
-        settings = BuildSettings(ShapeRequest.parse(None, None, "1s").profiles(name, spec, config))
-        built = build_plan(rtx, name, rewritten(path), settings)
+        profiles = ShapeRequest.parse(None, None, "1s").profiles(name, spec, config)
+        built = build_plan(rtx, name, rewritten(path), profiles, BuildOptions())
         require_precision(name, graph.precision, inspect_engine(rtx, name, built.plan, built.lines, gpu_or_none()))
         path.unlink()
 
@@ -153,17 +153,17 @@ def test_fixed_shapes_and_targets_build_too(rtx: Library, tiny_bundle: Path, tmp
     assert not any(item.build for item in again)
 
 
-def test_refusals_carry_the_librarys_words(rtx: Library, tiny_bundle: Path) -> None:
+def test_errors_carry_the_librarys_log(rtx: Library, tiny_bundle: Path) -> None:
     manifest = read_manifest(tiny_bundle)
     encoder = manifest.graphs["encoder"]
     profiles = REQUEST.profiles("encoder", encoder, manifest.config)
     model = rewritten(tiny_bundle / "encoder.onnx")
     with pytest.raises(EngineBuildError, match=r"encoder: tensorrt-rtx \S+ can't parse this graph \(.+\)"):
-        build_plan(rtx, "encoder", b"\x08not a graph", BuildSettings(profiles))
+        build_plan(rtx, "encoder", b"\x08not a graph", profiles, BuildOptions())
     if not rtx.version.startswith("1.7."):
-        return  # what it can't build may change
+        return  # other versions may build it
     with pytest.raises(EngineBuildError, match=r"the build failed \(.*FP32 GEMM is not supported"):
-        build_plan(rtx, "encoder", model, BuildSettings(profiles, compute_capabilities=("SM75",)))
+        build_plan(rtx, "encoder", model, profiles, BuildOptions(compute_capabilities=("7.5",)))
 
 
 def test_without_a_gpu_running_is_refused_not_crashed(rtx: Library, tiny_bundle: Path) -> None:
@@ -183,7 +183,7 @@ def dmcodec(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture
 def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[Any, str]]:
-    """Runs the command line in this process; gives its exit code and what it says on stderr."""
+    """Run the command line in this process; return its exit code and its stderr."""
 
     def run(*arguments: object) -> tuple[Any, str]:
         monkeypatch.setattr(sys, "argv", ["dmcodec", *map(str, arguments)])
@@ -241,7 +241,7 @@ def test_engines_are_built_without_torch() -> None:
 
 @pytest.mark.skipif(gpu_or_none() is None, reason="needs an NVIDIA GPU")
 def test_engines_run_on_this_gpu(copy_of_tiny_bundle: Path) -> None:
-    """Builds for this GPU, runs, and compares with ONNX Runtime; plain, captured, padded and streamed."""
+    """Build for this GPU, run, and compare with ONNX Runtime: directly, from CUDA graphs, padded and streamed."""
     from dmcodec.sample import speech
 
     library, gpu = Library.find(), gpu_or_none()

@@ -17,29 +17,31 @@ from dmcodec.runtime import Codec
 from dmcodec.runtime.tensorrt.backend import TensorrtBackend
 from dmcodec.runtime.tensorrt.device import CudaDevice, _unsigned_64
 from dmcodec.runtime.tensorrt.driver import gpu_or_none
-from dmcodec.runtime.tensorrt.memory import DevicePool, Lanes, size_class
 from dmcodec.runtime.tensorrt.profiles import ShapeRequest
+from dmcodec.runtime.tensorrt.resources import DevicePool, DeviceResources, size_class
 from dmcodec.sample import speech
 
 
-@pytest.mark.parametrize("hurry", [False, True])
+@pytest.mark.parametrize("eager", [False, True])
 def test_results_equal_those_of_onnx_runtime(
-    hurry: bool, tiny_bundle: Path, ranged_engines: Path, laddered_engines: Path, tiny_codec: Codec
+    eager: bool, tiny_bundle: Path, ranged_engines: Path, fixed_shape_engines: Path, tiny_codec: Codec
 ) -> None:
     # Lengths below the smallest profile, no multiples of the hop, and batches of different lengths among them.
-    for folder in (ranged_engines, laddered_engines):
-        codec, _ = load(tiny_bundle, folder, FakeDevice(hurry=hurry))
+    for folder in (ranged_engines, fixed_shape_engines):
+        codec, _ = load(tiny_bundle, folder, FakeDevice(eager=eager))
         for waveforms in (clips(1), clips(319), clips(8000), clips(16000, 15999, 14500), clips(30001)):
             same(codec, tiny_codec, waveforms)
 
 
-def test_a_ladder_alone_runs_what_fits_below_its_top(tiny_bundle: Path, tmp_path: Path, tiny_codec: Codec) -> None:
+def test_fixed_shapes_alone_run_what_fits_below_the_largest(
+    tiny_bundle: Path, tmp_path: Path, tiny_codec: Codec
+) -> None:
     build(tiny_bundle, ShapeRequest.parse(None, None, "0.5s,1sx4"), tmp_path)
     codec, device = load(tiny_bundle, tmp_path)
     for _ in range(3):
         same(codec, tiny_codec, clips(7000, 6500, 15999))  # the two shorter ones in one batch of four
     assert device.launches > 0
-    with pytest.raises(BackendError, match="no profile holds"):
+    with pytest.raises(BackendError, match="no profile covers"):
         codec.encode(clips(16001)[0], RATE)
 
 
@@ -50,26 +52,26 @@ def test_results_are_waited_for_on_other_streams(tiny_bundle: Path, ranged_engin
     [waveform] = clips(8000)
     inputs = {"waveform": waveform[None, None], "lengths": np.array([8000])}
     latents = codec.graphs.run("encoder", **inputs)[0]
-    # No memory is used again, for which streams would wait, too.
-    backend.lanes.memory._free.clear()
-    backend.lanes.memory._returned.clear()
-    with backend.lanes.lease():  # the stream that the encoder is still on, so that the others need another one
+    # No memory may be reused: streams would wait for it, too.
+    backend.resources.memory._free.clear()
+    backend.resources.memory._returned.clear()
+    with backend.resources.lease_stream():  # the encoder's stream, so that the others need another one
         codes = codec.graphs.run("quantizer", latents=latents)[0]
-        with backend.lanes.lease():
+        with backend.resources.lease_stream():
             got = backend.to_array(codes)
     np.testing.assert_array_equal(got[:, 0], tiny_codec.encode(waveform, RATE).codes)
 
 
-def test_padding_is_taken_off_again(tiny_bundle: Path, laddered_engines: Path, tiny_codec: Codec) -> None:
-    codec, _ = load(tiny_bundle, laddered_engines)
+def test_padding_is_taken_off_again(tiny_bundle: Path, fixed_shape_engines: Path, tiny_codec: Codec) -> None:
+    codec, _ = load(tiny_bundle, fixed_shape_engines)
     [waveform] = clips(7000)
     latents = codec.latents(waveform, RATE)
     assert latents.shape == (32, 22)
     np.testing.assert_allclose(latents, tiny_codec.latents(waveform, RATE), atol=1e-5)
 
 
-def test_fewer_levels_and_streams_run_too(tiny_bundle: Path, laddered_engines: Path, tiny_codec: Codec) -> None:
-    codec, _ = load(tiny_bundle, laddered_engines)
+def test_fewer_levels_and_streams_run_too(tiny_bundle: Path, fixed_shape_engines: Path, tiny_codec: Codec) -> None:
+    codec, _ = load(tiny_bundle, fixed_shape_engines)
     [waveform] = clips(20000)
     tokens = tiny_codec.encode(waveform, RATE)
     np.testing.assert_allclose(codec.decode(tokens, 3), tiny_codec.decode(tokens, 3), atol=2e-5)
@@ -80,22 +82,20 @@ def test_fewer_levels_and_streams_run_too(tiny_bundle: Path, laddered_engines: P
 
 
 def test_fixed_shapes_are_launched_from_captured_graphs(
-    tiny_bundle: Path, laddered_engines: Path, tiny_codec: Codec
+    tiny_bundle: Path, fixed_shape_engines: Path, tiny_codec: Codec
 ) -> None:
-    codec, device = load(tiny_bundle, laddered_engines)
-    for round_ in range(5):  # each shape: once plainly, then captured, then only launched
+    codec, device = load(tiny_bundle, fixed_shape_engines)
+    for round_ in range(5):  # each shape: once directly, then captured, then only launched
         same(codec, tiny_codec, clips(8000 - round_))
     # Encoder, quantizer, dequantizer and decoder: captured in the second round, launched in that and the three after.
     assert (device.graphs, device.launches) == (4, 16)
-    same(codec, tiny_codec, clips(40000))  # outside the ladder: the plain path
+    same(codec, tiny_codec, clips(40000))  # larger than the fixed shapes: run directly
     assert (device.graphs, device.launches) == (4, 16)
 
 
-def test_captures_can_be_switched_off_and_may_fail(
-    tiny_bundle: Path, laddered_engines: Path, tiny_codec: Codec
-) -> None:
-    codec, device = load(tiny_bundle, laddered_engines, capture=False)
-    broken, broken_device = load(tiny_bundle, laddered_engines)
+def test_captures_can_be_disabled_and_may_fail(tiny_bundle: Path, fixed_shape_engines: Path, tiny_codec: Codec) -> None:
+    codec, device = load(tiny_bundle, fixed_shape_engines, capture=False)
+    broken, broken_device = load(tiny_bundle, fixed_shape_engines)
     broken_device.fail_capture = True
     for _ in range(3):
         same(codec, tiny_codec, clips(8000))
@@ -103,8 +103,8 @@ def test_captures_can_be_switched_off_and_may_fail(
     assert device.launches == broken_device.launches == 0
 
 
-def test_nothing_is_allocated_once_shapes_are_known(tiny_bundle: Path, laddered_engines: Path) -> None:
-    codec, device = load(tiny_bundle, laddered_engines)
+def test_nothing_is_allocated_once_shapes_are_known(tiny_bundle: Path, fixed_shape_engines: Path) -> None:
+    codec, device = load(tiny_bundle, fixed_shape_engines)
     for _ in range(3):
         codec.decode(codec.encode(clips(8000)[0], RATE))
         codec.decode(codec.encode(clips(30000)[0], RATE))
@@ -129,11 +129,11 @@ def test_latents_stay_on_the_device(tiny_bundle: Path, ranged_engines: Path, mon
     assert downloads == [tokens.codes.size * 8]
 
 
-@pytest.mark.parametrize("hurry", [False, True])
+@pytest.mark.parametrize("eager", [False, True])
 def test_threads_do_not_disturb_each_other(
-    hurry: bool, tiny_bundle: Path, laddered_engines: Path, tiny_codec: Codec
+    eager: bool, tiny_bundle: Path, fixed_shape_engines: Path, tiny_codec: Codec
 ) -> None:
-    codec, _ = load(tiny_bundle, laddered_engines, FakeDevice(hurry=hurry))
+    codec, _ = load(tiny_bundle, fixed_shape_engines, FakeDevice(eager=eager))
     waveforms = [clips(8000 - 100 * index)[0] for index in range(8)] * 2
     expected = [tiny_codec.encode(waveform, RATE).codes for waveform in waveforms]
     with ThreadPoolExecutor(6) as pool:
@@ -145,7 +145,7 @@ def test_threads_do_not_disturb_each_other(
 def test_a_shape_outside_all_profiles_is_named(tiny_bundle: Path, tmp_path: Path) -> None:
     build(tiny_bundle, ShapeRequest.parse("0.1s:1s:2s", "1:1:2", None), tmp_path)
     codec, _ = load(tiny_bundle, tmp_path)
-    with pytest.raises(BackendError, match=r"encoder: no profile holds waveform \(1, 1, 40000\).*--profile"):
+    with pytest.raises(BackendError, match=r"encoder: no profile covers waveform \(1, 1, 40000\).*--profile"):
         codec.encode(clips(40000)[0], RATE)
     with pytest.raises(BackendError, match=r"encoder: input lengths has shape \(2,\), expected \(batch 1\)"):
         codec.run_graph("encoder", waveform=np.zeros((1, 1, 9), np.float32), lengths=np.ones(2, np.int64))
@@ -155,7 +155,7 @@ def test_a_shape_outside_all_profiles_is_named(tiny_bundle: Path, tmp_path: Path
         codec.run_graph("encoder", waveform=np.zeros((1, 1, 9), np.float32))
 
 
-def test_no_device_memory_left_is_one_error_and_passes(
+def test_no_device_memory_left_is_one_error_and_later_runs_work(
     tiny_bundle: Path, ranged_engines: Path, tiny_codec: Codec
 ) -> None:
     codec, _ = load(tiny_bundle, ranged_engines, FakeDevice(memory_bytes=90_000_000))
@@ -164,7 +164,7 @@ def test_no_device_memory_left_is_one_error_and_passes(
     same(codec, tiny_codec, clips(8000))
 
 
-def test_onnx_runtimes_tensorrt_provider_is_what_runs_or_an_error(tiny_bundle: Path) -> None:
+def test_onnx_runtimes_tensorrt_provider_runs_or_is_an_error(tiny_bundle: Path) -> None:
     import onnxruntime
 
     if "TensorrtExecutionProvider" in onnxruntime.get_available_providers():
@@ -173,42 +173,42 @@ def test_onnx_runtimes_tensorrt_provider_is_what_runs_or_an_error(tiny_bundle: P
         Codec.load(tiny_bundle, provider="tensorrt")
 
 
-def test_pools_hand_memory_out_again(tiny_bundle: Path) -> None:
+def test_pools_reuse_memory(tiny_bundle: Path) -> None:
     device = FakeDevice()
-    device.use()
+    device.make_current()
     pool, stream = DevicePool(device), device.create_stream()
-    first = pool.take(1000, stream)
-    pool.give(first)
-    assert pool.take(900, stream) is first
-    assert pool.take(900, stream) is not first
+    first = pool.acquire(1000, stream)
+    pool.release(first)
+    assert pool.acquire(900, stream) is first
+    assert pool.acquire(900, stream) is not first
     assert pool.allocated_bytes == 2 * 1024
-    pool.give(first)
+    pool.release(first)
     pool.trim()
     assert pool.allocated_bytes == 1024
     for size in (1, 256, 257, 1000, 12345, 10**6 + 1, 10**9 + 7):
         assert size <= size_class(size) <= max(256, size * 1.25 + 256)
 
 
-def test_lanes_are_lent_to_one_thread_each(tiny_bundle: Path) -> None:
-    lanes = Lanes(FakeDevice(), limit=2)
-    with lanes.lease() as first, lanes.lease() as second:
+def test_streams_are_lent_to_one_thread_each(tiny_bundle: Path) -> None:
+    resources = DeviceResources(FakeDevice(), max_streams=2)
+    with resources.lease_stream() as first, resources.lease_stream() as second:
         assert first is not second
-    with lanes.lease() as again:
+    with resources.lease_stream() as again:
         assert again in (first, second)
 
 
 @pytest.mark.skipif(gpu_or_none() is not None, reason="a machine without a driver answers every call with a code")
 def test_cuda_bindings_take_what_the_device_gives_them() -> None:
-    """A wrong name or type raises something else than the GpuError of a missing driver."""
+    """A wrong name or type would raise something other than the GpuError of a missing driver."""
     from cuda.bindings import runtime
 
     device = CudaDevice.__new__(CudaDevice)
     device._cuda, device._gpu, device._index = runtime, GPU, 0
-    device._setup = 0
+    device._allocation_stream = 0
     pool, threshold = runtime.cudaMemPool_t(), runtime.cudaMemPoolAttr.cudaMemPoolAttrReleaseThreshold
     host = np.zeros(8, np.uint8)
     calls: list[Callable[[], Any]] = [
-        device.use,
+        device.make_current,
         device.create_stream,
         lambda: device.allocate(8),
         lambda: device.allocate_pinned(8),

@@ -1,4 +1,4 @@
-"""Engines of a bundle's graphs: planned by key, built where they aren't there yet, inspected, stored, and listed."""
+"""Engines of a bundle's graphs: plan which ones to build, build them, inspect them, and store them."""
 
 from __future__ import annotations
 
@@ -24,15 +24,22 @@ from dmcodec.runtime.tensorrt.engine_store import (
 from dmcodec.runtime.tensorrt.library import TENSORRT, Library
 from dmcodec.runtime.tensorrt.profiles import ShapeRequest
 
-from .builder import BuildProgress, BuildSettings, TimingCache, build_plan
+from .builder import BuildProgress, TimingCache, build_plan
 from .inspection import inspect_engine, require_precision
-from .options import HARDWARE_COMPATIBILITY, BuildOptions, compute_capability_name
+from .options import BuildOptions
 from .rewrite import RULES_VERSION, rewritten
 
 
 @dataclasses.dataclass(frozen=True)
 class PlannedEngine:
-    """An engine that was asked for. `build` says whether it will be built, and `reason` why or why not."""
+    """An engine that was asked for.
+
+    Attributes:
+        key: everything that it depends on.
+        build: whether it has to be built.
+        reason: why it has, or has not, to be built.
+        record: of the engine that exists; None where there is none.
+    """
 
     key: EngineKey
     build: bool
@@ -42,7 +49,14 @@ class PlannedEngine:
 
 @dataclasses.dataclass(frozen=True)
 class BuildReport:
-    """An engine that is there now. `build_s` is None where it was there before."""
+    """An engine that exists after a build.
+
+    Attributes:
+        record: its record.
+        path: its file.
+        reason: why it was built or kept.
+        build_s: seconds that the build took; None where the engine existed before.
+    """
 
     record: EngineRecord
     path: Path
@@ -60,20 +74,21 @@ def plan_engines(
     engine_cache: str | Path | None = None,
     rebuild: bool = False,
 ) -> list[PlannedEngine]:
-    """Which engines are asked for, and which of them have to be built. Nothing is built or written.
+    """Plan which engines a request needs, and which of them have to be built. Nothing is built or written.
 
     Args:
-        bundle: whose graphs; every one of them is worth an engine, since latents then stay on the device.
-        library: to build with.
-        gpu: of this machine, None where there is none.
-        request: the shapes that they are to run.
-        options: for the builder.
-        graphs: names of some graphs; all by default.
+        bundle: the bundle of the graphs.
+        library: the TensorRT to build with.
+        gpu: of this machine; None where there is none.
+        request: the shapes that the engines have to run.
+        options: options of the builder.
+        graphs: names of the graphs to build; empty for all. Between graphs that all have engines, data stays on the
+            device.
         engine_cache: folder of the engines, instead of the one within the bundle.
-        rebuild: build them even if they are there.
+        rebuild: build engines that exist, too.
 
     Raises:
-        ArgumentError, GpuError: the library can't do what the options ask for.
+        ArgumentError, GpuError: the library does not support an option.
     """
     options.check(library, gpu)
     if unknown := [name for name in graphs if name not in GRAPH_NAMES]:
@@ -92,10 +107,10 @@ def build_engines(
     engine_cache: str | Path | None = None,
     progress: BuildProgress | None = None,
 ) -> list[BuildReport]:
-    """Builds what `plan_engines` planned; each engine is stored as soon as it is built.
+    """Build the engines that `plan_engines` planned. Each is stored as soon as it is built.
 
     Raises:
-        EngineBuildError: a graph can't be built, or what was built isn't in the graph's precision.
+        EngineBuildError: a graph can't be built, or its engine is not in the graph's precision.
         OutputError: the folder of engines can't be written to.
     """
     folder = engine_folder(bundle.path, engine_cache)
@@ -151,30 +166,23 @@ def _build(
     progress: BuildProgress | None,
 ) -> tuple[EngineRecord, float]:
     timing = TimingCache(library, folder, gpu)
-    settings = BuildSettings(
-        profiles=key.profiles,
-        flags=options.flags,
-        hardware_compatibility=HARDWARE_COMPATIBILITY[options.hardware_compatibility],
-        workspace_bytes=None if options.workspace_mb is None else options.workspace_mb << 20,
-        compute_capabilities=tuple(compute_capability_name(text) for text in options.compute_capabilities),
-        timing_cache=timing.load(),
-    )
+    model = rewritten(bundle.graph_path(key.graph))
     start = time.perf_counter()
 
     def report(phase: str, done: int, total: int) -> None:
         if progress is not None:
             progress(f"{key.graph}: {phase}", done, total)
 
-    built = build_plan(library, key.graph, rewritten(bundle.graph_path(key.graph)), settings, report)
+    built = build_plan(library, key.graph, model, key.profiles, options, timing.load(), report)
     build_s = time.perf_counter() - start
     timing.merge(built.timing_cache)
-    found = inspect_engine(library, key.graph, built.plan, built.lines, gpu, options.version_compatible)
-    require_precision(key.graph, key.precision, found)
+    inspection = inspect_engine(library, key.graph, built.plan, built.lines, gpu, options.version_compatible)
+    require_precision(key.graph, key.precision, inspection)
     facts: dict[str, Any] = {
-        "precision": found.precision,
-        "layers": found.layers,
-        "layer_outputs": found.tensors,
-        "inspected_by": found.source,
+        "precision": inspection.precision,
+        "layers": inspection.layers,
+        "layer_outputs": inspection.tensors,
+        "inspected_by": inspection.source,
         "build_s": round(build_s, 3),
         "built_by": f"dmcodec {__version__}",
         "gpu": gpu.name if gpu is not None else None,
@@ -183,18 +191,18 @@ def _build(
 
 
 def _list_in_manifest(path: Path, records: Sequence[EngineRecord]) -> None:
-    """Adds the engines to the bundle's manifest, and drops those that are no longer in its folder."""
-    listed = {record.key.file: _listed(record) for record in records}
+    """Add engines to the bundle's manifest, and remove those whose files no longer exist."""
+    new = {record.key.file: _manifest_entry(record) for record in records}
     before = read_manifest(path).engines
-    if all(before.get(file) == facts for file, facts in listed.items()):
-        return  # nothing to write, perhaps in a bundle that can't be written
+    if all(before.get(file) == entry for file, entry in new.items()):
+        return  # don't write: the bundle may be read-only
     with locked(path / FOLDER / "manifest.lock"):
         manifest = read_manifest(path)
-        engines = {file: facts for file, facts in manifest.engines.items() if (path / FOLDER / file).is_file()}
-        write_manifest(path, dataclasses.replace(manifest, engines={**engines, **listed}))
+        kept = {file: entry for file, entry in manifest.engines.items() if (path / FOLDER / file).is_file()}
+        write_manifest(path, dataclasses.replace(manifest, engines={**kept, **new}))
 
 
-def _listed(record: EngineRecord) -> dict[str, Any]:
+def _manifest_entry(record: EngineRecord) -> dict[str, Any]:
     key = record.key
     return {
         "graph": key.graph,

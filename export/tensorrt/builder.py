@@ -1,4 +1,4 @@
-"""The building half of the library: parse an ONNX graph into a strongly typed network and build its plan."""
+"""The builder half of TensorRT's API: parse an ONNX graph into a strongly typed network and build its plan."""
 
 from __future__ import annotations
 
@@ -13,66 +13,53 @@ from dmcodec.runtime.tensorrt.driver import Gpu
 from dmcodec.runtime.tensorrt.library import TENSORRT, Library, LogLine
 from dmcodec.runtime.tensorrt.profiles import Profile
 
-# FOLDED: The timing cache: what full TensorRT measured of its tactics, kept beside the engines for the next build.
+from .options import HARDWARE_COMPATIBILITY, BuildOptions
 
-
-# Called with a phase of the build, how much of it is done, and how much there is.
+# Called with a phase of the build, the number of its steps that are done, and the number of all its steps.
 BuildProgress = Callable[[str, int, int], None]
-# What the options are called in the library: a flag of BuilderFlag each.
-FLAGS = {
-    "version_compatible": "VERSION_COMPATIBLE",
-    "refit": "REFIT",
-    "strip_plan": "STRIP_PLAN",
-    "tf32": "TF32",
-}
-
-
-@dataclasses.dataclass(frozen=True)
-class BuildSettings:
-    """What the builder is told, in the library's own names.
-
-    Attributes:
-        profiles: one optimization profile each, in this order.
-        flags: names of BuilderFlag to set; TF32 is cleared where it isn't among them.
-        hardware_compatibility: name of a HardwareCompatibilityLevel.
-        workspace_bytes: bound of the builder's scratch memory; None for the library's own.
-        compute_capabilities: names of ComputeCapability (SM86, ...) to build for ahead of time; RTX only.
-        timing_cache: serialised, to start from; None for none.
-    """
-
-    profiles: tuple[Profile, ...]
-    flags: tuple[str, ...] = ()
-    hardware_compatibility: str | None = None
-    workspace_bytes: int | None = None
-    compute_capabilities: tuple[str, ...] = ()
-    timing_cache: bytes | None = None
 
 
 @dataclasses.dataclass(frozen=True)
 class Built:
-    """A plan, what the logger said while it was built, and the timing cache behind it where there is one."""
+    """A built plan.
+
+    Attributes:
+        plan: the serialised engine.
+        lines: the log of the build.
+        timing_cache: the serialised timing cache after the build; None where the library has none.
+    """
 
     plan: bytes
     lines: tuple[LogLine, ...]
     timing_cache: bytes | None
 
 
-def has_timing_cache(library: Library) -> bool:
-    """Whether tactics are timed and remembered; RTX does neither (its functions of that name do nothing)."""
-    return library.flavour == TENSORRT and hasattr(library.module, "ITimingCache")
-
-
 def build_plan(
-    library: Library, name: str, model: bytes, settings: BuildSettings, progress: BuildProgress | None = None
+    library: Library,
+    name: str,
+    model: bytes,
+    profiles: Sequence[Profile],
+    options: BuildOptions,
+    timing_cache: bytes | None = None,
+    progress: BuildProgress | None = None,
 ) -> Built:
-    """Parses the ONNX graph `model` and builds its plan.
+    """Parse the ONNX graph `model` and build its plan.
+
+    Args:
+        library: the TensorRT to build with.
+        name: the graph's name, for messages.
+        model: a serialised ONNX graph with its weights.
+        profiles: optimization profiles, in the engine's order.
+        options: options of the builder.
+        timing_cache: a serialised timing cache to start from.
+        progress: called as the build goes on; an exception that it raises stops the build and is raised again.
 
     Raises:
-        EngineBuildError: the graph doesn't parse, a profile doesn't fit it, or the build fails.
+        EngineBuildError: the graph does not parse, a profile does not fit it, or the build fails.
         ArgumentError: the library has no such option.
     """
     trt = library.module
-    with library.failing_as(EngineBuildError, f"{name}: {library.flavour} {library.version} failed") as lines:
+    with library.errors_as(EngineBuildError, f"{name}: {library.flavour} {library.version} failed") as lines:
         builder = library.checked(trt.Builder(library.logger), EngineBuildError, f"{name}: no builder", lines)
         typed = library.member("NetworkDefinitionCreationFlag", "STRONGLY_TYPED")
         network = builder.create_network(0 if typed is None else 1 << int(typed))
@@ -80,60 +67,65 @@ def build_plan(
         parser = trt.OnnxParser(network, library.logger)
         if not parser.parse(model):
             raise EngineBuildError(_parse_error(library, name, parser))
-        config = _config(library, name, builder, network, settings, lines)
+        config = library.checked(builder.create_builder_config(), EngineBuildError, f"{name}: no configuration", lines)
+        _set_options(library, name, config, options, lines)
+        _add_profiles(library, name, builder, network, config, profiles, lines)
         monitor = _monitor(trt, progress) if progress and hasattr(config, "progress_monitor") else None
         if monitor is not None:
             config.progress_monitor = monitor
-        cache = _set_timing_cache(library, config, settings.timing_cache)
-        host = builder.build_serialized_network(network, config)
+        cache = _set_timing_cache(library, config, timing_cache)
+        host_memory = builder.build_serialized_network(network, config)
         if monitor is not None and monitor.stopped_by is not None:
             raise monitor.stopped_by
-        plan = bytes(library.checked(host, EngineBuildError, f"{name}: the build failed", lines))
+        plan = bytes(library.checked(host_memory, EngineBuildError, f"{name}: the build failed", lines))
         return Built(plan, tuple(lines), None if cache is None else bytes(cache.serialize()))
 
 
 def _parse_error(library: Library, name: str, parser: Any) -> str:
     errors = [parser.get_error(index) for index in range(parser.num_errors)]
-    said = "; ".join(
+    reasons = "; ".join(
         f"node {error.node_name()} ({error.node_operator()}): {' '.join(error.desc().split())}" for error in errors
     )
-    return f"{name}: {library.flavour} {library.version} can't parse this graph ({said or 'no reason given'})"
+    return f"{name}: {library.flavour} {library.version} can't parse this graph ({reasons or 'no reason given'})"
 
 
-def _config(
-    library: Library, name: str, builder: Any, network: Any, settings: BuildSettings, lines: Sequence[LogLine]
-) -> Any:
-    config = library.checked(builder.create_builder_config(), EngineBuildError, f"{name}: no configuration", lines)
-    config.profiling_verbosity = library.module.ProfilingVerbosity.DETAILED  # else nothing can be inspected afterwards
+def _set_options(library: Library, name: str, config: Any, options: BuildOptions, lines: Sequence[LogLine]) -> None:
+    config.profiling_verbosity = library.module.ProfilingVerbosity.DETAILED  # the inspector needs it
     config.clear_flag(library.module.BuilderFlag.TF32)
-    for flag in settings.flags:
-        config.set_flag(_needed(library, "BuilderFlag", flag))
-    if settings.hardware_compatibility:
-        level = _needed(library, "HardwareCompatibilityLevel", settings.hardware_compatibility)
-        config.hardware_compatibility_level = level
-    if settings.workspace_bytes is not None:
-        config.set_memory_pool_limit(_needed(library, "MemoryPoolType", "WORKSPACE"), settings.workspace_bytes)
-    if settings.compute_capabilities:
-        config.num_compute_capabilities = len(settings.compute_capabilities)
-        for index, capability in enumerate(settings.compute_capabilities):
-            done = config.set_compute_capability(_needed(library, "ComputeCapability", capability), index)
+    for flag in options.flags:
+        config.set_flag(_required_member(library, "BuilderFlag", flag))
+    if level := HARDWARE_COMPATIBILITY[options.hardware_compatibility]:
+        config.hardware_compatibility_level = _required_member(library, "HardwareCompatibilityLevel", level)
+    if options.workspace_mb is not None:
+        workspace = _required_member(library, "MemoryPoolType", "WORKSPACE")
+        config.set_memory_pool_limit(workspace, options.workspace_mb << 20)
+    if options.compute_capabilities:
+        config.num_compute_capabilities = len(options.compute_capabilities)
+        for index, capability in enumerate(options.compute_capability_names):
+            done = config.set_compute_capability(_required_member(library, "ComputeCapability", capability), index)
             library.checked(done, EngineBuildError, f"{name}: compute capability {capability} is refused", lines)
-    names = [network.get_input(index).name for index in range(network.num_inputs)]
-    for profile in settings.profiles:
-        added = config.add_optimization_profile(_profile(builder, names, profile))
-        library.checked(added, EngineBuildError, f"{name}: profile {profile} doesn't fit the graph", lines)
-    return config
 
 
-def _profile(builder: Any, names: Sequence[str], profile: Profile) -> Any:
-    result = builder.create_optimization_profile()
-    for name in names:
-        shapes = profile.inputs[name]
-        result.set_shape(name, shapes.min, shapes.opt, shapes.max)
-    return result
+def _add_profiles(
+    library: Library,
+    name: str,
+    builder: Any,
+    network: Any,
+    config: Any,
+    profiles: Sequence[Profile],
+    lines: Sequence[LogLine],
+) -> None:
+    inputs = [network.get_input(index).name for index in range(network.num_inputs)]
+    for profile in profiles:
+        optimization_profile = builder.create_optimization_profile()
+        for tensor in inputs:
+            shapes = profile.inputs[tensor]
+            optimization_profile.set_shape(tensor, shapes.min, shapes.opt, shapes.max)
+        index = config.add_optimization_profile(optimization_profile)
+        library.checked(index, EngineBuildError, f"{name}: profile {profile} doesn't fit the graph", lines)
 
 
-def _needed(library: Library, enumeration: str, name: str) -> Any:
+def _required_member(library: Library, enumeration: str, name: str) -> Any:
     member = library.member(enumeration, name)
     if member is None:
         known = ", ".join(library.members(enumeration)) or "nothing of that kind"
@@ -141,32 +133,9 @@ def _needed(library: Library, enumeration: str, name: str) -> Any:
     return member
 
 
-def _set_timing_cache(library: Library, config: Any, start: bytes | None) -> Any | None:
-    if not has_timing_cache(library):
-        return None
-    # Empty where the old one is of another version or GPU: the library then refuses it.
-    for content in (start or b"", b""):
-        cache = config.create_timing_cache(content)
-        if cache is not None and config.set_timing_cache(cache, False):
-            return cache
-    return None
-
-
-def merged_timing_caches(library: Library, parts: Sequence[bytes]) -> bytes:
-    """Several serialised timing caches as one; those that the library refuses are left out."""
-    with library.failing_as(EngineBuildError, "the timing cache can't be merged"):
-        config = library.module.Builder(library.logger).create_builder_config()
-        merged = config.create_timing_cache(b"")
-        for part in parts:
-            other = config.create_timing_cache(part)
-            if other is not None:
-                merged.combine(other, True)
-        return bytes(merged.serialize())
-
-
 def _monitor(trt: Any, progress: BuildProgress) -> Any:
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
-        """Reports the phases. What is raised while it reports (Ctrl-C, too) stops the build and comes out behind it."""
+        """Reports the phases of a build. An exception of `progress` (Ctrl-C too) stops it and is kept."""
 
         def __init__(self) -> None:
             super().__init__()
@@ -195,7 +164,10 @@ def _monitor(trt: Any, progress: BuildProgress) -> Any:
 
 
 class TimingCache:
-    """The timing cache of one library version and GPU in a folder. Safe between threads and processes."""
+    """The timing cache of one library version and GPU: the measured run times of kernels, kept for the next build.
+
+    It is a file in the folder of engines. Safe between threads and processes.
+    """
 
     def __init__(self, library: Library, folder: Path, gpu: Gpu | None) -> None:
         self._library = library
@@ -203,16 +175,16 @@ class TimingCache:
         self.path = folder / f"timing-{library.version}-{architecture}.cache"
 
     def load(self) -> bytes | None:
-        """Its content; None where there is none, or the library keeps none."""
+        """Return its content; None where there is none, or the library has no timing cache."""
         if not has_timing_cache(self._library):
             return None
         try:
             return self.path.read_bytes()
-        except OSError:  # it only saves time
+        except OSError:  # a missing cache only makes the build slower
             return None
 
     def merge(self, measured: bytes | None) -> None:
-        """Adds what a build measured to what others have written meanwhile.
+        """Add what a build measured to the file, which other processes may have changed since.
 
         Raises:
             OutputError: the folder can't be written to.
@@ -226,3 +198,31 @@ class TimingCache:
             except EngineBuildError:  # the old one is damaged
                 merged = measured
             write_bytes(self.path, merged)
+
+
+def has_timing_cache(library: Library) -> bool:
+    """Return whether the library keeps measured times. RTX does not: its functions of that name do nothing."""
+    return library.flavour == TENSORRT and hasattr(library.module, "ITimingCache")
+
+
+def merged_timing_caches(library: Library, parts: Sequence[bytes]) -> bytes:
+    """Merge serialised timing caches; parts that the library refuses are left out."""
+    with library.errors_as(EngineBuildError, "the timing cache can't be merged"):
+        config = library.module.Builder(library.logger).create_builder_config()
+        merged = config.create_timing_cache(b"")
+        for part in parts:
+            other = config.create_timing_cache(part)
+            if other is not None:
+                merged.combine(other, True)
+        return bytes(merged.serialize())
+
+
+def _set_timing_cache(library: Library, config: Any, start: bytes | None) -> Any | None:
+    if not has_timing_cache(library):
+        return None
+    # The library refuses a cache of another version or GPU; then the build starts from an empty one.
+    for content in (start or b"", b""):
+        cache = config.create_timing_cache(content)
+        if cache is not None and config.set_timing_cache(cache, False):
+            return cache
+    return None

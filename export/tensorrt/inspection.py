@@ -1,7 +1,6 @@
-"""What was really built: the precision of an engine's layers, told by its inspector or by the builder's own report.
+"""The precision of an engine's layers, by the engine inspector or by the builder's log.
 
-The inspector needs a GPU, since the engine has to be loaded. Without one the builder's list of layers in its verbose
-log says the same.
+The inspector loads the engine, which needs a GPU. Without one, the list of layers in the builder's verbose log is read.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from dmcodec.runtime.tensorrt.engine import Engine
 from dmcodec.runtime.tensorrt.library import Library, LogLine
 
 INSPECTOR, BUILD_LOG = "engine inspector", "builder's log"
-# How layers' types are written: "Half", or within "Row major linear FP16 format".
+# Precision -> the words for it in a layer's type: "Half", or within "Row major linear FP16 format".
 _TYPES = {
     **{name: arithmetic.tensorrt_types for name, arithmetic in ARITHMETICS.items()},
     "bf16": ("BFloat16", "BF16"),
@@ -32,12 +31,12 @@ _DATATYPE = re.compile(r"Datatype: (\w+)")
 
 @dataclasses.dataclass(frozen=True)
 class Inspection:
-    """What an engine's layers compute in.
+    """Precisions of an engine's layers.
 
     Attributes:
-        source: who said so.
-        layers: how many there are.
-        tensors: precision -> number of layers' outputs in it, floating types and int8 only.
+        source: INSPECTOR or BUILD_LOG.
+        layers: number of layers.
+        tensors: precision -> number of layers' outputs in it; floating-point types and int8 only.
     """
 
     source: str
@@ -46,34 +45,43 @@ class Inspection:
 
     @property
     def precision(self) -> str:
-        """That of most outputs."""
+        """The precision of most outputs; "unknown" without any."""
         return max(self.tensors, key=lambda name: self.tensors[name]) if self.tensors else "unknown"
 
 
 def inspect_engine(
     library: Library, name: str, plan: bytes, lines: Sequence[LogLine], gpu: Gpu | None, host_code: bool = False
 ) -> Inspection:
-    """Inspects a plan that was just built; `host_code`: it is version compatible, and brings its own runtime.
+    """Inspect a plan that was just built.
+
+    Args:
+        library: the TensorRT that built it.
+        name: the graph's name, for messages.
+        plan: the serialised engine.
+        lines: the log of the build.
+        gpu: of this machine; None where there is none.
+        host_code: the plan is version compatible: it holds code for the host, which loading it has to allow.
 
     Raises:
-        EngineBuildError: neither the inspector nor the log tells of any layer.
+        EngineBuildError: neither the inspector nor the log lists any layer.
     """
     found = None
     if gpu is not None:
         try:
             found = _from_information(Engine(library, plan, name, host_code).information())
-        except BackendError:  # an engine for another GPU, say: the log knows it, too
+        except BackendError:  # an engine for another GPU, for example
             found = None
     found = found or _from_log(lines)
     if found is None:
-        raise EngineBuildError(f"{name}: {library.flavour} {library.version} doesn't say what it built")
+        raise EngineBuildError(f"{name}: {library.flavour} {library.version} doesn't list the layers that it built")
     return found
 
 
 def require_precision(name: str, wanted: str, found: Inspection) -> None:
-    """Raises EngineBuildError where the engine isn't in the precision of its graph.
+    """Raise EngineBuildError where an engine is not in the precision of its graph.
 
-    A float32 engine holds no tensor of fewer bits; in a half-precision one, most are (its ends stay float32).
+    A float32 engine may hold no tensor of fewer bits. In a half-precision engine most tensors are in half precision;
+    inputs and outputs stay float32.
     """
     fewer_bits = [precision for precision in found.tensors if precision != FP32.name]
     if (wanted == FP32.name and fewer_bits) or found.precision != wanted:

@@ -1,4 +1,4 @@
-"""What the user may ask of the builder, refused where the installed library or this machine can't do it."""
+"""Options of the engine builder: checked against the installed library and this machine, and passed on to it."""
 
 from __future__ import annotations
 
@@ -10,27 +10,36 @@ from dmcodec.runtime.tensorrt.driver import Gpu
 from dmcodec.runtime.tensorrt.engine_store import GENERIC
 from dmcodec.runtime.tensorrt.library import TENSORRT, TENSORRT_RTX, Library
 
-from .builder import FLAGS
-
+# Option -> the library's BuilderFlag. A flag that is not set is cleared only for TF32, which the library sets itself.
+FLAGS = {
+    "version_compatible": "VERSION_COMPATIBLE",
+    "refit": "REFIT",
+    "strip_plan": "STRIP_PLAN",
+    "tf32": "TF32",
+}
+# Value of `hardware_compatibility` -> the library's HardwareCompatibilityLevel.
 HARDWARE_COMPATIBILITY = {
     "none": None,
     "ampere-plus": "AMPERE_PLUS",
     "same-compute-capability": "SAME_COMPUTE_CAPABILITY",
 }
+_MAX_WORKSPACE_MB = 1 << 20
 
 
 @dataclasses.dataclass(frozen=True)
 class BuildOptions:
-    """Options that are passed through to the builder.
+    """Options of the engine builder. The names are those of the command line's options.
 
     Attributes:
-        version_compatible: later versions of the library may run the engine (full TensorRT).
-        hardware_compatibility: which other GPUs may: "none", "ampere-plus", "same-compute-capability" (full TensorRT).
-        refit: its weights can be replaced.
-        strip_plan: leaves out the weights that a refit can put back.
-        workspace_mb: bound of the builder's scratch memory in MiB.
-        tf32: allows a 10-bit mantissa in float32 products, which flips codes.
-        compute_capabilities: "8.6", ...: GPUs to compile for ahead of time (RTX); none: for any, when first used.
+        version_compatible: later versions of the library can run the engine (full TensorRT only).
+        hardware_compatibility: other GPUs that can run it: "none", "ampere-plus" or "same-compute-capability" (full
+            TensorRT only).
+        refit: the engine's weights can be replaced later.
+        strip_plan: leave out the weights that a refit can put back.
+        workspace_mb: limit of the builder's scratch memory in MiB; None for the library's own limit.
+        tf32: allow a 10-bit mantissa in float32 products, which changes codes.
+        compute_capabilities: "8.6", ...: GPUs to compile for ahead of time (RTX only). Without any, RTX compiles the
+            engine for the GPU that first runs it.
     """
 
     version_compatible: bool = False
@@ -47,26 +56,37 @@ class BuildOptions:
                 f"--hardware-compatibility {self.hardware_compatibility!r} is not known; "
                 f"use one of {', '.join(HARDWARE_COMPATIBILITY)}"
             )
-        if self.workspace_mb is not None and not 1 <= self.workspace_mb <= 1 << 20:
-            raise ArgumentError(f"--workspace-mb must be 1 to {1 << 20}, not {self.workspace_mb}")
+        if self.workspace_mb is not None and not 1 <= self.workspace_mb <= _MAX_WORKSPACE_MB:
+            raise ArgumentError(f"--workspace-mb must be 1 to {_MAX_WORKSPACE_MB}, not {self.workspace_mb}")
 
     @property
     def flags(self) -> tuple[str, ...]:
-        """Names of the builder's flags."""
-        return tuple(flag for name, flag in FLAGS.items() if getattr(self, name))
+        """Names of the BuilderFlags to set."""
+        return tuple(flag for option, flag in FLAGS.items() if getattr(self, option))
+
+    @property
+    def compute_capability_names(self) -> tuple[str, ...]:
+        """The library's names of `compute_capabilities`: "SM86" for "8.6"."""
+        return tuple(f"SM{text.replace('.', '')}" for text in self.compute_capabilities)
+
+    def architectures(self, gpu: Gpu | None) -> tuple[str, ...]:
+        """Return the GPU architectures that the engine is bound to, for its key: "sm_86", ..., or "generic"."""
+        if self.compute_capabilities:
+            return tuple(name.replace("SM", "sm_") for name in self.compute_capability_names)
+        return (gpu.architecture,) if gpu is not None else (GENERIC,)
 
     def to_key(self) -> dict[str, Any]:
-        """What of them makes another engine, as JSON values."""
+        """Return the options for an engine's key, as JSON values; compute capabilities are its architectures."""
         values = dataclasses.asdict(self)
-        del values["compute_capabilities"]  # the key's architectures
+        del values["compute_capabilities"]
         return values
 
     def check(self, library: Library, gpu: Gpu | None) -> None:
-        """Refuses what `library` can't do, or can't do without a GPU.
+        """Refuse options that `library` does not have, or has only with a GPU.
 
         Raises:
             ArgumentError: the library has no such option.
-            GpuError: it has, but needs a GPU.
+            GpuError: the build or the option needs a GPU, and there is none.
         """
         name = f"{library.flavour} {library.version}"
         if library.flavour == TENSORRT and gpu is None:
@@ -76,7 +96,7 @@ class BuildOptions:
             )
         for option, flag in FLAGS.items():
             if getattr(self, option) and library.member("BuilderFlag", flag) is None:
-                raise ArgumentError(f"{_cli(option)}: {name} has no such option")
+                raise ArgumentError(f"{_as_typed(option)}: {name} has no such option")
         if library.flavour == TENSORRT_RTX:
             self._check_rtx(library, name, gpu)
         elif self.compute_capabilities:
@@ -95,26 +115,14 @@ class BuildOptions:
             )
         for option in ("refit", "strip_plan"):
             if getattr(self, option) and gpu is None:
-                raise GpuError(f"{_cli(option)}: {name} needs an NVIDIA GPU for this, and there is none")
+                raise GpuError(f"{_as_typed(option)}: {name} needs an NVIDIA GPU for this, and there is none")
         known = library.members("ComputeCapability")
-        for capability in self.compute_capabilities:
-            if compute_capability_name(capability) not in known:
-                texts = [f"{member[2:-1]}.{member[-1]}" for member in known if member.startswith("SM")]
-                raise ArgumentError(f"--compute-capability {capability}: {name} knows {', '.join(texts)}")
-
-    def architectures(self, gpu: Gpu | None) -> tuple[str, ...]:
-        """What the engine is bound to, for its key."""
-        if self.compute_capabilities:
-            return tuple(
-                compute_capability_name(text).lower().replace("sm", "sm_") for text in self.compute_capabilities
-            )
-        return (gpu.architecture,) if gpu is not None else (GENERIC,)
+        for text, member in zip(self.compute_capabilities, self.compute_capability_names, strict=True):
+            if member not in known:
+                texts = [f"{known_name[2:-1]}.{known_name[-1]}" for known_name in known if known_name.startswith("SM")]
+                raise ArgumentError(f"--compute-capability {text}: {name} knows {', '.join(texts)}")
 
 
-def compute_capability_name(text: str) -> str:
-    """SM86 for 8.6."""
-    return f"SM{text.replace('.', '')}"
-
-
-def _cli(option: str) -> str:
+def _as_typed(option: str) -> str:
+    """Return an option as it is typed on the command line."""
     return f"--{option.replace('_', '-')}"

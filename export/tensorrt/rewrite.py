@@ -1,17 +1,18 @@
-"""The form of a graph that TensorRT is given: the same function, written so that every flavour parses and builds it.
+"""Rewrites a graph for TensorRT: the same function, in a form that every flavour parses and builds.
 
-Found with TensorRT-RTX 1.7 by parsing and building each graph:
+The rules were found with TensorRT-RTX 1.7, by parsing and building each graph:
 
-1. `Elu` behind an `LSTM` fails in the builder's shape inference ("There are 2 inputs. Expected 1"). `Selu` with
-   alpha = gamma = 1 is the same function.
-2. A half-precision `LSTM` with `sequence_lens` doesn't parse: the parser masks it with a float32 zero. A bidirectional
-   one becomes two forward ones; the second sees each item turned round at its own end, and its result is turned back.
-3. `Slice` without `axes` doesn't parse where it slices fewer axes than there are. The axes are named.
+1. `Elu` after an `LSTM` fails in the builder's shape inference ("There are 2 inputs. Expected 1"). It becomes `Selu`
+   with gamma = 1 and the same alpha, which is the same function.
+2. A half-precision `LSTM` with `sequence_lens` does not parse: the parser masks it with a float32 zero. A bidirectional
+   one becomes two forward ones. The input of the second is each item in reverse, from its own end, and its output is
+   reversed again.
+3. `Slice` without `axes` does not parse where it slices only some of the axes. The axes are written out.
 
-TensorRT is given one piece of memory: weights that the bundle keeps in another file are put into the graph, and those
-that it keeps in half precision behind a `Cast` (precision fp16-weights) become what the cast makes of them.
+TensorRT gets the whole graph as one piece of memory: weights that the bundle stores in another file are put into the
+graph, and weights that it stores in half precision before a `Cast` (precision fp16-weights) are cast.
 
-The rewritten graph is valid ONNX of the same inputs and outputs; the tests run it against the bundle's own graph.
+The rewritten graph is valid ONNX with the same inputs and outputs. The tests compare it with the bundle's graph.
 """
 
 from __future__ import annotations
@@ -28,15 +29,15 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 from dmcodec.errors import ExportError
 from dmcodec.export.weights import read_graph
 
-# Part of the engine's key: an engine of other rules is another engine.
+# Part of an engine's key, so that new rules cause a new build.
 RULES_VERSION = 2
 
 
 def rewritten(path: Path) -> bytes:
-    """The ONNX graph at `path` in the form for TensorRT, serialised.
+    """Read the ONNX graph at `path`, rewrite it for TensorRT, and return it serialised.
 
     Raises:
-        ExportError: not an ONNX graph, or one that this module has no form for.
+        ExportError: the file is not an ONNX graph, or the rules don't cover it.
     """
     model = read_graph(path)
     rewrite(model)
@@ -44,7 +45,7 @@ def rewritten(path: Path) -> bytes:
 
 
 def rewrite(model: onnx.ModelProto) -> None:
-    """Applies the rules to `model` in place."""
+    """Apply the rules to `model` in place."""
     _fold_casts(model.graph)
     half = {item.name for item in model.graph.initializer if item.data_type == TensorProto.FLOAT16}
     writer = _Writer(model.graph)
@@ -61,7 +62,7 @@ def rewrite(model: onnx.ModelProto) -> None:
 
 
 def _fold_casts(graph: onnx.GraphProto) -> None:
-    """Casts of initializers become initializers of the type that is cast to."""
+    """Replace casts of initializers by initializers of the target type."""
     stored = {item.name: item for item in graph.initializer}
     for node in [node for node in graph.node if node.op_type == "Cast" and node.input[0] in stored]:
         dtype = helper.tensor_dtype_to_np_dtype(_attributes(node)["to"])
@@ -71,7 +72,7 @@ def _fold_casts(graph: onnx.GraphProto) -> None:
 
 
 class _Writer:
-    """Collects the nodes of the new graph."""
+    """Collects the nodes and initializers of the new graph."""
 
     def __init__(self, graph: onnx.GraphProto) -> None:
         self._graph = graph
@@ -104,7 +105,7 @@ class _Writer:
         kept = [item for name, item in self.initializers.items() if name in used]
         del self._graph.initializer[:]
         self._graph.initializer.extend(kept)
-        # Inferred for the old nodes; the parser infers its own.
+        # These shapes belong to the old nodes; the parser infers shapes by itself.
         del self._graph.value_info[:]
 
 
@@ -126,34 +127,34 @@ def _named_axes(writer: _Writer, node: NodeProto) -> NodeProto:
 
 
 def _split_lstm(writer: _Writer, node: NodeProto) -> None:
-    """One bidirectional LSTM with `sequence_lens` -> two forward ones without, joined to the same Y [T, 2, B, H].
+    """Replace a bidirectional LSTM with `sequence_lens` by two forward ones without, joined to the same Y [T, 2, B, H].
 
-    Behind an item's end both run on over whatever is there; nothing of it reaches the item.
+    Both continue beyond an item's end over its padding, which does not affect the item.
     """
     attributes = _attributes(node)
     if attributes.get("direction") != b"bidirectional" or len(node.output) > 1 or len(node.input) > 5:
         raise ExportError(f"{node.name}: no TensorRT form for this LSTM")
     op, hidden_size = writer.op, attributes["hidden_size"]
     steps, lengths = node.input[0], node.input[4]
-    rows = _turned_rows(writer, steps, lengths)
+    rows = _reversed_rows(writer, steps, lengths)
     directions = []
     for index, source in enumerate((steps, _gather_steps(writer, steps, rows))):
         weights = list(_direction(writer, node, index))
         directions.append(op("LSTM", source, *weights, hidden_size=hidden_size, direction="forward"))  # [T, 1, B, H]
     backward = op("Squeeze", directions[1], writer.constant([1]))
-    turned_back = op("Unsqueeze", _gather_steps(writer, backward, rows), writer.constant([1]))
-    op("Concat", directions[0], turned_back, axis=1, output=node.output[0])
+    backward = op("Unsqueeze", _gather_steps(writer, backward, rows), writer.constant([1]))
+    op("Concat", directions[0], backward, axis=1, output=node.output[0])
 
 
 def _direction(writer: _Writer, node: NodeProto, index: int) -> Iterator[str]:
-    """Weights W, R and B of one direction."""
+    """Yield the names of weights W, R and B of one direction."""
     for name in node.input[1:4]:
         values = numpy_helper.to_array(writer.initializers[name])
         yield writer.weight(f"{name}.direction_{index}", values[index : index + 1])
 
 
-def _turned_rows(writer: _Writer, steps: str, lengths: str) -> str:
-    """Rows of [T*B, ...] that take each item's steps in reverse: [T, B]; steps behind its end stay where they are."""
+def _reversed_rows(writer: _Writer, steps: str, lengths: str) -> str:
+    """Return indices [T, B] into rows [T*B, ...] that reverse each item's steps; its padding stays where it is."""
     op, constant = writer.op, writer.constant
     shape = op("Shape", steps)
     time, batch = (op("Gather", shape, constant(axis), axis=0) for axis in (0, 1))
@@ -161,12 +162,12 @@ def _turned_rows(writer: _Writer, steps: str, lengths: str) -> str:
     position = op("Unsqueeze", op("Range", zero, time, one), constant([1]))  # [T, 1]
     last = op("Sub", op("Unsqueeze", op("Cast", lengths, to=TensorProto.INT64), constant([0])), one)  # [1, B]
     mirrored = op("Sub", last, position)  # [T, B]
-    turned = op("Where", op("Less", mirrored, zero), position, mirrored)
-    return op("Add", op("Mul", turned, batch), op("Range", zero, batch, one))
+    reversed_position = op("Where", op("Less", mirrored, zero), position, mirrored)
+    return op("Add", op("Mul", reversed_position, batch), op("Range", zero, batch, one))
 
 
 def _gather_steps(writer: _Writer, steps: str, rows: str) -> str:
-    """[T, B, C] with its steps in the order of `rows`."""
+    """Reorder the steps of [T, B, C] by indices [T, B] into its rows [T*B, C]."""
     channels = writer.op("Slice", writer.op("Shape", steps), *(writer.constant([v]) for v in (2, 3, 0)))
     flat = writer.op("Reshape", steps, writer.op("Concat", writer.constant([-1]), channels, axis=0))
     return writer.op("Gather", flat, rows, axis=0)

@@ -1,4 +1,4 @@
-"""A bundle as a model repository for NVIDIA Triton Inference Server. Start at `export_triton`."""
+"""Writes a bundle as a model repository for NVIDIA Triton Inference Server. Start at `export_triton`."""
 
 from .configs import TritonOptions
 from .repository import export_triton

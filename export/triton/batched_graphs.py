@@ -1,7 +1,7 @@
-"""The RVQ's graphs in the form that Triton can batch: the batch first, and everything else of an item beside it.
+"""The RVQ's graphs in a form that Triton can batch: with the batch axis first in every tensor.
 
-The bundle's quantizer gives codes [n_q, B, T], and one `first_level` counts for a whole batch; Triton joins requests on
-the first axis of every tensor. Encoder and decoder have that form already.
+The bundle's quantizer returns codes [n_q, B, T], and its dequantizer takes one `first_level` for the whole batch.
+Triton joins requests on the first axis of every tensor. Encoder and decoder already have that form.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _LEVELS_FIRST = "codes_levels_first"
 
 
 def batched_quantizer(path: Path, config: CodecConfig) -> onnx.ModelProto:
-    """The quantizer with codes [B, n_q, T] and, from `lengths` [B] in samples, the items' `frames` [B]."""
+    """Return the quantizer with codes [B, n_q, T] and, from `lengths` [B] in samples, the items' `frames` [B]."""
     model = read_graph(path)
     graph = model.graph
     for node in graph.node:
@@ -46,10 +46,10 @@ def batched_quantizer(path: Path, config: CodecConfig) -> onnx.ModelProto:
 
 
 def batched_dequantizer(quantizer: Path, config: CodecConfig) -> onnx.ModelProto:
-    """The dequantizer for codes [B, n_q, T] and a `first_level` [B] for each item.
+    """Return the dequantizer for codes [B, n_q, T] and a `first_level` [B] for each item.
 
-    Its codebooks are read from the bundle's graph of the quantizer, where they are by level in every format version.
-    Codes and levels out of range are clipped: a wrong request must not fail the others of its batch.
+    Its codebooks are read from the bundle's quantizer, which stores them by level in every format version. Codes and
+    levels out of range are clipped, so that a wrong request does not fail the others of its batch.
     """
     builder = GraphBuilder("dequantizer")
     op, ints = builder.op, builder.ints

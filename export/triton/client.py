@@ -3,7 +3,7 @@
     pip install "tritonclient[grpc]" numpy
     python client.py speech.wav out.wav --url localhost:8001 --tokens codes.npy
 
-Reads and writes 16-bit mono WAV at the model's sample rate; clips of at most 30 s. Needs nothing of dmcodec.
+Reads and writes 16-bit mono WAV at the model's sample rate, clips of at most 30 s. It does not need dmcodec.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-# Requests run together only where they have one shape, so clips are padded to multiples of this; their true length goes
-# along, and what is behind it changes nothing.
+# The server batches requests of equal shape only, so clips are padded to multiples of this. Their true length is sent
+# too, so that the padding does not change results.
 BUCKET_S = 0.5
 MAX_S = 30.0
 TIMEOUT_S = 60.0
-MAX_AT_ONCE = 32
+MAX_CONCURRENT_REQUESTS = 32
 
 
 class Client:
@@ -36,13 +36,13 @@ class Client:
         self._triton, self._timeout_s = triton, timeout_s
         self._server = triton.InferenceServerClient(url)
         parameters = self._server.get_model_config("tokenize").config.parameters
-        facts = {name: value.string_value for name, value in parameters.items()}
-        self.model_id, self.precision = facts["model_id"], facts["precision"]
-        self.sample_rate, self.hop_length = int(facts["sample_rate"]), int(facts["hop_length"])
-        self.n_q, self.codebook_size = int(facts["n_q"]), int(facts["codebook_size"])
+        codec = {name: value.string_value for name, value in parameters.items()}
+        self.model_id, self.precision = codec["model_id"], codec["precision"]
+        self.sample_rate, self.hop_length = int(codec["sample_rate"]), int(codec["hop_length"])
+        self.n_q, self.codebook_size = int(codec["n_q"]), int(codec["codebook_size"])
 
     def tokenize(self, waveforms: Sequence[NDArray[np.float32]], n_q: int | None = None) -> list[NDArray[np.int64]]:
-        """Waveforms [samples] at `sample_rate` -> codes [n_q, frames] of each. All are sent at once."""
+        """Encode waveforms [samples] at `sample_rate` to codes [n_q, frames] of each. All requests are sent at once."""
         if not all(0 < len(waveform) <= MAX_S * self.sample_rate for waveform in waveforms):
             raise ValueError(f"each waveform must have 1 sample to {MAX_S:g} s; cut longer ones into pieces")
         requests: list[dict[str, NDArray[Any]]] = []
@@ -54,7 +54,7 @@ class Client:
         return [answer["codes"][0, :n_q, : int(answer["frames"][0, 0])] for answer in answers]
 
     def synthesize(self, codes: Sequence[NDArray[np.int64]], first_level: int = 0) -> list[NDArray[np.float32]]:
-        """Codes [n, frames] of the levels from `first_level` on -> waveforms [frames * hop_length]."""
+        """Decode codes [n, frames] of the levels from `first_level` on to waveforms [frames * hop_length]."""
         bucket = round(BUCKET_S * self.sample_rate / self.hop_length)
         requests: list[dict[str, NDArray[Any]]] = []
         for item in codes:
@@ -75,8 +75,8 @@ class Client:
     def _infer(
         self, model: str, requests: Sequence[dict[str, NDArray[Any]]], names: Sequence[str]
     ) -> list[dict[str, NDArray[Any]]]:
-        # Sent without waiting for each other, so that the server can run them together.
-        with ThreadPoolExecutor(max(1, min(MAX_AT_ONCE, len(requests)))) as pool:
+        # Concurrent requests, so that the server can batch them.
+        with ThreadPoolExecutor(max(1, min(MAX_CONCURRENT_REQUESTS, len(requests)))) as pool:
             results = list(pool.map(lambda request: self._send(model, request), requests))
         return [{name: result.as_numpy(name) for name in names} for result in results]
 
@@ -99,7 +99,7 @@ def _scalar(value: int) -> NDArray[np.int64]:
 
 
 def read_wav(path: Path, sample_rate: int) -> NDArray[np.float32]:
-    """Samples of a 16-bit mono WAV file, -1 to 1."""
+    """Read the samples of a 16-bit mono WAV file, -1 to 1."""
     with wave.open(str(path), "rb") as file:
         if (file.getnchannels(), file.getsampwidth(), file.getframerate()) != (1, 2, sample_rate):
             raise ValueError(f"{path}: must be 16-bit mono WAV at {sample_rate} Hz")
@@ -108,7 +108,7 @@ def read_wav(path: Path, sample_rate: int) -> NDArray[np.float32]:
 
 
 def write_wav(path: Path, samples: NDArray[np.float32], sample_rate: int) -> None:
-    """Writes samples as 16-bit mono WAV."""
+    """Write samples as 16-bit mono WAV."""
     with wave.open(str(path), "wb") as file:
         file.setnchannels(1)
         file.setsampwidth(2)
@@ -117,22 +117,22 @@ def write_wav(path: Path, samples: NDArray[np.float32], sample_rate: int) -> Non
 
 
 def main() -> None:
-    """The command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description="Speech to tokens and back through a Triton server.")
     parser.add_argument("speech", type=Path, help="16-bit mono WAV at the model's sample rate, at most 30 s")
     parser.add_argument("out", type=Path, help="WAV file to write")
     parser.add_argument("--url", default="localhost:8001", help="gRPC address of the server")
     parser.add_argument("--tokens", type=Path, help="also write the codes here, as .npy")
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     try:
-        client = Client(given.url)
-        waveform = read_wav(given.speech, client.sample_rate)
+        client = Client(arguments.url)
+        waveform = read_wav(arguments.speech, client.sample_rate)
         [codes] = client.tokenize([waveform])
-        if given.tokens:
-            np.save(given.tokens, codes)
+        if arguments.tokens:
+            np.save(arguments.tokens, codes)
         [audio] = client.synthesize([codes])
-        write_wav(given.out, audio[: len(waveform)], client.sample_rate)
-    except Exception as error:  # noqa: BLE001 - whatever the server or the file says
+        write_wav(arguments.out, audio[: len(waveform)], client.sample_rate)
+    except Exception as error:  # noqa: BLE001 - any error of the server or a file
         sys.exit(f"error: {error}")
     sys.stdout.write(f"model {client.model_id}: {codes.shape[0]} x {codes.shape[1]} codes\n")
 

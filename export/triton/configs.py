@@ -1,6 +1,7 @@
-"""The models' configurations as messages of the server's own schema, so that a wrong field can't be written.
+"""Options of a Triton model repository, and the models' configurations (config.pbtxt).
 
-Field names and their meaning: Triton's model_config.proto, from the package tritonclient.
+Configurations are messages of the server's schema, so that a wrong field can't be written. The fields and their meaning
+are those of Triton's model_config.proto, which the package tritonclient contains.
 """
 
 from __future__ import annotations
@@ -12,183 +13,31 @@ from typing import Any
 from dmcodec.bundle import Bundle
 from dmcodec.errors import ArgumentError, MissingDependencyError
 
-# FOLDED: How the server is to run the models, checked before anything is written.
-
-
-ENSEMBLES = ("tokenize", "synthesize")
-WARM_UP_S = 1.0
-_PLATFORMS = {"onnxruntime": "onnxruntime_onnx", "tensorrt": "tensorrt_plan"}
-
-
-@dataclasses.dataclass(frozen=True)
-class Tensor:
-    """An input or output of a model, without its batch axis; `scalar`: one number for each item."""
-
-    name: str
-    dtype: str
-    dims: tuple[int, ...] = (1,)
-    scalar: bool = False
-
-
-@dataclasses.dataclass(frozen=True)
-class Engine:
-    """A TensorRT engine that stands for a graph.
-
-    Attributes:
-        plan: the engine itself.
-        profile: number of the profile that takes all batch sizes.
-        file: where it came from.
-        version: of the TensorRT that built it; the server's must be the same.
-    """
-
-    plan: bytes
-    profile: int
-    file: str
-    version: str
-
-
-def schema() -> Any:
-    """The messages of the server's schema.
-
-    Raises:
-        MissingDependencyError: tritonclient isn't installed.
-    """
-    try:
-        from tritonclient.grpc import model_config_pb2
-    except ImportError as error:
-        raise MissingDependencyError(
-            f'the schema of the server needs {error.name or "tritonclient"}; run `pip install "dmcodec[triton]"`'
-        ) from None
-    return model_config_pb2
-
-
-class Configs:
-    """The configurations of a bundle's models."""
-
-    def __init__(self, bundle: Bundle, options: TritonOptions) -> None:
-        self._pb, self._bundle, self._options = schema(), bundle, options
-        config = bundle.manifest.config
-        self._waveform = Tensor("waveform", "FP32", (1, -1))
-        self._latents = Tensor("latents", "FP32", (config.dimension, -1))
-        self._codes = Tensor("codes", "INT64", (config.n_q, -1))
-        self._some_codes = Tensor("codes", "INT64", (-1, -1))
-        self._scalars = {name: Tensor(name, "INT64", scalar=True) for name in ("lengths", "frames", "first_level")}
-
-    def all(self, engines: dict[str, Engine]) -> dict[str, Any]:
-        """A ModelConfig for each model; those of `engines` run as TensorRT plans."""
-        lengths, frames, first_level = (self._scalars[name] for name in ("lengths", "frames", "first_level"))
-        ends: dict[str, tuple[list[Tensor], list[Tensor]]] = {
-            "encoder": ([self._waveform, lengths], [self._latents]),
-            "quantizer": ([self._latents, lengths], [self._codes, frames]),
-            "dequantizer": ([self._some_codes, first_level], [self._latents]),
-            "decoder": ([self._latents, lengths], [self._waveform]),
-        }
-        models = {name: self._model(name, *tensors, engines.get(name)) for name, tensors in ends.items()}
-        tokenize = self._ensemble("tokenize", [self._waveform, lengths], [self._codes, frames])
-        self._step(tokenize, "encoder", {"waveform": "waveform", "lengths": "lengths"}, {"latents": "latents"})
-        self._step(
-            tokenize, "quantizer", {"latents": "latents", "lengths": "lengths"}, {"codes": "codes", "frames": "frames"}
-        )
-        synthesize = self._ensemble("synthesize", [self._some_codes, first_level, frames], [self._waveform])
-        self._step(synthesize, "dequantizer", {"codes": "codes", "first_level": "first_level"}, {"latents": "latents"})
-        self._step(synthesize, "decoder", {"latents": "latents", "lengths": "frames"}, {"waveform": "waveform"})
-        return {**models, "tokenize": tokenize, "synthesize": synthesize}
-
-    def warm_up_lengths(self, model: str) -> int:
-        """The true length of a warm-up item: frames for the decoder, else samples."""
-        config = self._bundle.manifest.config
-        samples = round(WARM_UP_S * config.sample_rate)
-        return config.num_frames(samples) if model == "decoder" else samples
-
-    def _model(self, name: str, inputs: Sequence[Tensor], outputs: Sequence[Tensor], engine: Engine | None) -> Any:
-        backend = "tensorrt" if engine else "onnxruntime"
-        config = self._config(name, inputs, outputs)
-        config.backend, config.platform = backend, _PLATFORMS[backend]
-        config.default_model_filename = "model.plan" if engine else "model.onnx"
-        group = config.instance_group.add(count=self._options.instances)
-        group.kind = getattr(group, f"KIND_{self._options.kind.upper()}")
-        if engine:
-            group.profile.append(str(engine.profile))
-        elif self._options.kind == "gpu":
-            self._accelerate(config, name)
-        config.dynamic_batching.max_queue_delay_microseconds = round(1000 * self._options.max_queue_delay_ms)
-        for batch in sorted({1, self._options.max_batch_size}):
-            self._warm_up(config, inputs, batch)
-        return config
-
-    def _accelerate(self, config: Any, name: str) -> None:
-        """ONNX Runtime's options on a GPU, as `dmcodec.runtime.onnxruntime_backend` sets them."""
-        accelerators = config.optimization.execution_accelerators.gpu_execution_accelerator
-        if self._options.platform == "onnxruntime-tensorrt" and name in ("encoder", "decoder"):
-            precision = self._bundle.manifest.graphs[name].precision.upper()
-            accelerators.add(name="tensorrt", parameters={"precision_mode": precision})
-        # TF32, the default, has a 10-bit mantissa and flips codes; EXHAUSTIVE would search again for every new length.
-        accelerators.add(name="cuda", parameters={"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"})
-
-    def _warm_up(self, config: Any, inputs: Sequence[Tensor], batch: int) -> None:
-        sample = config.model_warmup.add(name=f"{WARM_UP_S:g} s, batch {batch}", batch_size=batch)
-        codec = self._bundle.manifest.config
-        frames = codec.num_frames(round(WARM_UP_S * codec.sample_rate))
-        sizes = {"waveform": round(WARM_UP_S * codec.sample_rate), "latents": frames, "codes": frames}
-        for tensor in inputs:
-            entry = sample.inputs[tensor.name]
-            entry.data_type = getattr(self._pb, f"TYPE_{tensor.dtype}")
-            dims = [codec.n_q if size < 0 else size for size in tensor.dims[:-1]]
-            entry.dims.extend([1] if tensor.scalar else [*dims, sizes[tensor.name]])
-            if tensor.name == "lengths":  # of zero there is nothing to run
-                entry.input_data_file = "lengths"
-            else:
-                entry.zero_data = True
-
-    def _ensemble(self, name: str, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> Any:
-        config = self._config(name, inputs, outputs, reshape=False)
-        config.platform = "ensemble"
-        manifest = self._bundle.manifest
-        facts = {
-            "model_id": manifest.model_id,
-            "precision": manifest.precision,
-            **{field: getattr(manifest.config, field) for field in _CODEC_FACTS},
-        }
-        for key, value in facts.items():
-            config.parameters[key].string_value = str(value)
-        return config
-
-    def _step(self, ensemble: Any, model: str, inputs: dict[str, str], outputs: dict[str, str]) -> None:
-        step = ensemble.ensemble_scheduling.step.add(model_name=model, model_version=-1)
-        step.input_map.update(inputs)
-        step.output_map.update(outputs)
-
-    def _config(self, name: str, inputs: Sequence[Tensor], outputs: Sequence[Tensor], reshape: bool = True) -> Any:
-        config = self._pb.ModelConfig(name=name, max_batch_size=self._options.max_batch_size)
-        for tensors, added in ((inputs, config.input), (outputs, config.output)):
-            for tensor in tensors:
-                entry = added.add(name=tensor.name, data_type=getattr(self._pb, f"TYPE_{tensor.dtype}"))
-                entry.dims.extend(tensor.dims)
-                if tensor.scalar and reshape:  # [B, 1] outside, [B] in the graph: a shape may not be empty outside
-                    entry.reshape.SetInParent()
-        return config
-
-
-_CODEC_FACTS = ("sample_rate", "hop_length", "n_q", "codebook_size")
 PLATFORMS = ("onnxruntime", "onnxruntime-tensorrt", "tensorrt")
 KINDS = ("gpu", "cpu")
 MAX_BATCH_SIZE = 256
 MAX_INSTANCES = 64
 MAX_QUEUE_DELAY_MS = 10_000.0
+WARM_UP_S = 1.0
+_SERVER_PLATFORMS = {"onnxruntime": "onnxruntime_onnx", "tensorrt": "tensorrt_plan"}
+_CODEC_PARAMETERS = ("sample_rate", "hop_length", "n_q", "codebook_size")
 
 
 @dataclasses.dataclass(frozen=True)
 class TritonOptions:
-    """How the server is to run the models.
+    """Options of the server for the models.
 
     Attributes:
-        platform: what runs encoder and decoder: "onnxruntime", "onnxruntime-tensorrt" (ONNX Runtime with its TensorRT
-            accelerator, which builds engines when the server starts) or "tensorrt" (engines built before). The RVQ runs
-            on ONNX Runtime in any case.
+        platform: the runtime of encoder and decoder: "onnxruntime", "onnxruntime-tensorrt" (ONNX Runtime with its
+            TensorRT accelerator, which builds engines when the server starts) or "tensorrt" (engines of
+            `dmcodec export --format trt`). The RVQ always runs on ONNX Runtime.
         kind: "gpu" or "cpu".
-        instances: of every model, on each GPU.
-        max_batch_size: items that run at once.
-        max_queue_delay_ms: how long a request may wait for others to run with.
+        instances: number of instances of each model, on each GPU.
+        max_batch_size: largest number of items in a batch.
+        max_queue_delay_ms: longest time that a request waits for others to form a batch.
+
+    Raises:
+        ArgumentError: a value is not known or out of range.
     """
 
     platform: str = "onnxruntime"
@@ -212,3 +61,159 @@ class TritonOptions:
             raise ArgumentError(
                 f"max_queue_delay_ms must be 0 to {MAX_QUEUE_DELAY_MS:g}, not {self.max_queue_delay_ms}"
             )
+
+
+@dataclasses.dataclass(frozen=True)
+class Tensor:
+    """An input or output of a model.
+
+    Attributes:
+        name: of the tensor.
+        dtype: the server's name of its type.
+        dims: its shape without the batch axis; -1 for a dynamic axis.
+        scalar: one number for each item.
+    """
+
+    name: str
+    dtype: str
+    dims: tuple[int, ...] = (1,)
+    scalar: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Engine:
+    """A TensorRT engine that runs in place of a graph.
+
+    Attributes:
+        plan: the serialised engine.
+        profile: index of the optimization profile for all batch sizes.
+        file: name of its file.
+        version: of the TensorRT that built it; the server needs the same version.
+    """
+
+    plan: bytes
+    profile: int
+    file: str
+    version: str
+
+
+def schema() -> Any:
+    """Return the module with the messages of the server's schema.
+
+    Raises:
+        MissingDependencyError: tritonclient is not installed.
+    """
+    try:
+        from tritonclient.grpc import model_config_pb2
+    except ImportError as error:
+        raise MissingDependencyError(
+            f'the server\'s schema needs {error.name or "tritonclient"}; run `pip install "dmcodec[triton]"`'
+        ) from None
+    return model_config_pb2
+
+
+class Configs:
+    """Builds the configurations of a bundle's models."""
+
+    def __init__(self, bundle: Bundle, options: TritonOptions) -> None:
+        self._pb, self._bundle, self._options = schema(), bundle, options
+        config = bundle.manifest.config
+        self._waveform = Tensor("waveform", "FP32", (1, -1))
+        self._latents = Tensor("latents", "FP32", (config.dimension, -1))
+        self._codes = Tensor("codes", "INT64", (config.n_q, -1))
+        self._some_codes = Tensor("codes", "INT64", (-1, -1))
+        self._scalars = {name: Tensor(name, "INT64", scalar=True) for name in ("lengths", "frames", "first_level")}
+
+    def all(self, engines: dict[str, Engine]) -> dict[str, Any]:
+        """Return a ModelConfig for each model. Models of `engines` run as TensorRT plans."""
+        lengths, frames, first_level = (self._scalars[name] for name in ("lengths", "frames", "first_level"))
+        tensors: dict[str, tuple[list[Tensor], list[Tensor]]] = {
+            "encoder": ([self._waveform, lengths], [self._latents]),
+            "quantizer": ([self._latents, lengths], [self._codes, frames]),
+            "dequantizer": ([self._some_codes, first_level], [self._latents]),
+            "decoder": ([self._latents, lengths], [self._waveform]),
+        }
+        models = {name: self._model(name, *ends, engines.get(name)) for name, ends in tensors.items()}
+        tokenize = self._ensemble("tokenize", [self._waveform, lengths], [self._codes, frames])
+        self._step(tokenize, "encoder", {"waveform": "waveform", "lengths": "lengths"}, {"latents": "latents"})
+        self._step(
+            tokenize, "quantizer", {"latents": "latents", "lengths": "lengths"}, {"codes": "codes", "frames": "frames"}
+        )
+        synthesize = self._ensemble("synthesize", [self._some_codes, first_level, frames], [self._waveform])
+        self._step(synthesize, "dequantizer", {"codes": "codes", "first_level": "first_level"}, {"latents": "latents"})
+        self._step(synthesize, "decoder", {"latents": "latents", "lengths": "frames"}, {"waveform": "waveform"})
+        return {**models, "tokenize": tokenize, "synthesize": synthesize}
+
+    def warm_up_lengths(self, model: str) -> int:
+        """Return the true length of a warm-up item: in frames for the decoder, else in samples."""
+        config = self._bundle.manifest.config
+        samples = round(WARM_UP_S * config.sample_rate)
+        return config.num_frames(samples) if model == "decoder" else samples
+
+    def _model(self, name: str, inputs: Sequence[Tensor], outputs: Sequence[Tensor], engine: Engine | None) -> Any:
+        backend = "tensorrt" if engine else "onnxruntime"
+        config = self._config(name, inputs, outputs)
+        config.backend, config.platform = backend, _SERVER_PLATFORMS[backend]
+        config.default_model_filename = "model.plan" if engine else "model.onnx"
+        group = config.instance_group.add(count=self._options.instances)
+        group.kind = getattr(group, f"KIND_{self._options.kind.upper()}")
+        if engine:
+            group.profile.append(str(engine.profile))
+        elif self._options.kind == "gpu":
+            self._accelerate(config, name)
+        config.dynamic_batching.max_queue_delay_microseconds = round(1000 * self._options.max_queue_delay_ms)
+        for batch in sorted({1, self._options.max_batch_size}):
+            self._warm_up(config, inputs, batch)
+        return config
+
+    def _accelerate(self, config: Any, name: str) -> None:
+        """Set ONNX Runtime's options for a GPU, as `dmcodec.runtime.onnxruntime_backend` does."""
+        accelerators = config.optimization.execution_accelerators.gpu_execution_accelerator
+        if self._options.platform == "onnxruntime-tensorrt" and name in ("encoder", "decoder"):
+            precision = self._bundle.manifest.graphs[name].precision.upper()
+            accelerators.add(name="tensorrt", parameters={"precision_mode": precision})
+        # TF32, the default, has a 10-bit mantissa and changes codes. EXHAUSTIVE searches again for every new length.
+        accelerators.add(name="cuda", parameters={"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"})
+
+    def _warm_up(self, config: Any, inputs: Sequence[Tensor], batch: int) -> None:
+        sample = config.model_warmup.add(name=f"{WARM_UP_S:g} s, batch {batch}", batch_size=batch)
+        codec = self._bundle.manifest.config
+        frames = codec.num_frames(round(WARM_UP_S * codec.sample_rate))
+        sizes = {"waveform": round(WARM_UP_S * codec.sample_rate), "latents": frames, "codes": frames}
+        for tensor in inputs:
+            entry = sample.inputs[tensor.name]
+            entry.data_type = getattr(self._pb, f"TYPE_{tensor.dtype}")
+            dims = [codec.n_q if size < 0 else size for size in tensor.dims[:-1]]
+            entry.dims.extend([1] if tensor.scalar else [*dims, sizes[tensor.name]])
+            if tensor.name == "lengths":  # zero_data would give an empty clip
+                entry.input_data_file = "lengths"
+            else:
+                entry.zero_data = True
+
+    def _ensemble(self, name: str, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> Any:
+        config = self._config(name, inputs, outputs, reshape=False)
+        config.platform = "ensemble"
+        manifest = self._bundle.manifest
+        parameters = {
+            "model_id": manifest.model_id,
+            "precision": manifest.precision,
+            **{field: getattr(manifest.config, field) for field in _CODEC_PARAMETERS},
+        }
+        for key, value in parameters.items():
+            config.parameters[key].string_value = str(value)
+        return config
+
+    def _step(self, ensemble: Any, model: str, inputs: dict[str, str], outputs: dict[str, str]) -> None:
+        step = ensemble.ensemble_scheduling.step.add(model_name=model, model_version=-1)
+        step.input_map.update(inputs)
+        step.output_map.update(outputs)
+
+    def _config(self, name: str, inputs: Sequence[Tensor], outputs: Sequence[Tensor], reshape: bool = True) -> Any:
+        config = self._pb.ModelConfig(name=name, max_batch_size=self._options.max_batch_size)
+        for tensors, added in ((inputs, config.input), (outputs, config.output)):
+            for tensor in tensors:
+                entry = added.add(name=tensor.name, data_type=getattr(self._pb, f"TYPE_{tensor.dtype}"))
+                entry.dims.extend(tensor.dims)
+                if tensor.scalar and reshape:  # [B, 1] for clients, since no shape may be empty; [B] in the graph
+                    entry.reshape.SetInParent()
+        return config

@@ -1,4 +1,4 @@
-"""Writes the model repository, and proves it before it appears: simulated requests against `Codec`."""
+"""Writes a Triton model repository, and compares its simulated answers with `Codec` before it appears."""
 
 from __future__ import annotations
 
@@ -25,10 +25,8 @@ from .batched_graphs import batched_dequantizer, batched_quantizer
 from .configs import Configs, Engine, TritonOptions
 from .simulation import Simulation, require_agreement
 
-# FOLDED: TensorRT engines that `dmcodec export --format trt` built for a bundle, found by the records beside them.
-
-
 CLIENT = Path(__file__).with_name("client.py")
+ENGINE_GRAPHS = ("encoder", "decoder")  # the graphs that TensorRT runs on platform "tensorrt"
 _README = """# dmcodec model repository
 
 Written by dmcodec {version} from the bundle of model {model_id} ({precision}); docs/serving.md of dmcodec explains it.
@@ -48,37 +46,37 @@ def export_triton(
     engines: Path | None = None,
     force: bool = False,
 ) -> dict[str, Any]:
-    """Writes the model repository `out` for a bundle; it appears only when the simulation agrees with `Codec`.
+    """Write the model repository `out` for a bundle. It appears only when the simulated server agrees with `Codec`.
 
     Args:
         bundle: the bundle's folder.
         out: the folder to write.
-        options: how the server is to run the models.
-        engines: folder of TensorRT engines for platform "tensorrt"; the one within the bundle by default.
+        options: options of the server.
+        engines: folder of TensorRT engines for platform "tensorrt"; by default the one within the bundle.
         force: replace `out` where it exists.
 
     Returns:
-        What `dmcodec.json` in it says.
+        The content of the repository's `dmcodec.json`.
 
     Raises:
-        BundleError: no bundle, or no engines for it.
-        MissingDependencyError: tritonclient, onnx or onnxruntime isn't installed.
-        ParityError: what the models say isn't what `Codec` says.
+        BundleError: there is no bundle, or there are no engines for it.
+        MissingDependencyError: tritonclient, onnx or onnxruntime is not installed.
+        ParityError: results of the models don't agree with those of `Codec`.
         OutputError: `out` exists, or can't be written.
     """
     options = options or TritonOptions()
     codec = Codec.load(bundle)
     opened = codec.bundle
-    wanted = options.platform == "tensorrt"
-    plans = find_engines(opened, engines, options.max_batch_size) if wanted else {}
+    uses_engines = options.platform == "tensorrt"
+    plans = find_engines(opened, engines, options.max_batch_size) if uses_engines else {}
     configs = Configs(opened, options)
     with output_folder(out, force) as folder:
         messages = configs.all(plans)
         for name, message in messages.items():
             _write_model(folder / name, name, message, opened, plans.get(name), configs.warm_up_lengths(name))
         shutil.copyfile(CLIENT, folder / "client.py")
-        facts = _facts(opened, options, plans)
-        (folder / "dmcodec.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+        description = _description(opened, options, plans)
+        (folder / "dmcodec.json").write_text(json.dumps(description, indent=1) + "\n", encoding="utf-8")
         manifest = opened.manifest
         readme = _README.format(
             version=__version__,
@@ -88,7 +86,7 @@ def export_triton(
         )
         (folder / "README.md").write_text(readme, encoding="utf-8")
         require_agreement(Simulation(folder, {name: opened.graph_path(name) for name in plans}), codec)
-    return facts
+    return description
 
 
 def _write_model(
@@ -100,7 +98,7 @@ def _write_model(
     version.mkdir(parents=True)
     (folder / "config.pbtxt").write_text(text_format.MessageToString(message), encoding="utf-8")
     if message.platform == "ensemble":
-        (version / ".keep").touch()  # the server wants the folder, and copying tools drop empty ones
+        (version / ".keep").touch()  # the server needs the folder, and some copying tools drop empty ones
         return
     if any(entry.input_data_file for sample in message.model_warmup for entry in sample.inputs.values()):
         (folder / "warmup").mkdir()
@@ -113,11 +111,11 @@ def _write_model(
         onnx.save(batched_quantizer(bundle.graph_path(name), config), path)
     elif name == "dequantizer":
         onnx.save(batched_dequantizer(bundle.graph_path("quantizer"), config), path)
-    else:  # its weights in it: a model's folder has to be whole without the others
+    else:  # with its weights inside: each model's folder stands alone
         onnx.save(read_graph(bundle.graph_path(name)), path)
 
 
-def _facts(bundle: Bundle, options: TritonOptions, plans: Mapping[str, Engine]) -> dict[str, Any]:
+def _description(bundle: Bundle, options: TritonOptions, plans: Mapping[str, Engine]) -> dict[str, Any]:
     manifest = bundle.manifest
     return {
         "exporter": f"dmcodec {__version__}",
@@ -129,30 +127,29 @@ def _facts(bundle: Bundle, options: TritonOptions, plans: Mapping[str, Engine]) 
     }
 
 
-GRAPHS = ("encoder", "decoder")
-
-
 def find_engines(bundle: Bundle, folder: Path | None, max_batch_size: int) -> dict[str, Engine]:
-    """The newest engine of encoder and decoder with a range of shapes that takes batches of 1 to `max_batch_size`.
+    """Find the newest engines of encoder and decoder with a range of shapes for batches of 1 to `max_batch_size`.
 
-    Engines of TensorRT-RTX don't count: Triton's backend doesn't load them.
+    Engines of TensorRT-RTX are left out: Triton's backend does not load them.
 
     Args:
-        folder: of the engines; the one within the bundle by default.
+        bundle: the bundle of the engines.
+        folder: of the engines; by default the one within the bundle.
+        max_batch_size: largest batch that they have to run.
 
     Raises:
-        BundleNotFoundError: there is none.
+        BundleNotFoundError: there is no such engine.
     """
     store = EngineStore(engine_folder(bundle.path, folder))
     records, problems = store.records()
     found = {}
-    for graph in GRAPHS:
+    for graph in ENGINE_GRAPHS:
         sha256 = bundle.manifest.graphs[graph].sha256
         own = [r for r in records if (r.key.graph, r.key.graph_sha256, r.key.flavour) == (graph, sha256, TENSORRT)]
-        own = [r for r in own if not r.key.options.get("strip_plan")]  # a plan without weights runs nothing
-        engine, altered = _newest(store, own, max_batch_size)
+        own = [r for r in own if not r.key.options.get("strip_plan")]  # a plan without weights can't run
+        engine, refused = _newest(store, own, max_batch_size)
         if engine is None:
-            more = "; ".join((altered + [problem for problem in problems if f"{graph}-" in problem])[:3])
+            more = "; ".join((refused + [problem for problem in problems if f"{graph}-" in problem])[:3])
             raise BundleNotFoundError(
                 f"{store.folder}: no TensorRT engine of the {graph} for batches of 1 to {max_batch_size}"
                 f"{f' ({more})' if more else ''}; build it on the server's kind of GPU with "
@@ -164,11 +161,11 @@ def find_engines(bundle: Bundle, folder: Path | None, max_batch_size: int) -> di
 
 
 def _newest(store: EngineStore, records: list[EngineRecord], max_batch_size: int) -> tuple[Engine | None, list[str]]:
-    """The last built of the engines that have such a profile and are unaltered, and what is wrong with newer ones."""
+    """Return the newest unaltered engine with such a profile, and the problems of newer ones."""
     problems: list[str] = []
     by_age = sorted(records, key=lambda record: (store.folder / record.key.file).stat().st_mtime, reverse=True)
     for record in by_age:
-        profile = next((i for i, item in enumerate(record.key.profiles) if _takes(item, max_batch_size)), None)
+        profile = next((i for i, item in enumerate(record.key.profiles) if _covers_batches(item, max_batch_size)), None)
         if profile is None:
             continue
         try:
@@ -178,8 +175,8 @@ def _newest(store: EngineStore, records: list[EngineRecord], max_batch_size: int
     return None, problems
 
 
-def _takes(profile: Profile, max_batch_size: int) -> bool:
-    if profile.fixed:
-        return False  # it has one duration only
+def _covers_batches(profile: Profile, max_batch_size: int) -> bool:
+    if profile.fixed:  # one duration only
+        return False
     batched = [shapes for shapes in profile.inputs.values() if shapes.min]
     return all(shapes.min[0] <= 1 and shapes.max[0] >= max_batch_size for shapes in batched)

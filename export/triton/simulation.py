@@ -1,8 +1,8 @@
-"""What the server would do with a model repository, done here with ONNX Runtime on the CPU.
+"""A simulated Triton server: answers requests to a model repository with ONNX Runtime on the CPU.
 
-Reads the written config.pbtxt files with the server's schema and follows them: shapes and types are checked, requests
-of equal shape are joined on their first axis up to `max_batch_size`, `reshape` is applied, and ensembles run their
-steps in order by their maps. Queues, instances and time are left out.
+It reads the written config.pbtxt files with the server's schema and follows them: it checks shapes and types, batches
+requests of equal shape on their first axis up to `max_batch_size`, applies `reshape`, and runs the steps of ensembles
+in order. It leaves out queues, instances and time. `require_agreement` compares its answers with `Codec`.
 """
 
 from __future__ import annotations
@@ -25,19 +25,18 @@ from dmcodec.tokens import Tokens
 
 from .configs import schema
 
-# FOLDED: The proof of a model repository: what the simulated server answers is what `Codec` answers.
-
-
 Arrays = Mapping[str, NDArray[Any]]
+# True lengths in frames, of which some are no whole number. All clips are padded to the longest, to run as one batch.
+_LENGTHS_FRAMES = (40.3, 40.0, 17.7, 3.1)
 _DTYPES: dict[str, np.dtype[Any]] = {"TYPE_FP32": np.dtype(np.float32), "TYPE_INT64": np.dtype(np.int64)}
 
 
 class Simulation:
-    """A model repository that answers requests.
+    """A simulated server of one model repository.
 
     Args:
         folder: the repository.
-        graphs: ONNX files to run in the place of models that can't run here (TensorRT plans).
+        graphs: ONNX files that run in place of models that can't run here (TensorRT plans), by the models' names.
     """
 
     def __init__(self, folder: Path, graphs: Mapping[str, Path] | None = None) -> None:
@@ -46,10 +45,10 @@ class Simulation:
         self._sessions: dict[str, Any] = {}
 
     def infer(self, model: str, requests: Sequence[Arrays]) -> list[dict[str, NDArray[Any]]]:
-        """Answers requests that are there at the same time, in their order.
+        """Answer requests that arrive at the same time; return the answers in their order.
 
         Raises:
-            ExportError: a request or a result isn't what the configuration says.
+            ExportError: a request or a result contradicts the configuration.
         """
         config = self.configs[model]
         waiting = list(range(len(requests)))
@@ -69,7 +68,7 @@ class Simulation:
         return [answers[index] for index in range(len(requests))]
 
     def warm_up(self) -> None:
-        """Runs every model's warm-up samples, as the server does when it starts."""
+        """Run every model's warm-up samples, as the server does at its start."""
         for name, config in self.configs.items():
             for sample in config.model_warmup:
                 request = {tensor: self._warm_up_input(name, entry) for tensor, entry in sample.inputs.items()}
@@ -90,16 +89,16 @@ class Simulation:
     def _ensemble(self, config: Any, inputs: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         tensors = dict(inputs)
         for step in config.ensemble_scheduling.step:
-            given = {name: tensors[tensor] for name, tensor in step.input_map.items()}
-            [results] = self.infer(step.model_name, [given])
+            request = {name: tensors[tensor] for name, tensor in step.input_map.items()}
+            [results] = self.infer(step.model_name, [request])
             tensors.update({tensor: results[name] for name, tensor in step.output_map.items()})
         return {entry.name: tensors[entry.name] for entry in config.output}
 
     def _model(self, config: Any, inputs: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         batch = len(next(iter(inputs.values())))
-        given = {entry.name: _reshaped(entry, inputs[entry.name], batch, True) for entry in config.input}
+        reshaped = {entry.name: _reshaped(entry, inputs[entry.name], batch, True) for entry in config.input}
         names = [entry.name for entry in config.output]
-        results = self._session(config).run(names, given)
+        results = self._session(config).run(names, reshaped)
         return {
             entry.name: _reshaped(entry, result, batch, False)
             for entry, result in zip(config.output, results, strict=True)
@@ -114,10 +113,10 @@ class Simulation:
 
 
 def read_config(path: Path) -> Any:
-    """A config.pbtxt as a ModelConfig.
+    """Read a config.pbtxt as a ModelConfig.
 
     Raises:
-        ExportError: not of the server's schema.
+        ExportError: the file does not follow the server's schema.
     """
     message = schema().ModelConfig()
     from google.protobuf import text_format
@@ -129,7 +128,7 @@ def read_config(path: Path) -> Any:
 
 
 def _batch(requests: Sequence[Arrays], waiting: Sequence[int], max_batch_size: int) -> list[int]:
-    """The first that waits, and those behind it that have its shapes, as long as there is room."""
+    """Return the indices of the next batch: the first waiting request, and later ones of its shapes that fit."""
     shapes = _shapes(requests[waiting[0]])
     group, size = [], 0
     for index in waiting:
@@ -144,10 +143,10 @@ def _shapes(request: Arrays) -> dict[str, tuple[int, ...]]:
     return {name: array.shape[1:] for name, array in request.items()}
 
 
-def _check(config: Any, what: str, entries: Any, arrays: Arrays, max_batch_size: int) -> None:
-    """Names, types, dims and batch size, as the server checks them."""
+def _check(config: Any, role: str, entries: Any, arrays: Arrays, max_batch_size: int) -> None:
+    """Check names, types, dims and batch size as the server does."""
     if set(arrays) != {entry.name for entry in entries}:
-        raise ExportError(f"{config.name}: {what}s {sorted(arrays)}, expected {[entry.name for entry in entries]}")
+        raise ExportError(f"{config.name}: {role}s {sorted(arrays)}, expected {[entry.name for entry in entries]}")
     sizes = {len(array) for array in arrays.values()}
     if len(sizes) > 1 or not 1 <= max(sizes) <= max_batch_size:
         raise ExportError(f"{config.name}: batch sizes {sorted(sizes)}, at most {max_batch_size} and all equal")
@@ -157,23 +156,20 @@ def _check(config: Any, what: str, entries: Any, arrays: Arrays, max_batch_size:
         fits = len(dims) == array.ndim - 1 and all(want in (-1, has) for want, has in zip(dims, array.shape[1:]))  # noqa: B905 - the lengths were compared
         if not fits or array.dtype != _dtype(entry.data_type):
             raise ExportError(
-                f"{config.name}: {what} {entry.name} is {array.dtype} {list(array.shape)}, expected "
+                f"{config.name}: {role} {entry.name} is {array.dtype} {list(array.shape)}, expected "
                 f"{_dtype(entry.data_type)} [batch, {', '.join(map(str, dims))}]"
             )
 
 
-def _reshaped(entry: Any, array: NDArray[Any], batch: int, inwards: bool) -> NDArray[Any]:
+def _reshaped(entry: Any, array: NDArray[Any], batch: int, to_graph: bool) -> NDArray[Any]:
+    """Apply the `reshape` of an input (`to_graph`) or of an output."""
     if not entry.HasField("reshape"):
         return array
-    return array.reshape(batch, *(entry.reshape.shape if inwards else entry.dims))
+    return array.reshape(batch, *(entry.reshape.shape if to_graph else entry.dims))
 
 
 def _dtype(data_type: int) -> np.dtype[Any]:
     return _DTYPES[schema().DataType.Name(data_type)]
-
-
-# True lengths in frames, and a part of one. All are padded to the longest, so that they run as one batch.
-_LENGTHS_FRAMES = (40.3, 40.0, 17.7, 3.1)
 
 
 def require_agreement(simulation: Simulation, codec: Codec) -> None:
@@ -222,14 +218,14 @@ def _require_codes(
 
 
 def tokenize_request(clip: NDArray[np.float32], padded: int) -> Arrays:
-    """A request of one clip, padded to `padded` samples."""
+    """Return a request for one clip, padded to `padded` samples."""
     waveform = np.zeros((1, 1, padded), np.float32)
     waveform[0, 0, : len(clip)] = clip
     return {"waveform": waveform, "lengths": np.array([[len(clip)]], np.int64)}
 
 
 def synthesize_request(tokens: Tokens, padded: int) -> Arrays:
-    """A request of one clip's tokens, padded to `padded` frames."""
+    """Return a request for one clip's tokens, padded to `padded` frames."""
     codes = np.zeros((1, tokens.n_q, padded), np.int64)
     codes[0, :, : tokens.num_frames] = tokens.codes
     first_level, frames = (np.array([[value]], np.int64) for value in (tokens.first_level, tokens.num_frames))

@@ -1,7 +1,7 @@
-"""TensorRT as a backend: finds the engines of a bundle that this GPU and library can run, and runs them.
+"""The TensorRT backend: finds the engines of a bundle that this GPU and library can run, and runs them.
 
-Everything that can be wrong is looked at before TensorRT is touched: the driver, the folder of engines, each engine's
-record. Written against the documented API and tested on a simulated GPU; not yet run on a real one.
+Everything that can be checked is checked before TensorRT is called: the driver, the folder of engines, and the record
+of each engine. Written against the documented API and tested on a simulated GPU; not yet run on a real one.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .driver import Gpu
 from .engine import Engine
 from .engine_store import GENERIC, EngineRecord, EngineStore, engine_folder, this_system
 from .library import FLAVOURS, Library
-from .memory import Lanes
+from .resources import DeviceResources
 from .runner import DeviceArray, EngineRunner, to_array
 
 
@@ -30,16 +30,16 @@ class TensorrtBackend:
     """Runs a bundle's engines; see `dmcodec.runtime.backend.Backend`.
 
     Args:
-        bundle: whose engines.
+        bundle: the bundle of the engines.
         engine_cache: folder of the engines; by default `engines` in the bundle.
-        capture: launch fixed shapes from captured CUDA graphs.
+        capture: run fixed shapes from captured CUDA graphs.
         device: the GPU; by default the first, through cuda-bindings.
-        library: by default that of the engines that are there, full TensorRT before RTX.
+        library: by default the flavour of the stored engines, full TensorRT before RTX.
 
     Raises:
         GpuError: no driver, no GPU, or a driver that is too old.
-        EngineError: no engines for this bundle.
-        MissingDependencyError: their library, or cuda-bindings, isn't installed.
+        EngineError: there are no engines for this bundle.
+        MissingDependencyError: the engines' library, or cuda-bindings, is not installed.
     """
 
     name = "tensorrt"
@@ -59,7 +59,7 @@ class TensorrtBackend:
         self._device = device or _default_device()
         self._records, self._problems = self._store.records()
         self._library = library or self._library_of_engines()
-        self.lanes = Lanes(self._device)
+        self.resources = DeviceResources(self._device)
 
     @property
     def version(self) -> str:
@@ -67,42 +67,42 @@ class TensorrtBackend:
         return f"{self._library.flavour} {self._library.version}"
 
     def load(self, path: Path, spec: GraphSpec) -> Runner:
-        """Loads the engines of a graph; see `dmcodec.runtime.backend.Backend`."""
+        """Load the engines of a graph; see `dmcodec.runtime.backend.Backend`."""
         name = path.stem
         engines = []
         for record in self._usable(name, spec):
             plan = self._store.plan(record)
-            self._device.use()
+            self._device.make_current()
             host_code = bool(record.key.options.get("version_compatible"))
             engines.append((Engine(self._library, plan, record.key.file, host_code), record.key.profiles))
-        return EngineRunner(name, spec, self._bundle.manifest.config, engines, self.lanes, self._capture)
+        return EngineRunner(name, spec, self._bundle.manifest.config, engines, self.resources, self._capture)
 
     def single_threaded(self) -> None:
-        """None: batches side by side gain nothing on a GPU that one of them fills."""
+        """Return None: concurrent batches gain nothing on a GPU that one batch fills."""
         return
 
     def to_array(self, value: DeviceTensor) -> NDArray[Any]:
-        """A result as an array in host memory."""
+        """Return a result as an array in host memory."""
         if isinstance(value, DeviceArray):
-            return to_array(self.lanes, value)
+            return to_array(self.resources, value)
         return np.asarray(value)
 
     def _usable(self, name: str, spec: GraphSpec) -> list[EngineRecord]:
-        """The graph's engines that can run here; EngineError with the reason where there is none."""
+        """Return the graph's engines that can run here; raise EngineError with the reasons where there are none."""
         of_graph = [record for record in self._records if record.key.graph == name]
-        reasons = {record.key.file: self._against(record, spec) for record in of_graph}
+        reasons = {record.key.file: self._refusal(record, spec) for record in of_graph}
         usable = [record for record in of_graph if reasons[record.key.file] is None]
         if not usable:
-            said = [f"{file} {reason}" for file, reason in reasons.items()]
-            said += [problem for problem in self._problems if f"{name}-" in problem]
+            problems = [f"{file} {reason}" for file, reason in reasons.items()]
+            problems += [problem for problem in self._problems if f"{name}-" in problem]
             raise EngineError(
-                f"{name}: no engine in {self._store.folder} can run here ({'; '.join(said) or 'there is none'}); "
+                f"{name}: no engine in {self._store.folder} can run here ({'; '.join(problems) or 'there is none'}); "
                 f"run `dmcodec export --format trt --bundle {self._bundle.path}`"
             )
         return usable
 
-    def _against(self, record: EngineRecord, spec: GraphSpec) -> str | None:
-        """Why an engine can't be used; None where it can."""
+    def _refusal(self, record: EngineRecord, spec: GraphSpec) -> str | None:
+        """Return the reason why an engine can't be used; None where it can."""
         key, library = record.key, self._library
         listed = self._bundle.manifest.engines.get(key.file)
         if key.graph_sha256 != spec.sha256 or key.precision != spec.precision:
@@ -115,7 +115,7 @@ class TensorrtBackend:
             return f"was built on {key.system}, this is {this_system()}"
         if key.flavour != library.flavour:
             return f"is for {key.flavour}, in use is {library.flavour}"
-        if key.version != library.version and not _runs_later(key.version, library.version, key.options):
+        if key.version != library.version and not _runs_on_version(key.version, library.version, key.options):
             return f"is of version {key.version}, installed is {library.version}"
         if not runs_on(key.architectures, str(key.options.get("hardware_compatibility")), self._device.gpu):
             gpu = self._device.gpu
@@ -134,15 +134,15 @@ class TensorrtBackend:
 
 
 def runs_on(architectures: Sequence[str], hardware_compatibility: str, gpu: Gpu) -> bool:
-    """Whether an engine for `architectures` runs on `gpu`."""
+    """Return whether an engine for `architectures` runs on `gpu`."""
     major = int(gpu.compute_capability.split(".")[0])
     if GENERIC in architectures or gpu.architecture in architectures:
         return True
     return hardware_compatibility == "ampere-plus" and major >= 8
 
 
-def _runs_later(built: str, installed: str, options: Any) -> bool:
-    """Whether a version-compatible engine runs with a later version of the library."""
+def _runs_on_version(built: str, installed: str, options: Any) -> bool:
+    """Return whether an engine runs with the installed version: it is version compatible, and not newer."""
     pair = [tuple(int(part) for part in text.split(".") if part.isdigit()) for text in (built, installed)]
     return bool(options.get("version_compatible")) and pair[0] <= pair[1]
 

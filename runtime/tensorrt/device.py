@@ -1,6 +1,10 @@
-"""What the runner asks of a GPU: memory, streams, events, copies and captured graphs; by addresses and handles.
+"""The interface to a GPU: memory, streams, events, copies and CUDA graphs, by addresses and handles.
 
-Calls on a stream return before the work is done; host memory of a copy, and device memory, must stay until it is.
+`CudaDevice` implements it with NVIDIA's cuda-bindings, without torch or CuPy. It was written against the documented API
+and was not yet run on a GPU.
+
+Calls on a stream return before the work is done. Device memory, and the host memory of a copy, must stay allocated
+until then.
 """
 
 from __future__ import annotations
@@ -15,88 +19,83 @@ from dmcodec.errors import GpuError, MissingDependencyError
 
 from .driver import Gpu, probe_gpu
 
-# FOLDED: A GPU through NVIDIA's cuda-bindings: no torch, no CuPy. Written against the documented API; not yet run on a GPU.
-
-
 PinnedMemory = NDArray[np.uint8]
+_KEEP_ALL = (1 << 64) - 1  # release threshold of the memory pool: freed memory stays with the process
 
 
 class Device(Protocol):
-    """One GPU. Safe to call from several threads; a stream is for one of them at a time.
+    """One GPU. Thread-safe, but each stream belongs to one thread at a time.
 
-    All methods raise GpuError where the device refuses, `allocate` also where its memory is used up.
+    All methods raise GpuError where a call fails; `allocate` also where no memory is left.
     """
 
     @property
     def gpu(self) -> Gpu:
-        """Which GPU it is."""
+        """Description of the GPU."""
 
-    def use(self) -> None:
-        """Makes it the calling thread's device; needed once a thread before anything else."""
+    def make_current(self) -> None:
+        """Make it the calling thread's device. Every thread has to call this first."""
 
     def allocate(self, size_bytes: int) -> int:
-        """Address of device memory, aligned to 256 bytes, that every stream may use at once."""
+        """Allocate device memory, aligned to 256 bytes, and return its address. Every stream may use it at once."""
 
     def free(self, address: int) -> None:
-        """Gives memory back; no work may be using it."""
+        """Free device memory. No work may be using it."""
 
     def allocate_pinned(self, size_bytes: int) -> PinnedMemory:
-        """Page-locked host memory: bytes [size_bytes]."""
+        """Allocate page-locked host memory: bytes [size_bytes]."""
 
     def free_pinned(self, memory: PinnedMemory) -> None:
-        """Gives it back."""
+        """Free pinned memory."""
 
     def create_stream(self) -> int:
-        """A stream that doesn't wait for the default one."""
+        """Create a stream that does not wait for the default one, and return its handle."""
 
     def synchronize(self, stream: int) -> None:
-        """Waits until all work on the stream is done."""
+        """Wait until all work on the stream is done."""
 
     def create_event(self) -> int:
-        """An event; done until it is recorded."""
+        """Create an event and return its handle. It counts as done until it is recorded."""
 
     def destroy_event(self, event: int) -> None:
-        """Gives it back."""
+        """Destroy an event."""
 
     def record(self, event: int, stream: int) -> None:
-        """The event is done when what is on the stream now is done."""
+        """Record the event: it is done when all work that is now on the stream is done."""
 
     def wait(self, stream: int, event: int) -> None:
-        """What comes on the stream from now on starts when the event is done."""
+        """Make later work on the stream wait for the event."""
 
     def synchronize_event(self, event: int) -> None:
-        """Waits until the event is done."""
+        """Wait until the event is done."""
 
     def upload(self, address: int, memory: PinnedMemory, stream: int) -> None:
-        """Copies pinned memory to the device."""
+        """Copy pinned memory to the device."""
 
     def download(self, memory: PinnedMemory, address: int, stream: int) -> None:
-        """Copies from the device to pinned memory."""
+        """Copy from the device to pinned memory."""
 
     def copy(self, target: int, source: int, size_bytes: int, stream: int) -> None:
-        """Copies within the device."""
+        """Copy within the device."""
 
     def begin_capture(self, stream: int) -> None:
-        """What comes on the stream from now on is recorded instead of done."""
+        """Begin the capture of a CUDA graph: later work on the stream is recorded and not run."""
 
     def end_capture(self, stream: int) -> Any:
-        """The recorded graph, ready to launch."""
+        """End the capture and return the executable graph."""
 
     def launch(self, graph: Any, stream: int) -> None:
-        """Puts a recorded graph on a stream."""
+        """Enqueue a captured graph on a stream."""
 
     def destroy_graph(self, graph: Any) -> None:
-        """Gives it back."""
-
-
-_KEEP_ALL = (1 << 64) - 1  # release threshold of the memory pool: freed memory stays with the process
+        """Destroy a captured graph."""
 
 
 class CudaDevice:
-    """The GPU `index`; see `dmcodec.runtime.tensorrt.device.Device`.
+    """The GPU `index` through cuda-bindings; see `Device`.
 
     Raises:
-        MissingDependencyError: cuda-bindings isn't installed.
+        MissingDependencyError: cuda-bindings is not installed.
         GpuError: no driver, no GPU, or a driver too old for the CUDA runtime of cuda-bindings.
     """
 
@@ -108,34 +107,34 @@ class CudaDevice:
         if self._gpu.driver_cuda[0] < version // 1000:
             have = ".".join(map(str, self._gpu.driver_cuda))
             raise GpuError(
-                f"the NVIDIA driver runs CUDA up to {have}, and cuda-bindings here is for CUDA {version // 1000}; "
+                f"the NVIDIA driver supports CUDA up to {have}, and cuda-bindings is for CUDA {version // 1000}; "
                 "update the driver, or install the cuda-bindings of its CUDA version"
             )
-        self.use()
+        self.make_current()
         cuda = self._cuda
         pool = self._call("cudaDeviceGetDefaultMemPool", index)
         threshold = cuda.cudaMemPoolAttr.cudaMemPoolAttrReleaseThreshold
         self._call("cudaMemPoolSetAttribute", pool, threshold, _unsigned_64(_KEEP_ALL))
-        self._setup = self.create_stream()
+        self._allocation_stream = self.create_stream()
 
     @property
     def gpu(self) -> Gpu:
         """See `Device`."""
         return self._gpu
 
-    def use(self) -> None:
+    def make_current(self) -> None:
         """See `Device`."""
         self._call("cudaSetDevice", self._index)
 
     def allocate(self, size_bytes: int) -> int:
         """See `Device`."""
-        address = self._call("cudaMallocAsync", size_bytes, self._setup)
-        self.synchronize(self._setup)  # from here on every stream may use it
+        address = self._call("cudaMallocAsync", size_bytes, self._allocation_stream)
+        self.synchronize(self._allocation_stream)  # from here on every stream may use it
         return int(address)
 
     def free(self, address: int) -> None:
         """See `Device`."""
-        self._call("cudaFreeAsync", address, self._setup)
+        self._call("cudaFreeAsync", address, self._allocation_stream)
 
     def allocate_pinned(self, size_bytes: int) -> PinnedMemory:
         """See `Device`."""
@@ -191,7 +190,7 @@ class CudaDevice:
 
     def begin_capture(self, stream: int) -> None:
         """See `Device`."""
-        # Thread-local: other threads may go on allocating meanwhile.
+        # Thread-local, so that other threads can still allocate.
         mode = self._cuda.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
         self._call("cudaStreamBeginCapture", stream, mode)
 
@@ -220,14 +219,14 @@ class CudaDevice:
                 raise GpuError(
                     f"{self._gpu.name}: no memory left{size}; use shorter clips, smaller batches or fewer threads"
                 )
-            said = self._cuda.cudaGetErrorString(code)[1]
-            text = said.decode() if isinstance(said, bytes) else str(said)
+            reason = self._cuda.cudaGetErrorString(code)[1]
+            text = reason.decode() if isinstance(reason, bytes) else str(reason)
             raise GpuError(f"{self._gpu.name}: {name} failed ({text})")
         return results[0] if results else None
 
 
 def _unsigned_64(value: int) -> Any:
-    """The type that attributes of 64 bits are passed in; it lives beside the driver's functions."""
+    """Return a value in the type of 64-bit attributes, which cuda-bindings has in its driver module."""
     from cuda.bindings import driver
 
     return driver.cuuint64_t(value)
@@ -238,6 +237,6 @@ def _import_runtime() -> Any:
         from cuda.bindings import runtime
     except ImportError as error:
         raise MissingDependencyError(
-            f'cuda-bindings cannot be imported ({error}); run `pip install "dmcodec[trt]"` or "dmcodec[trt-rtx]"'
+            f'cuda-bindings can\'t be imported ({error}); run `pip install "dmcodec[trt]"` or "dmcodec[trt-rtx]"'
         ) from None
     return runtime

@@ -1,6 +1,6 @@
-"""The NVIDIA driver and the GPU, asked through the driver library alone, without any CUDA package.
+"""Queries the NVIDIA driver and its GPUs through the driver library alone, without any CUDA package.
 
-TensorRT's own runtimes may crash where there is no driver, so this is asked before any of them is touched.
+TensorRT's runtimes may crash where there is no driver, so call this before any of them.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ _MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MIN
 
 @dataclasses.dataclass(frozen=True)
 class Gpu:
-    """A GPU that can be used.
+    """A usable GPU.
 
     Attributes:
-        name: as the driver calls it.
+        name: the driver's name for it.
         compute_capability: "8.6", ...
-        driver_cuda: newest CUDA version that the driver runs, as (major, minor).
+        driver_cuda: newest CUDA version that the driver supports, as (major, minor).
     """
 
     name: str
@@ -32,15 +32,15 @@ class Gpu:
 
     @property
     def architecture(self) -> str:
-        """`sm_86`, ...: what engines of full TensorRT are bound to."""
+        """The GPU architecture: "sm_86", ... Engines of full TensorRT are bound to it."""
         return f"sm_{self.compute_capability.replace('.', '')}"
 
 
 def probe_gpu(index: int = 0) -> Gpu:
-    """The GPU `index`.
+    """Query the GPU `index`.
 
     Raises:
-        GpuError: no driver, no GPU, or a driver that can't be used.
+        GpuError: no driver, no such GPU, or a driver that fails.
     """
     driver = _load_driver()
     if (code := driver.cuInit(0)) != 0:
@@ -57,7 +57,7 @@ def probe_gpu(index: int = 0) -> Gpu:
 
 
 def gpu_or_none() -> Gpu | None:
-    """The first GPU, or None where there is none that can be used."""
+    """Query the first GPU; return None where no GPU is usable."""
     try:
         return probe_gpu()
     except GpuError:
@@ -81,4 +81,4 @@ def _integer(function: Any, *arguments: int) -> int:
 
 def _check(code: int) -> None:
     if code != 0:
-        raise GpuError(f"the NVIDIA driver can't be asked about its GPUs (error {code}); check `nvidia-smi`")
+        raise GpuError(f"the NVIDIA driver can't list its GPUs (error {code}); check `nvidia-smi`")

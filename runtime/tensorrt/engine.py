@@ -1,7 +1,7 @@
-"""The running half of the library: deserialise an engine that was checked before, ask it, and run it on a stream.
+"""The runtime half of TensorRT's API: deserialise an engine, query it, and run it on a stream.
 
-A plan is bound to the version it was built with and, but for generic ones, to a GPU. `Engine` is made only where the
-driver was looked at first (`dmcodec.runtime.tensorrt.driver`): without one, TensorRT's runtimes may crash.
+A plan is bound to the library version that built it and, except for generic plans of RTX, to a GPU architecture.
+Check the driver first (`dmcodec.runtime.tensorrt.driver`): without one, TensorRT's runtimes may crash.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dmcodec.errors import BackendError, EngineError
 
 from .library import Library
 
-# What `get_engine_validity` says against an engine, as bits.
+# Bits of `get_engine_validity`'s diagnostics, and their meaning.
 _DIAGNOSTICS = {
     "VERSION_MISMATCH": "it was built by another version",
     "UNSUPPORTED_CC": "this GPU's compute capability isn't supported",
@@ -33,20 +33,20 @@ class Engine:
     """A deserialised engine."""
 
     def __init__(self, library: Library, plan: bytes, name: str, host_code: bool = False) -> None:
-        """Deserialises `plan`, whose file or graph is `name`.
+        """Deserialise a plan.
 
         Args:
-            library: of the flavour and version that built it.
-            plan: checked against its record.
-            name: for messages.
-            host_code: allow code for the host in it, which version-compatible plans bring.
+            library: of the flavour and version that built the plan.
+            plan: the serialised engine, already checked against its record.
+            name: the plan's file or graph, for messages.
+            host_code: allow code for the host in the plan; version-compatible plans hold some.
 
         Raises:
-            EngineError: the library can't run it here.
+            EngineError: the library can't run the plan here.
         """
         self.library, self.name = library, name
-        self._making_context = threading.Lock()
-        with library.failing_as(EngineError, f"{name}: {library.flavour} {library.version} failed") as lines:
+        self._context_lock = threading.Lock()
+        with library.errors_as(EngineError, f"{name}: {library.flavour} {library.version} failed") as lines:
             self._runtime = library.checked(
                 library.module.Runtime(library.logger), EngineError, f"{name}: no runtime", lines
             )
@@ -56,7 +56,7 @@ class Engine:
             self._engine = library.checked(
                 self._runtime.deserialize_cuda_engine(plan),
                 EngineError,
-                f"{name}: this engine cannot be loaded; "
+                f"{name}: this engine can't be loaded; "
                 "build it again with `dmcodec export --format trt --bundle BUNDLE --rebuild`",
                 lines,
             )
@@ -80,50 +80,50 @@ class Engine:
 
     @property
     def outputs(self) -> dict[str, np.dtype[Any]]:
-        """Names of the outputs, in the engine's order, and their types."""
+        """Types of the outputs by name, in the engine's order."""
         engine, mode = self._engine, self.library.member("TensorIOMode", "OUTPUT")
         names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
         return {name: self.dtype(name) for name in names if engine.get_tensor_mode(name) == mode}
 
     def dtype(self, name: str) -> np.dtype[Any]:
-        """The type of an input or output."""
+        """Return the type of an input or output."""
         found: np.dtype[Any] = np.dtype(self.library.module.nptype(self._engine.get_tensor_dtype(name)))
         return found
 
     def information(self) -> Any:
-        """What the engine inspector says of all layers, as JSON values; None where it says nothing."""
-        with self.library.failing_as(BackendError, f"{self.name}: can't be inspected"):
+        """Return the engine inspector's description of all layers as JSON values; None where it gives none."""
+        with self.library.errors_as(BackendError, f"{self.name}: can't be inspected"):
             inspector = self._engine.create_engine_inspector()
             form = self.library.member("LayerInformationFormat", "JSON")
             text = inspector.get_engine_information(form) if inspector is not None else None
             return json.loads(text) if text else None
 
     def context(self) -> Context:
-        """A new execution context, whose scratch memory the caller gives."""
+        """Create an execution context. The caller provides its scratch memory."""
         library = self.library
-        with library.failing_as(BackendError, f"{self.name}: no execution context") as lines:
+        with library.errors_as(BackendError, f"{self.name}: no execution context") as lines:
             strategy = library.member("ExecutionContextAllocationStrategy", "USER_MANAGED")
-            with self._making_context:  # TensorRT promises concurrency only across contexts
-                made = self._engine.create_execution_context(strategy)
-            context = library.checked(made, BackendError, f"{self.name}: can't make an execution context", lines)
+            with self._context_lock:  # TensorRT is thread-safe only across contexts
+                created = self._engine.create_execution_context(strategy)
+            context = library.checked(created, BackendError, f"{self.name}: can't make an execution context", lines)
             return Context(self, context)
 
 
 class Context:
-    """Runs an engine on one stream at a time; not for several threads at once."""
+    """An execution context: runs an engine on one stream at a time. Not thread-safe."""
 
     def __init__(self, engine: Engine, context: Any) -> None:
         self._engine, self._context = engine, context
         self._profile: int | None = None
 
     def prepare(self, profile: int, shapes: Mapping[str, tuple[int, ...]], stream: int) -> int:
-        """Chooses the optimization profile and the shapes of all inputs.
+        """Set the optimization profile and the shapes of all inputs.
 
         Returns:
-            Bytes of scratch memory that `run` needs at `set_scratch`.
+            Size in bytes of the scratch memory that `run` needs.
         """
         context, library, name = self._context, self._engine.library, self._engine.name
-        with library.failing_as(BackendError, f"{name}: failed to prepare") as lines:
+        with library.errors_as(BackendError, f"{name}: failed to prepare") as lines:
             if self._profile != profile:
                 chosen = context.set_optimization_profile_async(profile, stream)
                 library.checked(chosen, BackendError, f"{name}: profile {profile} can't be used", lines)
@@ -137,18 +137,25 @@ class Context:
             return size
 
     def can_capture(self, stream: int) -> bool:
-        """Whether what `run` does may be captured into a CUDA graph; libraries that can't say so allow it."""
+        """Return whether `run` can be captured into a CUDA graph; true where the library can't tell."""
         ask = getattr(self._context, "is_stream_capturable", None)
         return True if ask is None else bool(ask(stream))
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """The shape of an output for the inputs' shapes."""
+        """Return the shape of an output for the inputs' shapes."""
         return tuple(self._context.get_tensor_shape(name))
 
     def run(self, addresses: Mapping[str, int], scratch: int, scratch_bytes: int, stream: int) -> None:
-        """Puts the run on `stream`; the addresses are device memory that stays until it is done."""
+        """Enqueue a run on `stream`.
+
+        Args:
+            addresses: device memory of each input and output; it must stay allocated until the run is done.
+            scratch: address of the scratch memory.
+            scratch_bytes: size of the scratch memory.
+            stream: handle of the CUDA stream.
+        """
         context, library, name = self._context, self._engine.library, self._engine.name
-        with library.failing_as(BackendError, f"{name}: failed to run") as lines:
+        with library.errors_as(BackendError, f"{name}: failed to run") as lines:
             if scratch_bytes:
                 context.set_device_memory(scratch, scratch_bytes)
             for tensor, address in addresses.items():

@@ -1,8 +1,8 @@
-"""TensorRT 10, TensorRT 11 and TensorRT for RTX as one library: found, told apart, and called with errors.
+"""TensorRT 10, TensorRT 11 and TensorRT for RTX behind one interface: found, version-checked, and called with errors.
 
-Every call to any of them goes through `dmcodec.tensorrt`: this module, `builder` and `engine`. They share one API; what
-differs is asked for by name. A call that fails gives None, False or a negative number, and the reason only to the
-logger: `Library.checked` turns that into an error that carries the logger's lines.
+All calls to them are in three modules: this one, `engine` beside it, and `dmcodec.export.tensorrt.builder`. The
+libraries share one API; names that only some of them have are looked up first. A call that fails returns None, False or
+a negative number, and writes the reason to the logger only: `Library.checked` raises an error with the logger's lines.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from dmcodec.errors import ArgumentError, DmcodecError, MissingDependencyError
 TENSORRT, TENSORRT_RTX = "tensorrt", "tensorrt-rtx"
 FLAVOURS = (TENSORRT, TENSORRT_RTX)
 OLDEST = {TENSORRT: (10, 13), TENSORRT_RTX: (1, 4)}
-NEWEST = {TENSORRT: (11,), TENSORRT_RTX: (1,)}  # major versions that are known
+NEWEST = {TENSORRT: (11,), TENSORRT_RTX: (1,)}  # major versions
 _MODULES = {TENSORRT: "tensorrt", TENSORRT_RTX: "tensorrt_rtx"}
 _INSTALL = {
-    TENSORRT: '`pip install "dmcodec[trt]"` (from the NVIDIA package index)',
+    TENSORRT: '`pip install "dmcodec[trt]"` (from NVIDIA\'s package index)',
     TENSORRT_RTX: '`pip install "dmcodec[trt-rtx]"`',
 }
 _MESSAGE_LINES = 6
@@ -34,28 +34,28 @@ Value = TypeVar("Value")
 
 @dataclasses.dataclass(frozen=True)
 class LogLine:
-    """A line of TensorRT's logger; `severity` is its name: VERBOSE, INFO, WARNING, ERROR, INTERNAL_ERROR."""
+    """A line of TensorRT's log. `severity` is VERBOSE, INFO, WARNING, ERROR or INTERNAL_ERROR."""
 
     severity: str
     text: str
 
 
 class Log:
-    """Hands TensorRT's lines to whoever records at the time. A process has one for each library."""
+    """Passes TensorRT's log lines to all recordings that are active. A process has one log for each library."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._recordings: list[list[LogLine]] = []
 
     def write(self, severity: str, text: str) -> None:
-        """Called by TensorRT, from any thread."""
+        """Add a line; TensorRT calls this from any thread."""
         with self._lock:
             for lines in self._recordings:
                 lines.append(LogLine(severity, text))
 
     @contextlib.contextmanager
     def recording(self) -> Iterator[list[LogLine]]:
-        """Collects what is logged meanwhile."""
+        """Collect the lines that are logged within the context, by all threads."""
         lines: list[LogLine] = []
         with self._lock:
             self._recordings.append(lines)
@@ -67,7 +67,15 @@ class Log:
 
 
 class Library:
-    """One installed TensorRT."""
+    """One installed TensorRT.
+
+    Attributes:
+        module: the imported package.
+        flavour: TENSORRT or TENSORRT_RTX.
+        version: the package's version.
+        log: the log of the process.
+        logger: the object that TensorRT writes the log through.
+    """
 
     def __init__(self, module: Any, flavour: str) -> None:
         self.module = module
@@ -77,10 +85,10 @@ class Library:
 
     @classmethod
     def load(cls, flavour: str) -> Library:
-        """The installed library of `flavour`.
+        """Import the library of `flavour`.
 
         Raises:
-            MissingDependencyError: it isn't installed, doesn't import, or is of a version that isn't known.
+            MissingDependencyError: it is not installed, can't be imported, or has an unknown version.
         """
         if flavour not in FLAVOURS:
             raise ArgumentError(f"flavour {flavour!r} is not known; use one of {', '.join(FLAVOURS)}")
@@ -99,7 +107,7 @@ class Library:
 
     @classmethod
     def find(cls, flavour: str | None = None) -> Library:
-        """The library of `flavour`, or the first that is installed."""
+        """Import the library of `flavour`, or by default the first of FLAVOURS that is installed."""
         if flavour is not None:
             return cls.load(flavour)
         problems = []
@@ -111,39 +119,39 @@ class Library:
         raise MissingDependencyError("; or ".join(problems))
 
     def member(self, enumeration: str, name: str) -> Any | None:
-        """A member of an enumeration by its name; None where this library has no such thing. Numbers differ."""
+        """Return a member of an enumeration by its name; None where this library has no such member."""
         return getattr(getattr(self.module, enumeration, None), name, None)
 
     def members(self, enumeration: str) -> list[str]:
-        """Names of an enumeration's members."""
+        """Return the names of an enumeration's members."""
         return sorted(getattr(getattr(self.module, enumeration, None), "__members__", {}))
 
     @contextlib.contextmanager
-    def failing_as(self, kind: type[DmcodecError], what: str) -> Iterator[list[LogLine]]:
-        """Errors of the library become `kind`, with `what` failed and the logger's lines."""
+    def errors_as(self, kind: type[DmcodecError], problem: str) -> Iterator[list[LogLine]]:
+        """Turn exceptions of the library into errors of `kind`, with `problem` and the logger's lines."""
         with self.log.recording() as lines, warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # features are asked for by name, not by age
+            warnings.simplefilter("ignore", DeprecationWarning)  # deprecated names are used where they still exist
             try:
                 yield lines
             except DmcodecError:
                 raise
             except Exception as error:
-                raise kind(explained(what, [*lines, LogLine("ERROR", str(error) or type(error).__name__)])) from error
+                raise kind(with_log(problem, [*lines, LogLine("ERROR", str(error) or type(error).__name__)])) from error
 
-    def checked(self, value: Value | None, kind: type[DmcodecError], what: str, lines: Sequence[LogLine]) -> Value:
-        """`value`; where it says that the call failed (None, False, negative), an error of `kind`."""
+    def checked(self, value: Value | None, kind: type[DmcodecError], problem: str, lines: Sequence[LogLine]) -> Value:
+        """Return the result of a call; raise an error of `kind` where it means failure (None, False, negative)."""
         negative = isinstance(value, int) and value < 0
         if value is None or value is False or negative:
-            raise kind(explained(f"{self.flavour} {self.version}: {what}", lines))
+            raise kind(with_log(f"{self.flavour} {self.version}: {problem}", lines))
         return value
 
 
-def explained(what: str, lines: Sequence[LogLine]) -> str:
-    """One line: what failed, and what the logger said of it."""
+def with_log(problem: str, lines: Sequence[LogLine]) -> str:
+    """Return a message of one line: the problem, and the errors (or else the warnings) of the log."""
     errors = [line.text for line in lines if "ERROR" in line.severity]
     errors = errors or [line.text for line in lines if line.severity == "WARNING"]
     texts = list(dict.fromkeys(" ".join(text.split()) for text in errors))[:_MESSAGE_LINES]
-    return f"{what} ({'; '.join(texts) if texts else 'its logger gives no reason'})"
+    return f"{problem} ({'; '.join(texts) if texts else 'its logger gives no reason'})"
 
 
 def _import(name: str) -> Any:
@@ -158,7 +166,7 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 @functools.cache
 def _log_of(module: Any) -> tuple[Log, Any]:
-    """The one logger of a process: TensorRT keeps the first that it is given and ignores all others."""
+    """Return the one log of a process: TensorRT keeps the first logger that it gets and ignores all others."""
     log = Log()
 
     class Logger(module.ILogger):  # type: ignore[misc]

@@ -1,4 +1,4 @@
-"""Which shapes engines are built for: from durations and batch sizes, as people think, to shapes of inputs."""
+"""Optimization profiles: the shapes that engines are built for, from durations and batch sizes to input shapes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dmcodec.receptive_field import decoder_reach
 
 MAX_DURATION_S = 600.0
 MAX_BATCH = 256
-# A push of a live stream: one frame up to a second, tuned for 100 ms.
+# Durations of a push of a live stream: one frame, the usual 100 ms, and a second.
 CHUNK_S = (0.0, 0.1, 1.0)
 STREAM_GRAPHS = ("decoder_recurrent", "decoder_upsampler")
 
@@ -24,7 +24,7 @@ _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s)")
 
 @dataclasses.dataclass(frozen=True)
 class Shapes:
-    """Smallest, usual and largest shape of an input."""
+    """The smallest, usual and largest shape of an input. The builder optimises for the usual one."""
 
     min: Shape
     opt: Shape
@@ -37,7 +37,13 @@ class Shapes:
 
 @dataclasses.dataclass(frozen=True)
 class Profile:
-    """One optimization profile: the shapes of every input. `fixed` where batch and time are of one size."""
+    """One optimization profile.
+
+    Attributes:
+        name: for tables and messages.
+        inputs: the shapes of each input.
+        fixed: whether batch and time have one size only.
+    """
 
     name: str
     inputs: Mapping[str, Shapes]
@@ -47,7 +53,7 @@ class Profile:
         return f"{self.name} ({', '.join(f'{name} {shapes}' for name, shapes in self.inputs.items())})"
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
+        """Return plain JSON values."""
         inputs = {
             name: {"min": list(shapes.min), "opt": list(shapes.opt), "max": list(shapes.max)}
             for name, shapes in self.inputs.items()
@@ -56,7 +62,7 @@ class Profile:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Profile:
-        """Reads what `to_dict` gives; KeyError, TypeError or ValueError where it is something else."""
+        """Read the values of `to_dict`; raise KeyError, TypeError or ValueError for anything else."""
         inputs = {
             name: Shapes(*(tuple(int(size) for size in shapes[bound]) for bound in ("min", "opt", "max")))
             for name, shapes in values["inputs"].items()
@@ -65,8 +71,8 @@ class Profile:
 
 
 @dataclasses.dataclass(frozen=True)
-class Rung:
-    """A fixed shape: `batch` clips of `duration_s`."""
+class FixedShape:
+    """One shape: `batch` clips of `duration_s`."""
 
     duration_s: float
     batch: int = 1
@@ -77,7 +83,7 @@ class Rung:
 
 @dataclasses.dataclass(frozen=True)
 class ShapeRange:
-    """Any shape between bounds: (smallest, usual, largest) duration in seconds and batch size."""
+    """All shapes between bounds: (smallest, usual, largest) duration in seconds, and the same of batch sizes."""
 
     durations_s: tuple[float, float, float] = (0.1, 5.0, 30.0)
     batches: tuple[int, int, int] = (1, 1, 16)
@@ -88,48 +94,54 @@ class ShapeRange:
 
 @dataclasses.dataclass(frozen=True)
 class ShapeRequest:
-    """What a user asks for: a ladder of fixed shapes, a range of shapes, or both. At least one of them."""
+    """The shapes that engines have to run: fixed shapes, a range of shapes, or both; at least one of them."""
 
     range: ShapeRange | None = ShapeRange()
-    ladder: tuple[Rung, ...] = ()
+    fixed_shapes: tuple[FixedShape, ...] = ()
 
     @classmethod
     def parse(cls, profile: str | None, batch: str | None, ladder: str | None) -> ShapeRequest:
-        """From the command line: "0.1s:5s:30s", "1:1:16", "1s,5s,5sx4". With a ladder alone there is no range.
+        """Parse the options of the command line.
+
+        Args:
+            profile: "0.1s:5s:30s": smallest, usual and largest duration of the range.
+            batch: "1:1:16": smallest, usual and largest batch size of the range.
+            ladder: "1s,5s,5sx4": fixed shapes. With these alone there is no range.
 
         Raises:
-            ArgumentError: something else, not ascending, or out of bounds.
+            ArgumentError: a value is malformed, not in ascending order, or out of bounds.
         """
-        rungs = parse_ladder(ladder) if ladder is not None else ()
-        if rungs and profile is None and batch is None:
-            return cls(None, rungs)
+        fixed_shapes = parse_fixed_shapes(ladder) if ladder is not None else ()
+        if fixed_shapes and profile is None and batch is None:
+            return cls(None, fixed_shapes)
         default = ShapeRange()
         durations = parse_durations(profile) if profile is not None else default.durations_s
-        return cls(ShapeRange(durations, parse_batches(batch) if batch is not None else default.batches), rungs)
+        return cls(ShapeRange(durations, parse_batches(batch) if batch is not None else default.batches), fixed_shapes)
 
     def profiles(self, name: str, spec: GraphSpec, config: CodecConfig) -> tuple[Profile, ...]:
-        """The optimization profiles of a graph: its rungs, then its range; streaming graphs take ranges only."""
+        """Return the profiles of a graph: the fixed shapes, then the range. Streaming graphs have ranges only."""
         if name in STREAM_GRAPHS:
             durations, batches = self._bounds()
             chunk = tuple(min(seconds, durations[2]) for seconds in CHUNK_S)
             ranges = {"chunk": chunk, "long": (0.0, durations[1], durations[2])}
             reach = decoder_reach(config)
-            around = reach.front + reach.past + reach.future  # what a push is run with besides its own frames
+            context_frames = reach.front + reach.past + reach.future  # context frames that a push runs besides its own
             return tuple(
-                _profile(label, spec, config, values, (1, *batches[1:]), around=around)
+                _profile(label, spec, config, values, (1, *batches[1:]), context_frames=context_frames)
                 for label, values in ranges.items()
             )
         return tuple(self._whole(spec, config))
 
     def _whole(self, spec: GraphSpec, config: CodecConfig) -> Iterator[Profile]:
-        for rung in self.ladder:
-            yield _profile(str(rung), spec, config, (rung.duration_s,) * 3, (rung.batch,) * 3, fixed=True)
+        for shape in self.fixed_shapes:
+            yield _profile(str(shape), spec, config, (shape.duration_s,) * 3, (shape.batch,) * 3, fixed=True)
         if self.range is not None:
             yield _profile(str(self.range), spec, config, self.range.durations_s, self.range.batches)
 
     def _bounds(self) -> tuple[tuple[float, float, float], tuple[int, int, int]]:
-        durations = [rung.duration_s for rung in self.ladder]
-        batches = [rung.batch for rung in self.ladder]
+        """Return (smallest, usual, largest) duration and batch size over all requested shapes."""
+        durations = [shape.duration_s for shape in self.fixed_shapes]
+        batches = [shape.batch for shape in self.fixed_shapes]
         if self.range is not None:
             durations, batches = [*durations, *self.range.durations_s], [*batches, *self.range.batches]
         usual = self.range or ShapeRange((durations[0],) * 3, (batches[0],) * 3)
@@ -137,48 +149,48 @@ class ShapeRequest:
 
 
 def parse_durations(text: str) -> tuple[float, float, float]:
-    """From 0.1s:5s:30s, or 5s, to seconds."""
+    """Parse "0.1s:5s:30s", or "5s", to seconds."""
     parts = [_duration(part, f"--profile {text!r}", "0.1s:5s:30s") for part in text.split(":")]
     return _three(parts, f"--profile {text!r}", "0.1s:5s:30s")
 
 
 def parse_batches(text: str) -> tuple[int, int, int]:
-    """From 1:1:16, or 4, to batch sizes."""
+    """Parse "1:1:16", or "4", to batch sizes."""
     parts = [_batch(part, f"--batch {text!r}", "1:1:16") for part in text.split(":")]
     return _three(parts, f"--batch {text!r}", "1:1:16")
 
 
-def parse_ladder(text: str) -> tuple[Rung, ...]:
-    """From 1s,5s,5sx4 to rungs, each once, in order of their size."""
-    what, example = f"--ladder {text!r}", "1s,5s,5sx4"
-    rungs = set()
+def parse_fixed_shapes(text: str) -> tuple[FixedShape, ...]:
+    """Parse "1s,5s,5sx4" to fixed shapes, without duplicates, in ascending order of their size."""
+    option, example = f"--ladder {text!r}", "1s,5s,5sx4"
+    shapes = set()
     for part in text.split(","):
         duration, _, batch = part.strip().partition("x")
-        rungs.add(Rung(_duration(duration, what, example), _batch(batch, what, example) if batch else 1))
-    return tuple(sorted(rungs, key=lambda rung: (rung.duration_s * rung.batch, rung.batch)))
+        shapes.add(FixedShape(_duration(duration, option, example), _batch(batch, option, example) if batch else 1))
+    return tuple(sorted(shapes, key=lambda shape: (shape.duration_s * shape.batch, shape.batch)))
 
 
-def _duration(text: str, what: str, example: str) -> float:
+def _duration(text: str, option: str, example: str) -> float:
     match = _DURATION.fullmatch(text.strip())
     if match is None:
-        raise ArgumentError(f"{what}: {text.strip()!r} is not a duration; write {example}, with units s or ms")
+        raise ArgumentError(f"{option}: {text.strip()!r} is not a duration; write {example}, with units s or ms")
     seconds = float(match[1]) / (1000 if match[2] == "ms" else 1)
     if not 0 < seconds <= MAX_DURATION_S:
-        raise ArgumentError(f"{what}: durations must be above 0 and up to {MAX_DURATION_S:g} s")
+        raise ArgumentError(f"{option}: durations must be above 0 and up to {MAX_DURATION_S:g} s")
     return seconds
 
 
-def _batch(text: str, what: str, example: str) -> int:
+def _batch(text: str, option: str, example: str) -> int:
     if not text.strip().isdecimal() or not 1 <= int(text) <= MAX_BATCH:
-        raise ArgumentError(f"{what}: {text.strip()!r} is not a batch size of 1 to {MAX_BATCH}; write {example}")
+        raise ArgumentError(f"{option}: {text.strip()!r} is not a batch size of 1 to {MAX_BATCH}; write {example}")
     return int(text)
 
 
-def _three(parts: list[Any], what: str, example: str) -> tuple[Any, Any, Any]:
+def _three(parts: list[Any], option: str, example: str) -> tuple[Any, Any, Any]:
     if len(parts) == 1:
         parts = parts * 3
     if len(parts) != 3 or sorted(parts) != parts:
-        raise ArgumentError(f"{what}: give one value, or smallest:usual:largest in ascending order, like {example}")
+        raise ArgumentError(f"{option}: give one value, or smallest:usual:largest in ascending order, like {example}")
     return parts[0], parts[1], parts[2]
 
 
@@ -189,14 +201,20 @@ def _profile(
     durations_s: tuple[float, ...],
     batches: tuple[int, ...],
     fixed: bool = False,
-    around: int = 0,
+    context_frames: int = 0,
 ) -> Profile:
-    """The profile of one graph; the usual and the largest shape have `around` more frames.
+    """Return the profile of one graph. Codes may always have 1 to all levels.
 
-    The number of levels of codes is always free: 1 to all of them.
+    Args:
+        name: of the profile.
+        spec: of the graph.
+        config: of the codec.
+        durations_s, batches: smallest, usual and largest.
+        fixed: whether these are one shape.
+        context_frames: added to the frames of the usual and the largest shape.
     """
-    levels, more = (1, config.n_q, config.n_q), (0, around, around)
-    sizes = [_axis_sizes(config, *values) for values in zip(durations_s, batches, levels, more, strict=True)]
+    levels, context = (1, config.n_q, config.n_q), (0, context_frames, context_frames)
+    sizes = [_axis_sizes(config, *values) for values in zip(durations_s, batches, levels, context, strict=True)]
     inputs = {
         tensor.name: Shapes(
             *(tuple(size[axis] if isinstance(axis, str) else axis for axis in tensor.axes) for size in sizes)
@@ -206,9 +224,9 @@ def _profile(
     return Profile(name, inputs, fixed)
 
 
-def _axis_sizes(config: CodecConfig, duration_s: float, batch: int, n_q: int, around: int) -> dict[str, int]:
+def _axis_sizes(config: CodecConfig, duration_s: float, batch: int, n_q: int, context_frames: int) -> dict[str, int]:
     samples = max(1, round(duration_s * config.sample_rate))
-    frames = config.num_frames(samples) + around
+    frames = config.num_frames(samples) + context_frames
     return {
         "batch": batch,
         "samples": samples,

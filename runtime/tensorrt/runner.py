@@ -1,4 +1,4 @@
-"""Runs one graph by its engines: picks the profile, pads and moves data, and takes the padding off again."""
+"""Runs one graph by its engines: chooses the profile, pads and copies inputs, and removes the padding from results."""
 
 from __future__ import annotations
 
@@ -15,42 +15,49 @@ from dmcodec.errors import BackendError
 from dmcodec.runtime.backend import DeviceTensor
 
 from .engine import Engine
-from .launcher import Launcher
-from .memory import Block, DevicePool, Lane, Lanes
+from .executor import Executor
 from .profiles import Profile, Shape
-from .shapes import Choice, axis_sizes, choose, output_sizes, shape_of, size_bytes
+from .resources import Block, DevicePool, DeviceResources, PooledStream
+from .shapes import ProfileChoice, axis_sizes, choose_profile, output_sizes, shape_of, size_bytes
 
 
 class DeviceArray:
-    """A result in device memory. It may be padded: `padded_shape` lies there, of which `shape` means something."""
+    """A result in device memory, possibly padded. Its memory returns to the pool with the object.
+
+    Attributes:
+        block: the memory.
+        dtype: type of the values.
+        shape: shape of the result, which is the beginning of each axis.
+        padded_shape: shape of what is in memory.
+    """
 
     def __init__(
         self, pool: DevicePool, block: Block[int], dtype: np.dtype[Any], shape: Shape, padded_shape: Shape
     ) -> None:
         self.block, self.dtype, self.shape, self.padded_shape = block, dtype, shape, padded_shape
-        weakref.finalize(self, pool.give, block).atexit = False
+        weakref.finalize(self, pool.release, block).atexit = False
 
     @property
     def padded_bytes(self) -> int:
-        """Size of what lies there."""
+        """Bytes in memory, with the padding."""
         return size_bytes(self.padded_shape, self.dtype)
 
 
-def to_array(lanes: Lanes, value: DeviceArray) -> NDArray[Any]:
-    """The result in host memory, without its padding."""
-    with lanes.lease() as lane:
-        pinned = lanes.pinned.take(value.padded_bytes)
+def to_array(resources: DeviceResources, value: DeviceArray) -> NDArray[Any]:
+    """Copy a result to host memory, without its padding."""
+    with resources.lease_stream() as stream:
+        pinned = resources.pinned.acquire(value.padded_bytes)
         try:
             memory = pinned.memory[: value.padded_bytes]
-            value.block.wait_on(lane.stream)
-            lanes.device.download(memory, value.block.memory, lane.stream)
-            value.block.used_on(lane.stream)
-            pinned.used_on(lane.stream)
-            lanes.device.synchronize(lane.stream)
+            value.block.make_wait(stream.handle)
+            resources.device.download(memory, value.block.memory, stream.handle)
+            value.block.record_use(stream.handle)
+            pinned.record_use(stream.handle)
+            resources.device.synchronize(stream.handle)
             padded = memory.view(value.dtype).reshape(value.padded_shape)
             return padded[tuple(slice(size) for size in value.shape)].copy()
         finally:
-            lanes.pinned.give(pinned)
+            resources.pinned.release(pinned)
 
 
 class EngineRunner:
@@ -62,113 +69,113 @@ class EngineRunner:
         spec: GraphSpec,
         config: CodecConfig,
         engines: Sequence[tuple[Engine, Sequence[Profile]]],
-        lanes: Lanes,
+        resources: DeviceResources,
         capture: bool = True,
     ) -> None:
-        """Takes engines that were checked to be of this graph, with their profiles.
+        """Check the engines of a graph.
 
         Args:
             name: of the graph.
             spec: of the graph.
             config: of the codec.
-            engines: each with its profiles.
-            lanes: streams and memory.
-            capture: launch fixed shapes from captured graphs.
+            engines: engines of this graph, each with its profiles.
+            resources: streams and memory.
+            capture: run fixed shapes from captured CUDA graphs.
 
         Raises:
-            BackendError: an engine's inputs or outputs are of other types than the graph's.
+            BackendError: an engine's inputs or outputs have other types than the graph's.
         """
         self.name = name
-        self._spec, self._config, self._lanes = spec, config, lanes
+        self._spec, self._config, self._resources = spec, config, resources
         self._profiles = [profiles for _, profiles in engines]
         for engine, _ in engines:
             self._check_types(engine)
-        self._launcher = Launcher(name, spec, [engine for engine, _ in engines], lanes, capture)
+        self._executor = Executor(name, spec, [engine for engine, _ in engines], resources, capture)
 
     def run(self, inputs: Mapping[str, DeviceTensor]) -> list[DeviceTensor]:
-        """Runs on arrays, or on results of other graphs, which stay on the device; gives DeviceArrays."""
+        """Run on arrays, or on results of other graphs, which stay on the device; return DeviceArrays."""
         values = {tensor.name: _value(self.name, tensor, inputs) for tensor in self._spec.inputs}
         sizes = axis_sizes(self.name, self._spec.inputs, {name: value.shape for name, value in values.items()})
-        choice = self._choose(self._lying_sizes(values, sizes))
+        choice = self._choose_profile(self._padded_sizes(values, sizes))
         for tensor in self._spec.inputs:
             value = values[tensor.name]
             if isinstance(value, DeviceArray) and value.padded_shape != shape_of(tensor, choice.sizes):
-                values[tensor.name] = to_array(self._lanes, value)  # rare: two graphs with different profiles
-        with self._lanes.lease() as lane:
-            taken: list[Block[int]] = []
+                values[tensor.name] = to_array(self._resources, value)  # rare: two graphs with different profiles
+        with self._resources.lease_stream() as stream:
+            acquired: list[Block[int]] = []
             try:
                 blocks = {
-                    tensor.name: self._move_in(lane, tensor, values[tensor.name], choice, taken)
+                    tensor.name: self._input_block(stream, tensor, values[tensor.name], choice, acquired)
                     for tensor in self._spec.inputs
                 }
-                found = self._launcher.launch(lane, choice, blocks)
+                outputs = self._executor.run(stream, choice, blocks)
                 for value in values.values():
                     if isinstance(value, DeviceArray):
-                        value.block.used_on(lane.stream)
+                        value.block.record_use(stream.handle)
             finally:
-                for block in taken:
-                    block.used_on(lane.stream)
-                    self._lanes.memory.give(block)
-        logical = output_sizes(sizes, self._config)
-        return [self._result(tensor, logical, *found[tensor.name]) for tensor in self._spec.outputs]
+                for block in acquired:
+                    block.record_use(stream.handle)
+                    self._resources.memory.release(block)
+        true_sizes = output_sizes(sizes, self._config)
+        return [self._result(tensor, true_sizes, *outputs[tensor.name]) for tensor in self._spec.outputs]
 
-    def _lying_sizes(self, values: Mapping[str, Any], sizes: Mapping[str, int]) -> dict[str, int]:
-        """The sizes of axes, at least those of what lies on the device: what is padded there stays so."""
-        lying = dict(sizes)
+    def _padded_sizes(self, values: Mapping[str, Any], sizes: Mapping[str, int]) -> dict[str, int]:
+        """Return the sizes of axes; results on the device count with their padding."""
+        padded = dict(sizes)
         for tensor in self._spec.inputs:
             value = values[tensor.name]
             if isinstance(value, DeviceArray):
                 for axis, size in zip(tensor.axes, value.padded_shape, strict=True):
                     if isinstance(axis, str):
-                        lying[axis] = max(lying[axis], size)
-        return lying
+                        padded[axis] = max(padded[axis], size)
+        return padded
 
-    def _choose(self, sizes: Mapping[str, int]) -> Choice:
-        choice = choose(self.name, self._spec, self._profiles, sizes)
+    def _choose_profile(self, sizes: Mapping[str, int]) -> ProfileChoice:
+        choice = choose_profile(self.name, self._spec, self._profiles, sizes)
         if choice is None:
-            asked = ", ".join(f"{tensor.name} {shape_of(tensor, sizes)}" for tensor in self._spec.inputs)
+            requested = ", ".join(f"{tensor.name} {shape_of(tensor, sizes)}" for tensor in self._spec.inputs)
             known = "; ".join(str(profile) for profiles in self._profiles for profile in profiles)
             raise BackendError(
-                f"{self.name}: no profile holds {asked}; there are: {known}. Build one that does: "
+                f"{self.name}: no profile covers {requested}; there are: {known}. Build one that does: "
                 "`dmcodec export --format trt --bundle BUNDLE --profile A:B:C --batch A:B:C`"
             )
         return choice
 
-    def _move_in(
-        self, lane: Lane, tensor: TensorSpec, value: Any, choice: Choice, taken: list[Block[int]]
+    def _input_block(
+        self, stream: PooledStream, tensor: TensorSpec, value: Any, choice: ProfileChoice, acquired: list[Block[int]]
     ) -> Block[int]:
-        """Device memory that holds an input, padded to the chosen sizes; what was taken for it goes into `taken`."""
+        """Return device memory with an input, padded to the chosen sizes; new memory is also added to `acquired`."""
         shape = shape_of(tensor, choice.sizes)
         if isinstance(value, DeviceArray):
-            value.block.wait_on(lane.stream)
+            value.block.make_wait(stream.handle)
             return value.block
         count = size_bytes(shape, value.dtype)
-        block = self._lanes.memory.take(count, lane.stream)
-        taken.append(block)
-        pinned = self._lanes.pinned.take(count)
+        block = self._resources.memory.acquire(count, stream.handle)
+        acquired.append(block)
+        pinned = self._resources.pinned.acquire(count)
         try:
             padded = pinned.memory[:count].view(value.dtype).reshape(shape)
             if value.shape != shape:
-                padded.fill(1 if tensor.name == "lengths" else 0)  # behind the clips, clips of one sample
+                padded.fill(1 if tensor.name == "lengths" else 0)  # items that pad the batch have one sample
             padded[tuple(slice(size) for size in value.shape)] = value
-            self._lanes.device.upload(block.memory, pinned.memory[:count], lane.stream)
-            pinned.used_on(lane.stream)
+            self._resources.device.upload(block.memory, pinned.memory[:count], stream.handle)
+            pinned.record_use(stream.handle)
         finally:
-            self._lanes.pinned.give(pinned)
+            self._resources.pinned.release(pinned)
         return block
 
     def _result(
-        self, tensor: TensorSpec, logical: Mapping[str, int], block: Block[int], padded_shape: Shape
+        self, tensor: TensorSpec, true_sizes: Mapping[str, int], block: Block[int], padded_shape: Shape
     ) -> DeviceArray:
-        shape = shape_of(tensor, logical)
-        result = DeviceArray(self._lanes.memory, block, np.dtype(tensor.dtype), shape, padded_shape)
+        shape = shape_of(tensor, true_sizes)
+        result = DeviceArray(self._resources.memory, block, np.dtype(tensor.dtype), shape, padded_shape)
         if len(shape) != len(padded_shape) or any(a > b for a, b in zip(shape, padded_shape, strict=True)):
             raise BackendError(f"{self.name}: the engine gives {tensor.name} of shape {padded_shape}, expected {shape}")
         return result
 
     def _check_types(self, engine: Engine) -> None:
-        wanted = {tensor.name: np.dtype(tensor.dtype) for tensor in (*self._spec.inputs, *self._spec.outputs)}
-        for name, dtype in wanted.items():
+        expected = {tensor.name: np.dtype(tensor.dtype) for tensor in (*self._spec.inputs, *self._spec.outputs)}
+        for name, dtype in expected.items():
             if engine.dtype(name) != dtype:
                 raise BackendError(f"{self.name}: the engine has {name} as {engine.dtype(name)}, expected {dtype}")
 

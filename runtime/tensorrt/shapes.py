@@ -1,4 +1,4 @@
-"""Which shape a request runs at: the profile that holds it, padded where padding changes nobody's result."""
+"""The choice of an engine and profile for a request, and of the padded shape that it runs at."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from dmcodec.receptive_field import decoder_reach
 
 from .profiles import Profile, Shape
 
-# Axes that may be made longer. Clips that know their lengths, and frames that are computed one by one, don't mind what
-# lies behind them; the streaming graphs have no lengths, so that their time is as it is.
+# Axes that may be padded without changing results: the graph has an input `lengths`, or computes each frame by itself.
+# The streaming graphs have no lengths, so that only their batch may be padded.
 PADDABLE: Mapping[str, tuple[str, ...]] = {
     "encoder": ("batch", "samples"),
     "quantizer": ("batch", "frames"),
@@ -26,14 +26,19 @@ PADDABLE: Mapping[str, tuple[str, ...]] = {
     "decoder_recurrent": ("batch",),
     "decoder_upsampler": ("batch",),
 }
-
-# How much more work a fixed shape may be than the request, to be taken before a range: it is launched as one graph.
+# A fixed shape is preferred to a range of shapes up to this ratio of their work, since it runs as one CUDA graph.
 PADDING_FOR_FIXED = 1.25
 
 
 @dataclasses.dataclass(frozen=True)
-class Choice:
-    """Where a request runs: the engine and its profile, by index, and the size of each axis there."""
+class ProfileChoice:
+    """The engine and profile that run a request.
+
+    Attributes:
+        engine, profile: indices.
+        fixed: whether the profile has one shape only.
+        sizes: the size of each axis, with padding.
+    """
 
     engine: int
     profile: int
@@ -42,10 +47,10 @@ class Choice:
 
 
 def axis_sizes(graph: str, tensors: Iterable[TensorSpec], shapes: Mapping[str, Shape]) -> dict[str, int]:
-    """The size of each named axis.
+    """Return the size of each named axis.
 
     Raises:
-        BackendError: an input is missing, or a shape doesn't fit its description or the others'.
+        BackendError: an input is missing, or shapes contradict the graph's description or each other.
     """
     sizes: dict[str, int] = {}
     for tensor in tensors:
@@ -62,17 +67,17 @@ def axis_sizes(graph: str, tensors: Iterable[TensorSpec], shapes: Mapping[str, S
 
 
 def shape_of(tensor: TensorSpec, sizes: Mapping[str, int]) -> Shape:
-    """The shape of a tensor where its axes have these sizes."""
+    """Return the shape of a tensor whose axes have these sizes."""
     return tuple(sizes[axis] if isinstance(axis, str) else axis for axis in tensor.axes)
 
 
 def size_bytes(shape: Shape, dtype: np.dtype[Any]) -> int:
-    """Bytes of a tensor."""
+    """Return the bytes of a tensor."""
     return math.prod(shape) * dtype.itemsize
 
 
 def output_sizes(sizes: Mapping[str, int], config: CodecConfig) -> dict[str, int]:
-    """The sizes of the outputs' axes from those of the inputs'."""
+    """Return the sizes of the outputs' axes for those of the inputs."""
     if "samples" in sizes:
         return {**sizes, "frames": config.num_frames(sizes["samples"])}
     if "padded_frames" in sizes:
@@ -80,28 +85,29 @@ def output_sizes(sizes: Mapping[str, int], config: CodecConfig) -> dict[str, int
     return {**sizes, "samples": sizes["frames"] * config.hop_length}
 
 
-def choose(
+def choose_profile(
     graph: str, spec: GraphSpec, engines: Sequence[Sequence[Profile]], sizes: Mapping[str, int]
-) -> Choice | None:
-    """The profile that runs `sizes` with the least padding; None where none does.
+) -> ProfileChoice | None:
+    """Choose the profile that runs `sizes` with the least padding; return None where no profile can.
 
     Args:
         graph: name of the graph.
-        spec: its description.
+        spec: of the graph.
         engines: the profiles of each engine.
-        sizes: the least size of each axis.
+        sizes: the size of each axis without padding.
     """
-    found: list[tuple[float, Choice]] = []
+    candidates: list[tuple[float, ProfileChoice]] = []
     for engine, profiles in enumerate(engines):
         for index, profile in enumerate(profiles):
             padded = _padded(graph, spec, profile, sizes)
             if padded is not None:
                 volume = math.prod(padded.values()) / (PADDING_FOR_FIXED if profile.fixed else 1)
-                found.append((volume, Choice(engine, index, profile.fixed, padded)))
-    return min(found, key=lambda item: item[0])[1] if found else None
+                candidates.append((volume, ProfileChoice(engine, index, profile.fixed, padded)))
+    return min(candidates, key=lambda item: item[0])[1] if candidates else None
 
 
 def _padded(graph: str, spec: GraphSpec, profile: Profile, sizes: Mapping[str, int]) -> dict[str, int] | None:
+    """Return the sizes that a profile runs `sizes` at; None where it can't."""
     padded = dict(sizes)
     for tensor in spec.inputs:
         shapes = profile.inputs[tensor.name]

@@ -1,9 +1,9 @@
-"""Writes the API names of an installed TensorRT into tensorrt_names.json beside this file.
+"""Write the API names of an installed TensorRT into tensorrt_names.json beside this file.
 
     python tensorrt_names.py tensorrt_rtx        # or tensorrt, tensorrt_bindings, ...
 
-Bindings whose libraries can't be had (they come from NVIDIA's own index) import, too, once each library that they link
-is there under its name, as a stub of the few functions that `nm -D --undefined-only` lists, each returning 0.
+Bindings whose libraries are not available (they come from NVIDIA's own index) can be imported with stubs: a library of
+each linked name with the few functions that `nm -D --undefined-only` lists, each returning 0.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ CLASSES = (
 
 
 def main() -> None:
-    """Adds the names of the module that the command line names."""
+    """Add the names of the module that the command line names."""
     module = importlib.import_module(sys.argv[1])
     path = Path(__file__).with_suffix(".json")
     known = json.loads(path.read_text()) if path.exists() else {}
@@ -37,7 +37,7 @@ def main() -> None:
 
 
 def public(cls: type) -> list[str]:
-    """Names that don't begin with an underscore."""
+    """Return the names that don't begin with an underscore."""
     return [name for name in dir(cls) if not name.startswith("_")]
 
 

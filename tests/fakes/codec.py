@@ -1,4 +1,4 @@
-"""Codecs on the simulated TensorRT, and what their results are compared with."""
+"""Codecs on the simulated TensorRT, and comparisons of their results."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ RATE = 16000
 
 
 def build(bundle: Path, request: ShapeRequest, folder: Path, options: BuildOptions | None = None, **fake: Any) -> None:
-    """Engines of the simulated TensorRT."""
+    """Build engines with the simulated TensorRT."""
     library = Library(fake_tensorrt(FakeDevice(), **fake), TENSORRT_RTX if fake.get("rtx") else TENSORRT)
     library.module.half = None
     opened, options = Bundle.open(bundle), options or BuildOptions()

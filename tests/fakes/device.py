@@ -1,4 +1,4 @@
-"""A simulated GPU: nothing on a stream happens before somebody waits for it, and every misuse of memory is a fault."""
+"""A simulated GPU: work on a stream runs only when a call waits for it, and misuse of memory raises FaultError."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ GPU = Gpu("Fake GPU", "8.6", (13, 0))
 
 
 class FaultError(AssertionError):
-    """Something that on a GPU would crash, hang, or give wrong results now and then."""
+    """A misuse that on a GPU would crash, hang, or sometimes give wrong results."""
 
 
 class _Marker:
@@ -30,11 +30,11 @@ class _Marker:
 class FakeDevice:
     """See `dmcodec.runtime.tensorrt.device.Device`.
 
-    Streams run as late as they can; with `hurry` all others run as far as they can first.
+    Streams run as late as possible; with `eager`, a call that waits for one runs all others first.
     """
 
-    def __init__(self, gpu: Gpu = GPU, memory_bytes: int = 1 << 30, hurry: bool = False) -> None:
-        self._gpu, self._left, self._hurry = gpu, memory_bytes, hurry
+    def __init__(self, gpu: Gpu = GPU, memory_bytes: int = 1 << 30, eager: bool = False) -> None:
+        self._gpu, self._left, self._eager = gpu, memory_bytes, eager
         self._memory: dict[int, NDArray[np.uint8]] = {}
         self._pinned: dict[int, NDArray[np.uint8]] = {}
         self._streams: dict[int, collections.deque[tuple[Operation, _Marker | None]]] = {}
@@ -42,7 +42,7 @@ class FakeDevice:
         self._capturing: dict[int, tuple[int, list[Operation]]] = {}
         self._graphs: dict[int, list[Operation]] = {}
         self._numbers = itertools.count(1)
-        self._used = threading.local()
+        self._current = threading.local()
         self._lock = threading.RLock()
         self.allocations = self.launches = self.copies = 0
         self.fail_capture = False
@@ -51,8 +51,8 @@ class FakeDevice:
     def gpu(self) -> Gpu:
         return self._gpu
 
-    def use(self) -> None:
-        self._used.yes = True
+    def make_current(self) -> None:
+        self._current.set = True
 
     def allocate(self, size_bytes: int) -> int:
         with self._checked():
@@ -91,7 +91,7 @@ class FakeDevice:
         with self._checked():
             if self._captures_here():
                 raise FaultError("waited for a stream during a capture")
-            if self._hurry:
+            if self._eager:
                 for other in [other for other in self._streams if other != stream]:
                     self._run(other)
             self._run(stream)
@@ -176,10 +176,10 @@ class FakeDevice:
         with self._checked():
             del self._graphs[graph]
 
-    # What the simulated TensorRT uses.
+    # For the simulated TensorRT
 
     def enqueue(self, stream: int, operation: Operation) -> None:
-        """Puts work on a stream, or into its capture."""
+        """Put work on a stream, or into its capture."""
         with self._checked():
             if stream in self._capturing:
                 self._capturing[stream][1].append(operation)
@@ -187,16 +187,16 @@ class FakeDevice:
                 self._streams[stream].append((operation, None))
 
     def is_capturing(self, stream: int) -> bool:
-        """Whether what comes on the stream is recorded."""
+        """Return whether work on the stream is recorded."""
         return stream in self._capturing
 
     def view(self, address: int, size_bytes: int) -> NDArray[np.uint8]:
-        """Device memory, at the time when it is used."""
+        """Return device memory; called when the work runs."""
         return self._find(self._memory, address, size_bytes)[:size_bytes]
 
     @property
     def graphs(self) -> int:
-        """Captured graphs that are held."""
+        """Number of captured graphs that exist."""
         return len(self._graphs)
 
     def _find(self, memory: dict[int, NDArray[np.uint8]], address: int, size_bytes: int) -> NDArray[np.uint8]:
@@ -210,7 +210,7 @@ class FakeDevice:
         self._find(self._pinned, memory.ctypes.data, memory.nbytes)
 
     def _checked(self) -> Any:
-        if not getattr(self._used, "yes", False):
+        if not getattr(self._current, "set", False):
             raise FaultError("this thread has no current device")
         return self._lock
 

@@ -1,4 +1,4 @@
-"""A simulated TensorRT: the API's names and habits (failures give None and a line in the log), ONNX Runtime inside."""
+"""A simulated TensorRT: the API's names, failures as None with a line in the log, and ONNX Runtime to compute."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def fake_tensorrt(
     module.Builder = functools.partial(Builder, module, gpu)
     module.OnnxParser = OnnxParser
     module.Runtime = functools.partial(RtxRuntime if rtx else Runtime, module, device, gpu)
-    module.half = None  # what precision layers say they have; None: that of the graph's weights
+    module.half = None  # whether layers report half precision; None: as the graph's weights
     module.unsupported_gpu = False
     return module
 
