@@ -216,7 +216,7 @@ def test_the_result_is_json_and_tables(full: Evaluation) -> None:
         ({"metrics": ("mos",)}, ArgumentError, "'mos' is not known"),
         ({"metrics": ("wer",)}, ArgumentError, "need a recogniser"),
         ({"transcripts": Path("x.tsv")}, ArgumentError, "belongs to wer"),
-        ({"recogniser": "x", "metrics": ("mel",)}, ArgumentError, "--recogniser belongs"),
+        ({"recogniser": "x", "metrics": ("mel",)}, ArgumentError, "--asr belongs"),
         ({"n_q": (4,)}, ArgumentError, "--n-q belongs to a codec"),
         ({"jobs": 0}, ArgumentError, "jobs must be at least 1"),
         ({"limit": 0}, ArgumentError, "limit must be"),

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dmcodec.audio import Waveform
-from dmcodec.benchmarks.evaluate.columns import find_clips, pair, remarkable
+from dmcodec.benchmarks.evaluate.columns import find_clips, lengths_differ, pair
 from dmcodec.benchmarks.evaluate.signal_metrics import (
     HOP_SAMPLES,
     MAX_PESQ_S,
@@ -309,8 +309,8 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
         (320000, 327000, False),
     ],
 )
-def test_lengths_worth_a_remark(reference: int, samples: int, expected: bool) -> None:
-    assert remarkable(reference, samples) is expected
+def test_lengths_that_differ(reference: int, samples: int, expected: bool) -> None:
+    assert lengths_differ(reference, samples) is expected
 
 
 def test_transcripts(tmp_path: Path) -> None:

@@ -101,4 +101,4 @@ def require_packages(keys: tuple[str, ...]) -> None:
     }
     if missing:
         packages, needers = ", ".join(missing), ", ".join(dict.fromkeys(missing.values()))
-        raise MissingDependencyError(f"{needers}: missing {packages}; run `pip install dmcodec[evaluate]`")
+        raise MissingDependencyError(f'{needers}: missing {packages}; run `pip install "dmcodec[evaluate]"`')

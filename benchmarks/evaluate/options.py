@@ -137,10 +137,10 @@ class EvaluateOptions:
         if self.metrics is not None and not self.metrics:
             raise ArgumentError(f"name at least one metric of {', '.join(METRICS)}")
         if self.wants_words and not self.recogniser:
-            raise ArgumentError("wer and wil need a recogniser: name one with --recogniser, openai/whisper-medium say")
+            raise ArgumentError("wer and wil need a recogniser; name one with --asr, as in --asr openai/whisper-medium")
         if self.recogniser and not self.wants_words:
-            raise ArgumentError("--recogniser belongs to wer and wil; add them to --metrics, or leave it out")
+            raise ArgumentError("--asr belongs to wer and wil; add them to --metrics, or leave it out")
         if self.transcripts and not self.wants_words:
-            raise ArgumentError("--transcripts belongs to wer and wil; name a --recogniser")
+            raise ArgumentError("--transcripts belongs to wer and wil; add --asr MODEL")
         if self.speaker_model and not self.wants_speaker:
             raise ArgumentError("--speaker-model belongs to speaker; add it to --metrics, or leave it out")

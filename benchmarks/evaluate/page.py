@@ -217,7 +217,7 @@ def require_plotting() -> None:
     """Raises MissingDependencyError where matplotlib or Pillow isn't installed."""
     for module, package in (("matplotlib", "matplotlib"), ("PIL", "pillow")):
         if importlib.util.find_spec(module) is None:
-            raise MissingDependencyError(f"the page needs {package}; run `pip install dmcodec[evaluate]`")
+            raise MissingDependencyError(f'the page needs {package}; run `pip install "dmcodec[evaluate]"`')
 
 
 def levels_db(waveform: Waveform, num_samples: int) -> NDArray[np.float64]:

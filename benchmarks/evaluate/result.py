@@ -9,7 +9,7 @@ from typing import Any
 from dmcodec.audio import Waveform
 from dmcodec.codes import Codes
 
-from .columns import Column, remarkable
+from .columns import Column, lengths_differ
 from .metrics import METRICS, WORD_METRICS
 from .options import ORIGINAL
 from .signal_metrics import SAMPLE_RATE
@@ -139,7 +139,7 @@ class ScoreBook:
     ) -> None:
         """Adds the lengths, which should be equal, and the codes where they are known."""
         self._page(column, clip).length_difference_s = (samples - reference_samples) / SAMPLE_RATE
-        if remarkable(reference_samples, samples):
+        if lengths_differ(reference_samples, samples):
             self.other_lengths[column].append(clip)
         if codes is not None:
             self.codes[column].append(codes)

@@ -87,7 +87,7 @@ class LevelUse:
         level: index of the level, from 0.
         entries: size of the codebook.
         perplexity: 2^entropy of the codes.
-        low, high: 95 % interval of the perplexity (jackknife over files, on the entropy); None for fewer than two files.
+        low, high: 95 % interval of the perplexity (jackknife over files, on the entropy); None for a single file.
         used: entries that at least one frame of any file used.
         dead: entries that no frame used.
     """
