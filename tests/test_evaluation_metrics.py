@@ -120,7 +120,7 @@ def test_good_speech_scores_better_than_bad_speech() -> None:
     ("reference", "degraded", "expected"),
     [
         (np.zeros(32000), speech(32000, RATE), {key: "the original is silent" for key in ALL if key != "mel"}),
-        (speech(32000, RATE), np.zeros(32000), {"visqol": "silent", "pesq": "no number", "si-sdr": "minus"}),
+        (speech(32000, RATE), np.zeros(32000), {"visqol": "silent", "pesq": "not a number", "si-sdr": "minus"}),
         (speech(4000, RATE), speech(4000, RATE), {"stoi": "0.4 s", "visqol": "shorter than 1 s", "si-sdr": "infinite"}),
         (speech(300, RATE), noisy(speech(300, RATE)), dict.fromkeys(("stoi", "pesq", "visqol"), "short|too little")),
         (speech(1, RATE), noisy(speech(1, RATE)), dict.fromkeys(("stoi", "pesq", "visqol", "mel"), "short|little")),
