@@ -1,4 +1,4 @@
-"""Measures a bundle: speed, memory and fidelity, beside the same weights in torch. Start at `run_bench`."""
+"""Measurements of codecs, one folder for each verb: bench, verify, evaluate, doctor. `codecs` has what they measure."""
 
 from dmcodec.benchmarks.bench.options import BenchOptions
 from dmcodec.benchmarks.bench.result import BenchResult

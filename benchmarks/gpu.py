@@ -1,4 +1,4 @@
-"""NVIDIA GPUs: what they are, their memory, their power; through NVML (nvidia-ml-py), else nvidia-smi."""
+"""NVIDIA GPUs: model, memory and power, read through NVML (nvidia-ml-py), else through nvidia-smi."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MIB = 2**20
 
 @dataclasses.dataclass(frozen=True)
 class Gpu:
-    """One GPU; what the driver doesn't tell is None."""
+    """One GPU. What the driver doesn't report is None."""
 
     name: str
     driver: str
@@ -30,23 +30,28 @@ class Gpu:
 
 
 class GpuReader(Protocol):
-    """Reads the GPUs of this machine. `source` names what it reads with, `interval_s` how often that makes sense."""
+    """A way to read the GPUs of this machine.
+
+    Attributes:
+        source: its name.
+        interval_s: shortest useful time between two reads.
+    """
 
     source: str
     interval_s: float
 
     def gpus(self) -> tuple[Gpu, ...]:
-        """All GPUs, in the driver's order."""
+        """Return all GPUs, in the driver's order."""
 
     def memory_used_bytes(self, index: int) -> int | None:
-        """Memory in use on one GPU, by whatever process."""
+        """Return the memory in use on one GPU, by all processes."""
 
     def power_w(self, index: int) -> float | None:
-        """Power that one GPU draws now."""
+        """Return the power that one GPU draws now."""
 
 
 def open_reader() -> GpuReader | None:
-    """NVML where nvidia-ml-py and a driver are there, else nvidia-smi, else None."""
+    """Return a reader: NVML where nvidia-ml-py and a driver are installed, else nvidia-smi, else None."""
     for kind in (NvmlReader, SmiReader):
         with contextlib.suppress(GpuUnknownError):
             return kind()
@@ -54,13 +59,16 @@ def open_reader() -> GpuReader | None:
 
 
 def find_gpus() -> tuple[Gpu, ...]:
-    """The GPUs of this machine; none where there is no driver."""
+    """Return the GPUs of this machine; none without a driver."""
     reader = open_reader()
     return reader.gpus() if reader else ()
 
 
 def chosen_index(gpus: tuple[Gpu, ...]) -> int:
-    """Which of them CUDA calls device 0, by CUDA_VISIBLE_DEVICES (and CUDA_DEVICE_ORDER=PCI_BUS_ID, if they differ)."""
+    """Return the index of CUDA's device 0, from CUDA_VISIBLE_DEVICES.
+
+    Different GPUs also need CUDA_DEVICE_ORDER=PCI_BUS_ID; otherwise CUDA has another order than the driver.
+    """
     first = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0].strip()
     if first.isdecimal() and int(first) < len(gpus):
         return int(first)
@@ -69,11 +77,11 @@ def chosen_index(gpus: tuple[Gpu, ...]) -> int:
 
 
 class GpuUnknownError(Exception):
-    """There is no such way to ask for GPUs here."""
+    """This way to read GPUs doesn't work here. It never reaches the user."""
 
 
 class NvmlReader:
-    """Through NVML."""
+    """Reads GPUs through NVML."""
 
     source = "NVML"
     interval_s = 0.01
@@ -94,33 +102,33 @@ class NvmlReader:
             raise GpuUnknownError
 
     def gpus(self) -> tuple[Gpu, ...]:
-        """See `GpuReader`."""
+        """Return all GPUs; see `GpuReader`."""
         driver = _text(self._nvml.nvmlSystemGetDriverVersion())
         return tuple(self._gpu(handle, driver) for handle in self._handles)
 
     def memory_used_bytes(self, index: int) -> int | None:
-        """See `GpuReader`."""
-        found = self._asked("nvmlDeviceGetMemoryInfo", self._handles[index])
-        return None if found is None else int(found.used)
+        """Return the memory in use; see `GpuReader`."""
+        memory = self._query("nvmlDeviceGetMemoryInfo", self._handles[index])
+        return None if memory is None else int(memory.used)
 
     def power_w(self, index: int) -> float | None:
-        """See `GpuReader`."""
-        return _watts(self._asked("nvmlDeviceGetPowerUsage", self._handles[index]))
+        """Return the power; see `GpuReader`."""
+        return _watts(self._query("nvmlDeviceGetPowerUsage", self._handles[index]))
 
     def _gpu(self, handle: Any, driver: str) -> Gpu:
-        memory = self._asked("nvmlDeviceGetMemoryInfo", handle)
-        capability = self._asked("nvmlDeviceGetCudaComputeCapability", handle)
+        memory = self._query("nvmlDeviceGetMemoryInfo", handle)
+        capability = self._query("nvmlDeviceGetCudaComputeCapability", handle)
         return Gpu(
             name=_text(self._nvml.nvmlDeviceGetName(handle)),
             driver=driver,
             memory_bytes=None if memory is None else int(memory.total),
-            power_limit_w=_watts(self._asked("nvmlDeviceGetEnforcedPowerLimit", handle)),
+            power_limit_w=_watts(self._query("nvmlDeviceGetEnforcedPowerLimit", handle)),
             compute_capability=None if capability is None else ".".join(map(str, capability)),
-            uuid=_text(self._asked("nvmlDeviceGetUUID", handle) or ""),
+            uuid=_text(self._query("nvmlDeviceGetUUID", handle) or ""),
         )
 
-    def _asked(self, name: str, handle: Any) -> Any:
-        """What NVML answers; None where this GPU doesn't support the question."""
+    def _query(self, name: str, handle: Any) -> Any:
+        """Return the answer of an NVML function; None where this GPU doesn't support it."""
         try:
             return getattr(self._nvml, name)(handle)
         except (AttributeError, self._nvml.NVMLError):
@@ -128,7 +136,7 @@ class NvmlReader:
 
 
 class SmiReader:
-    """Through the program nvidia-smi, a process for each question."""
+    """Reads GPUs through the program nvidia-smi; each read starts a process."""
 
     source = "nvidia-smi"
     interval_s = 0.2
@@ -142,19 +150,19 @@ class SmiReader:
             raise GpuUnknownError
 
     def gpus(self) -> tuple[Gpu, ...]:
-        """See `GpuReader`."""
+        """Return all GPUs; see `GpuReader`."""
         return tuple(
             Gpu(name, driver, _mib(memory), _number(limit), capability or None, uuid)
             for name, driver, memory, limit, capability, uuid in self._rows
         )
 
     def memory_used_bytes(self, index: int) -> int | None:
-        """See `GpuReader`."""
+        """Return the memory in use; see `GpuReader`."""
         rows = self._query("memory.used")
         return _mib(rows[index][0]) if index < len(rows) else None
 
     def power_w(self, index: int) -> float | None:
-        """See `GpuReader`."""
+        """Return the power; see `GpuReader`."""
         rows = self._query("power.draw")
         return _number(rows[index][0]) if index < len(rows) else None
 
@@ -170,7 +178,13 @@ class SmiReader:
 
 @dataclasses.dataclass
 class GpuUse:
-    """What a meter saw: the most memory beyond what was in use before, and the mean power; None where unknown."""
+    """Result of a `GpuMeter`. Unknown values are None.
+
+    Attributes:
+        peak_bytes: peak memory in use, minus what was in use when the meter was created.
+        power_w: mean power.
+        samples: number of power values.
+    """
 
     peak_bytes: int | None = None
     power_w: float | None = None
@@ -178,18 +192,18 @@ class GpuUse:
 
 
 class GpuMeter:
-    """Samples one GPU in a thread, from `start` on."""
+    """Samples memory and power of one GPU in a thread."""
 
     def __init__(self, reader: GpuReader) -> None:
         self._reader = reader
         self._index = chosen_index(reader.gpus())
         self._before: int | None = None
-        with contextlib.suppress(GpuUnknownError):  # the figure then stays unknown
+        with contextlib.suppress(GpuUnknownError):  # the peak then stays unknown
             self._before = reader.memory_used_bytes(self._index)
 
     @contextlib.contextmanager
     def watch(self) -> Iterator[GpuUse]:
-        """Samples memory and power while the block runs; the yielded value is filled in when it ends."""
+        """Sample memory and power while the block runs; the yielded value is complete when the block has ended."""
         use, powers, peaks, done = GpuUse(), [], [], threading.Event()
 
         def sample() -> None:
@@ -216,10 +230,10 @@ class GpuMeter:
 
 
 def wait_s(seconds: float) -> Iterator[float]:
-    """Yields the seconds gone since the first step, until `seconds` are over."""
+    """Yield the elapsed seconds since the first step, until `seconds` have passed."""
     start = time.perf_counter()
-    while (gone := time.perf_counter() - start) < seconds:
-        yield gone
+    while (elapsed := time.perf_counter() - start) < seconds:
+        yield elapsed
 
 
 def _text(value: Any) -> str:

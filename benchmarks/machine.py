@@ -1,8 +1,9 @@
-"""The machine that measured."""
+"""The record of a measurement: the machine, the versions of its packages, and the time."""
 
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import importlib.metadata
 import os
 import platform
@@ -13,7 +14,7 @@ from dmcodec.runtime.onnxruntime_backend import usable_cpus
 
 from .gpu import Gpu, find_gpus
 
-# Whose versions every record holds, where they are installed.
+# Packages whose versions every record holds, where they are installed.
 PACKAGES = (
     "dmcodec", "numpy", "onnxruntime", "onnxruntime-gpu", "torch", "tensorrt", "tensorrt-cu13", "tensorrt-cu12",
     "tensorrt-rtx", "cuda-bindings",
@@ -23,7 +24,13 @@ _CPUINFO = Path("/proc/cpuinfo")
 
 @dataclasses.dataclass(frozen=True)
 class Machine:
-    """Hardware and software. `load_average` is that of the last minute before the start; None where unknown."""
+    """Hardware and software of a machine. Unknown values are None.
+
+    Attributes:
+        usable_cpus: CPUs that this process may use.
+        load_average: over the last minute before the start.
+        versions: by the name of the package.
+    """
 
     cpu: str
     usable_cpus: int
@@ -36,7 +43,7 @@ class Machine:
 
 
 def describe_machine(packages: tuple[str, ...]) -> Machine:
-    """Describes this machine, with the versions of those `packages` that are installed."""
+    """Describe this machine, with the versions of those `packages` that are installed."""
     return Machine(
         cpu=_cpu_model(),
         usable_cpus=usable_cpus(),
@@ -47,6 +54,19 @@ def describe_machine(packages: tuple[str, ...]) -> Machine:
         versions={name: version for name in packages if (version := installed_version(name))},
         gpus=find_gpus(),
     )
+
+
+def utc_now() -> str:
+    """Return the time in UTC, in ISO 8601, to the second."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def installed_version(name: str) -> str | None:
+    """Return the version of an installed distribution; None where it isn't installed."""
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def _cpu_model() -> str:
@@ -62,11 +82,3 @@ def _memory_bytes() -> int | None:
     if "SC_PHYS_PAGES" not in names or "SC_PAGE_SIZE" not in names:
         return None
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-
-
-def installed_version(name: str) -> str | None:
-    """Version of an installed distribution; None where it isn't."""
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None

@@ -1,4 +1,4 @@
-"""The results as tables of plain text, the same for the terminal and the report."""
+"""Results as tables of plain text, the same on a terminal and on an HTML page."""
 
 from __future__ import annotations
 
@@ -10,15 +10,10 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table as RichTable
 from rich.text import Text
 
-# FOLDED: The results on a terminal.
-
-
-MIB = 2**20
-
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """A table of text. The first `labels` columns are words (left-aligned), the others figures."""
+    """A table of text. The first `labels` columns are words (left-aligned), the others numbers (right-aligned)."""
 
     title: str
     columns: tuple[str, ...]
@@ -28,23 +23,28 @@ class Table:
 
 
 def milliseconds(seconds: float) -> str:
-    """Milliseconds to three digits or more."""
+    """Return a time in milliseconds, with three significant digits or more."""
     return significant(seconds * 1000)
 
 
 def significant(value: float) -> str:
-    """A positive figure to three significant digits or more, never in scientific notation."""
+    """Return a positive number with three significant digits or more, never in scientific notation."""
     decimals = 2 - math.floor(math.log10(value))
     return f"{value:,.{max(0, decimals)}f}"
 
 
+def count_of(count: int, noun: str) -> str:
+    """Return a count with its noun: `1 file`, `2 files`."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
 def print_tables(head: str, tables: Sequence[Table], console: Console) -> None:
-    """Prints some lines, and tables below them."""
+    """Print the lines of `head`, and the tables below them."""
     console.print(Group(Text(head), *(render_table(table) for table in tables)))
 
 
 def render_table(table: Table) -> RenderableType:
-    """One table, with its title above and its note below."""
+    """Return one table for a terminal, with its title above and its note below."""
     rich_table = RichTable(
         title=Text(f"\n{table.title}", style="bold"), title_justify="left", box=None, padding=(0, 1, 0, 0)
     )

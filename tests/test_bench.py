@@ -18,8 +18,8 @@ from dmcodec.benchmarks.bench.options import Shape
 from dmcodec.benchmarks.bench.page import render_report
 from dmcodec.benchmarks.bench.peers import open_peers
 from dmcodec.benchmarks.bench.result_tables import result_tables
-from dmcodec.benchmarks.codecs import interface
-from dmcodec.benchmarks.codecs.torch import CompiledSide, EagerSide
+from dmcodec.benchmarks.codecs import registry
+from dmcodec.benchmarks.codecs.torch import CompiledCodec, EagerCodec
 from dmcodec.benchmarks.tables import significant
 from dmcodec.benchmarks.timing import Speed, Timing, paired_speedup
 from dmcodec.bundle import Bundle
@@ -61,7 +61,7 @@ def test_significant_digits() -> None:
     assert [significant(value) for value in (0.012345, 1.2345, 12.345, 1234.5)] == ["0.0123", "1.23", "12.3", "1,234"]
 
 
-def test_the_result_holds_every_side_operation_and_shape(result: BenchResult) -> None:
+def test_the_result_holds_every_codec_operation_and_shape(result: BenchResult) -> None:
     shapes = {Shape(0.2, 1), Shape(0.4, 1), Shape(0.4, 2)}
     expected = {(side, op, shape) for side in ("onnxruntime-cpu", "torch-eager") for op in ("encode", "decode")
                 for shape in shapes}  # fmt: skip
@@ -90,7 +90,7 @@ def test_the_stream_is_measured_push_by_push(result: BenchResult) -> None:
     assert result.stream.first_audio_compute_s > 0
 
 
-def test_memory_is_that_of_processes_of_their_own(result: BenchResult) -> None:
+def test_memory_is_measured_in_new_processes(result: BenchResult) -> None:
     peaks = {(entry.side, entry.operation): entry.peak_rss_bytes for entry in result.memory}
     assert set(peaks) == {(s, o) for s in ("onnxruntime-cpu", "torch-eager") for o in ("encode", "decode")}
     for operation in ("encode", "decode"):
@@ -103,7 +103,7 @@ def test_memory_is_that_of_processes_of_their_own(result: BenchResult) -> None:
 def test_the_report_is_one_page_with_the_plots_and_the_tables(result: BenchResult) -> None:
     page = render_report(result)
     assert page.count("<svg") == 3
-    for heading in ("RTF by clip length", "Throughput by batch", "Where the time goes", "Machine", "Streaming decode"):
+    for heading in ("RTF by clip length", "Throughput by batch", "Share of each graph", "Machine", "Streaming decode"):
         assert heading in page
     links = re.findall(r'(?:src|href)="(?!#)([^"]*)"', page)
     assert links == []
@@ -146,7 +146,7 @@ def test_a_peer_that_cannot_run_is_a_row_with_its_reason(seeded_bundle: Path, mo
     def fail(self: Any, model: Any, device: str) -> None:
         raise RuntimeError("no C++ compiler\nand much more")
 
-    monkeypatch.setattr(torch_peer.CompiledSide, "__init__", fail)
+    monkeypatch.setattr(torch_peer.CompiledCodec, "__init__", fail)
     options = BenchOptions(durations_s=(0.1,), batches=(1,), rounds=1, threads=1, against=("torch",))
     result = run_bench(seeded_bundle, options)
     assert [failure.reason for failure in result.peer_failures] == ["RuntimeError: no C++ compiler"]
@@ -157,7 +157,7 @@ def test_a_peer_that_cannot_run_is_a_row_with_its_reason(seeded_bundle: Path, mo
 
 def test_the_same_bundle_on_another_backend_is_a_peer(seeded_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Peers that can't run here are rows with the backend's own reason; one that can is measured like torch."""
-    monkeypatch.setitem(interface.BUNDLE_PEERS, "onnxruntime-cuda", ("onnxruntime", "cpu"))
+    monkeypatch.setitem(registry.BUNDLE_PEERS, "onnxruntime-cuda", ("onnxruntime", "cpu"))
     peers = ("onnxruntime-cuda", "onnxruntime-tensorrt", "tensorrt")
     result = run_bench(
         seeded_bundle, BenchOptions(durations_s=(0.1,), batches=(1,), rounds=2, threads=1, against=peers)
@@ -170,7 +170,7 @@ def test_the_same_bundle_on_another_backend_is_a_peer(seeded_bundle: Path, monke
 
 
 def test_torch_on_a_gpu_that_is_not_there(tiny_model: DMCodec) -> None:
-    for kind in (EagerSide, CompiledSide):
+    for kind in (EagerCodec, CompiledCodec):
         with pytest.raises(MissingDependencyError, match="sees no CUDA GPU"):
             kind(tiny_model, "cuda")
 

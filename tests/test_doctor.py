@@ -1,4 +1,4 @@
-"""`dmcodec doctor`: tells what is there, survives what crashes, and judges a GPU's figures."""
+"""`dmcodec doctor`: reports what is installed, survives crashes, and compares the results of a GPU with the goals."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ import pytest
 
 from dmcodec.benchmarks.doctor import findings as findings_module
 from dmcodec.benchmarks.doctor import run as report_module
-from dmcodec.benchmarks.doctor.findings import Examination, examine
-from dmcodec.benchmarks.doctor.goals import GOALS, judge
+from dmcodec.benchmarks.doctor.findings import examine
 from dmcodec.benchmarks.doctor.options import GpuReportOptions
-from dmcodec.benchmarks.doctor.probe import PROBES
-from dmcodec.benchmarks.doctor.process import DMCODEC, Outcome, run_json
+from dmcodec.benchmarks.doctor.probe import DMCODEC, PROBES, Outcome, run_json
+from dmcodec.benchmarks.doctor.result import GOALS, Examination, check_goals
 from dmcodec.benchmarks.doctor.result_tables import report_tables
 from dmcodec.benchmarks.doctor.run import failures, run_gpu_report
 from dmcodec.cli.weights import full_size_bundle
@@ -94,7 +93,7 @@ def test_findings_name_what_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_report_of_the_cpu(tiny_bundle: Path, tmp_path: Path) -> None:
-    """Everything but a GPU: the sides that are named run, or say why they can't."""
+    """Everything but a GPU: the named backends run, or give the reason why they can't."""
     out = tmp_path / "report.json"
     command = [*DMCODEC, "doctor", str(tiny_bundle), "--gpu", "--out", str(out), "--rounds", "1", "--duration", "0.2"]
     command += ["--batch", "2", "--backend", "onnxruntime-cpu", "--backend", "onnxruntime-cuda"]
@@ -154,19 +153,19 @@ def bench(side: str, encode: float, peer: float, precision: str = "fp16") -> dic
 VERIFIED = {"passed": True, "problems": [], "cases": [{"latents_snr_db": 50.0, "decoder_snr_db": 60.0}]}
 
 
-def test_goals_are_judged() -> None:
-    rows = judge([bench("tensorrt", 700, 5.5), bench("tensorrt", 1, 1, "fp32"), bench("onnxruntime-cpu", 1, 1)])
+def test_goals_are_compared_with_results() -> None:
+    rows = check_goals([bench("tensorrt", 700, 5.5), bench("tensorrt", 1, 1, "fp32"), bench("onnxruntime-cpu", 1, 1)])
     assert [(row["side"], row["encode"], row["decode"], row["met"]) for row in rows] == [
         ("tensorrt", 5.5, 9.0, True),
         ("tensorrt", 3.0, 9.0, True),
         ("tensorrt", 5600, 5600, True),
     ]
-    assert [row["met"] for row in judge([bench("tensorrt", 600, 4.9)])] == [False, True, False]
-    assert [row["met"] for row in judge([])] == [None] * len(GOALS)
+    assert [row["met"] for row in check_goals([bench("tensorrt", 600, 4.9)])] == [False, True, False]
+    assert [row["met"] for row in check_goals([])] == [None] * len(GOALS)
 
 
 def test_a_gpu_machine(tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All sides are run; TensorRT builds its engines first; a crash of one leaves the others."""
+    """All backends run; TensorRT builds its engines first; a crash of one backend leaves the others."""
 
     def answer(arguments: list[str]) -> Outcome:
         if arguments[0] == "export":
@@ -198,7 +197,7 @@ def test_what_is_wrong_is_a_failure(tiny_bundle: Path, tmp_path: Path, monkeypat
             return Outcome(False, None, "out of memory")
         return Outcome(False, wrong, "latents_snr_db is 5")
 
-    report, _ = run_with(monkeypatch, tmp_path, tiny_bundle, answer, sides=("onnxruntime-cuda",))
+    report, _ = run_with(monkeypatch, tmp_path, tiny_bundle, answer, backends=("onnxruntime-cuda",))
     [run] = report["runs"]
     assert run["bench"]["reason"] == "out of memory"
     assert failures(report) == ["fp32 on onnxruntime-cuda: latents_snr_db is 5"]
@@ -212,7 +211,7 @@ def test_without_a_gpu_nothing_is_tried(tiny_bundle: Path, tmp_path: Path, monke
     assert failures(report) == ["nothing ran on a GPU: no GPU that the driver sees"]
 
 
-@pytest.mark.parametrize("wrong", [{"sides": ("abacus",)}, {"timeout_s": 0.0}, {"timeout_s": float("nan")}])
+@pytest.mark.parametrize("wrong", [{"backends": ("abacus",)}, {"timeout_s": 0.0}, {"timeout_s": float("nan")}])
 def test_wrong_options(wrong: dict[str, Any]) -> None:
     with pytest.raises(ArgumentError):
         GpuReportOptions(bundles=(), **wrong)

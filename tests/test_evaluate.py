@@ -20,7 +20,7 @@ from dmcodec.audio import Waveform
 from dmcodec.benchmarks.evaluate import EvaluateOptions, Evaluation, Named, run_evaluation
 from dmcodec.benchmarks.evaluate.columns import Clip
 from dmcodec.benchmarks.evaluate.recogniser import TransformersRecogniser
-from dmcodec.benchmarks.evaluate.result_tables import codebooks, evaluation_tables, failures, quality
+from dmcodec.benchmarks.evaluate.result_tables import codebook_table, evaluation_tables, failure_table, quality_table
 from dmcodec.benchmarks.evaluate.run import chosen_for_listening
 from dmcodec.benchmarks.evaluate.signal_metrics import measure, si_sdr_db
 from dmcodec.benchmarks.evaluate.speaker import XVector
@@ -148,9 +148,9 @@ def test_failures_are_counted_and_have_reasons(full: Evaluation) -> None:
     assert partial.clips["sub/c"].failures["stoi"] == "no file of this name"
     assert "minus infinity" in partial.clips["b"].failures["si-sdr"]
     assert partial.clips["b"].values["mel"] > 1
-    rows = failures(full.result).rows
+    rows = failure_table(full.result).rows
     assert ("<partial>", "SI-SDR", "1", "no file of this name", "sub/c") in rows
-    cells = dict(zip(quality(full.result).columns, quality(full.result).rows[-1], strict=True))
+    cells = dict(zip(quality_table(full.result).columns, quality_table(full.result).rows[-1], strict=True))
     assert cells["SI-SDR, dB\n↑"].endswith("\nn = 1")
     for found in full.result.columns:
         for score in found.clips.values():
@@ -204,9 +204,9 @@ def test_the_result_is_json_and_tables(full: Evaluation) -> None:
     assert values["columns"][0]["summary"]["si-sdr"]["files"] == 3
     assert values["columns"][0]["codebooks"]["levels"][0]["entries"] == 64
     assert [table.title.split()[0] for table in evaluation_tables(full.result)] == [
-        "Quality", "What", "Codebook", "What",
+        "Quality", "Metrics", "Codebook", "Failures",
     ]  # fmt: skip
-    assert len(codebooks(full.result).rows) == 2 * (8 + 2)
+    assert len(codebook_table(full.result).rows) == 2 * (8 + 2)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dmcodec.audio import Waveform
-from dmcodec.benchmarks.evaluate.columns import find_clips, pair, remarkable
+from dmcodec.benchmarks.evaluate.columns import find_clips, lengths_differ, pair
 from dmcodec.benchmarks.evaluate.signal_metrics import (
     HOP_SAMPLES,
     MAX_PESQ_S,
@@ -120,7 +120,7 @@ def test_good_speech_scores_better_than_bad_speech() -> None:
     ("reference", "degraded", "expected"),
     [
         (np.zeros(32000), speech(32000, RATE), {key: "the original is silent" for key in ALL if key != "mel"}),
-        (speech(32000, RATE), np.zeros(32000), {"visqol": "silent", "pesq": "no number", "si-sdr": "minus"}),
+        (speech(32000, RATE), np.zeros(32000), {"visqol": "silent", "pesq": "not a number", "si-sdr": "minus"}),
         (speech(4000, RATE), speech(4000, RATE), {"stoi": "0.4 s", "visqol": "shorter than 1 s", "si-sdr": "infinite"}),
         (speech(300, RATE), noisy(speech(300, RATE)), dict.fromkeys(("stoi", "pesq", "visqol"), "short|too little")),
         (speech(1, RATE), noisy(speech(1, RATE)), dict.fromkeys(("stoi", "pesq", "visqol", "mel"), "short|little")),
@@ -309,8 +309,8 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
         (320000, 327000, False),
     ],
 )
-def test_lengths_worth_a_remark(reference: int, samples: int, expected: bool) -> None:
-    assert remarkable(reference, samples) is expected
+def test_lengths_that_differ(reference: int, samples: int, expected: bool) -> None:
+    assert lengths_differ(reference, samples) is expected
 
 
 def test_transcripts(tmp_path: Path) -> None:

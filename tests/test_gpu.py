@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from dmcodec.benchmarks.bench.options import BenchOptions
-from dmcodec.benchmarks.bench.result_tables import fact_tables, gpu_line, memory
+from dmcodec.benchmarks.bench.result_tables import gpu_line, memory_table, record_tables
 from dmcodec.benchmarks.bench.run import run_bench
 from dmcodec.benchmarks.gpu import GpuMeter, NvmlReader, SmiReader, chosen_index, find_gpus, open_reader, wait_s
 from dmcodec.benchmarks.machine import describe_machine
@@ -120,7 +120,7 @@ def test_gpu_figures_stand_in_the_tables(tiny_bundle: Path, no_nvml: None, monke
                                           tmp_path: Path) -> None:  # fmt: skip
     """The CPU is measured as if it were a GPU that the stand-in nvidia-smi watches."""
     put_smi(tmp_path, monkeypatch, SMI)
-    monkeypatch.setattr("dmcodec.benchmarks.bench.memory.runs_on_gpu", lambda side: True)
+    monkeypatch.setattr("dmcodec.benchmarks.bench.memory.runs_on_gpu", lambda codec: True)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     (tmp_path / "pynvml.py").write_text("raise ImportError\n")
     options = BenchOptions(durations_s=(0.1,), batches=(1,), rounds=1, threads=1)
@@ -128,9 +128,9 @@ def test_gpu_figures_stand_in_the_tables(tiny_bundle: Path, no_nvml: None, monke
     entry = result.memory[0]
     assert (entry.peak_gpu_bytes, entry.power_w, entry.gpu_source) == (0, 250.5, "nvidia-smi")
     assert entry.energy_j_per_audio_s is not None
-    table = memory(result)
+    table = memory_table(result)
     assert table.columns[-3:] == ("GPU MiB", "W", "J per s of audio")
     assert table.rows[0][3:5] == ("0", "250")
-    assert any("GPU One" in cell for row in fact_tables(result)[0].rows for cell in row)
+    assert any("GPU One" in cell for row in record_tables(result)[0].rows for cell in row)
     without = dataclasses.replace(result, memory=(dataclasses.replace(entry, gpu_source=None),))
-    assert memory(without).columns == ("side", "work", "MiB")
+    assert memory_table(without).columns == ("codec", "operation", "MiB")

@@ -18,7 +18,7 @@ from onnx import numpy_helper
 
 from dmcodec.benchmarks.tables import print_tables
 from dmcodec.benchmarks.verify import VerifyOptions, VerifyResult, run_verify
-from dmcodec.benchmarks.verify.checks import Judge
+from dmcodec.benchmarks.verify.checks import OutputComparison
 from dmcodec.benchmarks.verify.result_tables import summary_line, verify_tables
 from dmcodec.benchmarks.verify.run import verify_codec
 from dmcodec.bundle import Bundle, GraphSpec, write_manifest
@@ -225,7 +225,7 @@ def test_codes_of_windows_are_bounded_by_what_the_context_changed(
     expected = Expected(latents, np.zeros((1, 10), np.int64), latents, np.zeros(0, np.float32))
     got = expected.codes.copy()
     got[0, :others] = 1
-    judge = Judge(cast(Reference, OneBook()), "fp32")
-    check = judge.codes("windows", "", [expected], [got], window_agreement=window_agreement)
+    comparison = OutputComparison(cast(Reference, OneBook()), "fp32")
+    check = comparison.codes("windows", "", [expected], [got], window_agreement=window_agreement)
     assert check.code_agreement == pytest.approx(1 - others / 10)
     assert bool(check.problem) == wrong

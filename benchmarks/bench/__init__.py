@@ -1,1 +1,1 @@
-"""`dmcodec bench`: speed, memory and fidelity of a bundle beside its peers. Start at `run_bench`."""
+"""`dmcodec bench`: speed, memory and agreement of a bundle, compared with its peers. Start at `run_bench`."""

@@ -1,4 +1,4 @@
-"""Sides measured in turn, A B A B: what else the machine does in the meantime weighs on all of them."""
+"""Interleaved timing (A B A B), so that background load affects all codecs equally; timing of graphs and streams."""
 
 from __future__ import annotations
 
@@ -8,44 +8,44 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dmcodec.benchmarks.codecs.bundle import (
-    DECODE_GRAPHS,
-    ENCODE_GRAPHS,
-    FIRST_LEVEL,
-    BundleSide,
-    full_lengths,
-    sample_batch,
-)
-from dmcodec.benchmarks.codecs.interface import Side
+from dmcodec.benchmarks.codecs.bundle import DECODE_GRAPHS, ENCODE_GRAPHS, BundleCodec
+from dmcodec.benchmarks.codecs.interface import MeasuredCodec
 from dmcodec.benchmarks.timing import Progress, Speed, Timing, paired_speedup, timed
 from dmcodec.export.agreement import code_agreement, snr_db
+from dmcodec.sample import speech
 
 from .options import BenchOptions, Shape
 from .result import Comparison, GraphResult, Measurement, StreamResult
 
-# FOLDED: Each graph of the bundle alone: load, first run, steady state.
-# FOLDED: Streaming decode: how long a push takes, and when the first audio is there.
+_INPUTS = {"encoder": "waveform", "quantizer": "latents", "dequantizer": "codes", "decoder": "latents"}
+_FIRST_LEVEL = np.array(0, np.int64)
+
+
+def speech_batch(shape: Shape, sample_rate: int) -> NDArray[np.float32]:
+    """Return real speech of a shape, another part of it in each row: [batch, 1, samples]."""
+    num_samples = max(1, round(shape.duration_s * sample_rate))
+    return speech(shape.batch * num_samples, sample_rate).reshape(shape.batch, 1, num_samples)
 
 
 def measure_shape(
-    bundle: BundleSide, peers: tuple[Side, ...], shape: Shape, rounds: int, progress: Progress
+    bundle: BundleCodec, peers: tuple[MeasuredCodec, ...], shape: Shape, rounds: int, progress: Progress
 ) -> tuple[list[Measurement], list[Comparison]]:
-    """Encodes and decodes one shape on the bundle and its peers; all decode the bundle's codes.
+    """Encode and decode one shape with the bundle and its peers; all decode the bundle's codes.
 
     Returns:
-        For each side its encode and its decode, and for each peer how the bundle compares with it.
+        The measurements of encode and decode of each codec, and the comparison of the bundle with each peer.
     """
-    waveforms = sample_batch(bundle.codec.config, shape.duration_s, shape.batch)
-    audio_s = waveforms.size / bundle.codec.sample_rate
-    sides: tuple[Side, ...] = (bundle, *peers)
-    encoded, codes = _run(sides, "encode", waveforms, shape, audio_s, rounds, progress)
-    decoded, audio = _run(sides, "decode", codes[bundle.name], shape, audio_s, rounds, progress)
-    comparisons = [_compare(bundle, peer, shape, encoded, decoded, codes, audio) for peer in peers]
+    waveforms = speech_batch(shape, bundle.sample_rate)
+    audio_s = waveforms.size / bundle.sample_rate
+    codecs: tuple[MeasuredCodec, ...] = (bundle, *peers)
+    encoded, codes = _interleaved(codecs, "encode", waveforms, shape, audio_s, rounds, progress)
+    decoded, audio = _interleaved(codecs, "decode", codes[bundle.name], shape, audio_s, rounds, progress)
+    comparisons = [_compare(bundle.name, peer.name, shape, encoded, decoded, codes, audio) for peer in peers]
     return [*encoded.values(), *decoded.values()], comparisons
 
 
-def _run(
-    sides: tuple[Side, ...],
+def _interleaved(
+    codecs: tuple[MeasuredCodec, ...],
     operation: str,
     batch: NDArray[Any],
     shape: Shape,
@@ -53,15 +53,16 @@ def _run(
     rounds: int,
     progress: Progress,
 ) -> tuple[dict[str, Measurement], dict[str, NDArray[Any]]]:
+    """Run one operation of all codecs, one after the other in each round; return measurements and outputs by name."""
     first_runs_s: dict[str, float] = {}
     outputs: dict[str, NDArray[Any]] = {}
-    for side in sides:
-        first_runs_s[side.name], outputs[side.name] = timed(getattr(side, operation), batch)
-    runs_s: dict[str, list[float]] = {side.name: [] for side in sides}
+    for codec in codecs:
+        first_runs_s[codec.name], outputs[codec.name] = timed(getattr(codec, operation), batch)
+    runs_s: dict[str, list[float]] = {codec.name: [] for codec in codecs}
     for done in range(rounds):
         progress(f"{operation} {shape}", done, rounds)
-        for side in sides:
-            runs_s[side.name].append(timed(getattr(side, operation), batch)[0])
+        for codec in codecs:
+            runs_s[codec.name].append(timed(getattr(codec, operation), batch)[0])
     progress(f"{operation} {shape}", rounds, rounds)
     measurements = {}
     for name, times in runs_s.items():
@@ -74,67 +75,63 @@ def _run(
 
 
 def _compare(
-    bundle: BundleSide,
-    peer: Side,
+    bundle: str,
+    peer: str,
     shape: Shape,
     encoded: dict[str, Measurement],
     decoded: dict[str, Measurement],
     codes: dict[str, NDArray[Any]],
     audio: dict[str, NDArray[Any]],
 ) -> Comparison:
-    own, other = bundle.name, peer.name
     return Comparison(
-        peer=other,
+        peer=peer,
         duration_s=shape.duration_s,
         batch=shape.batch,
-        encode_speedup=paired_speedup(encoded[own].timing.runs_s, encoded[other].timing.runs_s),
-        decode_speedup=paired_speedup(decoded[own].timing.runs_s, decoded[other].timing.runs_s),
-        code_agreement=code_agreement(codes[other], codes[own]),
-        waveform_snr_db=snr_db(audio[other], audio[own]),
+        encode_speedup=paired_speedup(encoded[bundle].timing.runs_s, encoded[peer].timing.runs_s),
+        decode_speedup=paired_speedup(decoded[bundle].timing.runs_s, decoded[peer].timing.runs_s),
+        code_agreement=code_agreement(codes[peer], codes[bundle]),
+        waveform_snr_db=snr_db(audio[peer], audio[bundle]),
     )
 
 
-_INPUTS = {"encoder": "waveform", "quantizer": "latents", "dequantizer": "codes", "decoder": "latents"}
-
-
-def measure_graphs(side: BundleSide, options: BenchOptions, progress: Progress) -> tuple[GraphResult, ...]:
-    """Loads all graphs of `side` and measures each on what the one before it gave for the reference clip."""
-    tensor: NDArray[Any] = sample_batch(side.codec.config, options.reference_s, 1)
-    audio_s = tensor.shape[2] / side.codec.sample_rate
+def measure_graphs(bundle: BundleCodec, options: BenchOptions, progress: Progress) -> tuple[GraphResult, ...]:
+    """Load the four graphs and measure each alone, on the output of the previous graph for the reference clip."""
+    tensor: NDArray[Any] = speech_batch(options.reference, bundle.sample_rate)
+    audio_s = tensor.shape[2] / bundle.sample_rate
     graphs = ENCODE_GRAPHS + DECODE_GRAPHS
     results = []
     for done, graph in enumerate(graphs):
         progress("graphs", done, len(graphs))
-        result, tensor = _measure(side, graph, tensor, audio_s, options.rounds)
+        result, tensor = _measure_graph(bundle, graph, tensor, audio_s, options.rounds)
         results.append(result)
     progress("graphs", len(graphs), len(graphs))
     return tuple(results)
 
 
-def _measure(
-    side: BundleSide, graph: str, tensor: NDArray[Any], audio_s: float, rounds: int
+def _measure_graph(
+    bundle: BundleCodec, graph: str, tensor: NDArray[Any], audio_s: float, rounds: int
 ) -> tuple[GraphResult, NDArray[Any]]:
     inputs = {_INPUTS[graph]: tensor}
     if graph == "dequantizer":
-        inputs["first_level"] = FIRST_LEVEL
+        inputs["first_level"] = _FIRST_LEVEL
     if graph in ("encoder", "decoder"):
-        inputs["lengths"] = full_lengths(tensor)
-    load_s = side.load(graph)
-    first_run_s, output = timed(side.codec.run_graph, graph, **inputs)
-    timing = Timing.of([timed(side.codec.run_graph, graph, **inputs)[0] for _ in range(rounds)])
+        inputs["lengths"] = np.full(tensor.shape[0], tensor.shape[-1], np.int64)
+    load_s = bundle.load(graph)
+    first_run_s, output = timed(bundle.codec.run_graph, graph, **inputs)
+    timing = Timing.of([timed(bundle.codec.run_graph, graph, **inputs)[0] for _ in range(rounds)])
     operation = "encode" if graph in ENCODE_GRAPHS else "decode"
     speed = Speed.of(timing.p50_s, audio_s)
     return GraphResult(graph, operation, load_s, first_run_s, timing, speed), output
 
 
-def measure_stream(side: BundleSide, options: BenchOptions, progress: Progress) -> StreamResult:
-    """Decodes the reference clip's length of random codes as a stream, `rounds` times after one to warm up.
+def measure_stream(bundle: BundleCodec, options: BenchOptions, progress: Progress) -> StreamResult:
+    """Decode random codes as a stream, as long as the reference clip: one stream to warm up, then `rounds` of them.
 
-    Pushes follow each other at once; what waiting for tokens adds is told apart as `tokens_needed_s`.
+    The pushes follow each other without waiting for tokens; `tokens_needed_s` of the result says what that would add.
     """
-    codec, config = side.codec, side.codec.config
-    frames = max(options.chunk_frames, round(options.reference_s * config.frame_rate))
-    codes = np.random.default_rng(0).integers(config.codebook_size, size=(config.n_q, frames))
+    codec, chunk_frames = bundle.codec, options.chunk_frames
+    frames = max(chunk_frames, round(options.reference_s * bundle.frame_rate))
+    codes = np.random.default_rng(0).integers(bundle.codebook_size, size=(bundle.n_q, frames))
     pushes_s: list[float] = []
     first_audio_s: list[float] = []
     total_s: list[float] = []
@@ -142,8 +139,8 @@ def measure_stream(side: BundleSide, options: BenchOptions, progress: Progress) 
         progress("stream", done, options.rounds + 1)
         start, first_s = time.perf_counter(), None
         with codec.stream_decoder() as stream:
-            for place in range(0, frames, options.chunk_frames):
-                push_s, audio = timed(stream.push, codes[:, place : place + options.chunk_frames])
+            for place in range(0, frames, chunk_frames):
+                push_s, audio = timed(stream.push, codes[:, place : place + chunk_frames])
                 if first_s is None and audio.size:
                     first_s = time.perf_counter() - start
                 if done:
@@ -154,12 +151,12 @@ def measure_stream(side: BundleSide, options: BenchOptions, progress: Progress) 
             first_audio_s.append(time.perf_counter() - start if first_s is None else first_s)
     progress("stream", options.rounds + 1, options.rounds + 1)
     look_ahead = codec.decoder_reach.look_ahead_frames
-    chunks_needed = -(-(look_ahead + 1) // options.chunk_frames)
+    chunks_needed = -(-(look_ahead + 1) // chunk_frames)
     return StreamResult(
-        chunk_s=options.chunk_frames / config.frame_rate,
-        look_ahead_s=look_ahead / config.frame_rate,
-        tokens_needed_s=chunks_needed * options.chunk_frames / config.frame_rate,
+        chunk_s=chunk_frames / bundle.frame_rate,
+        look_ahead_s=look_ahead / bundle.frame_rate,
+        tokens_needed_s=chunks_needed * chunk_frames / bundle.frame_rate,
         first_audio_compute_s=float(np.median(first_audio_s)),
         push=Timing.of(pushes_s),
-        speed=Speed.of(float(np.median(total_s)), frames / config.frame_rate),
+        speed=Speed.of(float(np.median(total_s)), frames / bundle.frame_rate),
     )

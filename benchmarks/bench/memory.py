@@ -1,4 +1,8 @@
-"""Peak memory of each side and operation, and the GPU's power, each in a fresh process of its own."""
+"""Peak memory of each codec and operation, and the power of the GPU; each is measured in a new process.
+
+`python -m dmcodec.benchmarks.bench.memory REQUEST` is that process: it opens one codec, runs one operation, and prints
+what this took as JSON.
+"""
 
 from __future__ import annotations
 
@@ -12,26 +16,30 @@ from typing import Any
 
 import numpy as np
 
-from dmcodec.benchmarks.codecs.bundle import DECODE_GRAPHS, ENCODE_GRAPHS, BundleSide, open_codec, sample_batch
-from dmcodec.benchmarks.codecs.interface import BUNDLE_PEERS, TORCH_EAGER, Side, runs_on_gpu
+from dmcodec.benchmarks.codecs.bundle import DECODE_GRAPHS, ENCODE_GRAPHS, BundleCodec, open_bundle
+from dmcodec.benchmarks.codecs.interface import MeasuredCodec
+from dmcodec.benchmarks.codecs.registry import BUNDLE_PEERS, runs_on_gpu
+from dmcodec.benchmarks.codecs.torch import TORCH_EAGER, EagerCodec, load_model, torch_threads
 from dmcodec.benchmarks.gpu import GpuMeter, open_reader, wait_s
 from dmcodec.benchmarks.timing import Progress
 from dmcodec.bundle import Bundle
-from dmcodec.config import CodecConfig
 
-from .options import BenchOptions
+from .measure import speech_batch
+from .options import BenchOptions, Shape
 from .result import OPERATIONS, MemoryResult
 
-# FOLDED: The process that `dmcodec.benchmarks.memory` starts: loads one side, runs one operation, writes what that took.
+RUNS = 3
+POWER_S = 2.0
+_STATUS = Path("/proc/self/status")
 
 
 def measure_memory(
-    bundle: str | Path, options: BenchOptions, sides: Sequence[str], threads: int, progress: Progress
+    bundle: str | Path, options: BenchOptions, codecs: Sequence[str], threads: int, progress: Progress
 ) -> tuple[MemoryResult, ...]:
-    """Peak memory of `sides` of a bundle, for the reference clip; of those on a GPU its memory and power, too.
+    """Measure the peak memory of the codecs of these names for the reference clip, and GPU memory and power on a GPU.
 
-    Each process loads only what its operation needs (torch: the whole model) and runs it three times; on a GPU then for
-    two seconds more, in which its power is read.
+    Each process loads only what its operation needs (torch: the whole model) and runs it RUNS times; on a GPU it then
+    runs for POWER_S more, while the power is read.
     """
     common = {
         "bundle": str(bundle),
@@ -40,45 +48,58 @@ def measure_memory(
         "checkpoint": str(options.checkpoint) if options.checkpoint else None,
         "config": str(options.config) if options.config else None,
     }
-    cases = [(side, operation) for side in sides for operation in OPERATIONS]
+    cases = [(codec, operation) for codec in codecs for operation in OPERATIONS]
     results = []
-    for done, (side, operation) in enumerate(cases):
+    for done, (codec, operation) in enumerate(cases):
         progress("memory", done, len(cases))
-        results.append(MemoryResult(side, operation, **_measure({**common, **_kind(side, options)}, operation)))
+        request = {**common, **_codec_request(codec, options), "operation": operation}
+        results.append(MemoryResult(codec, operation, **_run_process(request)))
     progress("memory", len(cases), len(cases))
     return tuple(results)
 
 
-def _kind(side: str, options: BenchOptions) -> dict[str, Any]:
-    """What the process has to know of a side."""
-    if side.startswith(TORCH_EAGER):
+def _codec_request(codec: str, options: BenchOptions) -> dict[str, Any]:
+    """Return what the process must know to open a codec."""
+    if codec.startswith(TORCH_EAGER):
         return {"torch": True, "gpu": options.on_gpu}
-    backend, provider = BUNDLE_PEERS[side] if side in options.peers else (options.backend, options.provider)
-    return {"torch": False, "backend": backend, "provider": provider, "gpu": runs_on_gpu(side)}
+    backend, provider = BUNDLE_PEERS[codec] if codec in options.peers else (options.backend, options.provider)
+    return {"torch": False, "backend": backend, "provider": provider, "gpu": runs_on_gpu(codec)}
 
 
-def _measure(request: dict[str, Any], operation: str) -> dict[str, Any]:
-    """The figures of a MemoryResult, or the reason why there are none."""
-    command = [sys.executable, "-P", "-m", "dmcodec.benchmarks.bench.memory"]
-    request = {**request, "operation": operation}
-    done = subprocess.run([*command, json.dumps(request)], capture_output=True, text=True, check=False)
+def _run_process(request: dict[str, Any]) -> dict[str, Any]:
+    """Return the values of a `MemoryResult`, or the reason why there are none."""
+    command = [sys.executable, "-P", "-m", "dmcodec.benchmarks.bench.memory", json.dumps(request)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         last_line = (done.stderr.strip() or f"exit status {done.returncode}").splitlines()[-1]
         return {"peak_rss_bytes": None, "reason": f"the measuring process failed: {last_line}"}
-    figures: dict[str, Any] = json.loads(done.stdout)
-    known = figures["peak_rss_bytes"] is not None
-    return {**figures, "reason": None if known else "this system doesn't tell a process its peak memory"}
+    values: dict[str, Any] = json.loads(done.stdout)
+    known = values["peak_rss_bytes"] is not None
+    return {**values, "reason": None if known else "this system doesn't report the peak memory of a process"}
 
 
-RUNS = 3
-POWER_S = 2.0
-_STATUS = Path("/proc/self/status")
+def main() -> None:
+    """Measure what the JSON object in the only argument describes, and print the values as JSON."""
+    request = json.loads(sys.argv[1])
+    reader = open_reader() if request["gpu"] else None
+    meter = GpuMeter(reader) if reader else None  # before anything is loaded
+    if request["torch"]:
+        with torch_threads(request["threads"]):
+            run, audio_s = _operation(_open_torch(request), request)
+            _repeat(run)
+    else:
+        run, audio_s = _operation(_open_bundle(request), request)
+        _repeat(run)
+    values: dict[str, Any] = {"peak_rss_bytes": peak_rss_bytes()}
+    if reader and meter:
+        values |= {"gpu_source": reader.source, **_gpu_values(meter, run, audio_s)}
+    sys.stdout.write(json.dumps(values))
 
 
 def peak_rss_bytes() -> int | None:
-    """Peak resident memory of this process; None on systems that don't tell."""
+    """Return the peak resident memory of this process; None where the system doesn't report it."""
     if _STATUS.is_file():
-        # Not getrusage: on Linux its ru_maxrss of a started process begins at the peak of the one that started it.
+        # Not getrusage: on Linux, ru_maxrss of a child process starts at the peak of its parent.
         fields = dict(line.split(":", 1) for line in _STATUS.read_text(encoding="utf-8").splitlines())
         return int(fields["VmHWM"].split()[0]) * 1024
     if sys.platform == "darwin":
@@ -88,28 +109,36 @@ def peak_rss_bytes() -> int | None:
     return None
 
 
-def main() -> None:
-    """Does what the JSON object in the only argument says."""
-    request = json.loads(sys.argv[1])
-    reader = open_reader() if request["gpu"] else None
-    meter = GpuMeter(reader) if reader else None  # before anything is loaded
-    if request["torch"]:
-        from dmcodec.benchmarks.codecs.torch import torch_threads
-
-        with torch_threads(request["threads"]):
-            run, audio_s = _prepared(*_torch_side(request), request)
-            _repeat(run)
-    else:
-        run, audio_s = _prepared(*_bundle_side(request), request)
-        _repeat(run)
-    figures: dict[str, Any] = {"peak_rss_bytes": peak_rss_bytes()}
-    if reader and meter:
-        figures |= {"gpu_source": reader.source, **_gpu_figures(meter, run, audio_s)}
-    sys.stdout.write(json.dumps(figures))
+def _open_torch(request: dict[str, Any]) -> MeasuredCodec:
+    checkpoint, config = (Path(request[name]) if request[name] else None for name in ("checkpoint", "config"))
+    model = load_model(Bundle.open(request["bundle"]), checkpoint, config)
+    return EagerCodec(model, "cuda" if request["gpu"] else "cpu")
 
 
-def _gpu_figures(meter: GpuMeter, run: Callable[[], object], audio_s: float) -> dict[str, float | None]:
-    """Runs for POWER_S more, and tells what the GPU took."""
+def _open_bundle(request: dict[str, Any]) -> MeasuredCodec:
+    codec = open_bundle(request["bundle"], request["backend"], request["provider"], request["threads"])
+    codec.load_graphs(*(ENCODE_GRAPHS if request["operation"] == "encode" else DECODE_GRAPHS))
+    return BundleCodec(codec)
+
+
+def _operation(codec: MeasuredCodec, request: dict[str, Any]) -> tuple[Callable[[], object], float]:
+    """Return the operation with its input, and the seconds of audio in that."""
+    waveforms = speech_batch(Shape(request["duration_s"], 1), codec.sample_rate)
+    audio_s = waveforms.size / codec.sample_rate
+    if request["operation"] == "encode":
+        return lambda: codec.encode(waveforms), audio_s
+    frames = -(-waveforms.shape[2] // codec.hop_length)
+    codes = np.random.default_rng(0).integers(codec.codebook_size, size=(codec.n_q, 1, frames))
+    return lambda: codec.decode(codes), audio_s
+
+
+def _repeat(run: Callable[[], object]) -> None:
+    for _ in range(RUNS):
+        run()
+
+
+def _gpu_values(meter: GpuMeter, run: Callable[[], object], audio_s: float) -> dict[str, float | None]:
+    """Run for POWER_S more, and return the memory, power and energy of the GPU."""
     runs = 0
     start = time.perf_counter()
     with meter.watch() as use:
@@ -119,38 +148,6 @@ def _gpu_figures(meter: GpuMeter, run: Callable[[], object], audio_s: float) -> 
     took_s = time.perf_counter() - start
     energy = None if use.power_w is None else use.power_w * took_s / (runs * audio_s)
     return {"peak_gpu_bytes": use.peak_bytes, "power_w": use.power_w, "energy_j_per_audio_s": energy}
-
-
-def _torch_side(request: dict[str, Any]) -> tuple[Side, CodecConfig]:
-    from dmcodec.benchmarks.codecs.torch import EagerSide, load_model
-
-    bundle = Bundle.open(request["bundle"])
-    checkpoint, config = (Path(request[name]) if request[name] else None for name in ("checkpoint", "config"))
-    model = load_model(bundle, checkpoint, config)
-    return EagerSide(model, "cuda" if request["gpu"] else "cpu"), bundle.manifest.config
-
-
-def _bundle_side(request: dict[str, Any]) -> tuple[Side, CodecConfig]:
-    codec = open_codec(request["bundle"], request["backend"], request["provider"], request["threads"])
-    side = BundleSide(codec)
-    codec.load_graphs(*(ENCODE_GRAPHS if request["operation"] == "encode" else DECODE_GRAPHS))
-    return side, codec.config
-
-
-def _prepared(side: Side, config: CodecConfig, request: dict[str, Any]) -> tuple[Callable[[], object], float]:
-    """The operation, ready to run, and the seconds of audio that it works on."""
-    waveforms = sample_batch(config, request["duration_s"], 1)
-    audio_s = waveforms.size / config.sample_rate
-    if request["operation"] == "encode":
-        return lambda: side.encode(waveforms), audio_s
-    frames = config.num_frames(waveforms.shape[2])
-    codes = np.random.default_rng(0).integers(config.codebook_size, size=(config.n_q, 1, frames))
-    return lambda: side.decode(codes), audio_s
-
-
-def _repeat(run: Callable[[], object]) -> None:
-    for _ in range(RUNS):
-        run()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What is to be measured: checked before anything is loaded."""
+"""Options of `dmcodec bench`, checked before anything is loaded."""
 
 from __future__ import annotations
 
@@ -6,20 +6,22 @@ import dataclasses
 import math
 from pathlib import Path
 
-from dmcodec.benchmarks.codecs.interface import PEERS, TORCH_PEERS, runs_on_gpu, side_name
+from dmcodec.benchmarks.codecs.bundle import bundle_codec_name
+from dmcodec.benchmarks.codecs.registry import PEERS, TORCH_PEERS, runs_on_gpu
 from dmcodec.errors import ArgumentError
 
-# Audio in one run at most: a run's memory grows with it, some 45 MB a second at full size.
+# Limit of the audio in one run: the memory of a run grows by about 45 MB a second at full size.
 MAX_DURATION_S = 300.0
 DEFAULT_DURATIONS_S = (1.0, 5.0, 10.0, 30.0)
 DEFAULT_BATCHES = (1, 4, 16)
 DEFAULT_ROUNDS = 10
+DEFAULT_CHUNK_FRAMES = 5
 USUAL_REFERENCE_S = 10.0
 
 
 @dataclasses.dataclass(frozen=True)
 class Shape:
-    """One shape of input: `batch` clips of `duration_s` each."""
+    """Shape of an input: `batch` clips of `duration_s` seconds each."""
 
     duration_s: float
     batch: int
@@ -34,16 +36,16 @@ class BenchOptions:
 
     Attributes:
         backend, provider: as in `dmcodec.runtime.Codec.load`.
-        threads: CPU threads of every side; by default one for each CPU that this process may use.
-        durations_s: clip lengths of the sweep at batch 1.
-        batches: batch sizes of the sweep at `reference_s`.
-        rounds: steady-state runs of each operation, after one first run.
-        against: keys of PEERS; none for the bundle alone.
-        checkpoint: where torch's weights are; by default those of the bundle's seed, or else those that it holds.
-        config: its configuration file; by default the bundle's own.
-        stream: measure streaming decode, too.
-        chunk_frames: frames in each push of it.
-        command: how the measurement was asked for, for the record.
+        threads: CPU threads of every codec; by default one for each CPU that this process may use.
+        durations_s: clip lengths to measure at batch 1.
+        batches: batch sizes to measure at `reference_s`.
+        rounds: steady-state runs of each operation, after a first run.
+        against: keys of PEERS to compare with; empty: measure the bundle alone.
+        checkpoint: weights for torch; by default those of the bundle's seed, or else those that the bundle holds.
+        config: configuration file of the checkpoint; by default the bundle's configuration.
+        stream: whether to measure streaming decode.
+        chunk_frames: frames in each push of a stream.
+        command: the command line, for the record.
     """
 
     backend: str = "onnxruntime"
@@ -56,12 +58,12 @@ class BenchOptions:
     checkpoint: Path | None = None
     config: Path | None = None
     stream: bool = False
-    chunk_frames: int = 5
+    chunk_frames: int = DEFAULT_CHUNK_FRAMES
     command: str = ""
 
     def __post_init__(self) -> None:
-        self._check_sweep()
-        self._check_peer()
+        self._check_shapes()
+        self._check_peers()
         if self.chunk_frames < 1:
             raise ArgumentError(f"chunk_frames must be at least 1, not {self.chunk_frames}")
         if self.rounds < 1:
@@ -71,7 +73,7 @@ class BenchOptions:
 
     @property
     def reference_s(self) -> float:
-        """Clip length of everything that isn't swept over durations: 10 s where it is measured, else the longest."""
+        """Clip length of graphs, memory, streams and batches: 10 s where it is measured, else the longest."""
         return USUAL_REFERENCE_S if USUAL_REFERENCE_S in self.durations_s else max(self.durations_s)
 
     @property
@@ -81,32 +83,32 @@ class BenchOptions:
 
     @property
     def shapes(self) -> tuple[Shape, ...]:
-        """All shapes of both sweeps, each once; the reference is always among them."""
+        """All shapes to measure, each once; the reference is always among them."""
         durations = [Shape(duration_s, 1) for duration_s in sorted(self.durations_s)]
         batches = [Shape(self.reference_s, batch) for batch in sorted(self.batches)]
         return tuple(dict.fromkeys(durations + batches))
 
     @property
     def peers(self) -> tuple[str, ...]:
-        """Names of the sides that the bundle is held against."""
+        """Names of the codecs that the bundle is compared with."""
         return tuple(dict.fromkeys(peer for name in self.against for peer in PEERS[name]))
 
     @property
     def torch_peers(self) -> tuple[str, ...]:
-        """Those of them that are torch."""
+        """Names of the peers that run in torch."""
         return tuple(peer for peer in self.peers if peer in TORCH_PEERS)
 
     @property
-    def side(self) -> str:
-        """The bundle's own name in results."""
-        return side_name(self.backend, self.provider)
+    def codec_name(self) -> str:
+        """Name of the bundle in results."""
+        return bundle_codec_name(self.backend, self.provider)
 
     @property
     def on_gpu(self) -> bool:
         """Whether the bundle runs on a GPU; torch then does, too."""
-        return runs_on_gpu(self.side)
+        return runs_on_gpu(self.codec_name)
 
-    def _check_sweep(self) -> None:
+    def _check_shapes(self) -> None:
         if not self.durations_s or not self.batches:
             raise ArgumentError("name at least one duration and one batch size")
         for duration_s in self.durations_s:
@@ -121,13 +123,13 @@ class BenchOptions:
                     "give a smaller --batch or a shorter --duration"
                 )
 
-    def _check_peer(self) -> None:
+    def _check_peers(self) -> None:
         for name in self.against:
             if name not in PEERS:
-                raise ArgumentError(f"against {name!r} is not known; use {', '.join(PEERS)}")
-        if self.side in self.peers:
-            raise ArgumentError(f"against {self.side}: that is what is measured; name another peer")
+                raise ArgumentError(f"--against {name!r} is not known; use one of {', '.join(PEERS)}")
+        if self.codec_name in self.peers:
+            raise ArgumentError(f"--against {self.codec_name}: this is the backend that is measured; name another peer")
         if (self.checkpoint or self.config) and not self.torch_peers:
-            raise ArgumentError("checkpoint and config belong to the torch peer; add --against torch")
+            raise ArgumentError("--checkpoint and --config are for the torch peer; add --against torch")
         if self.config and not self.checkpoint:
-            raise ArgumentError("config belongs to a checkpoint; name it with --checkpoint, or leave --config out")
+            raise ArgumentError("--config belongs to a checkpoint; name it with --checkpoint, or leave --config out")

@@ -1,4 +1,4 @@
-"""The report: one HTML page that needs nothing from outside itself."""
+"""The report of `dmcodec bench`: one HTML page with plots (SVG) and tables, which loads nothing from elsewhere."""
 
 from __future__ import annotations
 
@@ -14,14 +14,11 @@ from dmcodec.errors import MissingDependencyError
 
 from .options import Shape
 from .result import OPERATIONS, BenchResult, Measurement
-from .result_tables import fact_tables, result_tables, summary_lines
+from .result_tables import record_tables, result_tables, summary_lines
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-# FOLDED: The plots of the report, as SVG that takes its text colour from the page.
-
 
 _CSS = """
 :root { color-scheme: light dark; --ink: #1d2127; --soft: #5b6470; --line: #d9dde3; --page: #fff; }
@@ -40,16 +37,33 @@ th, td { padding: .25rem .9rem .25rem 0; border-bottom: 1px solid var(--line); t
   vertical-align: top; }
 th { color: var(--soft); font-weight: 600; }
 .label { text-align: left; }
-.facts td { white-space: normal; overflow-wrap: anywhere; }
-.facts td:first-child { color: var(--soft); white-space: nowrap; }
+.record td { white-space: normal; overflow-wrap: anywhere; }
+.record td:first-child { color: var(--soft); white-space: nowrap; }
 figure { margin: 1rem 0; }
 svg { max-width: 100%; height: auto; }
 svg text { font-family: system-ui, sans-serif !important; }
 """
 
 
+# Mid-tones with enough contrast to a white and to a near-black page.
+COLOURS = ("#2f7ebc", "#dd7f33", "#3f9e74", "#9a6bbf", "#c2574f", "#8a8f3c", "#4fa3b8", "#b0708f", "#7d7d7d")
+# Placeholder for the page's text colour; `_svg` replaces it.
+_INK = "#010203"
+_STYLE: dict[Any, Any] = {
+    "font.family": "sans-serif",
+    "font.size": 10,
+    "svg.fonttype": "none",
+    **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), _INK),
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "grid.color": "#808080",
+    "grid.alpha": 0.3,
+    "legend.frameon": False,
+}
+
+
 def render_report(result: BenchResult) -> str:
-    """The whole page.
+    """Return the whole page as HTML.
 
     Raises:
         MissingDependencyError: matplotlib isn't installed.
@@ -60,14 +74,14 @@ def render_report(result: BenchResult) -> str:
         ("RTF by clip length", "Compute time / audio time, p50, batch 1; smaller is faster.", rtf_by_duration),
         (
             "Throughput by batch",
-            f"xRT = audio seconds per second, p50, clips of {reference}; larger is faster.",
+            f"xRT = seconds of audio per second, p50, clips of {reference}; larger is faster.",
             throughput_by_batch,
         ),
-        ("Where the time goes", f"The graphs of {result.side}, p50, one clip of {reference}.", graph_shares),
+        ("Share of each graph", f"Graphs of {result.side}, p50, one clip of {reference}.", graph_shares),
     ]
     parts = [_figure(title, caption, draw(result)) for title, caption, draw in plots]
     parts += [_table(table) for table in result_tables(result)]
-    parts += [_facts(table) for table in fact_tables(result) if table.rows]
+    parts += [_record(table) for table in record_tables(result) if table.rows]
     head = "".join(f"<p>{escape(line)}</p>" for line in summary_lines(result))
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -92,9 +106,9 @@ def _table(table: Table) -> str:
     )
 
 
-def _facts(table: Table) -> str:
+def _record(table: Table) -> str:
     body = f"<tbody>\n{_rows(table)}</tbody>"
-    return f'<h2>{escape(table.title)}</h2>\n<div class="wide"><table class="facts">{body}</table></div>'
+    return f'<h2>{escape(table.title)}</h2>\n<div class="wide"><table class="record">{body}</table></div>'
 
 
 def _rows(table: Table) -> str:
@@ -107,39 +121,22 @@ def _cell(tag: str, text: str, index: int, table: Table) -> str:
     return f"<{tag}{label}>{escape(text)}</{tag}>"
 
 
-# Mid-tones that stand out from white and from near-black alike.
-COLOURS = ("#2f7ebc", "#dd7f33", "#3f9e74", "#9a6bbf", "#c2574f", "#8a8f3c", "#4fa3b8", "#b0708f", "#7d7d7d")
-# Stands for the page's text colour until the SVG is written.
-_INK = "#010203"
-_STYLE: dict[Any, Any] = {
-    "font.family": "sans-serif",
-    "font.size": 10,
-    "svg.fonttype": "none",
-    **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), _INK),
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "grid.color": "#808080",
-    "grid.alpha": 0.3,
-    "legend.frameon": False,
-}
-
-
 def require_matplotlib() -> None:
-    """Raises MissingDependencyError where matplotlib isn't installed."""
+    """Raise MissingDependencyError where matplotlib isn't installed."""
     if importlib.util.find_spec("matplotlib") is None:
         raise MissingDependencyError('the report needs matplotlib; run `pip install "dmcodec[bench]"`')
 
 
 def rtf_by_duration(result: BenchResult) -> str:
-    """RTF of every side over clip lengths, at batch 1."""
+    """Plot the RTF of each codec over clip lengths, at batch 1; return SVG."""
     measurements = [measurement for measurement in result.measurements if measurement.batch == 1]
     durations = sorted({measurement.duration_s for measurement in measurements})
-    with _style("rtf") as figure:
+    with _new_figure("rtf") as figure:
         for axes, operation in zip(_panels(figure), OPERATIONS, strict=True):
-            for colour, side in _sides(result):
-                points = _of(measurements, side, operation)
+            for colour, codec in _codecs(result):
+                points = _select(measurements, codec, operation)
                 places = [durations.index(point.duration_s) for point in points]
-                axes.plot(places, [point.speed.rtf for point in points], "o-", color=colour, label=side)
+                axes.plot(places, [point.speed.rtf for point in points], "o-", color=colour, label=codec)
             axes.set_xticks(range(len(durations)), [f"{duration_s:g} s" for duration_s in durations])
             axes.set(title=operation, xlabel="clip length", ylabel="RTF", ylim=(0, None))
             axes.margins(x=0.1)
@@ -147,18 +144,18 @@ def rtf_by_duration(result: BenchResult) -> str:
 
 
 def throughput_by_batch(result: BenchResult) -> str:
-    """XRT of every side over batch sizes, at the reference duration."""
+    """Plot the xRT of each codec over batch sizes, at the reference duration; return SVG."""
     measurements = [entry for entry in result.measurements if entry.duration_s == result.reference_s]
     batches = sorted({measurement.batch for measurement in measurements})
-    sides = _sides(result)
-    width = 0.8 / len(sides)
-    with _style("xrt") as figure:
+    codecs = _codecs(result)
+    width = 0.8 / len(codecs)
+    with _new_figure("xrt") as figure:
         for axes, operation in zip(_panels(figure), OPERATIONS, strict=True):
-            for index, (colour, side) in enumerate(sides):
-                points = _of(measurements, side, operation)
-                shift = (index - (len(sides) - 1) / 2) * width
+            for index, (colour, codec) in enumerate(codecs):
+                points = _select(measurements, codec, operation)
+                shift = (index - (len(codecs) - 1) / 2) * width
                 places = [batches.index(point.batch) + shift for point in points]
-                bars = axes.bar(places, [point.speed.xrt for point in points], width * 0.92, color=colour, label=side)
+                bars = axes.bar(places, [point.speed.xrt for point in points], width * 0.92, color=colour, label=codec)
                 axes.bar_label(bars, [significant(point.speed.xrt) for point in points], padding=2, fontsize=8)
             axes.set_xticks(range(len(batches)), [str(Shape(result.reference_s, batch)) for batch in batches])
             axes.set(title=operation, ylabel="xRT")
@@ -167,9 +164,9 @@ def throughput_by_batch(result: BenchResult) -> str:
 
 
 def graph_shares(result: BenchResult) -> str:
-    """The four graphs' shares of one encode and decode of the reference clip."""
+    """Plot the share of each graph in one encode and decode of the reference clip; return SVG."""
     total_s = sum(graph.timing.p50_s for graph in result.graphs)
-    with _style("shares", height=1.9) as figure:
+    with _new_figure("shares", height=1.9) as figure:
         axes = figure.subplots()
         left = 0.0
         for colour, graph in zip(COLOURS, result.graphs, strict=False):
@@ -185,21 +182,22 @@ def graph_shares(result: BenchResult) -> str:
         return _svg(figure, legend=False)
 
 
-def _sides(result: BenchResult) -> list[tuple[str, str]]:
+def _codecs(result: BenchResult) -> list[tuple[str, str]]:
+    """Return colour and name of each codec."""
     names = dict.fromkeys(measurement.side for measurement in result.measurements)
     return list(zip(COLOURS, names, strict=False))
 
 
-def _of(measurements: Sequence[Measurement], side: str, operation: str) -> list[Measurement]:
-    return [entry for entry in measurements if entry.side == side and entry.operation == operation]
+def _select(measurements: Sequence[Measurement], codec: str, operation: str) -> list[Measurement]:
+    return [entry for entry in measurements if entry.side == codec and entry.operation == operation]
 
 
 @contextlib.contextmanager
-def _style(name: str, height: float = 3.4) -> Iterator[Figure]:
+def _new_figure(name: str, height: float = 3.4) -> Iterator[Figure]:
     import matplotlib
     from matplotlib.figure import Figure
 
-    # The salt keeps the ids of one page's figures apart.
+    # A salt for each figure: element ids must be unique on the page.
     with matplotlib.rc_context({**_STYLE, "svg.hashsalt": name}):
         yield Figure(figsize=(9, height), layout="constrained")
 

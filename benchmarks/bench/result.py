@@ -1,4 +1,4 @@
-"""What was measured, as frozen values that go to JSON, to tables and to the report alike."""
+"""Result of `dmcodec bench`: frozen values for JSON, for tables and for the report. Field names are the JSON keys."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ OPERATIONS = ("encode", "decode")
 
 @dataclasses.dataclass(frozen=True)
 class GraphResult:
-    """One graph alone: its share of the reference clip.
+    """One graph alone, on the reference clip.
 
     Attributes:
-        load_s: creating its session.
-        first_run_s: the first run after loading (warm-up).
-        timing, speed: the steady state that follows.
+        operation: "encode" or "decode", of which the graph is a part.
+        load_s: time to create its session.
+        first_run_s: first run after loading (warm-up).
+        timing, speed: steady state.
     """
 
     graph: str
@@ -33,7 +34,7 @@ class GraphResult:
 
 @dataclasses.dataclass(frozen=True)
 class Measurement:
-    """One operation of one side at one shape, end to end. `first_run_s` is its first run at this shape."""
+    """One operation of one codec (`side`) at one shape, end to end. `first_run_s`: its first run at this shape."""
 
     side: str
     operation: str
@@ -46,7 +47,7 @@ class Measurement:
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """The bundle against one peer at one shape.
+    """The bundle compared with one peer at one shape.
 
     Attributes:
         encode_speedup, decode_speedup: median over the pairs of peer time / bundle time; above 1: the bundle is faster.
@@ -65,7 +66,7 @@ class Comparison:
 
 @dataclasses.dataclass(frozen=True)
 class PeerLoading:
-    """What a peer took before its first run. `compile_s` holds compiling and the runs that it happens in."""
+    """Time that a peer needs before its first run. `compile_s`: compilation with the runs in which it happens."""
 
     peer: str
     load_s: float
@@ -74,7 +75,7 @@ class PeerLoading:
 
 @dataclasses.dataclass(frozen=True)
 class PeerFailure:
-    """A peer that could not be measured, and why."""
+    """A peer that could not be measured, and the reason."""
 
     peer: str
     reason: str
@@ -82,15 +83,15 @@ class PeerFailure:
 
 @dataclasses.dataclass(frozen=True)
 class MemoryResult:
-    """A fresh process that loads one side and runs one operation; None where a figure can't be had.
+    """A new process that opens one codec (`side`) and runs one operation. Unknown values are None.
 
     Attributes:
         peak_rss_bytes: peak resident memory.
-        reason: why there are no figures.
-        peak_gpu_bytes: most GPU memory in use, beyond what was in use before the process loaded anything.
-        power_w: mean power of the GPU while the operation ran again and again.
-        energy_j_per_audio_s: what that makes for a second of audio.
-        gpu_source: what the GPU was read with.
+        reason: why there are no values.
+        peak_gpu_bytes: peak GPU memory in use, minus what was in use before the process loaded anything.
+        power_w: mean power of the GPU during repeated runs.
+        energy_j_per_audio_s: energy for one second of audio at that power.
+        gpu_source: "NVML" or "nvidia-smi".
     """
 
     side: str
@@ -108,11 +109,12 @@ class StreamResult:
     """Streaming decode of the bundle.
 
     Attributes:
-        chunk_s: speech in one push.
-        look_ahead_s: speech that must follow a frame before its audio is final, by the network's layout.
-        tokens_needed_s: speech whose tokens must have come before the first audio: look-ahead and a frame, in whole
-            chunks.
-        first_audio_compute_s: time that the pushes up to the first audio take, median over the streams.
+        chunk_s: duration of the audio of one push.
+        look_ahead_s: duration of the speech that must follow a frame before its audio is final, from the network's
+            layers.
+        tokens_needed_s: duration of the speech whose tokens must have arrived before the first audio: look-ahead and
+            one frame, in whole chunks.
+        first_audio_compute_s: compute time of the pushes up to the first audio, median over the streams.
         push: times of single pushes.
         speed: of a whole stream.
     """
@@ -126,8 +128,8 @@ class StreamResult:
 
 
 @dataclasses.dataclass(frozen=True)
-class BundleFacts:
-    """The bundle that was measured. `parity` holds the worst figures of the export, without the single cases."""
+class BundleDescription:
+    """The bundle that was measured. `parity`: the worst values of the export, without its cases."""
 
     path: str
     model_id: str
@@ -140,15 +142,27 @@ class BundleFacts:
 
 
 @dataclasses.dataclass(frozen=True)
+class EngineDescription:
+    """One TensorRT engine. `build_s`: time of its build, which is part of no other time; None where unknown."""
+
+    graph: str
+    precision: str
+    library: str
+    architectures: tuple[str, ...]
+    size_bytes: int
+    build_s: float | None
+
+
+@dataclasses.dataclass(frozen=True)
 class BenchResult:
-    """One whole measurement.
+    """Result of one benchmark.
 
     Attributes:
         date: start in UTC, ISO 8601.
-        side: the bundle's name in `measurements` and `memory`: its backend.
-        open_s: reading the bundle and verifying its checksums.
-        reference_s: clip length of `graphs`, `memory` and the batch sweep.
-        engines: where TensorRT ran: the engines, with the time that building each took.
+        side: name of the bundle in `measurements` and `memory`: its backend.
+        reference_s: clip length of `graphs`, `memory` and the batches.
+        open_s: time to read the bundle and verify its checksums.
+        engines: TensorRT engines, where TensorRT ran.
     """
 
     date: str
@@ -158,7 +172,7 @@ class BenchResult:
     threads: int
     rounds: int
     reference_s: float
-    bundle: BundleFacts
+    bundle: BundleDescription
     open_s: float
     graphs: tuple[GraphResult, ...]
     measurements: tuple[Measurement, ...]
@@ -167,20 +181,8 @@ class BenchResult:
     peer_failures: tuple[PeerFailure, ...]
     memory: tuple[MemoryResult, ...]
     stream: StreamResult | None
-    engines: tuple[EngineFacts, ...] = ()
+    engines: tuple[EngineDescription, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
+        """Return plain JSON values."""
         return {"format_version": FORMAT_VERSION, **dataclasses.asdict(self)}
-
-
-@dataclasses.dataclass(frozen=True)
-class EngineFacts:
-    """One engine. `build_s` is the time of its build, which no figure of a run contains; None where unknown."""
-
-    graph: str
-    precision: str
-    library: str
-    architectures: tuple[str, ...]
-    size_bytes: int
-    build_s: float | None

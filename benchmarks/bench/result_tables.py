@@ -1,4 +1,4 @@
-"""Where a result comes from, in words: the bundle, the machine, and how it was asked for."""
+"""The result of `dmcodec bench` as tables: the measurements, and the record of bundle and machine."""
 
 from __future__ import annotations
 
@@ -7,35 +7,55 @@ from typing import Any
 
 from rich.console import Console
 
-from dmcodec.benchmarks.gpu import Gpu
-from dmcodec.benchmarks.tables import MIB, Table, milliseconds, print_tables, significant
+from dmcodec.benchmarks.gpu import MIB, Gpu
+from dmcodec.benchmarks.tables import Table, count_of, milliseconds, print_tables, significant
 
 from .options import Shape
 from .result import BenchResult, Measurement, MemoryResult
 
 
+def print_result(result: BenchResult, console: Console) -> None:
+    """Print the bundle, the machine and all tables of measurements."""
+    print_tables("\n".join(summary_lines(result)), result_tables(result), console)
+
+
 def summary_lines(result: BenchResult) -> list[str]:
-    """A few lines that name the bundle and the machine."""
+    """Return a few lines that name the bundle and the machine."""
     bundle, machine = result.bundle, result.machine
     return [
         f"{bundle.path}: model {bundle.model_id}, {bundle.precision}, {bundle.size_bytes / MIB:,.0f} MiB",
-        f"{bundle.backend} on {bundle.provider}, {result.threads} threads of {machine.usable_cpus} usable CPUs",
+        f"{bundle.backend} on {bundle.provider}, {count_of(result.threads, 'thread')}, "
+        f"{count_of(machine.usable_cpus, 'usable CPU')}",
         f"{machine.cpu}, load average {_load(machine.load_average)} at the start",
         *(gpu_line(gpu) for gpu in machine.gpus),
     ]
 
 
-def fact_tables(result: BenchResult) -> list[Table]:
-    """Machine, bundle, provenance and parity as tables of name and value."""
+def result_tables(result: BenchResult) -> list[Table]:
+    """Return all tables of measurements that have rows, in reading order."""
+    tables = [
+        speedup_table(result),
+        steady_state_table(result),
+        stream_table(result),
+        graph_table(result),
+        loading_table(result),
+        engine_table(result),
+        memory_table(result),
+    ]
+    return [table for table in tables if table.rows]
+
+
+def record_tables(result: BenchResult) -> list[Table]:
+    """Return machine, bundle, provenance and parity as tables of name and value."""
     bundle, machine = result.bundle, result.machine
     memory = "unknown" if machine.memory_bytes is None else f"{machine.memory_bytes / 2**30:.1f} GiB"
     return [
-        _facts(
+        _record_table(
             "Machine",
             {
                 "CPU": machine.cpu,
                 "usable CPUs": machine.usable_cpus,
-                "threads of every side": result.threads,
+                "threads of every codec": result.threads,
                 "memory": memory,
                 "load average at the start": _load(machine.load_average),
                 **{f"GPU {index}": gpu_line(gpu) for index, gpu in enumerate(machine.gpus)},
@@ -46,7 +66,7 @@ def fact_tables(result: BenchResult) -> list[Table]:
                 "command": result.command,
             },
         ),
-        _facts(
+        _record_table(
             "Bundle",
             {
                 "path": bundle.path,
@@ -56,49 +76,20 @@ def fact_tables(result: BenchResult) -> list[Table]:
                 "backend": f"{bundle.backend} on {bundle.provider}",
             },
         ),
-        _facts("Provenance of the bundle", bundle.provenance),
-        _facts("Parity with torch at export, worst case", bundle.parity),
+        _record_table("Provenance of the bundle", bundle.provenance),
+        _record_table("Parity with torch at export, worst case", bundle.parity),
     ]
 
 
 def gpu_line(gpu: Gpu) -> str:
-    """A GPU in words."""
+    """Describe a GPU in one line."""
     memory = "" if gpu.memory_bytes is None else f", {gpu.memory_bytes / MIB:,.0f} MiB"
     limit = "" if gpu.power_limit_w is None else f", {gpu.power_limit_w:,.0f} W at most"
     return f"{gpu.name}, driver {gpu.driver}{memory}{limit}"
 
 
-def _facts(title: str, values: Mapping[str, Any]) -> Table:
-    shown = {
-        name: value for name, value in values.items() if value not in (None, "") and not isinstance(value, Mapping)
-    }
-    return Table(title, ("", ""), tuple((name, _text(value)) for name, value in shown.items()), labels=2)
-
-
-def _text(value: Any) -> str:
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
-
-
-def _load(load_average: float | None) -> str:
-    return "unknown" if load_average is None else f"{load_average:.2f}"
-
-
-def result_tables(result: BenchResult) -> list[Table]:
-    """All tables of a result, in reading order; those without rows are left out."""
-    tables = [
-        speedups(result),
-        steady_state(result),
-        stream(result),
-        graphs(result),
-        peers(result),
-        engines(result),
-        memory(result),
-    ]
-    return [table for table in tables if table.rows]
-
-
-def speedups(result: BenchResult) -> Table:
-    """The bundle against its peers, with the fidelity beside the ratio."""
+def speedup_table(result: BenchResult) -> Table:
+    """Return the speedup of the bundle over each peer, with the agreement of their outputs."""
     rows = [
         (
             comparison.peer,
@@ -112,45 +103,48 @@ def speedups(result: BenchResult) -> Table:
     ]
     rows += [(failure.peer, "not measured", "-", "-", "-", "-") for failure in result.peer_failures]
     return Table(
-        f"How many times faster {result.side} is",
-        ("than", "audio", "encode", "decode", "equal codes", "SNR dB"),
+        f"Speedup of {result.side}",
+        ("over", "audio", "encode", "decode", "equal codes", "SNR dB"),
         tuple(rows),
         labels=2,
-        note=f"Run in turn, A B A B: median of {_times(result.rounds, 'pair')}. SNR: both decode the same codes.",
+        note=f"Interleaved timing (A B A B); median ratio of {count_of(result.rounds, 'pair')}. SNR: of the waveforms "
+        "that both decode from the same codes.",
     )
 
 
-def steady_state(result: BenchResult) -> Table:
-    """Times, RTF and xRT of every side, operation and shape."""
+def steady_state_table(result: BenchResult) -> Table:
+    """Return times, RTF and xRT of each codec, operation and shape."""
     return Table(
         "Steady state",
-        ("side", "work", "audio", "first ms", "p50 ms", "p95 ms", "p99 ms", "RTF", "xRT"),
-        tuple(_steady_row(measurement) for measurement in _by_operation(result.measurements)),
+        ("codec", "operation", "audio", "first ms", "p50 ms", "p95 ms", "p99 ms", "RTF", "xRT"),
+        tuple(_steady_state_row(measurement) for measurement in _encode_first(result.measurements)),
         labels=3,
-        note=f"n = {result.rounds}. RTF = compute time / audio time; xRT = its inverse (of a batch: the throughput).",
+        note=f"n = {result.rounds}. RTF = compute time / audio time. xRT = 1 / RTF; of a batch, the throughput.",
     )
 
 
-def stream(result: BenchResult) -> Table:
-    """Streaming decode: pushes, and when the first audio is there."""
+def stream_table(result: BenchResult) -> Table:
+    """Return the times of streaming decode: of pushes, and of the first audio."""
     rows: list[tuple[str, ...]] = []
-    if (found := result.stream) is not None:
-        total_s = found.tokens_needed_s + found.first_audio_compute_s
-        row = (found.push.p50_s, found.push.p95_s, found.push.p99_s, found.first_audio_compute_s, total_s)
-        figures = [milliseconds(value) for value in row]
-        speed = (significant(found.speed.rtf), significant(found.speed.xrt))
-        rows.append((milliseconds(found.chunk_s), milliseconds(found.look_ahead_s), *figures, *speed))
+    if (stream := result.stream) is not None:
+        total_s = stream.tokens_needed_s + stream.first_audio_compute_s
+        times_s = (stream.push.p50_s, stream.push.p95_s, stream.push.p99_s, stream.first_audio_compute_s, total_s)
+        speed = (significant(stream.speed.rtf), significant(stream.speed.xrt))
+        rows.append(
+            (milliseconds(stream.chunk_s), milliseconds(stream.look_ahead_s), *map(milliseconds, times_s), *speed)
+        )
     return Table(
         f"Streaming decode of {result.side}",
         ("chunk ms", "look-ahead ms", "push p50 ms", "p95 ms", "p99 ms", "first audio ms", "+ tokens ms", "RTF", "xRT"),
         tuple(rows),
         labels=0,
-        note="First audio: compute time until it is there; + tokens: and the speech whose tokens must have come first.",
+        note="First audio: compute time of the pushes up to the first samples. + tokens: plus the duration of the "
+        "speech whose tokens must have arrived by then.",
     )
 
 
-def graphs(result: BenchResult) -> Table:
-    """Each graph's load, first run and steady state."""
+def graph_table(result: BenchResult) -> Table:
+    """Return load, first run and steady state of each graph."""
     rows = [
         (
             graph.graph,
@@ -168,25 +162,24 @@ def graphs(result: BenchResult) -> Table:
         f"Graphs of {result.side}, {Shape(result.reference_s, 1)}",
         ("graph", "load ms", "first ms", "p50 ms", "p95 ms", "p99 ms", "RTF", "xRT"),
         tuple(rows),
-        note=f"n = {result.rounds}. Opening and verifying the bundle took {milliseconds(result.open_s)} ms.",
+        note=f"n = {result.rounds}. Opening the bundle and verifying its checksums took "
+        f"{milliseconds(result.open_s)} ms.",
     )
 
 
-def peers(result: BenchResult) -> Table:
-    """What loading and compiling the peers took, or why one could not be measured."""
+def loading_table(result: BenchResult) -> Table:
+    """Return the times to load and compile the peers, or why one could not be measured."""
     rows = [
         (loading.peer, f"{loading.load_s:.2f}", "-" if loading.compile_s is None else f"{loading.compile_s:.1f}")
         for loading in result.peer_loading
     ]
     reasons = [f"{failure.peer} could not be measured: {failure.reason}" for failure in result.peer_failures]
-    note = "Load: building the model and checking its weights."
-    return Table(
-        "Peers before their first run", ("side", "load s", "compile s"), tuple(rows), note=" ".join([note, *reasons])
-    )
+    note = "Load: create the sessions, or build the torch model and check its weights."
+    return Table("Loading of the peers", ("codec", "load s", "compile s"), tuple(rows), note=" ".join([note, *reasons]))
 
 
-def engines(result: BenchResult) -> Table:
-    """TensorRT's engines, and what building them took."""
+def engine_table(result: BenchResult) -> Table:
+    """Return the TensorRT engines with the time that their build took."""
     rows = [
         (
             engine.graph,
@@ -198,26 +191,27 @@ def engines(result: BenchResult) -> Table:
         for engine in result.engines
     ]
     return Table(
-        "Engines, built before",
-        ("graph", "precision", "by and for", "MiB", "build s"),
+        "TensorRT engines",
+        ("graph", "precision", "library, GPU architecture", "MiB", "build s"),
         tuple(rows),
         labels=3,
-        note="No other figure holds the time of the build.",
+        note="They were built before; no other time contains the build.",
     )
 
 
-def memory(result: BenchResult) -> Table:
-    """Peak memory of each side and operation; where a GPU was read its memory and power, too."""
+def memory_table(result: BenchResult) -> Table:
+    """Return the peak memory of each codec and operation, with GPU memory and power where a GPU was read."""
     reasons = dict.fromkeys(entry.reason for entry in result.memory if entry.reason)
-    notes = ["Peak resident memory of a fresh process that does only this, libraries included."]
+    notes = ["Peak resident memory of a new process that does only this, libraries included."]
     rows: list[tuple[str, ...]] = [(entry.side, entry.operation, _mib(entry.peak_rss_bytes)) for entry in result.memory]
-    columns: tuple[str, ...] = ("side", "work", "MiB")
+    columns: tuple[str, ...] = ("codec", "operation", "MiB")
     sources = {entry.gpu_source for entry in result.memory if entry.gpu_source}
     if sources:
         columns += ("GPU MiB", "W", "J per s of audio")
         rows = [row + _gpu_cells(entry) for row, entry in zip(rows, result.memory, strict=True)]
         notes.append(
-            f"GPU: the most in use beyond what was before; the mean power of repeated runs; by {', '.join(sources)}."
+            "GPU MiB: peak of the memory in use, minus what was in use before. W: mean power of repeated runs. "
+            f"Read through {', '.join(sources)}."
         )
     return Table(
         f"Peak memory{' and power' if sources else ''}, {Shape(result.reference_s, 1)}",
@@ -228,16 +222,32 @@ def memory(result: BenchResult) -> Table:
     )
 
 
+def _record_table(title: str, values: Mapping[str, Any]) -> Table:
+    """Return a table of name and value, without empty and nested values."""
+    shown = {
+        name: value for name, value in values.items() if value not in (None, "") and not isinstance(value, Mapping)
+    }
+    return Table(title, ("", ""), tuple((name, _text(value)) for name, value in shown.items()), labels=2)
+
+
+def _text(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _load(load_average: float | None) -> str:
+    return "unknown" if load_average is None else f"{load_average:.2f}"
+
+
 def _gpu_cells(entry: MemoryResult) -> tuple[str, ...]:
-    figures = (entry.power_w, entry.energy_j_per_audio_s)
-    return (_mib(entry.peak_gpu_bytes), *("-" if value is None else f"{value:,.3g}" for value in figures))
+    power = (entry.power_w, entry.energy_j_per_audio_s)
+    return (_mib(entry.peak_gpu_bytes), *("-" if value is None else f"{value:,.3g}" for value in power))
 
 
 def _mib(size_bytes: int | None) -> str:
     return "-" if size_bytes is None else f"{size_bytes / MIB:,.0f}"
 
 
-def _steady_row(measurement: Measurement) -> tuple[str, ...]:
+def _steady_state_row(measurement: Measurement) -> tuple[str, ...]:
     timing, speed = measurement.timing, measurement.speed
     return (
         measurement.side,
@@ -252,14 +262,5 @@ def _steady_row(measurement: Measurement) -> tuple[str, ...]:
     )
 
 
-def _by_operation(measurements: Iterable[Measurement]) -> list[Measurement]:
+def _encode_first(measurements: Iterable[Measurement]) -> list[Measurement]:
     return sorted(measurements, key=lambda measurement: measurement.operation != "encode")
-
-
-def _times(count: int, word: str) -> str:
-    return f"{count} {word}" if count == 1 else f"{count} {word}s"
-
-
-def print_result(result: BenchResult, console: Console) -> None:
-    """Prints what was measured, on what, and every table."""
-    print_tables("\n".join(summary_lines(result)), result_tables(result), console)

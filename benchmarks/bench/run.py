@@ -1,15 +1,14 @@
-"""One whole measurement of a bundle, from opening it to the peak memory of its sides."""
+"""One benchmark of a bundle, from opening it to the peak memory of each codec."""
 
 from __future__ import annotations
 
-import datetime
 import time
 from pathlib import Path
 
-from dmcodec.benchmarks.codecs.bundle import BundleSide, open_codec
-from dmcodec.benchmarks.codecs.interface import TENSORRT
-from dmcodec.benchmarks.machine import PACKAGES, describe_machine
-from dmcodec.benchmarks.timing import Progress
+from dmcodec.benchmarks.codecs.bundle import BundleCodec, open_bundle
+from dmcodec.benchmarks.codecs.registry import TENSORRT
+from dmcodec.benchmarks.machine import PACKAGES, describe_machine, utc_now
+from dmcodec.benchmarks.timing import Progress, no_progress
 from dmcodec.bundle import Bundle
 from dmcodec.runtime.onnxruntime_backend import usable_cpus
 from dmcodec.runtime.tensorrt.engine_store import EngineRecord, EngineStore, engine_folder
@@ -18,51 +17,50 @@ from .measure import measure_graphs, measure_shape, measure_stream
 from .memory import measure_memory
 from .options import BenchOptions
 from .peers import open_peers
-from .result import BenchResult, BundleFacts, Comparison, EngineFacts, Measurement
+from .result import BenchResult, BundleDescription, Comparison, EngineDescription, Measurement
 
 
-def run_bench(bundle: str | Path, options: BenchOptions, progress: Progress | None = None) -> BenchResult:
-    """Measures the bundle at a path as `options` say; takes seconds to minutes.
+def run_bench(bundle: str | Path, options: BenchOptions, progress: Progress = no_progress) -> BenchResult:
+    """Measure the bundle at a path; this takes seconds to minutes.
 
     Raises:
-        BundleError, BackendError, ProviderError: the bundle can't be run as asked.
-        CheckpointError: the torch peer's weights aren't those of the bundle.
+        BundleError, BackendError, ProviderError: the bundle can't run with these options.
+        CheckpointError: the torch peer has other weights than the bundle.
         MissingDependencyError: onnxruntime, or torch for the torch peer, isn't installed.
     """
-    report = progress or (lambda _stage, _done, _total: None)
-    date = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    machine = describe_machine(PACKAGES)
+    date, machine = utc_now(), describe_machine(PACKAGES)
     threads = options.threads or usable_cpus()
     open_s = _open_s(bundle)
-    side = BundleSide(open_codec(bundle, options.backend, options.provider, threads))
+    codec = BundleCodec(open_bundle(bundle, options.backend, options.provider, threads))
     measurements: list[Measurement] = []
     comparisons: list[Comparison] = []
-    with open_peers(side.codec.bundle, options, threads, report) as peers:
-        graphs = measure_graphs(side, options, report)
+    with open_peers(codec.codec.bundle, options, threads, progress) as peers:
+        graphs = measure_graphs(codec, options, progress)
         for shape in options.shapes:
-            at_shape = peers.at(shape, options.reference)
-            measured, compared = measure_shape(side, at_shape, shape, options.rounds, report)
+            measured, compared = measure_shape(
+                codec, peers.at(shape, options.reference), shape, options.rounds, progress
+            )
             measurements += measured
             comparisons += compared
-        in_memory = [side.name, *(peer.name for peer in peers.sides if peer.name not in peers.fixed)]
+        in_memory = [codec.name, *(peer.name for peer in peers.codecs if peer.name not in peers.fixed_shape)]
     return BenchResult(
         date=date,
         command=options.command,
-        side=side.name,
+        side=codec.name,
         machine=machine,
         threads=threads,
         rounds=options.rounds,
         reference_s=options.reference_s,
-        bundle=_facts(side),
+        bundle=_describe_bundle(codec),
         open_s=open_s,
         graphs=graphs,
         measurements=tuple(measurements),
         comparisons=tuple(comparisons),
         peer_loading=tuple(peers.loading),
         peer_failures=tuple(peers.failures),
-        memory=measure_memory(bundle, options, in_memory, threads, report),
-        stream=measure_stream(side, options, report) if options.stream else None,
-        engines=engines_of(bundle) if TENSORRT in (side.name, *options.peers) else (),
+        memory=measure_memory(bundle, options, in_memory, threads, progress),
+        stream=measure_stream(codec, options, progress) if options.stream else None,
+        engines=describe_engines(bundle) if TENSORRT in (codec.name, *options.peers) else (),
     )
 
 
@@ -72,10 +70,10 @@ def _open_s(bundle: str | Path) -> float:
     return time.perf_counter() - start
 
 
-def _facts(side: BundleSide) -> BundleFacts:
-    codec = side.codec
+def _describe_bundle(bundle: BundleCodec) -> BundleDescription:
+    codec = bundle.codec
     manifest = codec.bundle.manifest
-    return BundleFacts(
+    return BundleDescription(
         path=str(codec.bundle.path),
         model_id=manifest.model_id,
         precision=manifest.precision,
@@ -87,15 +85,15 @@ def _facts(side: BundleSide) -> BundleFacts:
     )
 
 
-def engines_of(bundle: str | Path) -> tuple[EngineFacts, ...]:
-    """The engines in a bundle whose record is whole; of the others the backend says what is wrong when it runs."""
+def describe_engines(bundle: str | Path) -> tuple[EngineDescription, ...]:
+    """Describe the engines in a bundle; those with a broken record are left out (running them reports the error)."""
     records, _problems = EngineStore(engine_folder(Path(bundle), None)).records()
-    return tuple(_engine_facts(record) for record in records)
+    return tuple(_describe_engine(record) for record in records)
 
 
-def _engine_facts(record: EngineRecord) -> EngineFacts:
+def _describe_engine(record: EngineRecord) -> EngineDescription:
     key = record.key
-    return EngineFacts(
+    return EngineDescription(
         graph=key.graph,
         precision=key.precision,
         library=f"{key.flavour} {key.version}",

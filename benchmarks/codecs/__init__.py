@@ -1,1 +1,1 @@
-"""Codecs that can be measured, behind one interface: a bundle, its torch model, a checkpoint."""
+"""Whatever can be measured as a codec, behind one interface: `MeasuredCodec`. `registry` has the names."""

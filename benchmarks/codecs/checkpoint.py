@@ -1,85 +1,53 @@
-"""Codecs that are run: bundles through the torch-free runtime, checkpoints through torch."""
+"""A checkpoint file measured in torch."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from dmcodec.audio import Waveform
+import numpy as np
+from numpy.typing import NDArray
+
 from dmcodec.config import CodecConfig
-from dmcodec.errors import AudioError, BundleNotFoundError, MissingDependencyError
-from dmcodec.tokens import Tokens
+from dmcodec.errors import AudioError, MissingDependencyError
 
-from .bundle import BundleModel
-from .interface import CodecModel
+from .torch import EagerCodec
 
-if TYPE_CHECKING:
-    from dmcodec.nn import DMCodec
+MAX_DURATION_S = 300.0  # torch runs a clip in one piece: about 45 MB a second at full size
 
 
-MAX_TORCH_S = 300.0  # torch runs a clip in one piece, some 45 MB a second at full size
+class CheckpointCodec(EagerCodec):
+    """A checkpoint in eager torch, on the CPU. It encodes clips of at most MAX_DURATION_S seconds."""
+
+    def encode(self, waveforms: NDArray[np.float32], n_q: int | None = None) -> NDArray[np.int64]:
+        """Encode [B, 1, samples] to codes [n_q, B, frames].
+
+        Raises:
+            AudioError: the waveforms are longer than MAX_DURATION_S.
+        """
+        if waveforms.shape[-1] > MAX_DURATION_S * self.sample_rate:
+            raise AudioError(
+                f"longer than {MAX_DURATION_S:g} s: export the checkpoint to a bundle, which runs in windows"
+            )
+        return super().encode(waveforms, n_q)
 
 
-def open_codec(path: Path, config: Path | None, threads: int | None) -> CodecModel:
-    """A bundle where `path` is a folder, else a checkpoint with its configuration (by default the released models').
+def open_checkpoint(path: Path, config: Path | None, threads: int | None) -> CheckpointCodec:
+    """Load a checkpoint with its configuration (by default that of the released models).
 
     Raises:
-        BundleError, CheckpointError, ConfigError: can't be loaded.
-        MissingDependencyError: onnxruntime, or for a checkpoint torch, isn't installed.
+        CheckpointError, ConfigError: the checkpoint or its configuration can't be loaded.
+        MissingDependencyError: torch isn't installed.
     """
-    if path.is_dir():
-        from dmcodec.runtime import Codec
-
-        return BundleModel(Codec.load(path, threads=threads))
-    if not path.is_file():
-        raise BundleNotFoundError(f"{path}: no such bundle or checkpoint")
-    return _checkpoint(path, config, threads)
-
-
-class CheckpointModel:
-    """A checkpoint in torch, on the CPU, in one piece."""
-
-    def __init__(self, model: DMCodec) -> None:
-        from dmcodec.nn.checkpoint import model_id
-
-        self._model = model
-        self._model_id = model_id(model)
-
-    @property
-    def config(self) -> CodecConfig:
-        """The codec's configuration."""
-        return self._model.config
-
-    @property
-    def description(self) -> str:
-        """Kind, model and precision."""
-        return f"checkpoint, model {self._model_id}, fp32, torch"
-
-    def encode(self, waveform: Waveform, n_q: int) -> Tokens:
-        import torch
-
-        if len(waveform) > MAX_TORCH_S * self.config.sample_rate:
-            raise AudioError(f"longer than {MAX_TORCH_S:g} s: export the checkpoint to a bundle, which runs in windows")
-        codes = self._model.encode(torch.from_numpy(waveform)[None, None], n_q)[:, 0]
-        return Tokens.from_codes(codes.numpy(), self.config, len(waveform), self._model_id)
-
-    def decode(self, tokens: Tokens) -> Waveform:
-        import torch
-
-        codes = torch.from_numpy(tokens.codes.astype("int64"))[:, None]
-        waveform: Waveform = self._model.decode(codes)[0, 0].numpy()[: tokens.num_samples]
-        return waveform
-
-
-def _checkpoint(path: Path, config: Path | None, threads: int | None) -> CodecModel:
     try:
         import torch
 
         from dmcodec.nn import DMCodec
+        from dmcodec.nn.checkpoint import model_id
     except ModuleNotFoundError as error:
         raise MissingDependencyError(
             f'{path}: a checkpoint needs {error.name}, which is not installed; run `pip install "dmcodec[export]"`'
         ) from None
     if threads:
         torch.set_num_threads(threads)
-    return CheckpointModel(DMCodec.from_checkpoint(config or CodecConfig(), path))
+    model = DMCodec.from_checkpoint(config or CodecConfig(), path)
+    return CheckpointCodec(model, description=f"checkpoint, model {model_id(model)}, fp32, torch")

@@ -1,4 +1,4 @@
-"""The torch column: the bundle's weights in eager torch and in torch.compile. Imports torch only on use."""
+"""The weights of a bundle measured in torch: eager, and compiled with torch.compile. torch is imported only on use."""
 
 from __future__ import annotations
 
@@ -16,39 +16,38 @@ from dmcodec.bundle import Bundle, Manifest
 from dmcodec.config import CodecConfig
 from dmcodec.errors import CheckpointError, MissingDependencyError
 
-from .interface import TORCH_COMPILE, TORCH_EAGER
-
 if TYPE_CHECKING:
     from dmcodec.nn import DMCodec
 
+TORCH_EAGER = "torch-eager"
+TORCH_COMPILE = "torch-compile"
 
-def knows_weights(manifest: Manifest, checkpoint: Path | None) -> bool:
-    """Whether the weights that a bundle was exported from can be had, and not only those that it holds."""
+
+def original_weights_known(manifest: Manifest, checkpoint: Path | None) -> bool:
+    """Return whether the weights from before the export are available: from a checkpoint or from the bundle's seed."""
     return checkpoint is not None or manifest.provenance.get("seed") is not None
 
 
 def load_model(bundle: Bundle, checkpoint: Path | None, config: Path | None) -> DMCodec:
-    """The torch model that the bundle was exported from: of the checkpoint, or of the bundle's seed.
+    """Load the torch model that a bundle was exported from: from its checkpoint, or from the bundle's seed.
 
-    Where neither is known, it is made of the weights that the bundle holds, as rounded as they are there.
+    With neither, load the weights that the bundle holds, rounded as they are there.
 
     Raises:
         MissingDependencyError: torch isn't installed.
-        CheckpointError: the checkpoint's or the seed's weights are others than the bundle's.
+        CheckpointError: the checkpoint or the seed has other weights than the bundle.
     """
     manifest = bundle.manifest
     try:
         from dmcodec.nn import DMCodec
         from dmcodec.nn.checkpoint import model_id
 
-        if not knows_weights(manifest, checkpoint):
+        if not original_weights_known(manifest, checkpoint):
             from dmcodec.export.torch_model import torch_model
 
             return torch_model(manifest.config, {name: bundle.graph_path(name) for name in manifest.graphs})
     except ModuleNotFoundError as error:
-        raise MissingDependencyError(
-            f'the torch peer needs {error.name}; run `pip install "dmcodec[export]"`'
-        ) from None
+        raise _missing(error) from None
     if checkpoint is not None:
         codec_config = manifest.config if config is None else CodecConfig.from_json(config)
         model, source = DMCodec.from_checkpoint(codec_config, checkpoint), str(checkpoint)
@@ -63,11 +62,21 @@ def load_model(bundle: Bundle, checkpoint: Path | None, config: Path | None) -> 
     return model
 
 
+def _missing(error: ModuleNotFoundError) -> MissingDependencyError:
+    return MissingDependencyError(f'the torch peer needs {error.name}; run `pip install "dmcodec[export]"`')
+
+
 @contextlib.contextmanager
 def torch_threads(threads: int) -> Iterator[None]:
-    """Runs torch with `threads` CPU threads, then sets back what was there."""
-    import torch
+    """Run the block with `threads` CPU threads of torch, and restore the previous number.
 
+    Raises:
+        MissingDependencyError: torch isn't installed.
+    """
+    try:
+        import torch
+    except ModuleNotFoundError as error:
+        raise _missing(error) from None
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
@@ -76,33 +85,56 @@ def torch_threads(threads: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-class EagerSide:
-    """The model as it stands, in eager torch and float32, with torch's own defaults (on CUDA: TF32 convolutions)."""
+class _TorchCodec:
+    """The configuration of a torch codec, and its two computations on a device."""
 
-    def __init__(self, model: DMCodec, device: str = "cpu") -> None:
-        self._model, self._device = _on_device(model, device), device
-        self.name = TORCH_EAGER if device == "cpu" else f"{TORCH_EAGER}-{device}"
-
-    def encode(self, waveforms: NDArray[np.float32]) -> NDArray[np.int64]:
-        """See `dmcodec.benchmarks.codecs.interface.Side`."""
-        return _computed(self._model.encode, waveforms, self._device)
+    def __init__(
+        self, config: CodecConfig, device: str, encode: Callable[..., Any], decode: Callable[..., Any]
+    ) -> None:
+        self.sample_rate = config.sample_rate
+        self.hop_length = config.hop_length
+        self.frame_rate = config.frame_rate
+        self.n_q = config.n_q
+        self.codebook_size = config.codebook_size
+        self._device, self._encode, self._decode = device, encode, decode
 
     def decode(self, codes: NDArray[np.int64]) -> NDArray[np.float32]:
-        """See `dmcodec.benchmarks.codecs.interface.Side`."""
-        return _computed(self._model.decode, codes, self._device)
+        """Decode codes [n_q, B, frames] to [B, 1, frames * hop_length]; see `MeasuredCodec.decode`."""
+        return self._run(self._decode, codes)
+
+    def _run(self, compute: Callable[..., Any], array: NDArray[Any], *arguments: Any) -> NDArray[Any]:
+        """Compute from host memory to host memory; the copy back waits for the device, so a timer sees all the work."""
+        import torch
+
+        with torch.inference_mode():
+            result: NDArray[Any] = compute(torch.from_numpy(array).to(self._device), *arguments).cpu().numpy()
+        return result
 
 
-class CompiledSide:
-    """The same model through torch.compile, for one shape: any other shape compiles again (dynamic=False).
+class EagerCodec(_TorchCodec):
+    """A model in eager torch, in float32 with torch's defaults (on CUDA: TF32 convolutions). A `MeasuredCodec`."""
 
-    On the CPU in float32; on CUDA the encoder and the decoder are in fp16, the RVQ in float32, as in an fp16 bundle.
+    def __init__(self, model: DMCodec, device: str = "cpu", description: str | None = None) -> None:
+        model = _on_device(model, device)
+        super().__init__(model.config, device, model.encode, model.decode)
+        self.name = TORCH_EAGER if device == "cpu" else f"{TORCH_EAGER}-{device}"
+        self.description = description or f"torch, eager, fp32, {device}"
+
+    def encode(self, waveforms: NDArray[np.float32], n_q: int | None = None) -> NDArray[np.int64]:
+        """Encode [B, 1, samples] to codes [n_q, B, frames]; see `MeasuredCodec.encode`."""
+        return self._run(self._encode, waveforms, n_q)
+
+
+class CompiledCodec(_TorchCodec):
+    """A model through torch.compile, for one shape; any other shape compiles again (dynamic=False). A `MeasuredCodec`.
+
+    On the CPU it runs in float32. On CUDA encoder and decoder run in fp16, the RVQ in float32, as in an fp16 bundle.
     """
 
     def __init__(self, model: DMCodec, device: str = "cpu") -> None:
         import torch
 
         half = device != "cpu"
-        self.name = f"{TORCH_COMPILE}-{device}-fp16" if half else TORCH_COMPILE
         model = _on_device(model, device)
         if half:
             model.encoder.half()
@@ -115,27 +147,28 @@ class CompiledSide:
         def decode(codes: Any) -> Any:
             return model.decoder(model.quantizer.decode(codes).to(dtype)).float()
 
-        self._device = device
-        self._encode = torch.compile(encode, dynamic=False)
-        self._decode = torch.compile(decode, dynamic=False)
+        compiled = (torch.compile(encode, dynamic=False), torch.compile(decode, dynamic=False))
+        super().__init__(model.config, device, *compiled)
+        self.name = f"{TORCH_COMPILE}-{device}-fp16" if half else TORCH_COMPILE
+        self.description = f"torch.compile, {'fp16' if half else 'fp32'}, {device}"
 
     def compile(self, waveforms: NDArray[np.float32]) -> float:
-        """Compiles for this shape by running it; returns the seconds that this took."""
+        """Compile for the shape of `waveforms` by running it, and return the seconds that this took."""
         start = time.perf_counter()
         self.decode(self.encode(waveforms))
         return time.perf_counter() - start
 
-    def encode(self, waveforms: NDArray[np.float32]) -> NDArray[np.int64]:
-        """See `dmcodec.benchmarks.codecs.interface.Side`."""
-        return _computed(self._encode, waveforms, self._device)
-
-    def decode(self, codes: NDArray[np.int64]) -> NDArray[np.float32]:
-        """See `dmcodec.benchmarks.codecs.interface.Side`."""
-        return _computed(self._decode, codes, self._device)
+    def encode(self, waveforms: NDArray[np.float32], n_q: int | None = None) -> NDArray[np.int64]:
+        """Encode [B, 1, samples] to codes [n_q, B, frames]; see `MeasuredCodec.encode`."""
+        return self._run(self._encode, waveforms)[:n_q]  # all levels are computed: n_q would compile again
 
 
 def _on_device(model: DMCodec, device: str) -> DMCodec:
-    """The model itself on the CPU, a copy of it elsewhere; a MissingDependencyError where torch sees no such device."""
+    """Return the model itself for the CPU, a copy on another device.
+
+    Raises:
+        MissingDependencyError: torch finds no GPU.
+    """
     import torch
 
     if device == "cpu":
@@ -145,12 +178,3 @@ def _on_device(model: DMCodec, device: str) -> DMCodec:
             f"torch {torch.__version__} sees no CUDA GPU; install a CUDA build of torch, and check the driver"
         )
     return copy.deepcopy(model).to(device)
-
-
-def _computed(run: Callable[[Any], Any], array: NDArray[Any], device: str) -> NDArray[Any]:
-    """Host memory to host memory: copying the result back waits for the device, so a timer sees all of the work."""
-    import torch
-
-    with torch.inference_mode():
-        result: NDArray[Any] = run(torch.from_numpy(array).to(device)).cpu().numpy()
-    return result

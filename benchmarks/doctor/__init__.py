@@ -1,7 +1,8 @@
-"""`dmcodec doctor`: what is installed, and on a GPU machine what it can do. Start at `examine` and `run_gpu_report`."""
+"""`dmcodec doctor`: what is installed, and a report of a GPU machine. Start at `examine` and `run_gpu_report`."""
 
-from .findings import Finding, examine
+from .findings import examine
 from .options import GpuReportOptions
+from .result import Finding
 from .run import run_gpu_report
 
 __all__ = ["Finding", "GpuReportOptions", "examine", "run_gpu_report"]

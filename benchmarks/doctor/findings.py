@@ -1,4 +1,4 @@
-"""What is installed on this machine, and the way out of what is missing."""
+"""What is installed on this machine, and what to do about the parts that are missing."""
 
 from __future__ import annotations
 
@@ -16,10 +16,9 @@ from dmcodec import __version__
 from dmcodec.benchmarks.gpu import find_gpus, open_reader
 from dmcodec.benchmarks.machine import describe_machine, installed_version
 
-from .probe import PROBES
-from .process import Outcome, run_json
+from .probe import PROBES, Outcome, run_json
+from .result import MISSING, OK, PROBLEM, Examination, Finding
 
-OK, MISSING, PROBLEM = "ok", "missing", "problem"
 PROBE_TIMEOUT_S = 120.0
 _NEEDED_BYTES = 2 << 30  # two bundles at full size, and the engines of one
 _TENSORRT_PACKAGES = ("tensorrt", "tensorrt-cu13", "tensorrt-cu12")
@@ -27,30 +26,11 @@ _LEAN_PACKAGES = (
     "tensorrt-lean", "tensorrt-lean-cu13", "tensorrt-lean-cu12", "tensorrt-dispatch", "tensorrt-dispatch-cu13",
     "tensorrt-dispatch-cu12",
 )  # fmt: skip
-_DRIVER = "install NVIDIA's driver; a container must be started with its GPUs (--gpus all)"
-
-
-@dataclasses.dataclass(frozen=True)
-class Finding:
-    """One thing that was looked for. `status`: ok, missing, or problem; `way_out` where it isn't ok."""
-
-    name: str
-    status: str
-    found: str
-    way_out: str = ""
-
-
-@dataclasses.dataclass(frozen=True)
-class Examination:
-    """All findings, and what a GPU report needs to know."""
-
-    findings: tuple[Finding, ...]
-    has_gpu: bool
-    has_torch: bool
+_INSTALL_DRIVER = "install the NVIDIA driver; start a container with its GPUs (--gpus all)"
 
 
 def examine() -> Examination:
-    """Looks at everything; each library in a process of its own."""
+    """Examine the installation, each library in a new process."""
     with ThreadPoolExecutor(len(PROBES)) as pool:
         outcomes = dict(zip(PROBES, pool.map(_probe, PROBES), strict=True))
     findings = (*_machine(), *_onnxruntime(outcomes["onnxruntime"]), _torch(outcomes["torch"]))
@@ -87,7 +67,7 @@ def _onnxruntime(outcome: Outcome) -> Iterator[Finding]:
         "onnxruntime", OK, f"{outcome.value['version']} ({installed[0] if installed else 'unknown'}): {names}"
     )
     if "CUDAExecutionProvider" in providers:
-        yield Finding("onnxruntime CUDA", OK, "built in; whether it loads, only --gpu can tell")
+        yield Finding("onnxruntime CUDA", OK, "built in; only --gpu tests whether it loads")
     else:
         way_out = '`pip uninstall onnxruntime`, then `pip install "dmcodec[gpu]"`'
         yield Finding("onnxruntime CUDA", MISSING, "this onnxruntime is built for the CPU only", way_out)
@@ -108,7 +88,7 @@ def _torch(outcome: Outcome) -> Finding:
 def _gpu(driver: Outcome) -> Iterator[Finding]:
     gpus = find_gpus()
     if not driver.ok:
-        yield Finding("NVIDIA driver", MISSING, driver.reason or "", _DRIVER)
+        yield Finding("NVIDIA driver", MISSING, driver.reason or "", _INSTALL_DRIVER)
     else:
         version = gpus[0].driver if gpus else "unknown version"
         yield Finding("NVIDIA driver", OK, f"{version}, runs CUDA up to {driver.value['cuda']}")
@@ -116,7 +96,7 @@ def _gpu(driver: Outcome) -> Iterator[Finding]:
         names = ", ".join(gpu.name for gpu in gpus) or f"{driver.value['gpus']} of unknown name"
         yield Finding("GPU", OK, names)
     else:
-        yield Finding("GPU", MISSING, "none that the driver sees", "CPU backends run without one")
+        yield Finding("GPU", MISSING, "none that the driver sees", "the CPU backends need none")
     reader = open_reader()
     if reader is None:
         yield Finding("GPU memory and power", MISSING, "neither NVML nor nvidia-smi", "`pip install nvidia-ml-py`")
@@ -177,5 +157,5 @@ def _existing(folder: Path) -> Path:
 
 
 def to_dicts(findings: tuple[Finding, ...]) -> list[dict[str, Any]]:
-    """Plain JSON values."""
+    """Return the findings as plain JSON values."""
     return [dataclasses.asdict(finding) for finding in findings]

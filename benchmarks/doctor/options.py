@@ -1,31 +1,31 @@
-"""Options of the GPU report."""
+"""Options of `dmcodec doctor --gpu`, checked before anything is loaded."""
 
 from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
 
-from dmcodec.benchmarks.codecs.interface import BUNDLE_PEERS
+from dmcodec.benchmarks.codecs.registry import BUNDLE_PEERS
 from dmcodec.errors import ArgumentError
 
-SIDES = tuple(BUNDLE_PEERS)
+BACKENDS = tuple(BUNDLE_PEERS)
 
 
 @dataclasses.dataclass(frozen=True)
 class GpuReportOptions:
-    """What to run.
+    """What to run for a GPU report.
 
     Attributes:
-        bundles: each is run on every side.
-        sides: some of SIDES; by default all, or none of those on a GPU where there is no GPU.
-        durations_s, batches, rounds: as for `dmcodec bench`.
-        checkpoint, config: weights for torch, as for `dmcodec bench`.
-        timeout_s: of each step.
-        command: how it was asked for, for the record.
+        bundles: each runs on every backend.
+        backends: some of BACKENDS; by default all, or none on a machine without a GPU.
+        durations_s, batches, rounds: as in `BenchOptions`.
+        checkpoint, config: weights for torch, as in `BenchOptions`.
+        timeout_s: time limit of each step.
+        command: the command line, for the record.
     """
 
     bundles: tuple[Path, ...]
-    sides: tuple[str, ...] = ()
+    backends: tuple[str, ...] = ()
     durations_s: tuple[float, ...] = (1.0, 10.0)
     batches: tuple[int, ...] = (1, 4, 16)
     rounds: int = 20
@@ -35,8 +35,8 @@ class GpuReportOptions:
     command: str = ""
 
     def __post_init__(self) -> None:
-        for side in self.sides:
-            if side not in SIDES:
-                raise ArgumentError(f"backend {side!r} is not known; use {', '.join(SIDES)}")
+        for backend in self.backends:
+            if backend not in BACKENDS:
+                raise ArgumentError(f"--backend {backend!r} is not known; use one of {', '.join(BACKENDS)}")
         if not self.timeout_s > 0:
             raise ArgumentError(f"timeout_s must be above 0, not {self.timeout_s:g}")

@@ -1,4 +1,4 @@
-"""Findings and a GPU report as tables."""
+"""The findings and the GPU report of `dmcodec doctor` as tables."""
 
 from __future__ import annotations
 
@@ -8,35 +8,34 @@ from typing import Any
 from dmcodec.benchmarks.bench.options import Shape
 from dmcodec.benchmarks.tables import Table, milliseconds, significant
 
-from .findings import Finding
-from .goals import CLIP_S
+from .result import GOAL_CLIP_S, Finding
 
 
 def findings_table(findings: Sequence[Finding]) -> Table:
-    """What is installed."""
+    """Return the table of the installation."""
     rows = [(finding.name, finding.status, finding.found, finding.way_out) for finding in findings]
-    return Table("What is installed", ("", "", "found", "way out"), tuple(rows), labels=4)
+    return Table("Installation", ("part", "status", "found", "what to do"), tuple(rows), labels=4)
 
 
 def report_tables(report: Mapping[str, Any]) -> list[Table]:
-    """Parity and speed of each run, and the goals."""
+    """Return the tables of verification, speed and goals that have rows."""
     tables = [
         Table(
-            "What runs, and is right",
-            ("bundle", "on", "parity", "latents SNR dB", "decoder SNR dB", "build s"),
-            tuple(_parity_row(run) for run in report["runs"]),
+            "Verification",
+            ("precision", "backend", "result", "latents SNR dB", "decoder SNR dB", "build s"),
+            tuple(_verification_row(run) for run in report["runs"]),
             labels=3,
         ),
         Table(
             "Speed",
-            ("bundle", "side", "work", "audio", "p50 ms", "RTF", "xRT", "equal codes", "SNR dB"),
+            ("precision", "codec", "operation", "audio", "p50 ms", "RTF", "xRT", "equal codes", "SNR dB"),
             tuple(row for run in report["runs"] for row in _speed_rows(run)),
             labels=4,
-            note="Equal codes and SNR: of the backend against that side, from the same input.",
+            note="Equal codes and SNR: the backend compared with that codec, from the same input.",
         ),
         Table(
             "Goals",
-            ("goal", "on", "needed", "encode", "decode", "met"),
+            ("goal", "backend", "needed", "encode", "decode", "met"),
             tuple(_goal_row(goal) for goal in report["goals"]),
             labels=2,
         ),
@@ -44,7 +43,7 @@ def report_tables(report: Mapping[str, Any]) -> list[Table]:
     return [table for table in tables if table.rows]
 
 
-def _parity_row(run: Mapping[str, Any]) -> tuple[str, ...]:
+def _verification_row(run: Mapping[str, Any]) -> tuple[str, ...]:
     verify, build = run.get("verify"), run.get("build")
     build_s = f"{build['took_s']:.1f}" if build and build["ok"] else "-"
     value = verify["value"] if verify else None
@@ -52,8 +51,8 @@ def _parity_row(run: Mapping[str, Any]) -> tuple[str, ...]:
         failed = next((step["reason"] for step in (build, verify) if step and not step["ok"]), None)
         return (run["precision"], run["side"], f"not run: {run['skipped'] or failed}", "-", "-", build_s)
     worst = [min(case[name] for case in value["cases"]) for name in ("latents_snr_db", "decoder_snr_db")]
-    judged = "passed" if value["passed"] else f"FAILED: {value['problems'][0]}"
-    return (run["precision"], run["side"], judged, *(f"{snr:.1f}" for snr in worst), build_s)
+    result = "passed" if value["passed"] else f"FAILED: {value['problems'][0]}"
+    return (run["precision"], run["side"], result, *(f"{snr:.1f}" for snr in worst), build_s)
 
 
 def _speed_rows(run: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
@@ -61,8 +60,8 @@ def _speed_rows(run: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
     if not bench:
         return
     for entry in bench["measurements"]:
-        if entry["duration_s"] != CLIP_S and entry["batch"] == 1 and bench["reference_s"] == CLIP_S:
-            continue  # the JSON has them all
+        if entry["duration_s"] != GOAL_CLIP_S and entry["batch"] == 1 and bench["reference_s"] == GOAL_CLIP_S:
+            continue  # only the JSON has these
         yield (
             run["precision"],
             entry["side"],
@@ -71,23 +70,20 @@ def _speed_rows(run: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
             milliseconds(entry["timing"]["p50_s"]),
             significant(entry["speed"]["rtf"]),
             significant(entry["speed"]["xrt"]),
-            *_fidelity(bench, entry),
+            *_agreement(bench, entry),
         )
 
 
-def _fidelity(bench: Mapping[str, Any], entry: Mapping[str, Any]) -> tuple[str, str]:
-    """Of the bundle against the side of `entry`."""
+def _agreement(bench: Mapping[str, Any], entry: Mapping[str, Any]) -> tuple[str, str]:
+    """Return equal codes and SNR of the bundle against the codec of `entry`, at the shape of `entry`."""
+    key = (entry["side"], entry["duration_s"], entry["batch"])
     for comparison in bench["comparisons"]:
-        if all(comparison[key] == value for key, value in _same(entry).items()):
+        if (comparison["peer"], comparison["duration_s"], comparison["batch"]) == key:
             return f"{comparison['code_agreement']:.2%}", f"{comparison['waveform_snr_db']:.1f}"
     return "-", "-"
 
 
-def _same(entry: Mapping[str, Any]) -> dict[str, Any]:
-    return {"peer": entry["side"], "duration_s": entry["duration_s"], "batch": entry["batch"]}
-
-
 def _goal_row(goal: Mapping[str, Any]) -> tuple[str, ...]:
-    figures = ["-" if goal[name] is None else significant(goal[name]) for name in ("encode", "decode")]
+    reached = ["-" if goal[name] is None else significant(goal[name]) for name in ("encode", "decode")]
     met = {True: "yes", False: "no", None: "not measured"}[goal["met"]]
-    return (goal["goal"], goal["side"] or "-", significant(goal["needed"]), *figures, met)
+    return (goal["goal"], goal["side"] or "-", significant(goal["needed"]), *reached, met)

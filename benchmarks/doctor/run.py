@@ -1,33 +1,34 @@
-"""Parity and speed of every backend that can run here, in one JSON document."""
+"""The GPU report: verification and speed of each backend, in one JSON document."""
 
 from __future__ import annotations
 
 import dataclasses
-import datetime
 import json
 from pathlib import Path
 from typing import Any
 
-from dmcodec.benchmarks.bench.run import engines_of
-from dmcodec.benchmarks.codecs.interface import BUNDLE_PEERS, TENSORRT, runs_on_gpu
-from dmcodec.benchmarks.machine import PACKAGES, describe_machine
-from dmcodec.benchmarks.timing import Progress
+from dmcodec.benchmarks.bench.run import describe_engines
+from dmcodec.benchmarks.codecs.registry import BUNDLE_PEERS, TENSORRT, runs_on_gpu
+from dmcodec.benchmarks.machine import PACKAGES, describe_machine, utc_now
+from dmcodec.benchmarks.timing import Progress, no_progress
 from dmcodec.bundle import Bundle
 from dmcodec.files import write_bytes
 
-from .findings import Examination, to_dicts
-from .goals import judge
-from .options import SIDES, GpuReportOptions
-from .process import DMCODEC, run_json
+from .findings import to_dicts
+from .options import BACKENDS, GpuReportOptions
+from .probe import DMCODEC, run_json
+from .result import FORMAT_VERSION, Examination, check_goals
 
-FORMAT_VERSION = 1
 NO_GPU = "no GPU that the driver sees"
 
 
 def run_gpu_report(
-    examination: Examination, options: GpuReportOptions, out: Path, progress: Progress | None = None
+    examination: Examination, options: GpuReportOptions, out: Path, progress: Progress = no_progress
 ) -> dict[str, Any]:
-    """Runs verify and bench for every bundle and side, each in a process, and writes the report after each step.
+    """Run verify and bench for each bundle and backend, each in a new process, and write the report after each step.
+
+    Returns:
+        The report, as written to `out`. Its key "side" is the name of a backend.
 
     Raises:
         BundleError: a bundle is missing or altered.
@@ -36,7 +37,7 @@ def run_gpu_report(
     manifests = {path: Bundle.open(path).manifest for path in options.bundles}
     report: dict[str, Any] = {
         "format_version": FORMAT_VERSION,
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "date": utc_now(),
         "command": options.command,
         "machine": dataclasses.asdict(describe_machine(PACKAGES)),
         "findings": to_dicts(examination.findings),
@@ -47,47 +48,46 @@ def run_gpu_report(
 
     def save() -> None:
         benches = [run["bench"]["value"] for run in report["runs"] if run.get("bench") and run["bench"]["ok"]]
-        report["goals"] = judge(benches)
+        report["goals"] = check_goals(benches)
         write_bytes(out, (json.dumps(report, indent=1) + "\n").encode())
 
     save()
-    tell = progress or (lambda _stage, _done, _total: None)
-    pairs = [(path, side) for path in options.bundles for side in options.sides or SIDES]
-    for done, (path, side) in enumerate(pairs):
+    pairs = [(path, backend) for path in options.bundles for backend in options.backends or BACKENDS]
+    for done, (path, backend) in enumerate(pairs):
         manifest = manifests[path]
         run: dict[str, Any] = {"bundle": str(path), "model_id": manifest.model_id, "precision": manifest.precision}
-        run |= {"side": side, "skipped": _skipped(examination, options)}
+        run |= {"side": backend, "skipped": _skip_reason(examination, options)}
         report["runs"].append(run)
         if run["skipped"] is None:
-            for name, command in _steps(path, side, examination.has_torch, options):
-                tell(f"{manifest.precision} on {side}: {name}", done, len(pairs))
+            for name, command in _steps(path, backend, examination.has_torch, options):
+                progress(f"{manifest.precision} on {backend}: {name}", done, len(pairs))
                 run[name] = dataclasses.asdict(run_json([*DMCODEC, *command], options.timeout_s))
                 save()
                 if not run[name]["ok"] and run[name]["value"] is None:
-                    break  # it can't run at all; the next step would say the same
+                    break  # the backend can't run; the next step would fail with the same reason
         save()
-    tell("done", len(pairs), len(pairs))
+    progress("done", len(pairs), len(pairs))
     return report
 
 
-def _skipped(examination: Examination, options: GpuReportOptions) -> str | None:
-    """Why nothing is tried: without a GPU only what was named is."""
-    return None if examination.has_gpu or options.sides else NO_GPU
+def _skip_reason(examination: Examination, options: GpuReportOptions) -> str | None:
+    """Return why a backend isn't run: without a GPU, only the backends that the options name are."""
+    return None if examination.has_gpu or options.backends else NO_GPU
 
 
-def _steps(path: Path, side: str, torch: bool, options: GpuReportOptions) -> list[tuple[str, list[str]]]:
-    """The steps of one side: name and arguments of `dmcodec`."""
-    backend, provider = BUNDLE_PEERS[side]
+def _steps(path: Path, peer: str, torch: bool, options: GpuReportOptions) -> list[tuple[str, list[str]]]:
+    """Return the steps of one backend: name and arguments of `dmcodec`."""
+    backend, provider = BUNDLE_PEERS[peer]
     chosen = ["--backend", backend, *(["--provider", provider] if provider else [])]
     weights = [*_option("--checkpoint", options.checkpoint), *_option("--config", options.config)]
     sweep = [f"--duration={seconds:g}" for seconds in options.durations_s]
     sweep += [f"--batch={batch}" for batch in options.batches]
-    against = ["--against", "torch", *weights] if torch and runs_on_gpu(side) else []
+    against = ["--against", "torch", *weights] if torch and runs_on_gpu(peer) else []
     steps = [
         ("verify", ["verify", str(path), *chosen]),
         ("bench", ["bench", str(path), *chosen, *sweep, f"--rounds={options.rounds}", "--stream", *against]),
     ]
-    if side == TENSORRT and not engines_of(path):
+    if peer == TENSORRT and not describe_engines(path):
         steps.insert(0, ("build", ["export", "--format", "trt", "--bundle", str(path)]))
     return [(name, [*command, "--json"]) for name, command in steps]
 
@@ -97,7 +97,7 @@ def _option(name: str, value: Path | None) -> list[str]:
 
 
 def failures(report: dict[str, Any]) -> list[str]:
-    """Why a report is not a success: nothing ran on a GPU, or what ran is wrong. In words."""
+    """Return why a report is a failure, in words: nothing ran on a GPU, or a backend failed verification."""
     gpu_runs = [run for run in report["runs"] if runs_on_gpu(run["side"])]
     found = []
     if not any(run.get("verify", {}).get("value") for run in gpu_runs):

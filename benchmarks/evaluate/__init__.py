@@ -1,4 +1,4 @@
-"""How well codecs keep speech: metrics with confidence intervals, and a page to listen. Start at `run_evaluation`."""
+"""`dmcodec evaluate`: quality of reconstructed speech, with intervals and a listening page. See `run_evaluation`."""
 
 from .options import EvaluateOptions, Named
 from .result import Evaluation, EvaluationResult

@@ -1,4 +1,4 @@
-"""The columns of an evaluation: what stands beside the original, and where its audio comes from."""
+"""The clips and the columns of an evaluation: codecs that run here, and folders of audio that other codecs made."""
 
 from __future__ import annotations
 
@@ -7,22 +7,86 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
+
 from dmcodec.audio import AUDIO_SUFFIXES, Waveform, prepare_waveform, read_audio
 from dmcodec.audio_sources import find_files
-from dmcodec.benchmarks.codecs.checkpoint import open_codec
-from dmcodec.benchmarks.codecs.interface import CodecModel, levels_of
+from dmcodec.benchmarks.codecs.interface import MeasuredCodec, bitrate_bps
+from dmcodec.benchmarks.codecs.registry import levels_to_report, open_codec
 from dmcodec.codes import Codes
 from dmcodec.errors import ArgumentError, AudioError, InputNotFoundError, MetricError, TokensError
 
 from .options import ORIGINAL, EvaluateOptions
 from .signal_metrics import SAMPLE_RATE
 
-# FOLDED: The clips: the reference folder's files, and what other folders hold under the same names.
+# Lengths that differ by more are reported: an offset or a wrong pairing is likely.
+MAX_DIFFERENCE_S, MAX_DIFFERENCE_SHARE = 0.5, 0.05
+
+
+@dataclasses.dataclass(frozen=True)
+class Clip:
+    """One file of the reference folder. `name`: its path relative to the folder, without the suffix, with slashes."""
+
+    name: str
+    path: Path
+
+
+def find_clips(folder: Path, limit: int | None = None) -> tuple[Clip, ...]:
+    """Return all audio files below a folder except hidden ones, in order of their names.
+
+    Raises:
+        InputNotFoundError: no such folder, or no audio in it.
+        ArgumentError: the names of two files differ only in the suffix.
+    """
+    if not folder.is_dir():
+        raise InputNotFoundError(f"{folder}: no such folder of audio")
+    paths: dict[str, Path] = {}
+    for file in find_files([str(folder)], AUDIO_SUFFIXES):
+        name = file.relative.with_suffix("").as_posix()
+        if name in paths:
+            raise ArgumentError(
+                f"{paths[name]} and {file.path} have the same name but for the suffix; keep one of them"
+            )
+        paths[name] = file.path
+    return tuple(Clip(name, paths[name]) for name in sorted(paths)[:limit])
+
+
+def pair(clips: Sequence[Clip], folder: Path, allow_missing: bool) -> Mapping[str, Path]:
+    """Return the path of each clip's counterpart in a folder of reconstructions, by name, with any audio suffix.
+
+    Raises:
+        InputNotFoundError: a counterpart is missing and `allow_missing` is false, or all are missing.
+    """
+    found = {clip.name: clip.path for clip in find_clips(folder)}
+    missing = [clip.name for clip in clips if clip.name not in found]
+    if len(missing) == len(clips):
+        raise InputNotFoundError(
+            f"{folder}: none of the {len(clips)} reference files has a counterpart of its name here "
+            f"(for example {missing[0]})"
+        )
+    if missing and not allow_missing:
+        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+        raise InputNotFoundError(
+            f"{folder}: {len(missing)} of {len(clips)} reference files have no counterpart here: "
+            f"{', '.join(missing[:3])}{more}; add them, or use --allow-missing"
+        )
+    return {clip.name: found[clip.name] for clip in clips if clip.name in found}
+
+
+def load(path: Path) -> Waveform:
+    """Read a file as mono float32 (samples,) at 16 kHz, the input of the metrics."""
+    return prepare_waveform(*read_audio(path), SAMPLE_RATE, str(path))
+
+
+def lengths_differ(reference_samples: int, samples: int) -> bool:
+    """Return whether two lengths at 16 kHz differ by more than 0.5 s or 5 % of the reference."""
+    difference = abs(samples - reference_samples)
+    return difference > MAX_DIFFERENCE_S * SAMPLE_RATE or difference > MAX_DIFFERENCE_SHARE * reference_samples
 
 
 @dataclasses.dataclass(frozen=True)
 class Column:
-    """One column. `n_q`, `bitrate_bps` and `codebook_size` are None for a folder of audio, which doesn't tell them."""
+    """One column of the results. `n_q`, `bitrate_bps` and `codebook_size` are None for a folder of audio."""
 
     name: str
     source: str
@@ -34,7 +98,12 @@ class Column:
 
 @dataclasses.dataclass(frozen=True)
 class Original:
-    """One clip of the reference: `samples` (channels, samples) as in the file, `waveform` (samples,) at 16 kHz."""
+    """One clip of the reference.
+
+    Attributes:
+        samples: (channels, samples) float32, as in the file, at `sample_rate`.
+        waveform: (samples,) float32, mono, at 16 kHz.
+    """
 
     clip: Clip
     samples: Waveform
@@ -44,24 +113,28 @@ class Original:
 
 @dataclasses.dataclass(frozen=True)
 class Reconstruction:
-    """What a column made of a clip: (samples,) at 16 kHz, and its codes (n_q, frames) where they are known."""
+    """A column's reconstruction of a clip: waveform (samples,) at 16 kHz, and codes (n_q, frames) where known."""
 
     waveform: Waveform
     codes: Codes | None = None
 
 
 class Source(Protocol):
-    """Gives the audio of one or more columns."""
+    """The source of the audio of one or more columns."""
 
     @property
     def columns(self) -> tuple[Column, ...]: ...
 
     def reconstruct(self, original: Original) -> Mapping[str, Reconstruction]:
-        """The clip in each of the columns, by their names; MetricError where it can't be had."""
+        """Return the reconstruction in each column, by the column's name.
+
+        Raises:
+            MetricError: there is none; the message is the reason that the results show.
+        """
 
 
 class FolderSource:
-    """A folder of audio that another codec made."""
+    """A folder of audio that another codec made. Implements `Source`."""
 
     def __init__(self, title: str, folder: Path, paths: Mapping[str, Path]) -> None:
         self._paths = paths
@@ -78,45 +151,44 @@ class FolderSource:
 
 
 class CodecSource:
-    """A codec that is run here, once for each number of levels; the clip is encoded once."""
+    """A codec that runs here: it encodes a clip once, and decodes it at each number of levels. Implements `Source`."""
 
-    def __init__(self, title: str, path: Path, model: CodecModel, levels: Sequence[int]) -> None:
-        self._model = model
-        config = model.config
+    def __init__(self, title: str, path: Path, codec: MeasuredCodec, levels: Sequence[int]) -> None:
+        self._codec = codec
         self.columns: tuple[Column, ...] = tuple(
             Column(
-                title if len(levels) == 1 and n_q == config.n_q else f"{title}, n_q {n_q}",
+                title if len(levels) == 1 and n_q == codec.n_q else f"{title}, n_q {n_q}",
                 str(path),
-                model.description,
+                codec.description,
                 n_q,
-                config.bitrate_bps(n_q),
-                config.codebook_size,
+                bitrate_bps(codec, n_q),
+                codec.codebook_size,
             )
             for n_q in levels
         )
         self._levels = {column.name: n_q for column, n_q in zip(self.columns, levels, strict=True)}
 
     def reconstruct(self, original: Original) -> Mapping[str, Reconstruction]:
-        rate = self._model.config.sample_rate
+        rate = self._codec.sample_rate
         try:
             waveform = prepare_waveform(original.samples, original.sample_rate, rate, str(original.clip.path))
-            tokens = self._model.encode(waveform, max(self._levels.values()))
-            found = {}
+            codes = self._codec.encode(waveform[None, None], max(self._levels.values()))
+            reconstructions = {}
             for name, n_q in self._levels.items():
-                chosen = tokens.levels(n_q)
-                audio = prepare_waveform(self._model.decode(chosen), rate, SAMPLE_RATE, "the codec's output")
-                found[name] = Reconstruction(audio, chosen.codes)
+                decoded = self._codec.decode(codes[:n_q])[0, 0, : len(waveform)]
+                audio = prepare_waveform(decoded, rate, SAMPLE_RATE, "the codec's output")
+                reconstructions[name] = Reconstruction(audio, codes[:n_q, 0].astype(np.uint16))
         except (AudioError, TokensError) as error:
             raise MetricError(str(error)) from None
-        return found
+        return reconstructions
 
 
 def open_sources(options: EvaluateOptions, clips: Sequence[Clip]) -> tuple[Source, ...]:
-    """All sources, codecs first; folders are paired with the clips before any codec is loaded.
+    """Open all sources, codecs first. Folders are paired with the clips before any codec is loaded.
 
     Raises:
         ArgumentError: two columns have the same name.
-        InputNotFoundError: a folder lacks files (see `clips.pair`).
+        InputNotFoundError: a folder lacks files (see `pair`).
         BundleError, CheckpointError, ConfigError, MissingDependencyError: a codec can't be loaded.
     """
     _check_titles([entry.title for entry in (*options.codecs, *options.against)])
@@ -126,9 +198,9 @@ def open_sources(options: EvaluateOptions, clips: Sequence[Clip]) -> tuple[Sourc
     ]
     codecs = []
     for entry in options.codecs:
-        model = open_codec(entry.path, None if entry.path.is_dir() else options.config, options.threads)
-        levels = levels_of(model.config, options.n_q, entry.title)
-        codecs.append(CodecSource(entry.title, entry.path, model, levels))
+        codec = open_codec(entry.path, options.config, options.threads)
+        levels = levels_to_report(codec, options.n_q, entry.title)
+        codecs.append(CodecSource(entry.title, entry.path, codec, levels))
     return (*codecs, *folders)
 
 
@@ -138,67 +210,3 @@ def _check_titles(titles: Sequence[str]) -> None:
             raise ArgumentError(f"two columns would be called {title!r}; name them with NAME=PATH")
         if title == ORIGINAL:
             raise ArgumentError(f"a column can't be called {ORIGINAL!r}; name it with NAME=PATH")
-
-
-# A reconstruction this much longer or shorter is worth a remark: an offset or a wrong pairing is likely.
-REMARKABLE_S, REMARKABLE_SHARE = 0.5, 0.05
-
-
-@dataclasses.dataclass(frozen=True)
-class Clip:
-    """One file of the reference folder; `name` is its path below the folder, without the suffix, with slashes."""
-
-    name: str
-    path: Path
-
-
-def find_clips(folder: Path, limit: int | None = None) -> tuple[Clip, ...]:
-    """All audio files below a folder, in order of their names; hidden files don't count.
-
-    Raises:
-        InputNotFoundError: no such folder, or no audio in it.
-        ArgumentError: two files have the same name but for the suffix.
-    """
-    if not folder.is_dir():
-        raise InputNotFoundError(f"{folder}: no such folder of audio")
-    paths: dict[str, Path] = {}
-    for file in find_files([str(folder)], AUDIO_SUFFIXES):
-        name = file.relative.with_suffix("").as_posix()
-        if name in paths:
-            raise ArgumentError(
-                f"{paths[name]} and {file.path} have the same name but for the suffix; keep one of them"
-            )
-        paths[name] = file.path
-    return tuple(Clip(name, paths[name]) for name in sorted(paths)[:limit])
-
-
-def pair(clips: Sequence[Clip], folder: Path, allow_missing: bool) -> Mapping[str, Path]:
-    """Paths of the clips' counterparts in a folder of reconstructions, by name; any audio suffix will do.
-
-    Raises:
-        InputNotFoundError: a counterpart is missing and `allow_missing` is false, or all are missing.
-    """
-    found = {clip.name: clip.path for clip in find_clips(folder)}
-    missing = [clip.name for clip in clips if clip.name not in found]
-    if len(missing) == len(clips):
-        raise InputNotFoundError(
-            f"{folder}: none of the {len(clips)} reference files has a counterpart of its name here ({missing[0]}, say)"
-        )
-    if missing and not allow_missing:
-        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
-        raise InputNotFoundError(
-            f"{folder}: {len(missing)} of {len(clips)} reference files have no counterpart here: "
-            f"{', '.join(missing[:3])}{more}; add them, or use --allow-missing"
-        )
-    return {clip.name: found[clip.name] for clip in clips if clip.name in found}
-
-
-def load(path: Path) -> Waveform:
-    """A file as metrics take it: mono float32 at 16 kHz."""
-    return prepare_waveform(*read_audio(path), SAMPLE_RATE, str(path))
-
-
-def remarkable(reference_samples: int, samples: int) -> bool:
-    """Whether two lengths differ by more than 0.5 s or 5 % of the reference."""
-    difference = abs(samples - reference_samples)
-    return difference > REMARKABLE_S * SAMPLE_RATE or difference > REMARKABLE_SHARE * reference_samples

@@ -1,4 +1,4 @@
-"""The pretrained models of an evaluation, the recogniser and the speaker model, and what they say of each clip."""
+"""The pretrained models of an evaluation, recogniser and speaker model, and the metrics of their outputs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,10 @@ from .words import Normaliser, count_words, load_normaliser, read_transcripts, w
 class Words:
     """Recognises clips and counts their word errors.
 
-    `transcripts` is None where the recogniser's own texts of the originals are the reference.
+    Attributes:
+        transcripts: reference texts by clip; None: the recogniser's texts of the originals are the reference.
+        rates: keys of the rates to compute.
+        references: reference texts of the clips so far.
     """
 
     recogniser: Recogniser
@@ -34,8 +37,8 @@ class Words:
     rates: tuple[str, ...]
     references: dict[str, str] = dataclasses.field(default_factory=dict)
 
-    def meet_original(self, clip: str, waveform: Waveform, book: ScoreBook) -> None:
-        """Finds the clip's reference text."""
+    def add_original(self, clip: str, waveform: Waveform, book: ScoreBook) -> None:
+        """Set the clip's reference text; with transcripts, also count the errors of the original."""
         if self.transcripts is None:
             try:
                 self.references[clip] = self.recogniser.transcribe(waveform)
@@ -44,10 +47,10 @@ class Words:
             return
         if clip in self.transcripts:
             self.references[clip] = self.transcripts[clip]
-        self.meet(ORIGINAL, clip, waveform, book)
+        self.add_reconstruction(ORIGINAL, clip, waveform, book)
 
-    def meet(self, column: str, clip: str, waveform: Waveform, book: ScoreBook) -> None:
-        """Counts the errors of one clip in one column."""
+    def add_reconstruction(self, column: str, clip: str, waveform: Waveform, book: ScoreBook) -> None:
+        """Count the errors of one clip in one column."""
         try:
             text = self.recogniser.transcribe(waveform)
             words = count_words(self.normalise(self._reference(clip)), self.normalise(text))
@@ -66,28 +69,28 @@ class Words:
 
 @dataclasses.dataclass
 class Speakers:
-    """Compares voices."""
+    """Compares the voice of each reconstruction with that of the original."""
 
     model: SpeakerModel
     original: NDArray[np.floating] | MetricError | None = None
 
-    def meet_original(self, waveform: Waveform) -> None:
-        """Remembers the voice that the reconstructions are compared with next."""
+    def add_original(self, waveform: Waveform) -> None:
+        """Embed the original with which the next reconstructions are compared."""
         try:
             self.original = self.model.embed(waveform)
         except MetricError as error:
             self.original = error
 
-    def meet(self, column: str, clip: str, waveform: Waveform, book: ScoreBook) -> None:
-        """Compares one reconstruction with the original."""
+    def add_reconstruction(self, column: str, clip: str, waveform: Waveform, book: ScoreBook) -> None:
+        """Compare one reconstruction with the original."""
         try:
-            value = similarity(self._voice(), self.model.embed(waveform))
+            value = similarity(self._original_embedding(), self.model.embed(waveform))
         except MetricError as error:
             book.add(column, clip, {}, {SPEAKER_METRIC: str(error)})
             return
         book.add(column, clip, {SPEAKER_METRIC: value}, {})
 
-    def _voice(self) -> NDArray[np.floating]:
+    def _original_embedding(self) -> NDArray[np.floating]:
         if self.original is None or isinstance(self.original, MetricError):
             raise MetricError(f"the original: {self.original}")
         return self.original
@@ -95,50 +98,50 @@ class Speakers:
 
 @dataclasses.dataclass(frozen=True)
 class Models:
-    """Those models that are wanted."""
+    """The models that the options ask for."""
 
     words: Words | None
     speakers: Speakers | None
 
     @property
     def count(self) -> int:
-        """Model runs for each clip of a column."""
+        """Number of model runs for each clip of a column."""
         return (self.words is not None) + (self.speakers is not None)
 
     @property
     def definitions(self) -> dict[str, str]:
-        """Which models and texts are behind the metrics, by their keys."""
+        """Models and reference texts of the metrics, by the metric's key."""
         found = {}
         if self.words:
-            texts = "the transcripts" if self.words.transcripts is not None else "what it heard in the original"
-            said = (
+            texts = "the transcripts" if self.words.transcripts is not None else "its own text of the original"
+            description = (
                 f"recogniser {self.words.recogniser.description}; reference texts: {texts}; "
                 f"{self.words.normaliser_description}"
             )
-            found.update(dict.fromkeys(WORD_METRICS, said))
+            found.update(dict.fromkeys(WORD_METRICS, description))
         if self.speakers:
             found[SPEAKER_METRIC] = self.speakers.model.description
         return found
 
-    def meet_original(self, clip: str, waveform: Waveform, book: ScoreBook) -> None:
-        """Every clip's original comes before its reconstructions."""
+    def add_original(self, clip: str, waveform: Waveform, book: ScoreBook) -> None:
+        """Run the models on a clip's original, (samples,) at 16 kHz; this comes before its reconstructions."""
         if self.words:
-            self.words.meet_original(clip, waveform, book)
+            self.words.add_original(clip, waveform, book)
         if self.speakers:
-            self.speakers.meet_original(waveform)
+            self.speakers.add_original(waveform)
 
-    def meet(self, column: str, clip: str, waveform: Waveform, book: ScoreBook) -> None:
-        """One reconstruction of the clip that came last."""
+    def add_reconstruction(self, column: str, clip: str, waveform: Waveform, book: ScoreBook) -> None:
+        """Run the models on one reconstruction of the last clip, and add the results to the book."""
         if self.words:
-            self.words.meet(column, clip, waveform, book)
+            self.words.add_reconstruction(column, clip, waveform, book)
         if self.speakers:
-            self.speakers.meet(column, clip, waveform, book)
+            self.speakers.add_reconstruction(column, clip, waveform, book)
 
 
 def load_models(
     options: EvaluateOptions, clips: Sequence[Clip], recogniser: Recogniser | None, speaker: SpeakerModel | None
 ) -> Models:
-    """The models that the options name, or those given.
+    """Load the models that the options name; `recogniser` and `speaker` replace them.
 
     Raises:
         InputNotFoundError, EvaluationError: no such transcripts, or none of them belongs to a clip.

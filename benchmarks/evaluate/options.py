@@ -1,4 +1,4 @@
-"""What is to be evaluated: checked before anything is loaded."""
+"""Options of `dmcodec evaluate`, checked before anything is loaded."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ DEFAULT_SPEAKER_MODEL = "microsoft/wavlm-base-plus-sv"
 
 @dataclasses.dataclass(frozen=True)
 class Named:
-    """A column's path, and the name that it was given; without one it is called after the path."""
+    """The path of a column, and its name; without a name the column is named after the path."""
 
     path: Path
     name: str | None = None
 
     @classmethod
     def parse(cls, argument: str) -> Named:
-        """`NAME=PATH` or `PATH`; a path that exists as it stands is never split."""
+        """Parse `NAME=PATH` or `PATH`. An existing path is never split."""
         name, equals, path = argument.partition("=")
         if not equals or Path(argument).exists():
             return cls(Path(argument))
@@ -33,7 +33,7 @@ class Named:
 
     @property
     def title(self) -> str:
-        """The name given, or that of the folder, or that of the file without its suffix."""
+        """The name, or else the name of the folder, or the name of the file without its suffix."""
         path = self.path.absolute()
         return self.name or (path.name if path.is_dir() else path.stem)
 
@@ -44,23 +44,23 @@ class EvaluateOptions:
 
     Attributes:
         reference: folder of the original audio.
-        codecs: bundles (folders) and checkpoints (files), which reconstruct the reference.
+        codecs: bundles (folders) and checkpoints (files) that reconstruct the reference.
         config: configuration file of the checkpoints; by default that of the released models.
-        against: folders of audio that other codecs made of the reference, under the same names.
-        n_q: quantizer levels; each codec gets a column for each. Empty: all that the codec has.
-        metrics: keys of METRICS; None: all signal metrics, and those whose model is named.
-        recogniser: a transformers model id or folder for WER and WIL, CTC or Whisper.
-        transcripts: TSV of path and text; without it the recogniser's own text of the original is the reference.
-        language: told to multilingual Whisper models; None: they guess.
-        normaliser: of texts, one of NORMALISERS.
-        speaker_model: a transformers x-vector model id or folder, or "resemblyzer".
-        limit: take only that many files, the first in order of their names.
-        allow_missing: go on where a column lacks files; they count as failed there.
+        against: folders of the reference's files as other codecs reconstructed them, under the same names.
+        n_q: numbers of quantizer levels; each codec gets one column for each. Empty: all levels of the codec.
+        metrics: keys of METRICS; None: all signal metrics, and the metrics whose model is named.
+        recogniser: id or folder of a transformers model for WER and WIL, CTC or Whisper.
+        transcripts: TSV file of path and text; without it, the recogniser's text of the original is the reference.
+        language: language of the speech, for multilingual Whisper models; None: they detect it.
+        normaliser: normalisation of texts, one of NORMALISERS.
+        speaker_model: id or folder of a transformers x-vector model, or "resemblyzer".
+        limit: number of files to take, the first in order of their names; None: all.
+        allow_missing: accept a folder that lacks files; these count as failed.
         jobs: processes that compute signal metrics.
         threads: CPU threads of codecs and models; by default one for each CPU that this process may use.
-        seed: of the bootstrap.
-        report_clips: of so many clips the audio is kept for the listening page.
-        command: how the evaluation was asked for, for the record.
+        seed: seed of the bootstrap.
+        report_clips: number of clips whose audio is kept for the listening page.
+        command: the command line, for the record.
     """
 
     reference: Path

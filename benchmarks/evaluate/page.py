@@ -1,4 +1,4 @@
-"""The listening page: one HTML file with figures, players and spectrograms, that needs nothing from outside itself."""
+"""The listening page: one HTML file with tables, players and spectrograms, which loads nothing from elsewhere."""
 
 from __future__ import annotations
 
@@ -20,18 +20,19 @@ from .metrics import METRICS
 from .options import ORIGINAL
 from .page_assets import SCRIPT, STYLE
 from .result import ClipScore, ColumnResult, Evaluation, EvaluationResult
-from .result_tables import bitrate, codebooks, definitions, failures, quality, summary_lines
+from .result_tables import bitrate, codebook_table, definition_table, failure_table, quality_table, summary_lines
 from .signal_metrics import SAMPLE_RATE, magnitudes
 
-# FOLDED: Spectrograms as small WebP images, all of a clip on one scale.
-
-
-# The page itself forbids the browser to fetch anything.
+N_FFT = 512
+RANGE_DB = 80.0
+WIDTH_PX, HEIGHT_PX = 720, 192
+_FLOOR = 1e-7
+# Content security policy: it forbids the browser to load anything.
 _POLICY = "default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 
 
 def render_page(evaluation: Evaluation) -> str:
-    """The whole page. Audio is embedded as 16-bit FLAC at 16 kHz: what the metrics heard; spectrograms as WebP.
+    """Return the whole page as HTML. It holds the metrics' input as 16-bit FLAC at 16 kHz, and spectrograms as WebP.
 
     Raises:
         MissingDependencyError: matplotlib or Pillow isn't installed.
@@ -41,10 +42,10 @@ def render_page(evaluation: Evaluation) -> str:
     body = "\n".join(
         (
             _head(result),
-            _quality(quality(result), result),
-            _table(definitions(result)),
+            _quality(quality_table(result), result),
+            _table(definition_table(result)),
             _clips(evaluation),
-            *(_table(table) for table in (codebooks(result), failures(result)) if table.rows),
+            *(_table(table) for table in (codebook_table(result), failure_table(result)) if table.rows),
             _record(result),
         )
     )
@@ -54,7 +55,7 @@ def render_page(evaluation: Evaluation) -> str:
         f'<meta http-equiv="Content-Security-Policy" content="{escape(_POLICY)}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n"
-        f"<h1>What codecs make of speech</h1>\n{body}\n<script>{SCRIPT}</script>\n</body>\n</html>\n"
+        f"<h1>dmcodec evaluate</h1>\n{body}\n<script>{SCRIPT}</script>\n</body>\n</html>\n"
     )
 
 
@@ -65,13 +66,11 @@ def _head(result: EvaluationResult) -> str:
 
 def _record(result: EvaluationResult) -> str:
     command = f"<p><code>{escape(result.command)}</code></p>" if result.command else ""
-    return (
-        f'<h2>How it was made</h2>\n<div class="lines"><p>dmcodec {escape(result.dmcodec_version)}</p>{command}</div>'
-    )
+    return f'<h2>Record</h2>\n<div class="lines"><p>dmcodec {escape(result.dmcodec_version)}</p>{command}</div>'
 
 
 def _quality(table: Table, result: EvaluationResult) -> str:
-    """The table of figures; the best of each column is marked, whatever its interval."""
+    """Return the quality table; the best value of each metric is marked, whatever its interval."""
     best = {key: _best(key, result) for key in result.metrics}
     columns = (result.original, *result.columns) if result.original else result.columns
     rows = []
@@ -87,13 +86,13 @@ def _quality(table: Table, result: EvaluationResult) -> str:
 
 
 def _best(key: str, result: EvaluationResult) -> str | None:
-    """Name of the column with the best figure; None where there is nothing to choose from."""
-    figures = {
+    """Return the name of the column with the best value; None for fewer than two columns with a value."""
+    estimates = {
         column.column.name: column.summary[key].value
         for column in result.columns
         if column.summary[key].value is not None
     }
-    values = {name: value for name, value in figures.items() if value is not None}
+    values = {name: value for name, value in estimates.items() if value is not None}
     if len(values) < 2:
         return None
     return (max if METRICS[key].higher_is_better else min)(values, key=lambda name: values[name])
@@ -125,16 +124,17 @@ def _clips(evaluation: Evaluation) -> str:
         return ""
     result, shown = evaluation.result, len(evaluation.audio)
     total = len(result.clips)
-    choice = "All files" if shown == total else f"{shown} of {total} files, evenly spread over their names"
+    selection = "All files" if shown == total else f"{shown} of {total} files, evenly spread over their names"
     sections = "\n".join(
         _clip(index, name, audio, result) for index, (name, audio) in enumerate(evaluation.audio.items())
     )
-    return (
-        f'<h2>Listen</h2>\n<p class="soft">{choice}. The audio is what was measured: 16 kHz mono, here as 16-bit FLAC. '
-        f"Spectrograms: 0 to 8 kHz, {RANGE_DB:g} dB down from the original's loudest point, one scale for each clip; "
-        'click into one to play from there.</p>\n<div class="bar"><label><input type="checkbox" id="keep" checked> '
-        f"Switching within a clip goes on at the same place</label></div>\n{sections}"
+    text = (
+        f"{selection}. The audio is the input of the metrics: 16 kHz mono, here as 16-bit FLAC. Spectrograms: 0 to 8 kHz, "
+        f"a range of {RANGE_DB:g} dB below the loudest point of the original, one scale for each clip. Click into a "
+        "spectrogram to play from that time."
     )
+    switch = '<input type="checkbox" id="keep" checked> Continue at the same time when switching within a clip'
+    return f'<h2>Listen</h2>\n<p class="soft">{escape(text)}</p>\n<div class="bar"><label>{switch}</label></div>\n{sections}'
 
 
 def _clip(index: int, name: str, audio: Mapping[str, Waveform], result: EvaluationResult) -> str:
@@ -145,11 +145,11 @@ def _clip(index: int, name: str, audio: Mapping[str, Waveform], result: Evaluati
         for column in _with_original(result)
     )
     text = result.reference_texts.get(name)
-    said = f'<p class="text">{escape(text)}</p>' if text else ""
+    paragraph = f'<p class="text">{escape(text)}</p>' if text else ""
     duration = f"{len(audio[ORIGINAL]) / SAMPLE_RATE:.2f} s"
     return (
         f'<section class="clip">\n<header><h3>{escape(name)}</h3><span class="soft">{duration}</span></header>\n'
-        f'{said}\n<div class="grid">\n{cards}\n</div>\n</section>'
+        f'{paragraph}\n<div class="grid">\n{cards}\n</div>\n</section>'
     )
 
 
@@ -171,17 +171,17 @@ def _card(
         return f'{head}<p class="soft">{escape(reason)}</p></div>'
     image = _data("image/webp", spectrogram_webp(waveform, num_samples, loudest_db))
     sound = _data("audio/flac", _flac(waveform))
-    # The player's time spans the image only where both are equally long: shorter audio is drawn on less of the width.
+    # Audio that is shorter than the longest of the clip covers only this share of the image's width.
     share = len(waveform) / num_samples
     return (
         f'{head}<div class="view"><img alt="spectrogram of {escape(name)}" src="{image}">'
         '<span class="top">8 kHz</span><span class="low">0</span><i></i></div>'
         f'<audio controls preload="metadata" data-clip="{index}" data-share="{share:.6f}" src="{sound}"></audio>'
-        f"{_figures(score)}</div>"
+        f"{_scores(score)}</div>"
     )
 
 
-def _figures(score: ClipScore | None) -> str:
+def _scores(score: ClipScore | None) -> str:
     if score is None:
         return ""
     rows = []
@@ -207,23 +207,17 @@ def _data(kind: str, content: bytes) -> str:
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 
-N_FFT = 512
-RANGE_DB = 80.0
-WIDTH_PX, HEIGHT_PX = 720, 192
-_FLOOR = 1e-7
-
-
 def require_plotting() -> None:
-    """Raises MissingDependencyError where matplotlib or Pillow isn't installed."""
+    """Raise MissingDependencyError where matplotlib or Pillow isn't installed."""
     for module, package in (("matplotlib", "matplotlib"), ("PIL", "pillow")):
         if importlib.util.find_spec(module) is None:
             raise MissingDependencyError(f'the page needs {package}; run `pip install "dmcodec[evaluate]"`')
 
 
 def levels_db(waveform: Waveform, num_samples: int) -> NDArray[np.float64]:
-    """Short-time level in dB: (samples,) -> (frequencies, WIDTH_PX), lowest frequency first.
+    """Compute the short-time level in dB: (samples,) -> (frequencies, WIDTH_PX), lowest frequency first.
 
-    The time axis spans `num_samples`; what the waveform lacks of it is silence.
+    The time axis spans `num_samples`; a shorter waveform is padded with silence.
     """
     padded = np.zeros(max(num_samples, N_FFT) + N_FFT)
     padded[N_FFT // 2 :][: len(waveform)] = waveform[:num_samples]
@@ -233,7 +227,10 @@ def levels_db(waveform: Waveform, num_samples: int) -> NDArray[np.float64]:
 
 
 def spectrogram_webp(waveform: Waveform, num_samples: int, loudest_db: float) -> bytes:
-    """An image of WIDTH_PX x HEIGHT_PX: 0 Hz at the bottom, from `loudest_db` - RANGE_DB (dark) to `loudest_db`."""
+    """Draw a spectrogram of WIDTH_PX x HEIGHT_PX, 0 Hz at the bottom, with `loudest_db` as the lightest level.
+
+    Levels of `loudest_db` - RANGE_DB and below are black.
+    """
     from matplotlib import colormaps
     from PIL import Image
 

@@ -1,4 +1,4 @@
-"""Style and script of the listening page."""
+"""CSS and JavaScript of the listening page."""
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1d2127; --soft: #5b6470; --line: #d9dde3; --page: #fff; --card: #f6f7f9;

@@ -1,4 +1,4 @@
-"""What an evaluation found: every figure with its interval, every clip, and every failure with its reason."""
+"""Result of `dmcodec evaluate`, and the book that collects it. Field names are the JSON keys."""
 
 from __future__ import annotations
 
@@ -9,24 +9,25 @@ from typing import Any
 from dmcodec.audio import Waveform
 from dmcodec.codes import Codes
 
-from .columns import Column, remarkable
+from .columns import Column, lengths_differ
 from .metrics import METRICS, WORD_METRICS
 from .options import ORIGINAL
 from .signal_metrics import SAMPLE_RATE
 from .statistics import CodebookUse, Estimate
 from .words import WordCounts
 
-# FOLDED: The book that a running evaluation writes its findings into.
-
 
 @dataclasses.dataclass(frozen=True)
 class ClipScore:
-    """One clip in one column: for each metric either a value or the reason why there is none.
+    """One clip in one column.
 
     Attributes:
-        length_difference_s: reconstruction minus original, before the cut to the shorter; None where it is missing.
-        text: as recognised, not normalised; None where no recogniser ran.
-        words: counts behind WER and WIL.
+        values: values by metric.
+        failures: reasons of the metrics without a value.
+        length_difference_s: length of the reconstruction minus that of the original, before both are cut to the length
+            of the shorter; None without a reconstruction.
+        text: recognised text, not normalised; None without a recogniser.
+        words: counts for WER and WIL.
     """
 
     values: Mapping[str, float]
@@ -38,7 +39,7 @@ class ClipScore:
 
 @dataclasses.dataclass(frozen=True)
 class ColumnResult:
-    """One column: figures over all clips by metric, codebook use (of codecs that were run), and each clip's."""
+    """One column: statistics over all clips by metric, codebook use (of codecs that ran here), and each clip."""
 
     column: Column
     summary: Mapping[str, Estimate]
@@ -48,19 +49,19 @@ class ColumnResult:
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationResult:
-    """A whole evaluation.
+    """Result of one evaluation.
 
     Attributes:
-        reference: the folder of originals.
-        clips: durations in seconds by name, None where the original couldn't be read.
-        metrics: keys in order.
-        definitions: by metric, with mode and versions.
-        columns: codecs that were run, then folders.
-        original: the recogniser's errors on the originals themselves; only where there are transcripts.
-        reference_texts: by clip, not normalised; empty where no recogniser ran.
-        intervals: how confidence intervals were made.
-        remarks: what a reader must know to read the figures right.
-        date, command, dmcodec_version: for the record.
+        reference: folder of the originals.
+        clips: durations in seconds by name; None where the original can't be read.
+        metrics: keys, in order.
+        definitions: definition of each metric, with mode and versions.
+        columns: codecs that ran here, then folders.
+        original: the recogniser's errors on the originals; only with transcripts.
+        reference_texts: by clip, not normalised; empty without a recogniser.
+        intervals: method of the confidence intervals.
+        remarks: conditions that readers of the statistics must know.
+        date: start in UTC, ISO 8601.
     """
 
     reference: str
@@ -77,7 +78,7 @@ class EvaluationResult:
     dmcodec_version: str
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values; metrics carry label, unit, direction and definition."""
+        """Return plain JSON values; each metric has its label, unit, direction and definition."""
         values = dataclasses.asdict(self)
         del values["definitions"]
         values["metrics"] = {
@@ -94,9 +95,10 @@ class EvaluationResult:
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """A result, and the audio of the clips that were chosen for listening: by clip, then by column, at 16 kHz.
+    """A result, and the audio of some clips for the listening page.
 
-    The original comes first, under the name "original"; lengths are those before the cut.
+    Attributes:
+        audio: waveforms (samples,) at 16 kHz by clip and column, at their full lengths. The first column is ORIGINAL.
     """
 
     result: EvaluationResult
@@ -104,7 +106,7 @@ class Evaluation:
 
 
 @dataclasses.dataclass
-class _Page:
+class _Entry:
     values: dict[str, float] = dataclasses.field(default_factory=dict)
     failures: dict[str, str] = dataclasses.field(default_factory=dict)
     length_difference_s: float | None = None
@@ -113,46 +115,55 @@ class _Page:
 
 
 class ScoreBook:
-    """Findings by column and clip; the originals' own word errors stand under "original"."""
+    """Collects the results of a running evaluation, by column and clip. The originals are the column ORIGINAL.
+
+    Attributes:
+        columns: without ORIGINAL.
+        codes: codes (n_q, frames) of each clip, by column.
+        durations_s: durations of the originals by clip; None where an original can't be read.
+        other_lengths: names of the clips whose length differs from the original's, by column.
+    """
 
     def __init__(self, columns: Sequence[Column]) -> None:
         self.columns = tuple(columns)
         self.codes: dict[str, list[Codes]] = {column.name: [] for column in columns}
         self.durations_s: dict[str, float | None] = {}
         self.other_lengths: dict[str, list[str]] = {column.name: [] for column in columns}
-        self._pages: dict[str, dict[str, _Page]] = {name: {} for name in (*self.codes, ORIGINAL)}
+        self._entries: dict[str, dict[str, _Entry]] = {name: {} for name in (*self.codes, ORIGINAL)}
 
     def add(self, column: str, clip: str, values: Mapping[str, float], failures: Mapping[str, str]) -> None:
-        """Adds values and reasons for their absence."""
-        page = self._page(column, clip)
-        page.values.update(values)
-        page.failures.update(failures)
+        """Add values, and the reasons of metrics without a value."""
+        entry = self._entry(column, clip)
+        entry.values.update(values)
+        entry.failures.update(failures)
 
     def add_words(self, column: str, clip: str, text: str, words: WordCounts, rates: Mapping[str, float]) -> None:
-        """Adds what was recognised."""
-        page = self._page(column, clip)
-        page.text, page.words = text, words
-        page.values.update(rates)
+        """Add a recognised text, its counts, and the rates of this clip."""
+        entry = self._entry(column, clip)
+        entry.text, entry.words = text, words
+        entry.values.update(rates)
 
     def add_reconstruction(
         self, column: str, clip: str, reference_samples: int, samples: int, codes: Codes | None
     ) -> None:
-        """Adds the lengths, which should be equal, and the codes where they are known."""
-        self._page(column, clip).length_difference_s = (samples - reference_samples) / SAMPLE_RATE
-        if remarkable(reference_samples, samples):
+        """Add the lengths in samples at 16 kHz, and the codes (n_q, frames) where they are known."""
+        self._entry(column, clip).length_difference_s = (samples - reference_samples) / SAMPLE_RATE
+        if lengths_differ(reference_samples, samples):
             self.other_lengths[column].append(clip)
         if codes is not None:
             self.codes[column].append(codes)
 
-    def unreadable(self, clip: str, wanted: Iterable[str], reason: str) -> None:
-        """Notes that an original can't be read."""
+    def add_unreadable(self, clip: str, metrics: Iterable[str], reason: str) -> None:
+        """Add the reason why an original can't be read."""
         self.durations_s[clip] = None
-        self.add(ORIGINAL, clip, {}, {key: reason for key in wanted if key in WORD_METRICS})
+        self.add(ORIGINAL, clip, {}, {key: reason for key in metrics if key in WORD_METRICS})
 
     def scores(self, column: str, clips: Iterable[str]) -> dict[str, ClipScore]:
-        """The findings of one column, frozen, in the order of `clips`."""
-        fields = [field.name for field in dataclasses.fields(_Page)]
-        return {clip: ClipScore(**{name: getattr(self._page(column, clip), name) for name in fields}) for clip in clips}
+        """Return the results of one column, frozen, in the order of `clips`."""
+        fields = [field.name for field in dataclasses.fields(_Entry)]
+        return {
+            clip: ClipScore(**{name: getattr(self._entry(column, clip), name) for name in fields}) for clip in clips
+        }
 
-    def _page(self, column: str, clip: str) -> _Page:
-        return self._pages[column].setdefault(clip, _Page())
+    def _entry(self, column: str, clip: str) -> _Entry:
+        return self._entries[column].setdefault(clip, _Entry())

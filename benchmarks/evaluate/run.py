@@ -1,16 +1,16 @@
-"""Runs an evaluation: clip by clip through every column, metrics side by side, figures at the end."""
+"""One evaluation: each clip runs through each column, then the statistics over all clips are computed."""
 
 from __future__ import annotations
 
 import dataclasses
-import datetime
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
 from dmcodec import __version__
 from dmcodec.audio import Waveform, prepare_waveform, read_audio
-from dmcodec.benchmarks.evaluate.recogniser import Recogniser
+from dmcodec.benchmarks.machine import utc_now
+from dmcodec.benchmarks.timing import Progress, no_progress
 from dmcodec.errors import AudioError, EvaluationError, MetricError
 
 from . import statistics
@@ -18,48 +18,47 @@ from .columns import Clip, Column, Original, Source, find_clips, open_sources
 from .metrics import METRICS, WORD_METRICS, require_packages
 from .models import Models, load_models
 from .options import ORIGINAL, EvaluateOptions
+from .recogniser import Recogniser
 from .result import ClipScore, ColumnResult, Evaluation, EvaluationResult, ScoreBook
 from .signal_metrics import GROUPS, SAMPLE_RATE
 from .speaker import SpeakerModel
 from .words import word_error_rate, word_information_lost
 from .workers import Task, run_tasks
 
-# FOLDED: From the book of one evaluation to its result: figures over all clips, and the remarks that belong to them.
-
-
-# Called with how many measurements are done, and how many there are.
-Progress = Callable[[int, int], None]
+FEW_FILES = 10
+_RATES = {"wer": word_error_rate, "wil": word_information_lost}
 
 
 def run_evaluation(
     options: EvaluateOptions,
-    progress: Progress | None = None,
+    progress: Progress = no_progress,
     recogniser: Recogniser | None = None,
     speaker: SpeakerModel | None = None,
 ) -> Evaluation:
-    """Evaluates codecs against the reference folder.
+    """Evaluate codecs against the reference folder.
 
-    Signal metrics run in processes of their own (`options.jobs`), which are spawned: a script that calls this needs the
-    usual `if __name__ == "__main__":`.
+    Signal metrics run in `options.jobs` worker processes, which are spawned: a script that calls this needs
+    `if __name__ == "__main__":`.
 
     Args:
         options: what to evaluate.
-        progress: called as measurements are done.
-        recogniser, speaker: instead of those that the options name.
+        progress: called after each step.
+        recogniser, speaker: replace those that the options name.
 
     Raises:
-        ArgumentError, InputNotFoundError: options that don't fit each other or the files.
+        ArgumentError, InputNotFoundError: the options don't fit each other or the files.
         MissingDependencyError: a package that a metric needs isn't installed.
         PretrainedModelError: the recogniser or the speaker model can't be loaded.
-        EvaluationError: not a single figure could be had.
+        EvaluationError: no metric has a value for any file.
     """
+    date = utc_now()
     require_packages(options.wanted)
     clips = find_clips(options.reference, options.limit)
     sources = open_sources(options, clips)
     models = load_models(options, clips, recogniser, speaker)
     run = _Run(options, clips, sources, models, progress)
     run.measure_all()
-    evaluation = summarise(options, clips, models, run.book, run.audio)
+    evaluation = summarise(options, clips, models, run.book, run.audio, date)
     if not any(column.clips[clip.name].values for column in evaluation.result.columns for clip in clips):
         failures = next(iter(evaluation.result.columns[0].clips.values())).failures
         raise EvaluationError(f"{options.reference}: nothing could be measured ({next(iter(failures.values()))})")
@@ -67,7 +66,7 @@ def run_evaluation(
 
 
 def chosen_for_listening(clips: Sequence[Clip], count: int) -> tuple[str, ...]:
-    """Names of `count` clips, evenly spread over all of them: nobody's pick."""
+    """Return the names of `count` clips, evenly spread over all clips, so that nobody selects them."""
     count = min(count, len(clips))
     return tuple(clips[index * len(clips) // count].name for index in range(count))
 
@@ -80,7 +79,7 @@ class _Run:
     clips: Sequence[Clip]
     sources: Sequence[Source]
     models: Models
-    progress: Progress | None
+    progress: Progress
 
     def __post_init__(self) -> None:
         self.columns: tuple[Column, ...] = tuple(column for source in self.sources for column in source.columns)
@@ -91,7 +90,7 @@ class _Run:
         self._done = 0
 
     def measure_all(self) -> None:
-        """Fills the book."""
+        """Fill the book."""
         self._step(0)
         for outcome in run_tasks(self._tasks(), self.options.jobs):
             self.book.add(outcome.column, outcome.clip, outcome.values, outcome.failures)
@@ -104,7 +103,7 @@ class _Run:
                 original = Original(clip, samples, rate, prepare_waveform(samples, rate, SAMPLE_RATE, str(clip.path)))
             except AudioError as error:
                 self._fail(self.columns, clip, f"the original can't be read: {error}")
-                self.book.unreadable(clip.name, self.options.wanted, str(error))
+                self.book.add_unreadable(clip.name, self.options.wanted, str(error))
                 continue
             yield from self._clip_tasks(original)
 
@@ -112,23 +111,24 @@ class _Run:
         clip = original.clip
         self.book.durations_s[clip.name] = len(original.waveform) / SAMPLE_RATE
         self._keep(clip, ORIGINAL, original.waveform)
-        self.models.meet_original(clip.name, original.waveform, self.book)
+        self.models.add_original(clip.name, original.waveform, self.book)
         for source in self.sources:
             try:
                 reconstructions = source.reconstruct(original)
             except MetricError as error:
                 self._fail(source.columns, clip, str(error))
                 continue
-            for name, found in reconstructions.items():
-                self.book.add_reconstruction(name, clip.name, len(original.waveform), len(found.waveform), found.codes)
-                self._keep(clip, name, found.waveform)
-                yield from self._pair_tasks(name, clip, original.waveform, found.waveform)
+            for name, result in reconstructions.items():
+                waveform = result.waveform
+                self.book.add_reconstruction(name, clip.name, len(original.waveform), len(waveform), result.codes)
+                self._keep(clip, name, waveform)
+                yield from self._pair_tasks(name, clip, original.waveform, waveform)
 
     def _pair_tasks(self, column: str, clip: Clip, reference: Waveform, degraded: Waveform) -> Iterator[Task]:
         common = min(len(reference), len(degraded))
         for keys in self._groups:
             yield Task(column, clip.name, keys, reference[:common], degraded[:common])
-        self.models.meet(column, clip.name, degraded, self.book)
+        self.models.add_reconstruction(column, clip.name, degraded, self.book)
         self._step(self.models.count)
 
     def _fail(self, columns: Sequence[Column], clip: Clip, reason: str) -> None:
@@ -142,12 +142,8 @@ class _Run:
 
     def _step(self, count: int) -> None:
         self._done += count
-        if self.progress:
-            self.progress(self._done, len(self.clips) * len(self.columns) * (len(self._groups) + self.models.count))
-
-
-FEW_FILES = 10
-_RATES = {"wer": word_error_rate, "wil": word_information_lost}
+        total = len(self.clips) * len(self.columns) * (len(self._groups) + self.models.count)
+        self.progress("evaluate", self._done, total)
 
 
 def summarise(
@@ -156,8 +152,9 @@ def summarise(
     models: Models,
     book: ScoreBook,
     audio: Mapping[str, Mapping[str, Waveform]],
+    date: str,
 ) -> Evaluation:
-    """The result of a book that is full."""
+    """Compute the statistics over all clips of a full book, and the remarks that belong to them."""
     names = [clip.name for clip in clips]
     columns = tuple(_column(column, options, options.wanted, book, names) for column in book.columns)
     result = EvaluationResult(
@@ -170,7 +167,7 @@ def summarise(
         reference_texts=dict(models.words.references) if models.words else {},
         intervals=statistics.describe(options.seed),
         remarks=tuple(_remarks(models, book, columns)),
-        date=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        date=date,
         command=options.command,
         dmcodec_version=__version__,
     )
@@ -188,7 +185,7 @@ def _column(
 
 
 def _original(options: EvaluateOptions, models: Models, book: ScoreBook, names: Sequence[str]) -> ColumnResult | None:
-    """The originals' own word errors; without transcripts these would be none by definition."""
+    """Return the word errors of the originals; None without transcripts, where they would be 0 by definition."""
     if not models.words or models.words.transcripts is None:
         return None
     column = Column(ORIGINAL, str(options.reference), "the reference itself")
@@ -196,40 +193,40 @@ def _original(options: EvaluateOptions, models: Models, book: ScoreBook, names: 
 
 
 def _estimate(key: str, scores: Iterable[ClipScore], seed: int) -> statistics.Estimate:
-    found = list(scores)
-    failed = sum(key in score.failures for score in found)
+    scores = list(scores)
+    failed = sum(key in score.failures for score in scores)
     if key in WORD_METRICS:
-        sums = np.array([score.words.sums for score in found if score.words], np.float64).reshape(-1, 4)
+        sums = np.array([score.words.sums for score in scores if score.words], np.float64).reshape(-1, 4)
         return statistics.bootstrap(sums, _RATES[key], failed, seed)
-    return statistics.mean_estimate([score.values[key] for score in found if key in score.values], failed, seed)
+    return statistics.mean_estimate([score.values[key] for score in scores if key in score.values], failed, seed)
 
 
 def _definitions(keys: Sequence[str], models: Models) -> dict[str, str]:
-    said = models.definitions
-    return {key: "; ".join(filter(None, (METRICS[key].described(), said.get(key)))) for key in keys}
+    of_models = models.definitions
+    return {key: "; ".join(filter(None, (METRICS[key].described(), of_models.get(key)))) for key in keys}
 
 
 def _remarks(models: Models, book: ScoreBook, columns: Sequence[ColumnResult]) -> list[str]:
     remarks = [
-        "Everything is measured at 16 kHz mono, both clips cut to the length of the shorter; nothing is aligned in "
-        "time or level beforehand."
+        "All metrics are computed at 16 kHz mono. Both clips are cut to the length of the shorter; they are not "
+        "aligned in time or level."
     ]
     for name, clips in book.other_lengths.items():
         if clips:
             remarks.append(
                 f"{name}: {len(clips)} files differ in length from the original by more than 0.5 s or 5 % "
-                f"({', '.join(clips[:3])}{', ...' if len(clips) > 3 else ''}); are they the same speech?"
+                f"({', '.join(clips[:3])}{', ...' if len(clips) > 3 else ''}); check that they hold the same speech."
             )
     if models.words and models.words.transcripts is None:
         remarks.append(
-            "WER and WIL count against the recogniser's own text of the original, not against true transcripts: they "
-            "don't compare with published ones."
+            "The reference texts of WER and WIL are the recogniser's own texts of the originals, not true transcripts: "
+            "these rates can't be compared with published ones."
         )
     if any(estimate.failed for column in columns for estimate in column.summary.values()):
-        remarks.append("Where n is given, some files have no value: see what could not be measured.")
+        remarks.append("Where n is given, some files have no value; see Failures.")
     files = sum(duration is not None for duration in book.durations_s.values())
     if files == 1:
         remarks.append("A single file has no confidence interval.")
     elif files < FEW_FILES:
-        remarks.append(f"Over fewer than {FEW_FILES} files, bootstrap intervals come out too narrow.")
+        remarks.append(f"With fewer than {FEW_FILES} files, bootstrap intervals are too narrow.")
     return remarks

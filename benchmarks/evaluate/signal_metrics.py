@@ -1,4 +1,4 @@
-"""Metrics of two waveforms. Each returns a finite number or raises MetricError with the reason."""
+"""Metrics of two waveforms, log-mel spectrograms among them. Each returns a finite number or raises MetricError."""
 
 from __future__ import annotations
 
@@ -17,19 +17,16 @@ from dmcodec.audio import Waveform
 from dmcodec.errors import MetricError
 from dmcodec.mel import mel_filters
 
-# FOLDED: Log-mel spectrograms in numpy, defined as in the first scale of the training's mel loss.
-
-
 SAMPLE_RATE = 16000
 MAX_PESQ_S = 60.0
 MIN_VISQOL_S = 1.0
-# Metrics that are computed in one go. PESQ stands alone: its C code can crash, which must cost no other metric.
+# Metrics that one task computes. PESQ has a task of its own: its C code can crash, which must cost no other metric.
 GROUPS = (("stoi", "si-sdr", "mel"), ("pesq",), ("visqol", "visqol-polynomial"))
 
 
 @contextmanager
 def _native_messages_off() -> Iterator[None]:
-    """The native runtime of the lattice writes a line to stderr, past Python, each time that it is loaded."""
+    """Discard stderr: the native runtime of the lattice model writes a line to it, past Python, on each load."""
     kept, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     try:
         os.dup2(nothing, 2)
@@ -41,7 +38,7 @@ def _native_messages_off() -> Iterator[None]:
 
 
 def stoi(reference: Waveform, degraded: Waveform) -> float:
-    """Short-time objective intelligibility (Taal et al., 2011)."""
+    """Compute short-time objective intelligibility (Taal et al., IEEE TASLP 2011)."""
     from pystoi import stoi as pystoi
 
     _refuse_silence(reference)
@@ -56,7 +53,7 @@ def stoi(reference: Waveform, degraded: Waveform) -> float:
 
 
 def pesq_wb(reference: Waveform, degraded: Waveform) -> float:
-    """Wideband PESQ (ITU-T P.862.2)."""
+    """Compute wideband PESQ (ITU-T P.862.2)."""
     import pesq
 
     if len(reference) > MAX_PESQ_S * SAMPLE_RATE:
@@ -69,11 +66,11 @@ def pesq_wb(reference: Waveform, degraded: Waveform) -> float:
     except pesq.BufferTooShortError:
         raise MetricError("shorter than 0.25 s, too short for PESQ") from None
     except ValueError:  # its result is NaN
-        raise MetricError("PESQ came out as no number (a silent reconstruction?)") from None
+        raise MetricError("PESQ is not a number (is the reconstruction silent?)") from None
 
 
 def si_sdr_db(reference: Waveform, degraded: Waveform) -> float:
-    """Scale-invariant signal-to-distortion ratio in dB (Le Roux et al., arXiv 1811.02508), of zero-mean signals."""
+    """Compute the scale-invariant signal-to-distortion ratio in dB (arXiv 1811.02508) of zero-mean signals."""
     _refuse_silence(reference)
     target = reference.astype(np.float64) - reference.mean(dtype=np.float64)
     estimate = degraded.astype(np.float64) - degraded.mean(dtype=np.float64)
@@ -83,57 +80,57 @@ def si_sdr_db(reference: Waveform, degraded: Waveform) -> float:
     scaled = target * (float(estimate @ target) / power)
     signal, noise = float(scaled @ scaled), float(np.square(estimate - scaled).sum())
     if signal == 0:
-        raise MetricError("SI-SDR is minus infinity: nothing of the original is left")
+        raise MetricError("SI-SDR is minus infinity: the reconstruction has nothing of the original")
     if noise <= 1e-14 * signal:
-        raise MetricError("SI-SDR is infinite: equal to the original but for its level")
+        raise MetricError("SI-SDR is infinite: the reconstruction equals the original, apart from its level")
     return 10 * math.log10(signal / noise)
 
 
 def visqol_pair(reference: Waveform, degraded: Waveform, keys: Sequence[str]) -> dict[str, float]:
-    """ViSQOL (arXiv 2004.09584), speech mode, under both mappings of one run's similarities.
+    """Compute ViSQOL (arXiv 2004.09584) in speech mode, with one or both mappings of the same similarities to MOS.
 
-    The lattice is only loaded where it is asked for.
+    The lattice model is loaded only if `keys` has "visqol".
     """
     _refuse_silence(reference)
     if len(reference) < MIN_VISQOL_S * SAMPLE_RATE:
         raise MetricError(f"shorter than {MIN_VISQOL_S:g} s, too short for ViSQOL")
     if not np.any(degraded):
-        raise MetricError("the reconstruction is silent, ViSQOL can't level it")
+        raise MetricError("the reconstruction is silent: ViSQOL can't match its level")
     api = _visqol("visqol" in keys)
     try:
-        found = api.measure_from_arrays(reference.astype(np.float64), degraded.astype(np.float64), SAMPLE_RATE)
+        result = api.measure_from_arrays(reference.astype(np.float64), degraded.astype(np.float64), SAMPLE_RATE)
     except (ValueError, IndexError) as error:
         raise MetricError(f"ViSQOL: {error}") from None
-    values = {"visqol-polynomial": _polynomial_mos(found)}
+    values = {"visqol-polynomial": _polynomial_mos(result)}
     if "visqol" in keys:
-        values["visqol"] = float(found.moslqo)
+        values["visqol"] = float(result.moslqo)
     return {key: values[key] for key in keys}
 
 
 def measure(keys: Sequence[str], reference: Waveform, degraded: Waveform) -> tuple[dict[str, float], dict[str, str]]:
-    """Computes the named metrics of two waveforms (samples,), 16 kHz, equally long.
+    """Compute the named metrics of two waveforms (samples,), at 16 kHz, equally long.
 
     Returns:
-        values, and the reasons why others have none; together they hold each key once.
+        The values by key, and the reasons of the metrics without a value; each key is in one of the two.
     """
     values: dict[str, float] = {}
     failures: dict[str, str] = {}
     for key in keys:
         if key in values or key in failures:
             continue
-        together = [other for other in keys if key.startswith("visqol") and other.startswith("visqol")] or [key]
+        group = [other for other in keys if key.startswith("visqol") and other.startswith("visqol")] or [key]
         try:
             with warnings.catch_warnings(), np.errstate(all="ignore"):
-                warnings.simplefilter("ignore")  # what comes of them isn't finite, and has a reason then
-                found = _computed(together, reference, degraded)
-            _check_finite(found)
-            values.update(found)
+                warnings.simplefilter("ignore")  # a result that isn't finite becomes a reason below
+                computed = _compute(group, reference, degraded)
+            _check_finite(computed)
+            values.update(computed)
         except MetricError as error:
-            failures.update(dict.fromkeys(together, str(error)))
+            failures.update(dict.fromkeys(group, str(error)))
     return values, failures
 
 
-def _computed(keys: Sequence[str], reference: Waveform, degraded: Waveform) -> dict[str, float]:
+def _compute(keys: Sequence[str], reference: Waveform, degraded: Waveform) -> dict[str, float]:
     if keys[0].startswith("visqol"):
         return visqol_pair(reference, degraded, keys)
     return {key: _SIMPLE[key](reference, degraded) for key in keys}
@@ -142,11 +139,11 @@ def _computed(keys: Sequence[str], reference: Waveform, degraded: Waveform) -> d
 def _check_finite(values: Mapping[str, float]) -> None:
     for key, value in values.items():
         if not math.isfinite(value):
-            raise MetricError(f"{key} came out as {value}")
+            raise MetricError(f"{key} is {value}")
 
 
 def _refuse_silence(reference: Waveform) -> None:
-    # ViSQOL and STOI give numbers for it, 4.7 among them.
+    # ViSQOL and STOI return numbers for silence, even good ones (4.7).
     if len(reference) == 0 or not np.any(reference):
         raise MetricError("the original is silent")
 
@@ -161,13 +158,13 @@ def _visqol(lattice: bool) -> Any:
     return api
 
 
-def _polynomial_mos(found: Any) -> float:
-    """The unscaled polynomial's MOS of a run's similarities, with the same floor as `VisqolApi` sets."""
+def _polynomial_mos(result: Any) -> float:
+    """Return the MOS of the unscaled polynomial mapping, with the same minimum as in `VisqolApi`."""
     from visqol.quality_mapper import SpeechSimilarityToQualityMapper
     from visqol.visqol_core import alter_for_similarity_extremes
 
-    mos = SpeechSimilarityToQualityMapper(scale_to_max_mos=False).predict_quality(found.fvnsim)
-    return float(alter_for_similarity_extremes(found.vnsim, mos))
+    mos = SpeechSimilarityToQualityMapper(scale_to_max_mos=False).predict_quality(result.fvnsim)
+    return float(alter_for_similarity_extremes(result.vnsim, mos))
 
 
 N_FFT = 1024
@@ -179,10 +176,10 @@ _mel_filters = functools.cache(mel_filters)
 
 
 def mel_distance(reference: Waveform, degraded: Waveform, sample_rate: int) -> float:
-    """Mean absolute difference of two clips' log-mels; both (samples,), equally long.
+    """Compute the mean absolute difference of the log-mel spectrograms of two clips (samples,), equally long.
 
     Raises:
-        MetricError: shorter than one window.
+        MetricError: the clips are shorter than one window.
     """
     if len(reference) < N_FFT:
         raise MetricError(f"shorter than one window of {N_FFT} samples")
@@ -190,14 +187,17 @@ def mel_distance(reference: Waveform, degraded: Waveform, sample_rate: int) -> f
 
 
 def log_mel(waveform: Waveform, sample_rate: int) -> NDArray[np.float64]:
-    """Natural logarithm of mel magnitudes: (samples,) -> (N_MELS, frames). Reflect padding of (n_fft - hop) / 2."""
+    """Compute natural-log mel magnitudes: (samples,) -> (N_MELS, frames), as the first scale of the mel loss has them.
+
+    Both ends are padded by reflection, with (N_FFT - HOP_SAMPLES) / 2 samples.
+    """
     padded = np.pad(waveform.astype(np.float64), _PAD, mode="reflect")
     mels = _mel_filters(N_FFT, N_MELS, sample_rate) @ magnitudes(padded, N_FFT, HOP_SAMPLES)
     return np.asarray(np.log(np.maximum(mels, FLOOR)))
 
 
 def magnitudes(waveform: NDArray[np.floating], n_fft: int, hop_samples: int) -> NDArray[np.float64]:
-    """Short-time magnitudes with a periodic Hann window: (samples,) -> (n_fft / 2 + 1, frames)."""
+    """Compute short-time magnitudes with a periodic Hann window: (samples,) -> (n_fft / 2 + 1, frames)."""
     window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(n_fft) / n_fft)
     frames = np.lib.stride_tricks.sliding_window_view(waveform, n_fft)[::hop_samples]
     return np.abs(np.fft.rfft(frames * window, axis=1)).T

@@ -15,15 +15,19 @@ LEVEL = 0.95
 RESAMPLES = 10_000
 _BLOCK = 500
 
-# From sums of contributions [..., k] to the figure [...].
+# Maps sums of contributions [..., k] to the statistic [...].
 Statistic = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-    """A figure over `files` files with its 95 % interval; `failed` more files have no value.
+    """A statistic over files, with its 95 % confidence interval.
 
-    `value` is None where no file has one; `low` and `high` are None where fewer than two files have one.
+    Attributes:
+        value: None where no file has a value.
+        low, high: the interval; None where fewer than two files have a value.
+        files: number of files with a value.
+        failed: number of files without a value.
     """
 
     value: float | None
@@ -34,20 +38,21 @@ class Estimate:
 
 
 def describe(seed: int) -> str:
-    """How the intervals of metrics are made, in one line."""
+    """Return the method of the intervals of metrics, in one line."""
     return f"95 % confidence interval over files: percentile bootstrap, {RESAMPLES:,} resamples, seed {seed}"
 
 
 def mean_estimate(values: Sequence[float], failed: int, seed: int) -> Estimate:
-    """Mean over files, each weighing the same."""
+    """Return the mean over files, each with the same weight, and its bootstrap interval."""
     contributions = np.array([(value, 1.0) for value in values], np.float64).reshape(-1, 2)
     return bootstrap(contributions, lambda sums: sums[..., 0] / sums[..., 1], failed, seed)
 
 
 def bootstrap(contributions: NDArray[np.float64], statistic: Statistic, failed: int, seed: int) -> Estimate:
-    """The statistic of the summed contributions (files, k), and its percentile interval under resampling of files.
+    """Return the statistic of the summed contributions (files, k), and its percentile interval.
 
-    Equal numbers of files are resampled alike, so that columns over the same files are held against each other fairly.
+    The files are resampled with replacement (Efron, 1979). Equal numbers of files give the same resamples, so that
+    columns over the same files are comparable.
     """
     files = len(contributions)
     if files == 0:
@@ -56,18 +61,22 @@ def bootstrap(contributions: NDArray[np.float64], statistic: Statistic, failed: 
     if files == 1:
         return Estimate(value, None, None, 1, failed)
     random = np.random.default_rng(seed)
-    found = []
+    resampled = []
     for start in range(0, RESAMPLES, _BLOCK):
         times_drawn = random.multinomial(files, np.full(files, 1 / files), size=min(_BLOCK, RESAMPLES - start))
-        found.append(statistic(times_drawn @ contributions))
-    low, high = np.quantile(np.concatenate(found), ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
+        resampled.append(statistic(times_drawn @ contributions))
+    low, high = np.quantile(np.concatenate(resampled), ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
     return Estimate(value, float(low), float(high), files, failed)
 
 
 def jackknife(value: float, without_each: NDArray[np.float64]) -> tuple[float, float] | None:
-    """Interval value +- t * standard error from the figures without each file (files,); None for fewer than two.
+    """Return the interval value +- t * standard error of the jackknife (Tukey, 1958); None for fewer than two files.
 
-    For figures that resampling would bias, as it leaves files out: what counts distinct codes, say.
+    For statistics that the bootstrap biases, such as those that count distinct codes: its resamples leave files out.
+
+    Args:
+        value: the statistic of all files.
+        without_each: the statistic of all files but one, for each file: (files,).
     """
     files = len(without_each)
     if files < 2:
@@ -75,8 +84,8 @@ def jackknife(value: float, without_each: NDArray[np.float64]) -> tuple[float, f
     from scipy.special import stdtrit
 
     variance = (files - 1) / files * np.square(without_each - without_each.mean()).sum()
-    reach = float(stdtrit(files - 1, (1 + LEVEL) / 2)) * float(np.sqrt(variance))
-    return value - reach, value + reach
+    half_width = float(stdtrit(files - 1, (1 + LEVEL) / 2)) * float(np.sqrt(variance))
+    return value - half_width, value + half_width
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,7 +96,7 @@ class LevelUse:
         level: index of the level, from 0.
         entries: size of the codebook.
         perplexity: 2^entropy of the codes.
-        low, high: 95 % interval of the perplexity (jackknife over files, on the entropy); None for fewer than two files.
+        low, high: 95 % interval of the perplexity (jackknife over files, on the entropy); None for a single file.
         used: entries that at least one frame of any file used.
         dead: entries that no frame used.
     """

@@ -1,4 +1,4 @@
-"""Word errors: normalised texts compared with jiwer, and rates of the counts of many files."""
+"""Word errors: counts from the alignment of two texts (jiwer), and rates from the summed counts of many files."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Normaliser = Callable[[str], str]
 
 @dataclasses.dataclass(frozen=True)
 class WordCounts:
-    """What became of the words of one reference text."""
+    """Numbers of words in the alignment of a recognised text with a reference text."""
 
     hits: int
     substitutions: int
@@ -31,25 +31,28 @@ class WordCounts:
 
     @property
     def sums(self) -> tuple[int, int, int, int]:
-        """Errors, words of the reference, words recognised, hits: what rates are computed from."""
+        """Errors, words of the reference, words recognised, hits: the input of the rates."""
         heard = self.hits + self.substitutions
         errors = self.substitutions + self.deletions + self.insertions
         return errors, heard + self.deletions, heard + self.insertions, self.hits
 
 
 def word_error_rate(sums: NDArray[np.float64]) -> NDArray[np.float64]:
-    """WER in percent from sums [..., 4] of `WordCounts.sums`."""
+    """Compute the word error rate in percent from sums [..., 4] of `WordCounts.sums`."""
     return 100 * sums[..., 0] / sums[..., 1]
 
 
 def word_information_lost(sums: NDArray[np.float64]) -> NDArray[np.float64]:
-    """WIL in percent from sums [..., 4] (Morris et al., 2004): 1 - hits^2 / (words * words recognised)."""
+    """Compute the word information lost (Morris et al., Interspeech 2004) in percent from sums [..., 4].
+
+    It is 1 - hits^2 / (words * words recognised).
+    """
     words, recognised, hits = sums[..., 1], sums[..., 2], sums[..., 3]
     return 100 * (1 - hits**2 / (words * np.maximum(recognised, 1)))
 
 
 def count_words(reference: str, recognised: str) -> WordCounts:
-    """Counts of the alignment with the fewest errors; both texts are normalised already.
+    """Count the words of the alignment with the fewest errors; both texts must be normalised.
 
     Raises:
         MetricError: the reference has no words.
@@ -63,10 +66,10 @@ def count_words(reference: str, recognised: str) -> WordCounts:
 
 
 def load_normaliser(name: str) -> tuple[Normaliser, str]:
-    """The normaliser, and what is said of it.
+    """Return the normaliser, and its description.
 
-    `english` is Whisper's (contractions and numbers are written one way, punctuation and fillers go); `basic` lowers
-    case and drops punctuation, in any language.
+    `english` is Whisper's: it writes contractions and numbers in one way, and drops punctuation and fillers. `basic`
+    lowers case and drops punctuation, in any language.
     """
     from transformers.models.whisper import english_normalizer
 

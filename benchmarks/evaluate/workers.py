@@ -1,4 +1,4 @@
-"""Signal metrics in processes of their own: side by side, and a crash in one costs only what made it crash."""
+"""Signal metrics in worker processes, concurrently; a crash costs only the metric and the clip that caused it."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from dmcodec.audio import Waveform
 
 from .signal_metrics import measure
 
-CRASHED = "its code crashed on this clip"
+CRASHED = "the metric's code crashed on this clip"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Task:
-    """Metrics `keys` of one clip in one column; both waveforms (samples,), 16 kHz, equally long."""
+    """Metrics `keys` of one clip in one column. Both waveforms are (samples,), at 16 kHz, equally long."""
 
     column: str
     clip: str
@@ -29,7 +29,7 @@ class Task:
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What became of a task: a value or a reason for each of its keys."""
+    """Result of a task: a value or a reason for each of its keys."""
 
     column: str
     clip: str
@@ -41,10 +41,10 @@ _Found = tuple[dict[str, float], dict[str, str]]
 
 
 def run_tasks(tasks: Iterable[Task], jobs: int) -> Iterator[Outcome]:
-    """Runs tasks in `jobs` processes as they come, and yields outcomes as they are ready, in any order.
+    """Run the tasks in `jobs` processes, and yield the outcomes in the order in which they are ready.
 
-    At most two tasks a process are waiting, so that memory doesn't grow with the number of clips. The processes are
-    spawned: a script that calls this needs the usual `if __name__ == "__main__":`.
+    At most two tasks for each process are pending, so that memory doesn't grow with the number of clips. The processes
+    are spawned: a script that calls this needs `if __name__ == "__main__":`.
     """
     pool = _pool(jobs)
     pending: dict[Future[_Found], Task] = {}
@@ -72,7 +72,7 @@ def run_tasks(tasks: Iterable[Task], jobs: int) -> Iterator[Outcome]:
 
 
 def _collect(pending: dict[Future[_Found], Task]) -> tuple[list[Outcome], list[Task]]:
-    """Outcomes of what is ready, and, where a process died, all tasks that may have been its undoing."""
+    """Return the outcomes that are ready, and, where a process crashed, all tasks that may have caused this."""
     outcomes, suspects = [], []
     for future in wait(pending, return_when=FIRST_COMPLETED).done:
         task = pending.pop(future)
@@ -86,7 +86,7 @@ def _collect(pending: dict[Future[_Found], Task]) -> tuple[list[Outcome], list[T
 
 
 def _alone(task: Task) -> Outcome:
-    """Runs a task in a process of its own, which may die of it."""
+    """Run a task in a new process, which may crash."""
     with _pool(1) as pool:
         try:
             return _outcome(task, _submit(pool, task).result())
@@ -103,8 +103,8 @@ def _submit(pool: ProcessPoolExecutor, task: Task) -> Future[_Found]:
 
 
 def _pool(jobs: int) -> ProcessPoolExecutor:
-    # Forking would copy torch's and onnxruntime's locks in whatever state their threads hold them.
-    return ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _leave_interrupts_to_the_parent)
+    # A fork would copy locks that threads of torch or onnxruntime hold, and could wait for them for ever.
+    return ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _ignore_interrupts)
 
 
 def _replaced(pool: ProcessPoolExecutor, jobs: int) -> ProcessPoolExecutor:
@@ -112,5 +112,5 @@ def _replaced(pool: ProcessPoolExecutor, jobs: int) -> ProcessPoolExecutor:
     return _pool(jobs)
 
 
-def _leave_interrupts_to_the_parent() -> None:
+def _ignore_interrupts() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,4 +1,4 @@
-"""`dmcodec verify`: does a backend say what the reference says? Start at `run_verify`."""
+"""`dmcodec verify`: compare a backend with a reference. Start at `run_verify`."""
 
 from .options import VerifyOptions
 from .result import VerifyResult

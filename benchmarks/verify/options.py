@@ -1,4 +1,4 @@
-"""What is to be verified, checked before anything is loaded."""
+"""Options of `dmcodec verify`, checked before anything is loaded."""
 
 from __future__ import annotations
 
@@ -14,7 +14,13 @@ REFERENCES = (ONNXRUNTIME_CPU, TORCH)
 
 @dataclasses.dataclass(frozen=True)
 class Sizes:
-    """How much is run: the stream's clip, the long clip, and the number of clips in batches."""
+    """Amount of audio.
+
+    Attributes:
+        stream_s: length of the clip that is streamed.
+        long_s: length of the long clip.
+        clips: clips in a batch.
+    """
 
     stream_s: float
     long_s: float
@@ -30,13 +36,14 @@ class VerifyOptions:
     """What to verify of a bundle.
 
     Attributes:
-        backend, provider, threads: what is put to the test, as in `dmcodec.runtime.Codec.load`.
+        backend, provider, threads: the backend to verify, as in `dmcodec.runtime.Codec.load`.
         against: the reference: "onnxruntime-cpu" or "torch".
-        checkpoint, config: where torch's weights are; by default those of the bundle's seed, or else what it holds.
-        audio: files that are run, too; their first minute.
-        exactness: longer clips and more of them.
-        engine_cache: of tensorrt: the folder of its engines; by default within the bundle.
-        command: how it was asked for, for the record.
+        checkpoint: weights for torch; by default those of the bundle's seed, or else those that the bundle holds.
+        config: configuration file of the checkpoint; by default the bundle's configuration.
+        audio: audio files to run as well; the first minute of each.
+        exactness: run longer clips, and more of them.
+        engine_cache: folder of TensorRT engines; by default in the bundle.
+        command: the command line, for the record.
     """
 
     backend: str = "onnxruntime"
@@ -52,13 +59,13 @@ class VerifyOptions:
 
     def __post_init__(self) -> None:
         if self.against not in REFERENCES:
-            raise ArgumentError(f"against {self.against!r} is not known; use one of {', '.join(REFERENCES)}")
+            raise ArgumentError(f"--against {self.against!r} is not known; use one of {', '.join(REFERENCES)}")
         if self.config and not self.checkpoint:
-            raise ArgumentError("config belongs to a checkpoint; name it with --checkpoint, or leave --config out")
+            raise ArgumentError("--config belongs to a checkpoint; name it with --checkpoint, or leave --config out")
         if self.checkpoint and self.against != TORCH:
-            raise ArgumentError("checkpoint belongs to torch; add --against torch")
+            raise ArgumentError("--checkpoint belongs to torch; add --against torch")
 
     @property
     def sizes(self) -> Sizes:
-        """How much is run."""
+        """Amount of audio to run."""
         return FULL if self.exactness else QUICK

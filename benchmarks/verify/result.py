@@ -1,4 +1,4 @@
-"""What was verified, as frozen values for JSON and tables."""
+"""Result of `dmcodec verify`: frozen values for JSON and tables. Field names are the JSON keys."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ FORMAT_VERSION = 1
 
 @dataclasses.dataclass(frozen=True)
 class Check:
-    """One thing that users do with the codec, held against the reference; figures that don't apply are None.
+    """One use of the codec, compared with the reference. Values that don't apply are None.
 
     Attributes:
-        what: what was done.
-        detail: with what.
-        code_agreement, level0_agreement, frame_agreement: shares of 0 to 1; the latter two count ties as equal.
-        ties: frames that differ by a tie only.
+        what: the use.
+        detail: lengths and numbers of its clips.
+        code_agreement, level0_agreement, frame_agreement: shares, 0 to 1; the latter two count ties as equal.
+        ties: number of frames that differ only by a tie.
         snr_db, max_abs_error: of the audio.
-        problem: the figure below its bound, in words; None where all is well.
+        problem: the value below its threshold, in words; None where there is none.
     """
 
     what: str
@@ -38,18 +38,18 @@ class Check:
 
 @dataclasses.dataclass(frozen=True)
 class VerifyResult:
-    """One whole verification.
+    """Result of one verification.
 
     Attributes:
         date: start in UTC, ISO 8601.
-        bundle, model_id, precision: what was run.
-        backend, provider: on what.
-        reference: what it was held against.
-        thresholds_of: the precision whose thresholds count: the bundle's, or where the reference has the very same
-            weights, that of its arithmetic.
-        load_s: seconds that loading all graphs took (for an engine that isn't in the cache: building it).
-        cases: graph by graph, as at export.
-        checks: what users do.
+        bundle, model_id, precision: the bundle that ran.
+        backend, provider: where it ran.
+        reference: name of the reference.
+        thresholds_of: the precision whose thresholds apply: that of the bundle, or where the reference has exactly the
+            same weights, that of the bundle's arithmetic.
+        load_s: seconds to load all graphs (an engine that isn't in the cache is built in this time).
+        cases: each graph, with the cases of the export.
+        checks: uses of the codec.
     """
 
     date: str
@@ -68,17 +68,17 @@ class VerifyResult:
 
     @property
     def problems(self) -> list[str]:
-        """Every figure below its threshold, in words."""
+        """Each value below its threshold, in words."""
         cases = [shortfall(case, self.thresholds_of) for case in self.cases]
         return [problem for problem in (*cases, *(check.problem for check in self.checks)) if problem]
 
     @property
     def passed(self) -> bool:
-        """Whether every figure reaches its threshold."""
+        """Whether every value reaches its threshold."""
         return not self.problems
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
+        """Return plain JSON values."""
         return {
             "format_version": FORMAT_VERSION,
             "passed": self.passed,

@@ -1,4 +1,4 @@
-"""A verification as tables."""
+"""The result of `dmcodec verify` as tables."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .result import VerifyResult
 
 _CASE_COLUMNS = {
     "latents SNR dB": "latents_snr_db",
-    "frames agree": "frame_agreement",
+    "equal frames": "frame_agreement",
     "level 0": "level0_agreement",
     "ties": "ties",
     "decoder SNR dB": "decoder_snr_db",
@@ -17,17 +17,17 @@ _CASE_COLUMNS = {
     "chain SNR dB": "chain_snr_db",
 }
 _CHECK_COLUMNS = {
-    "codes equal": "code_agreement",
+    "equal codes": "code_agreement",
     "level 0": "level0_agreement",
-    "frames agree": "frame_agreement",
+    "equal frames": "frame_agreement",
     "ties": "ties",
     "SNR dB": "snr_db",
-    "max |err|": "max_abs_error",
+    "max |error|": "max_abs_error",
 }
 
 
 def summary_line(result: VerifyResult) -> str:
-    """What was held against what."""
+    """Return one line that names the bundle, the backend and the reference."""
     return (
         f"{result.bundle}: model {result.model_id}, {result.precision}; {result.backend} on {result.provider} "
         f"against {result.reference}"
@@ -35,7 +35,7 @@ def summary_line(result: VerifyResult) -> str:
 
 
 def verify_tables(result: VerifyResult) -> list[Table]:
-    """Graph by graph, and what users do."""
+    """Return the table of the graphs and the table of the uses."""
     cases = [
         (
             f"{case.signal}, {case.num_samples} samples, batch {case.batch}",
@@ -53,10 +53,13 @@ def verify_tables(result: VerifyResult) -> list[Table]:
         )
         for check in result.checks
     ]
-    note = "Frames agree and level 0 count a tie as equal: two entries equally near, as far as float32 can tell."
+    note = (
+        "Equal frames and level 0 count a tie as equal: two codebook entries at the same distance within float32 "
+        "rounding."
+    )
     return [
-        Table("The graphs, as at export", ("run", *_CASE_COLUMNS, ""), tuple(cases), note=note),
-        Table("The codec, as it is used", ("what", "with", *_CHECK_COLUMNS, ""), tuple(checks), labels=2),
+        Table("Graphs, with the cases of the export", ("input", *_CASE_COLUMNS, "result"), tuple(cases), note=note),
+        Table("Uses of the codec", ("use", "input", *_CHECK_COLUMNS, "result"), tuple(checks), labels=2),
     ]
 
 

@@ -59,7 +59,7 @@ def doctor(
         "checkpoint": checkpoint,
         "config": config,
         "timeout_s": timeout_s,
-        "sides": tuple(backend or ()),
+        "backends": tuple(backend or ()),
     }
     given = {name: value for name, value in given.items() if value not in (None, ())}
     if gpu:
@@ -89,7 +89,7 @@ def _gpu_report(bundles: list[Path], out: Path, given: dict[str, Any], as_json: 
     GpuReportOptions(bundles=(), **given)  # before anything is exported
     refuse_existing(out, force)
     examination = examine()
-    if not bundles and (examination.has_gpu or "sides" in given):
+    if not bundles and (examination.has_gpu or "backends" in given):
         from .weights import full_size_bundle
 
         bundles = [full_size_bundle(precision) for precision in ("fp32", "fp16")]

@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from dmcodec.errors import ArgumentError, MissingDependencyError
 
-from .common import ForceOption, JsonOption, ThreadsOption, console, note, print_json, progress_bar
-
-if TYPE_CHECKING:
-    from dmcodec.benchmarks.evaluate.run import Progress
+from .common import ForceOption, JsonOption, ThreadsOption, console, note, print_json, stage_progress
 
 
 def evaluate(
@@ -118,7 +113,7 @@ def evaluate(
     if report:
         refuse_existing(report, force)
         require_plotting()
-    with _progress() as progress:
+    with stage_progress() as progress:
         evaluation = run_evaluation(options, progress)
     if as_json:
         print_json(evaluation.result.to_dict())
@@ -134,15 +129,3 @@ def _usable_cpus() -> int:
     from dmcodec.runtime.onnxruntime_backend import usable_cpus
 
     return usable_cpus()
-
-
-@contextmanager
-def _progress() -> Iterator[Progress]:
-    """Shows how many measurements are done."""
-    with progress_bar() as bar:
-        task = bar.add_task("evaluate", total=None)
-
-        def show(done: int, total: int) -> None:
-            bar.update(task, completed=done, total=total)
-
-        yield show

@@ -1,0 +1,64 @@
+"""Names of codecs in options and results, and the function that opens a codec by its name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dmcodec.errors import ArgumentError, BundleNotFoundError
+
+from .bundle import BundleCodec, open_bundle
+from .checkpoint import open_checkpoint
+from .interface import MeasuredCodec
+from .torch import TORCH_COMPILE, TORCH_EAGER
+
+TENSORRT = "tensorrt"
+ONNXRUNTIME_CPU = "onnxruntime-cpu"
+TORCH_PEERS = (TORCH_EAGER, TORCH_COMPILE)
+# Peers that run the same bundle: name, and its backend and provider.
+BUNDLE_PEERS: dict[str, tuple[str, str | None]] = {
+    ONNXRUNTIME_CPU: ("onnxruntime", "cpu"),
+    "onnxruntime-cuda": ("onnxruntime", "cuda"),
+    "onnxruntime-tensorrt": ("onnxruntime", "tensorrt"),
+    TENSORRT: (TENSORRT, None),
+}
+# Values of `--against`, and the peers that each stands for.
+PEERS = {
+    "torch": TORCH_PEERS,
+    **{name: (name,) for name in (*TORCH_PEERS, *BUNDLE_PEERS)},
+}
+
+
+def runs_on_gpu(name: str) -> bool:
+    """Return whether the bundle peer of this name runs on a GPU."""
+    return name != ONNXRUNTIME_CPU
+
+
+def open_codec(path: Path, config: Path | None, threads: int | None) -> MeasuredCodec:
+    """Open a bundle where `path` is a folder, else a checkpoint.
+
+    Args:
+        path: bundle folder or checkpoint file.
+        config: configuration file of a checkpoint; by default that of the released models.
+        threads: CPU threads; by default those of the library.
+
+    Raises:
+        BundleError, CheckpointError, ConfigError: the codec can't be loaded.
+        MissingDependencyError: onnxruntime, or for a checkpoint torch, isn't installed.
+    """
+    if path.is_dir():
+        return BundleCodec(open_bundle(path, threads=threads))
+    if not path.is_file():
+        raise BundleNotFoundError(f"{path}: no such bundle or checkpoint")
+    return open_checkpoint(path, config, threads)
+
+
+def levels_to_report(codec: MeasuredCodec, requested: tuple[int, ...], title: str) -> tuple[int, ...]:
+    """Return the requested numbers of levels, or all levels where none is requested.
+
+    Raises:
+        ArgumentError: the codec has fewer levels; the message has its `title`.
+    """
+    for n_q in requested:
+        if n_q > codec.n_q:
+            raise ArgumentError(f"--n-q {n_q}: {title} has {codec.n_q} levels")
+    return requested or (codec.n_q,)
