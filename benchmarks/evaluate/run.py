@@ -10,7 +10,6 @@ import numpy as np
 
 from dmcodec import __version__
 from dmcodec.audio import Waveform, prepare_waveform, read_audio
-from dmcodec.benchmarks.evaluate.recogniser import Recogniser
 from dmcodec.codebook_use import codebook_use
 from dmcodec.errors import AudioError, EvaluationError, MetricError
 
@@ -19,6 +18,7 @@ from .columns import Clip, Column, Original, Source, find_clips, open_sources
 from .metrics import METRICS, WORD_METRICS, require_packages
 from .models import Models, load_models
 from .options import ORIGINAL, EvaluateOptions
+from .recogniser import Recogniser
 from .result import ClipScore, ColumnResult, Evaluation, EvaluationResult, ScoreBook
 from .signal_metrics import GROUPS, SAMPLE_RATE
 from .speaker import SpeakerModel
