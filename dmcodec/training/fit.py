@@ -44,8 +44,8 @@ def fit(
         report: called with (steps done, total steps, losses) after every step, in the main process.
 
     Returns:
-        {"steps", "best_mel", "checkpoint", "best", "validation"}: paths of the last checkpoint and of the best codec, and
-        the metrics of the last validation.
+        {"steps", "best_mel", "checkpoint", "best", "validation"}: paths of the last checkpoint and of the best codec,
+        and the metrics of the last validation.
 
     Raises:
         DataError: the data do not match the configuration.

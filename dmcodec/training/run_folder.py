@@ -194,10 +194,7 @@ def _check_same(settings: Mapping[str, Any], found: Mapping[str, Any], file: Pat
         raise CheckpointError(f"{file}: written by a newer dmcodec; upgrade it to resume this run")
     # A run of an older dmcodec lacks newer settings; they have their defaults.
     config = TrainingConfig.from_dict(found.get("config"), source=str(file)).to_dict()
-    for section, expected, actual in (
-        ("data", settings["data"], found.get("data")),
-        ("config", settings["config"], config),
-    ):
+    for section, actual in (("data", found.get("data")), ("config", config)):
         differences = list(_differences(settings[section], actual, section))
         if differences:
             raise ConfigError(

@@ -148,7 +148,7 @@ def _start(folder: Path, identity: dict[str, Any], force: bool) -> None:
             (folder / name).unlink(missing_ok=True)
     make_folder(folder / WORK)
     make_folder(folder / AUDIO)
-    if not start_or_resume(folder / WORK, identity):
+    if not start_or_resume(folder, identity):
         raise OutputExistsError(
             f"{folder}: holds an unfinished run with other audio or options; "
             "repeat that call, or use --force to start again"
@@ -216,15 +216,6 @@ def _finish(
     write_table(folder / SEGMENTS, arrow().table([list(column) for column in columns], schema=segments_schema()))
     write_given_transcripts(folder, {name: [TextSpan(text)] for name, text in journal.texts} | (transcripts or {}))
     lengths = np.array(num_samples, np.int32)
-    totals = {
-        "files": len(set(source)),
-        "skipped_files": len(journal.skipped),
-        "speakers": len(set(filter(None, speaker))),
-        "segments": len(lengths),
-        **{f"{name}_segments": split.count(name) for name in (TRAIN, VALIDATION)},
-        "audio_s": journal.source_samples / settings.sample_rate,
-        "segments_s": int(lengths.sum()) / settings.sample_rate,
-    }
     manifest = Manifest(
         sample_rate=settings.sample_rate,
         segment_samples=settings.segment_samples,
@@ -234,7 +225,7 @@ def _finish(
         segments_sha256=sha256_of(folder / SEGMENTS),
         shards=tuple(journal.shards),
         split={"by": settings.split_by, "seed": settings.seed, "validation": settings.validation},
-        totals=totals,
+        totals=_totals(journal, split, settings.sample_rate),
         skipped=tuple(journal.skipped),
         settings=identity,
     )
@@ -244,6 +235,20 @@ def _finish(
     except OSError as error:
         raise OutputError(f"{folder / WORK}: can't be removed ({error.strerror or error})") from error
     return manifest
+
+
+def _totals(journal: Journal, split: list[str], sample_rate: int) -> dict[str, Any]:
+    """Return counts and durations for the manifest."""
+    _, _, num_samples, source, _, speaker = zip(*journal.rows, strict=True)
+    return {
+        "files": len(set(source)),
+        "skipped_files": len(journal.skipped),
+        "speakers": len(set(filter(None, speaker))),
+        "segments": len(num_samples),
+        **{f"{name}_segments": split.count(name) for name in (TRAIN, VALIDATION)},
+        "audio_s": journal.source_samples / sample_rate,
+        "segments_s": sum(num_samples) / sample_rate,
+    }
 
 
 def assign_splits(keys: Collection[str], validation: float, seed: int) -> dict[str, str]:
