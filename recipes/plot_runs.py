@@ -1,12 +1,12 @@
-"""Draw the losses and the codebook use of training runs into one picture, for light and dark pages.
+"""Plot the losses and the codebook use of training runs into one figure, for light and dark pages.
 
 python recipes/plot_runs.py curves.svg runs/lm runs/sm runs/lm+sm
 """
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +28,12 @@ SMOOTH = 0.9
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
-    """The JSON lines of a record."""
+    """Read a metrics log of JSON lines."""
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def smooth(values: list[float]) -> list[float]:
-    """Moving average, without a bias in the beginning."""
+    """Return the exponential moving average, corrected for its start."""
     average, weight, found = 0.0, 0.0, []
     for value in values:
         average, weight = SMOOTH * average + (1 - SMOOTH) * value, SMOOTH * weight + 1 - SMOOTH
@@ -41,8 +41,8 @@ def smooth(values: list[float]) -> list[float]:
     return found
 
 
-def draw(out: Path, runs: list[Path]) -> None:
-    """One panel a loss, and two for validation."""
+def plot(out: Path, runs: list[Path]) -> None:
+    """Plot one panel per loss, and two for validation."""
     pyplot.rcParams.update(
         {"font.size": 8, "axes.spines.top": False, "axes.spines.right": False, "svg.fonttype": "none"}
     )
@@ -50,9 +50,9 @@ def draw(out: Path, runs: list[Path]) -> None:
     panels = list(axes.flat)
     for index, run in enumerate(runs):
         colour = f"C{index}"
-        record = lines(run / "train.jsonl")
+        log = lines(run / "train.jsonl")
         for panel, name in zip(panels, TRAIN, strict=False):
-            points = [(line["step"], line[name]) for line in record if name in line]
+            points = [(line["step"], line[name]) for line in log if name in line]
             if points:
                 steps, values = zip(*points, strict=True)
                 panel.plot(steps, smooth(list(values)), colour, label=run.name, linewidth=1.2)
@@ -81,4 +81,8 @@ def for_dark_pages(svg: str) -> str:
 
 
 if __name__ == "__main__":
-    draw(Path(sys.argv[1]), [Path(run) for run in sys.argv[2:]])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path, help="figure: .svg, .png or .pdf")
+    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folder of `dmcodec train fit`")
+    arguments = parser.parse_args()
+    plot(arguments.out, arguments.runs)

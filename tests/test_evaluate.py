@@ -5,10 +5,10 @@ from __future__ import annotations
 import importlib
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -337,23 +337,31 @@ def test_a_ctc_recogniser(tiny_ctc: Path) -> None:
         recogniser.transcribe(speech(100, RATE))
 
 
-def test_whisper_decodes_greedily_as_its_description_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: dict[str, Any] = {}
+def test_whisper_decodes_greedily_as_its_description_says(
+    teacher_models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+    from transformers import WhisperForConditionalGeneration
 
-    class Pipeline:
-        model = SimpleNamespace(
-            config=SimpleNamespace(model_type="whisper"), generation_config=SimpleNamespace(is_multilingual=True)
-        )
+    greedy = {"num_beams": 1, "do_sample": False, "task": "transcribe", "language": "fr"}
+    calls: list[dict[str, Any]] = []
 
-        def __call__(self, _audio: object, **options: object) -> dict[str, str]:
-            asked.update(options)
-            return {"text": " a b "}
+    def generate(_self: object, input_features: Any, attention_mask: Any, **options: Any) -> Any:
+        calls.append({**options, "frames": input_features.shape[-1]})
+        return torch.tensor([[1, 2, 1, 3]])
 
-    monkeypatch.setattr("dmcodec.benchmarks.evaluate.recogniser.load_pretrained", lambda *_: Pipeline())
-    recogniser = TransformersRecogniser("any", language="fr")
+    multilingual = Path(shutil.copytree(teacher_models / "whisper", tmp_path / "multilingual"))
+    settings = json.loads((multilingual / "generation_config.json").read_text())
+    (multilingual / "generation_config.json").write_text(json.dumps({**settings, "is_multilingual": True}))
+    monkeypatch.setattr(WhisperForConditionalGeneration, "generate", generate)
+    recogniser = TransformersRecogniser(str(multilingual), language="fr")
     assert "Whisper, greedy, language fr" in recogniser.description
     assert recogniser.transcribe(speech(RATE, RATE)) == "a b"
-    assert asked["generate_kwargs"] == {"num_beams": 1, "task": "transcribe", "language": "fr"}
+    recogniser.transcribe(speech(5 * RATE, RATE))  # longer than its window of 4 s
+    assert calls == [
+        {**greedy, "max_new_tokens": 56, "frames": 400},
+        {**greedy, "max_new_tokens": 56, "frames": 500, "return_timestamps": True},
+    ]
 
 
 def test_an_x_vector_model(tmp_path: Path, tiny_ctc: Path) -> None:

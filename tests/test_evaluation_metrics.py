@@ -29,7 +29,7 @@ from dmcodec.benchmarks.evaluate.words import (
     WordCounts,
     count_words,
     load_normaliser,
-    read_transcripts,
+    read_reference_texts,
     word_error_rate,
     word_information_lost,
 )
@@ -316,7 +316,7 @@ def test_lengths_that_differ(reference: int, samples: int, expected: bool) -> No
 def test_transcripts(tmp_path: Path) -> None:
     path = tmp_path / "texts.tsv"
     path.write_text("\ufeffsub/a.flac\tHello  there.\n\nb.1\tOne\ttwo\n", encoding="utf-8")
-    assert read_transcripts(path) == {"sub/a": "Hello  there.", "b.1": "One\ttwo"}
+    assert read_reference_texts(path) == {"sub/a": "Hello  there.", "b.1": "One\ttwo"}
 
 
 @pytest.mark.parametrize(
@@ -332,6 +332,6 @@ def test_transcripts_that_are_none(tmp_path: Path, content: bytes, reason: str) 
     path = tmp_path / "texts.tsv"
     path.write_bytes(content)
     with pytest.raises(EvaluationError, match=reason):
-        read_transcripts(path)
+        read_reference_texts(path)
     with pytest.raises(InputNotFoundError):
-        read_transcripts(tmp_path / "nothing.tsv")
+        read_reference_texts(tmp_path / "nothing.tsv")

@@ -22,13 +22,13 @@ from dmcodec.audio_sources import DatasetOptions, find_sources  # noqa: E402
 from dmcodec.errors import ArgumentError, DmcodecError, OutputExistsError, TeacherError, TeacherNotFoundError  # noqa: E402
 from dmcodec.pretrained.recognisers import load_recogniser  # noqa: E402
 from dmcodec.training.data import PreparedData  # noqa: E402
-from dmcodec.training.data.given_transcripts import Given  # noqa: E402
 from dmcodec.training.data.prepare import PrepareSettings, prepare  # noqa: E402
 from dmcodec.training.teach.language_model import LanguageModel  # noqa: E402
 from dmcodec.training.teach.speech_model import SpeechModel  # noqa: E402
-from dmcodec.training.teach.store import check  # noqa: E402
+from dmcodec.training.teach.store import check_features  # noqa: E402
 from dmcodec.training.teach.teach import teach  # noqa: E402
 from dmcodec.training.teach.transcripts import read_transcripts  # noqa: E402
+from dmcodec.transcripts import TextSpan  # noqa: E402
 
 
 def test_teaching_and_reading(teacher_models: Path, untaught: Path) -> None:
@@ -80,13 +80,13 @@ def test_teaching_goes_on_where_it_stopped(
         name, of = ("features", features) if taught is SpeechModel else ("transcribe", transcribe)
         with monkeypatch.context() as patched:
             patched.setattr(taught, name, counted(of, limit))
-            patched.setattr("dmcodec.training.teach.transcripts.PER_PART", 2)
+            patched.setattr("dmcodec.training.teach.transcripts.SEGMENTS_PER_PART", 2)
             with pytest.raises(KeyboardInterrupt):
                 teach(untaught, teach_settings(teacher_models, batch_size=1), per_shard=3)
         runs.clear()
         with monkeypatch.context() as patched:
             patched.setattr(taught, name, counted(of, 99))
-            patched.setattr("dmcodec.training.teach.transcripts.PER_PART", 2)
+            patched.setattr("dmcodec.training.teach.transcripts.SEGMENTS_PER_PART", 2)
             teach(
                 untaught,
                 teach_settings(teacher_models, batch_size=1, **({"lm": None} if taught is SpeechModel else {})),
@@ -129,10 +129,10 @@ def test_data_changed_after_teaching(teacher_models: Path, untaught_once: Path, 
 
 
 def test_given_transcripts_need_no_recogniser(teacher_models: Path, untaught: Path) -> None:
-    texts = {f"{index:02d}": [Given("seventeen a b")] for index in range(4)}
+    texts = {f"{index:02d}": [TextSpan("seventeen a b")] for index in range(4)}
     with pytest.raises(TeacherError, match="2 of 10 segments have no transcript"):
         teach(untaught, teach_settings(teacher_models, sm=None, asr=None), texts)
-    timed = texts | {"04": [Given("x y", 0.0, 0.4), Given("z", 0.9, 1.3)]}
+    timed = texts | {"04": [TextSpan("x y", 0.0, 0.4), TextSpan("z", 0.9, 1.3)]}
     teach(untaught, teach_settings(teacher_models, sm=None, asr=None, align=True), timed)
     transcripts = read_transcripts(untaught / "transcripts.parquet")
     assert transcripts[0].text == "seventeen"  # of 2.5 s, the longest word takes the first
@@ -147,12 +147,12 @@ def test_given_transcripts_need_no_recogniser(teacher_models: Path, untaught: Pa
 
 def test_features_that_half_precision_cannot_hold() -> None:
     good = np.zeros((3, 2), np.float32)
-    check(0, good, 2)
+    check_features(0, good, 2)
     for value, words in ((np.nan, "NaN"), (np.inf, "NaN or inf"), (7e4, "half precision")):
         bad = good.copy()
         bad[1, 1] = value
         with pytest.raises(TeacherError, match=f"segment 7.*{words}"):
-            check(7, bad, 2)
+            check_features(7, bad, 2)
 
 
 def test_a_teacher_that_gives_nan(teacher_models: Path, untaught: Path, tmp_path: Path) -> None:

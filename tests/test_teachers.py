@@ -13,10 +13,8 @@ torch = pytest.importorskip("torch")
 from teachers import RATE, noises  # noqa: E402
 
 from dmcodec.errors import ArgumentError, TeacherError  # noqa: E402 - after the packages that they need
-from dmcodec.pretrained.recognisers import (  # noqa: E402
-    Word,
-    load_recogniser,
-)
+from dmcodec.pretrained.recognisers import load_recogniser  # noqa: E402
+from dmcodec.pretrained.transcription import Word  # noqa: E402
 from dmcodec.training.teach.language_model import LanguageModel  # noqa: E402
 from dmcodec.training.teach.speech_model import SpeechModel  # noqa: E402
 

@@ -36,7 +36,8 @@ from dmcodec.training.config import (
 from dmcodec.training.data.dataset import PreparedData
 from dmcodec.training.fit import fit
 from dmcodec.training.loop import RunOptions
-from dmcodec.training.run_folder import RunFolder, read_lines
+from dmcodec.training.metrics_log import read_lines
+from dmcodec.training.run_folder import RunFolder
 
 
 def test_a_run_leaves_what_it_promises(unbroken_run: Path, training_config: TrainingConfig) -> None:
@@ -248,11 +249,11 @@ from dmcodec.training import loop
 
 data, out, config, folder = sys.argv[1:]
 torch.set_num_threads(1)
-save = loop.Loop._save
+save = loop.TrainingLoop._save
 def each_process_s(self, step):
     torch.save(self.codec.state_dict(), Path(folder) / f"rank{self.accelerator.process_index}-{step}.pt")
     save(self, step)
-loop.Loop._save = each_process_s
+loop.TrainingLoop._save = each_process_s
 fit(PreparedData.open(data), out, TrainingConfig.from_json(config), loop.RunOptions(2, 3, tensorboard=False))
 """
 

@@ -22,7 +22,8 @@ from dmcodec.nn import DMCodec
 from dmcodec.training.config import TrainingConfig
 from dmcodec.training.data.dataset import PreparedData
 from dmcodec.training.fit import fit
-from dmcodec.training.run_folder import RunFolder, read_lines
+from dmcodec.training.metrics_log import read_lines
+from dmcodec.training.run_folder import RunFolder
 
 
 def test_a_run_that_ended_early_goes_on_exactly(
@@ -179,7 +180,7 @@ def test_other_segments_for_validation_are_no_resume(
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from dmcodec.training.data.layout import sha256_of
+    from dmcodec.training.data.storage import sha256_of
 
     copy = tmp_path / "data"
     shutil.copytree(tiny_data, copy)

@@ -19,13 +19,13 @@ from recordings import RATE, noise, prepared, recordings
 from dmcodec.audio_sources import DatasetOptions, Source, Sources, find_sources
 from dmcodec.errors import ArgumentError, AudioError, DataError, DataNotFoundError, OutputError, OutputExistsError
 from dmcodec.training.data import PreparedData
-from dmcodec.training.data.prepare import PrepareSettings, prepare
-from dmcodec.training.data.shards import cut, split_keys
+from dmcodec.training.data.prepare import PrepareSettings, assign_splits, prepare
+from dmcodec.training.data.shards import cut_segments
 
 
 @given(num_samples=strategies.integers(0, 5000), segment=strategies.integers(1, 700))
 def test_every_sample_is_in_a_segment(num_samples: int, segment: int) -> None:
-    pieces = cut(num_samples, segment)
+    pieces = cut_segments(num_samples, segment)
     covered = np.zeros(num_samples, bool)
     for start, length in pieces:
         assert start >= 0
@@ -39,17 +39,17 @@ def test_every_sample_is_in_a_segment(num_samples: int, segment: int) -> None:
 
 @given(keys=strategies.sets(strategies.text(max_size=5), min_size=2, max_size=50), seed=strategies.integers(0, 9))
 def test_both_splits_hold_something_and_more_keys_move_few(keys: set[str], seed: int) -> None:
-    sides = split_keys(keys, 0.3, seed)
+    sides = assign_splits(keys, 0.3, seed)
     assert set(sides.values()) == {"train", "validation"}
-    assert sides == split_keys(sorted(keys), 0.3, seed)
-    more = split_keys({*keys, "another one"}, 0.3, seed)
+    assert sides == assign_splits(sorted(keys), 0.3, seed)
+    more = assign_splits({*keys, "another one"}, 0.3, seed)
     assert sum(more[key] != side for key, side in sides.items()) <= 1
 
 
 def test_split_without_validation_and_with_one_key() -> None:
-    assert split_keys({"a"}, 0.0, 0) == {"a": "train"}
+    assert assign_splits({"a"}, 0.0, 0) == {"a": "train"}
     with pytest.raises(DataError, match="--validation 0"):
-        split_keys({"a"}, 0.1, 0)
+        assign_splits({"a"}, 0.1, 0)
 
 
 def test_segments_hold_the_audio(noise_recordings: Path, tmp_path: Path) -> None:

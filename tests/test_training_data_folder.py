@@ -15,7 +15,7 @@ from recordings import prepared
 
 from dmcodec.errors import DataError, DataNotFoundError, TeacherError, TeacherNotFoundError
 from dmcodec.training.data import PreparedData
-from dmcodec.training.data.features import TeacherInfo, on_grid
+from dmcodec.training.data.features import TeacherInfo, resample_frames
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def test_features_of_other_data_are_refused(noise_recordings: Path, tmp_path: Pa
 def test_grids_never_extrapolate(frames: int, rate: float, wanted: int) -> None:
     features = np.linspace(-1, 1, frames)[:, None].astype(np.float16).repeat(3, 1)
     for nearest in (False, True):
-        found = on_grid(features, rate, wanted, 50.0, nearest)
+        found = resample_frames(features, rate, wanted, 50.0, nearest)
         assert found.shape[1] == 3
         assert len(found) <= wanted
         if len(found):

@@ -13,9 +13,10 @@ from recordings import prepared
 from dmcodec.audio_sources import DatasetOptions, find_sources
 from dmcodec.errors import ArgumentError, DataError, DmcodecError, InputNotFoundError
 from dmcodec.training.data import PreparedData
-from dmcodec.training.data.given_transcripts import Given, find, read_given, read_tsv
+from dmcodec.training.data.given_transcripts import find_transcript, read_given_transcripts, read_tsv
 from dmcodec.training.data.layout import Manifest
 from dmcodec.training.data.prepare import PrepareSettings, prepare
+from dmcodec.transcripts import TextSpan
 
 DMCODEC = [sys.executable, "-m", "dmcodec"]
 
@@ -23,19 +24,19 @@ DMCODEC = [sys.executable, "-m", "dmcodec"]
 def test_given_transcripts(tmp_path: Path) -> None:
     table = tmp_path / "t.tsv"
     table.write_text("a.wav\tHello  there\nsub/b.wav\tBye\n")
-    assert read_tsv(table) == {"a.wav": [Given("Hello there")], "sub/b.wav": [Given("Bye")]}
+    assert read_tsv(table) == {"a.wav": [TextSpan("Hello there")], "sub/b.wav": [TextSpan("Bye")]}
     table.write_text("a\t0.5\t1\tone\na\t1\t2\ttwo\n")
-    assert read_tsv(table) == {"a": [Given("one", 0.5, 1.0), Given("two", 1.0, 2.0)]}
+    assert read_tsv(table) == {"a": [TextSpan("one", 0.5, 1.0), TextSpan("two", 1.0, 2.0)]}
     table.write_text("\ufefftext\tduration\tfile\nyes\t3\ta\n", encoding="utf-8")
-    assert read_tsv(table) == {"a": [Given("yes")]}
-    assert find({"b": [Given("x")]}, "sub/b.wav") == [Given("x")]
-    assert find({"c": [Given("x")]}, "sub/b.wav") is None
+    assert read_tsv(table) == {"a": [TextSpan("yes")]}
+    assert find_transcript({"b": [TextSpan("x")]}, "sub/b.wav") == [TextSpan("x")]
+    assert find_transcript({"c": [TextSpan("x")]}, "sub/b.wav") is None
     for content, words in (
         ("", "no transcripts"),
         ("a\tb\tc\n", "3 columns"),
-        ("a\t2\t1\tx\n", "no stretch"),
+        ("a\t2\t1\tx\n", "no interval"),
         ("a\tx\t1\tx\n", "seconds"),
-        ("a\tnan\t1\tx\n", "no stretch"),
+        ("a\tnan\t1\tx\n", "no interval"),
         ("a\tone\nb\n", "line 2"),
     ):
         table.write_text(content)
@@ -69,7 +70,7 @@ def test_a_dataset_folder_is_read(noise_recordings: Path, tmp_path: Path, monkey
     files = prepared([str(noise_recordings)], tmp_path / "files")
     assert data.fingerprint == files.fingerprint
     assert data.manifest.totals["speakers"] == 3
-    assert read_given(tmp_path / "data")["02.wav"] == [Given("three")]
+    assert read_given_transcripts(tmp_path / "data")["02.wav"] == [TextSpan("three")]
     for wrong, words in (
         (DatasetOptions("nope"), "can't be loaded"),
         (DatasetOptions("train", "age"), "no column 'age'"),
@@ -119,7 +120,7 @@ def test_the_command(noise_recordings: Path, tmp_path: Path) -> None:
     result = json.loads(done.stdout)
     assert result["segments"] == PreparedData.open(tmp_path / "data").num_segments
     assert Manifest.read(tmp_path / "data").fingerprint == result["fingerprint"]
-    assert read_given(tmp_path / "data") == {"00": [Given("some words")]}
+    assert read_given_transcripts(tmp_path / "data") == {"00": [TextSpan("some words")]}
     for exit_code, words, arguments in (
         (1, "no such file", (tmp_path / "none", "--out", tmp_path / "x")),
         (2, "--segment", (noise_recordings, "--out", tmp_path / "x", "--segment", 0)),

@@ -1,4 +1,4 @@
-"""The discriminators: the sizes of the published networks, and what their judgements hold."""
+"""The discriminators: the sizes of the published networks, and their outputs."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ def test_full_size_networks_are_the_published_ones() -> None:
     assert weights(stft) == 5 * one_stft
 
 
-def test_judgements_hold_every_part_s_score_and_maps() -> None:
-    judged = Discriminators(SMALL)(torch.randn(3, 1, 4000))
-    assert len(judged.scores) == 2 + 2 + 2
-    assert [len(maps) for maps in judged.feature_maps] == [6, 6, 8, 8, 5, 5]
-    assert all(score.shape[0] == 3 for score in judged.scores)
+def test_the_output_has_scores_and_maps_of_every_part() -> None:
+    output = Discriminators(SMALL)(torch.randn(3, 1, 4000))
+    assert len(output.scores) == 2 + 2 + 2
+    assert [len(maps) for maps in output.feature_maps] == [6, 6, 8, 8, 5, 5]
+    assert all(score.shape[0] == 3 for score in output.scores)
 
 
 def test_a_period_sees_every_pth_sample_only() -> None:
@@ -76,8 +76,8 @@ def test_stft_scales_see_values_of_one_size() -> None:
 
 @pytest.mark.parametrize("samples", [2048, 4001, 5120])
 def test_any_length_works(samples: int) -> None:
-    judged = Discriminators(SMALL)(torch.randn(1, 1, samples))
-    assert all(torch.isfinite(score).all() for score in judged.scores)
+    output = Discriminators(SMALL)(torch.randn(1, 1, samples))
+    assert all(torch.isfinite(score).all() for score in output.scores)
 
 
 def test_they_learn_to_tell_noise_from_a_tone() -> None:
@@ -87,8 +87,8 @@ def test_they_learn_to_tell_noise_from_a_tone() -> None:
     tone = 0.5 * torch.sin(torch.arange(2048) * 0.3).expand(4, 1, -1)
     first = last = 0.0
     for step in range(12):
-        judged = discriminators(torch.cat([tone, 0.5 * torch.randn(4, 1, 2048)]))
-        loss = sum((((1 - s[:4]) ** 2).mean() + (s[4:] ** 2).mean() for s in judged.scores), torch.zeros(()))
+        output = discriminators(torch.cat([tone, 0.5 * torch.randn(4, 1, 2048)]))
+        loss = sum((((1 - s[:4]) ** 2).mean() + (s[4:] ** 2).mean() for s in output.scores), torch.zeros(()))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

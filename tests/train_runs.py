@@ -14,7 +14,8 @@ from dmcodec.training.config import TrainingConfig
 from dmcodec.training.data.dataset import PreparedData
 from dmcodec.training.fit import fit
 from dmcodec.training.loop import RunOptions
-from dmcodec.training.run_folder import RunFolder, read_lines
+from dmcodec.training.metrics_log import read_lines
+from dmcodec.training.run_folder import RunFolder
 
 QUIET = RunOptions(checkpoint_every=2, validate_every=3, samples=1, tensorboard=False)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from dmcodec.errors import MissingDependencyError
-from dmcodec.pretrained.loading import _NOT_INSTALLED, package_version
+from dmcodec.pretrained.loading import NOT_INSTALLED, package_version
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,7 +97,7 @@ WORD_METRICS = ("wer", "wil")
 def require_packages(keys: tuple[str, ...]) -> None:
     """Raise MissingDependencyError where a package of one of the metrics isn't installed."""
     missing = {
-        package: key for key in keys for package in METRICS[key].packages if package_version(package) == _NOT_INSTALLED
+        package: key for key in keys for package in METRICS[key].packages if package_version(package) == NOT_INSTALLED
     }
     if missing:
         packages, needers = ", ".join(missing), ", ".join(dict.fromkeys(missing.values()))

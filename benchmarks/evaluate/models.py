@@ -9,15 +9,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dmcodec.audio import Waveform
-from dmcodec.benchmarks.evaluate.recogniser import Recogniser, TransformersRecogniser
 from dmcodec.errors import EvaluationError, MetricError
+from dmcodec.pretrained.loading import EVALUATION, set_threads, transformers
 
 from .columns import Clip
 from .metrics import SPEAKER_METRIC, WORD_METRICS
 from .options import DEFAULT_SPEAKER_MODEL, ORIGINAL, EvaluateOptions
+from .recogniser import Recogniser, TransformersRecogniser
 from .result import ScoreBook
 from .speaker import SpeakerModel, load_speaker_model, similarity
-from .words import Normaliser, count_words, load_normaliser, read_transcripts, word_error_rate, word_information_lost
+from .words import (
+    Normaliser,
+    count_words,
+    load_normaliser,
+    read_reference_texts,
+    word_error_rate,
+    word_information_lost,
+)
 
 
 @dataclasses.dataclass
@@ -148,22 +156,25 @@ def load_models(
         PretrainedModelError, MissingDependencyError: a model can't be loaded.
     """
     words = speakers = None
+    if options.wants_words or options.wants_speaker:
+        transformers(EVALUATION)
+        set_threads(options.threads)
     if options.wants_words and options.recogniser:
         transcripts = _transcripts(options, clips)
         normalise, description = load_normaliser(options.normaliser)
-        recogniser = recogniser or TransformersRecogniser(options.recogniser, options.language, options.threads)
+        recogniser = recogniser or TransformersRecogniser(options.recogniser, options.language)
         rates = tuple(key for key in WORD_METRICS if key in options.wanted)
         words = Words(recogniser, normalise, description, transcripts, rates)
     if options.wants_speaker:
         name = options.speaker_model or DEFAULT_SPEAKER_MODEL
-        speakers = Speakers(speaker or load_speaker_model(name, options.threads))
+        speakers = Speakers(speaker or load_speaker_model(name))
     return Models(words, speakers)
 
 
 def _transcripts(options: EvaluateOptions, clips: Sequence[Clip]) -> Mapping[str, str] | None:
     if options.transcripts is None:
         return None
-    texts = read_transcripts(options.transcripts)
+    texts = read_reference_texts(options.transcripts)
     if not any(clip.name in texts for clip in clips):
         raise EvaluationError(
             f"{options.transcripts}: no line belongs to a file of {options.reference} "

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from dmcodec.audio import Waveform
 from dmcodec.errors import MetricError, MissingDependencyError, PretrainedModelError
-from dmcodec.pretrained.loading import load_pretrained, package_version, quiet_transformers
+from dmcodec.pretrained.loading import EVALUATION, load, load_model, package_version, quiet, transformers
 
 from .signal_metrics import SAMPLE_RATE
 
@@ -29,9 +29,9 @@ class SpeakerModel(Protocol):
         """Embedding (dimension,) of (samples,) at 16 kHz; MetricError where there is no voice to be found."""
 
 
-def load_speaker_model(model: str, threads: int | None = None) -> SpeakerModel:
-    """The speaker model of that name; `threads` are torch's, for the whole process."""
-    return Resemblyzer() if model == RESEMBLYZER else XVector(model, threads)
+def load_speaker_model(model: str) -> SpeakerModel:
+    """Load Resemblyzer's model, or an x-vector model of transformers."""
+    return Resemblyzer() if model == RESEMBLYZER else XVector(model)
 
 
 def similarity(one: NDArray[np.floating], other: NDArray[np.floating]) -> float:
@@ -45,8 +45,19 @@ def similarity(one: NDArray[np.floating], other: NDArray[np.floating]) -> float:
 class XVector:
     """A transformers model for audio x-vectors (`AutoModelForAudioXVector`)."""
 
-    def __init__(self, model: str, threads: int | None = None) -> None:
-        self._extractor, self._model = load_pretrained("speaker model", model, lambda: _x_vector(model, threads))
+    def __init__(self, model: str) -> None:
+        """Load the model; PretrainedModelError where it can't be loaded, or is no x-vector model."""
+        module = transformers(EVALUATION)
+        config = load(EVALUATION, "speaker model", model, module.AutoConfig.from_pretrained)
+        architectures = config.architectures or []
+        if not any(name.endswith("ForXVector") for name in architectures):
+            raise PretrainedModelError(
+                f"speaker model {model!r} is no x-vector model ({', '.join(architectures) or '?'}); "
+                f"name one, or {RESEMBLYZER}"
+            )
+        extractors = module.AutoFeatureExtractor
+        self._extractor = load(EVALUATION, "feature extractor of speaker model", model, extractors.from_pretrained)
+        self._model = load_model(EVALUATION, "speaker model", model, module.AutoModelForAudioXVector, "cpu")
         self._description = f"{model} (x-vector, transformers {package_version('transformers')})"
 
     @property
@@ -58,7 +69,7 @@ class XVector:
         import torch
 
         _refuse_short(waveform)
-        with torch.inference_mode(), quiet_transformers():
+        with torch.inference_mode(), quiet():
             inputs = self._extractor(np.array(waveform), sampling_rate=SAMPLE_RATE, return_tensors="pt")
             return np.asarray(self._model(**inputs).embeddings[0].numpy())
 
@@ -94,18 +105,3 @@ class Resemblyzer:
 def _refuse_short(waveform: Waveform) -> None:
     if len(waveform) < MIN_S * SAMPLE_RATE:
         raise MetricError(f"shorter than {MIN_S:g} s, too short for a speaker embedding")
-
-
-def _x_vector(model: str, threads: int | None) -> tuple[Any, Any]:
-    import torch
-    from transformers import AutoConfig, AutoFeatureExtractor, AutoModelForAudioXVector
-
-    extractors: Any = AutoFeatureExtractor
-    if threads:
-        torch.set_num_threads(threads)
-    architectures = AutoConfig.from_pretrained(model).architectures or []
-    if not any(name.endswith("ForXVector") for name in architectures):  # else its head would be random numbers
-        raise PretrainedModelError(f"speaker model {model!r} is no x-vector model ({', '.join(architectures) or '?'})")
-    return extractors.from_pretrained(model), AutoModelForAudioXVector.from_pretrained(
-        model, dtype=torch.float32
-    ).eval()

@@ -11,11 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dmcodec.audio import AUDIO_SUFFIXES
-from dmcodec.errors import EvaluationError, InputNotFoundError, MetricError
+from dmcodec.errors import EvaluationError, MetricError
 from dmcodec.pretrained.loading import package_version
-
-# FOLDED: Reference texts: a TSV file of path and text.
-
+from dmcodec.transcripts import TextSpan, read_transcripts
 
 Normaliser = Callable[[str], str]
 
@@ -82,33 +80,21 @@ def load_normaliser(name: str) -> tuple[Normaliser, str]:
     return lambda text: " ".join(normalise(text).split()), f"{words}, {version}"
 
 
-def read_transcripts(path: Path) -> Mapping[str, str]:
-    """Texts by clip name from lines of `path<TAB>text`; the paths are below the reference folder, suffix or not.
+def read_reference_texts(path: Path) -> Mapping[str, str]:
+    """Read the texts of clips, by clip name, from a table of transcripts (`dmcodec.transcripts`).
+
+    The table names files below the reference folder, with or without the suffix.
 
     Raises:
         InputNotFoundError: no such file.
-        EvaluationError: not such a file; the line is named.
+        EvaluationError: the table is not well-formed; the line is named.
     """
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except FileNotFoundError:
-        raise InputNotFoundError(f"{path}: no such file of transcripts") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise EvaluationError(f"{path}: can't be read as a TSV file of transcripts ({error})") from None
-    texts: dict[str, str] = {}
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        file, tab, text = line.partition("\t")
-        if not tab:
-            raise EvaluationError(f"{path}: line {number} has no tab; expected path<TAB>text")
-        name = _clip_name(file.strip())
-        if name in texts:
-            raise EvaluationError(f"{path}: line {number} names {name} a second time")
-        texts[name] = text.strip()
-    if not texts:
-        raise EvaluationError(f"{path}: holds no transcripts")
-    return texts
+    spans = read_transcripts(path, EvaluationError, _clip_name)
+    return {name: " ".join(span.text for span in sorted(each, key=_start_s)) for name, each in spans.items()}
+
+
+def _start_s(span: TextSpan) -> float:
+    return span.start_s or 0.0
 
 
 def _clip_name(file: str) -> str:

@@ -1,4 +1,4 @@
-"""Reading checkpoints: state dicts of `torch.save` or safetensors, loaded strictly, never unpickling code."""
+"""Reader of checkpoints: state dicts of `torch.save` or safetensors, loaded strictly, without unpickling code."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from torch import Tensor, nn
 
 from dmcodec.errors import CheckpointError, CheckpointNotFoundError, first_line
 
-# torch.nn.utils.parametrizations.weight_norm calls g and v so; the released checkpoints use the older names.
+# Names of g and v in torch.nn.utils.parametrizations.weight_norm, and the older ones of the released checkpoints.
 _NEW_STYLE = {"parametrizations.weight.original0": "weight_g", "parametrizations.weight.original1": "weight_v"}
 _STATISTICS = ("inited", "cluster_size", "embed_avg")
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
-    """Reads a state dict from a `.safetensors` or a `torch.save` file (weights only).
+    """Read a state dict from a `.safetensors` or a `torch.save` file (weights only).
 
     Raises:
         CheckpointNotFoundError: no such file.
-        CheckpointError: not a state dict.
+        CheckpointError: the file is damaged, or holds no state dict.
     """
     path = Path(path)
     if not os.path.isfile(path):  # noqa: PTH113 - Path.is_file raises where the name is too long
@@ -44,9 +44,10 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 def _read_torch(path: Path) -> dict[str, Tensor]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # noqa: BLE001 - a damaged pickle raises what it likes: IndexError, AssertionError, ...
-        reason = first_line(error)
-        raise CheckpointError(f"{path}: can't be read as a torch checkpoint of plain tensors ({reason})") from None
+    except Exception as error:  # noqa: BLE001 - a damaged pickle may raise IndexError, AssertionError, ...
+        raise CheckpointError(
+            f"{path}: can't be read as a torch checkpoint of plain tensors ({first_line(error)})"
+        ) from None
     if not isinstance(state, Mapping) or not all(
         isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()
     ):
@@ -61,10 +62,15 @@ def _old_style(name: str) -> str:
 
 
 def load_state_dict(model: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
-    """Loads `state` into `model`, strictly and as float32.
+    """Load a state dict into a model, strictly and as float32.
+
+    Args:
+        model: whose tensors are replaced.
+        state: names and tensors.
+        source: name of the checkpoint in errors.
 
     Raises:
-        CheckpointError: names the first tensors that are missing, unexpected, misshapen or not finite.
+        CheckpointError: tensors are missing, unexpected, of another shape, or not finite; the first ones are named.
     """
     expected = model.state_dict()
     problems = [f"missing tensor {name}" for name in expected if name not in state]
@@ -83,9 +89,9 @@ def load_state_dict(model: nn.Module, state: Mapping[str, Tensor], source: str) 
 
 
 def model_id(model: nn.Module) -> str:
-    """16 hex digits that identify the weights (the first 8 bytes of a SHA-256 over names and float32 values).
+    """Return what identifies the weights: the first 16 hex digits of a SHA-256 over names and float32 values.
 
-    The codebooks' training statistics don't count: they change neither codes nor audio.
+    The training statistics of the codebooks do not count: they change neither codes nor audio.
     """
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):

@@ -1,6 +1,6 @@
-"""Convolutions with the SEANet padding, the LSTM with its skip, and the residual block.
+"""Layers of the codec: convolutions with SEANet padding, LSTM with skip connection, residual block.
 
-Layer and parameter names are those of the released checkpoints. Shapes: B batch, C channels, T time.
+The names of layers and parameters are those of the released checkpoints. Shapes: B batch, C channels, T time.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch.nn import functional as F
 class ConvPadding:
     """Padding of a strided, dilated convolution (EnCodec, arXiv 2210.13438, non-causal form).
 
-    `left` and `right` are constants of the layer; `extra(length)` more samples on the right fill the last window.
+    `left` and `right` are constants of the layer; `extra(length)` samples more on the right complete the last window.
     """
 
     kernel_size: int
@@ -36,25 +36,25 @@ class ConvPadding:
         return self.total - self.right
 
     def extra(self, length: int) -> int:
-        """Right padding beyond `right`, so that ceil(length / stride) windows are full."""
+        """Return the padding on the right beyond `right` that completes ceil(length / stride) windows."""
         windows = -(-(length - self.kernel_size + self.total) // self.stride)
         return windows * self.stride + self.kernel_size - self.total - length
 
 
 def reflect_pad(x: Tensor, left: int, right: int) -> Tensor:
-    """Reflects `x` [B, C, T] at both ends. Inputs too short to be reflected are first extended with zeros."""
+    """Pad `x` [B, C, T] by reflection at both ends. An input that is too short is first extended with zeros."""
     if left == right == 0:
         return x
     extension = max(0, max(left, right) - x.shape[-1] + 1)
     if extension:
         x = F.pad(x, (0, extension))
-    with torch.autocast(x.device.type, enabled=False):  # it would go to float32 and back for nothing
+    with torch.autocast(x.device.type, enabled=False):  # reflection under autocast converts to float32 and back
         padded = F.pad(x, (left, right), mode="reflect")
     return padded[..., : padded.shape[-1] - extension] if extension else padded
 
 
 class WeightNormConv(nn.Module):
-    """Weights of a weight-normalised convolution: weight = g * v / |v|, norm over all dims but the first."""
+    """Weights of a convolution with weight normalisation: g * v / |v|, the norm over all dimensions but the first."""
 
     def __init__(self, weight_shape: tuple[int, int, int], bias_size: int, fan_in: int) -> None:
         super().__init__()
@@ -67,12 +67,12 @@ class WeightNormConv(nn.Module):
         return torch.linalg.vector_norm(self.weight_v, dim=(1, 2), keepdim=True)
 
     def weight(self) -> Tensor:
-        """The folded weight, in the shape of `weight_v`."""
+        """Return the folded weight, in the shape of `weight_v`."""
         return self.weight_v * (self.weight_g / self._norm())
 
 
 class Conv1d(nn.Module):
-    """Reflect-padded convolution: [B, in_channels, T] -> [B, out_channels, ceil(T / stride)]."""
+    """Convolution with reflection padding: [B, in_channels, T] -> [B, out_channels, ceil(T / stride)]."""
 
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, dilation: int = 1
@@ -119,7 +119,7 @@ class ConvTranspose1d(nn.Module):
 
 
 class SkipLSTM(nn.Module):
-    """LSTM over time with a skip: [B, C, T] -> [B, C, T], or [B, 2C, T] when bidirectional (skip repeated twice)."""
+    """LSTM over time with a skip connection: [B, C, T] -> [B, C, T], or [B, 2C, T] if bidirectional (input twice)."""
 
     def __init__(self, channels: int, num_layers: int, bidirectional: bool = False) -> None:
         super().__init__()

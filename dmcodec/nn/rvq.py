@@ -9,7 +9,7 @@ from dmcodec.config import CodecConfig
 
 
 class Codebook(nn.Module):
-    """One codebook. Only `embed` matters at inference; the other buffers belong to its training by moving averages."""
+    """The codebook of a level. Inference needs `embed` only; the other buffers are for training by moving averages."""
 
     inited: Tensor
     cluster_size: Tensor
@@ -26,13 +26,16 @@ class Codebook(nn.Module):
         self.register_buffer("embed_avg", embed.clone())
 
     def nearest(self, x: Tensor) -> Tensor:
-        """Index of the entry nearest to each row of `x` [N, D]: argmin(|e|^2 - 2 x.e); the lowest index wins a tie."""
+        """Return the index [N] of the entry nearest to each row of `x` [N, D]: argmin(|e|^2 - 2 x.e).
+
+        Of equally near entries it is the lowest index.
+        """
         scores = torch.addmm(self.embed.square().sum(dim=1), x, self.embed.T, alpha=-2)
         return scores.argmin(dim=1)
 
 
 class QuantizerLevel(nn.Module):
-    """Holds one codebook under the name that checkpoints use (`_codebook`)."""
+    """A level of the quantizer: its codebook under the name in checkpoints (`_codebook`)."""
 
     def __init__(self, size: int, dimension: int) -> None:
         super().__init__()
@@ -44,7 +47,7 @@ class QuantizerLevel(nn.Module):
 
 
 class Levels(nn.Module):
-    """The list of levels under the name that checkpoints use (`vq.layers`)."""
+    """The levels under the name in checkpoints (`vq.layers`)."""
 
     def __init__(self, config: CodecConfig) -> None:
         super().__init__()
@@ -52,7 +55,7 @@ class Levels(nn.Module):
 
 
 class ResidualVectorQuantizer(nn.Module):
-    """Latents [B, D, T] <-> codes [n_q, B, T] (int64)."""
+    """Residual vector quantizer: latents [B, D, T] to codes [n_q, B, T] (int64) and back."""
 
     def __init__(self, config: CodecConfig) -> None:
         super().__init__()
@@ -64,11 +67,11 @@ class ResidualVectorQuantizer(nn.Module):
         return [level.codebook for level in self.vq.layers if isinstance(level, QuantizerLevel)]
 
     def codebooks(self) -> Tensor:
-        """All entries: [n_q, codebook_size, D]."""
+        """Return all entries: [n_q, codebook_size, D]."""
         return torch.stack([codebook.embed for codebook in self.levels])
 
     def encode(self, latents: Tensor, n_q: int | None = None) -> Tensor:
-        """Greedy codes of the first `n_q` levels (all by default): [n_q, B, T]."""
+        """Return the codes of the first `n_q` levels (by default all), chosen level by level: [n_q, B, T]."""
         batch, dimension, frames = latents.shape
         residual = latents.transpose(1, 2).reshape(-1, dimension)
         codes = []
@@ -79,7 +82,7 @@ class ResidualVectorQuantizer(nn.Module):
         return torch.stack(codes)
 
     def decode(self, codes: Tensor, first_level: int = 0) -> Tensor:
-        """Sum of the entries that codes [n, B, T] name in levels `first_level`, `first_level` + 1, ...: [B, D, T]."""
+        """Return the sum of the entries of codes [n, B, T] in the levels from `first_level` on: [B, D, T]."""
         levels = self.levels[first_level : first_level + len(codes)]
         entries = [codebook.embed[indices] for codebook, indices in zip(levels, codes, strict=True)]
         return torch.stack(entries).sum(dim=0).transpose(1, 2)

@@ -36,7 +36,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Latents [B, dimension, frames] -> waveform [B, 1, frames * hop_length]. Its LSTM runs forward only."""
+    """Latents [B, dimension, frames] -> waveform [B, 1, frames * hop_length]. Its LSTM is unidirectional."""
 
     def __init__(self, config: CodecConfig) -> None:
         super().__init__()

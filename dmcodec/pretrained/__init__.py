@@ -1,1 +1,1 @@
-"""Pretrained models from transformers: loading them, and recognisers of speech."""
+"""Pretrained models from transformers: loading, and speech recognition."""

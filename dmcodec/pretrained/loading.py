@@ -1,4 +1,4 @@
-"""Loads teachers with transformers, and names what went wrong."""
+"""Loading of transformers models, without their log output and with one form of error."""
 
 from __future__ import annotations
 
@@ -7,143 +7,164 @@ import hashlib
 import importlib.metadata
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from dmcodec.errors import (
     ArgumentError,
+    DmcodecError,
     MissingDependencyError,
     PretrainedModelError,
     TeacherError,
     TeacherNotFoundError,
     first_line,
 )
-from dmcodec.training.data.layout import sha256_of
+from dmcodec.files import file_sha256
 
-# FOLDED: Loading pretrained transformers models: quietly, and with one clear error.
-
-
+NOT_INSTALLED = "not installed"
 _WEIGHTS = ("*.safetensors", "*.bin")
 
 
-def transformers() -> Any:
-    """The module transformers.
+@dataclass(frozen=True)
+class Purpose:
+    """What models are loaded for, which decides the errors.
+
+    Attributes:
+        name: of the work, for messages.
+        extra: of dmcodec that installs what the work needs.
+        error: raised where a model is damaged, of the wrong kind, or fails.
+        not_found: raised where there is no such model.
+    """
+
+    name: str
+    extra: str
+    error: type[DmcodecError]
+    not_found: type[DmcodecError]
+
+
+TEACHING = Purpose("teaching", "train", TeacherError, TeacherNotFoundError)
+EVALUATION = Purpose("evaluation", "evaluate", PretrainedModelError, PretrainedModelError)
+
+
+def transformers(purpose: Purpose) -> Any:
+    """Return the module transformers.
 
     Raises:
-        MissingDependencyError: it, or torch, isn't installed.
+        MissingDependencyError: transformers or torch is not installed.
     """
     try:
         import torch  # noqa: F401 - transformers itself imports without it
         import transformers
     except ModuleNotFoundError as error:
         raise MissingDependencyError(
-            f'teaching needs {error.name}, which is not installed; run `pip install "dmcodec[train]"`'
+            f'{purpose.name} needs {error.name}, which is not installed; run `pip install "dmcodec[{purpose.extra}]"`'
         ) from None
     return transformers
 
 
-def pick_device(device: str | None, threads: int | None = None) -> str:
-    """`device`, or where none is named cuda if there is one, else cpu; sets torch's threads where they are named."""
-    import torch
-
-    if threads is not None:
-        torch.set_num_threads(threads)
-    if device is None:
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        chosen = torch.device(device)
-        torch.zeros(1, device=chosen)
-    except (RuntimeError, AssertionError) as error:
-        reason = first_line(error)
-        raise ArgumentError(f"--device {device!r} can't be used ({reason}); use cpu, or leave it out") from None
-    return str(chosen)
-
-
-def load(what: str, model_id: str, loader: Callable[..., Any], **options: Any) -> Any:
-    """Calls a `from_pretrained` of transformers.
+def load(purpose: Purpose, what: str, model_id: str, loader: Callable[..., Any], **options: Any) -> Any:
+    """Call a `from_pretrained` of transformers.
 
     Args:
+        purpose: decides the class of the errors.
         what: is loaded, for errors.
         model_id: id on the hub, or local folder.
         loader: the `from_pretrained`.
         options: of the loader.
 
     Raises:
-        TeacherNotFoundError: no such id or folder, or it holds no such thing.
-        TeacherError: damaged files.
+        DmcodecError: of the purpose's `not_found` class where there is no such model or file, else of its `error`
+            class.
     """
     with quiet():
         try:
             return loader(model_id, **options)
-        except OSError as error:
-            raise TeacherNotFoundError(
-                f"{model_id}: {what} can't be loaded ({first_line(error)}); name what transformers loads"
-            ) from None
         except Exception as error:  # noqa: BLE001 - what damaged files raise is not documented
-            raise TeacherError(
-                f"{model_id}: {what} can't be loaded ({type(error).__name__}: {first_line(error)})"
+            failure = purpose.not_found if isinstance(error, OSError) else purpose.error
+            raise failure(
+                f"{what} {model_id!r} can't be loaded ({type(error).__name__}: {first_line(error)}); "
+                "name a folder, or a model of the hub and be online"
             ) from None
 
 
-def load_model(what: str, model_id: str, auto_class: Any, device: str) -> Any:
-    """A model in float32, in evaluation mode, on `device`; refuses one some of whose weights are missing."""
+def load_model(purpose: Purpose, what: str, model_id: str, auto_class: Any, device: str) -> Any:
+    """Load a model in float32 and in evaluation mode onto `device`.
+
+    Args:
+        purpose: decides the class of the errors.
+        what: kind of model, for errors.
+        model_id: id on the hub, or local folder.
+        auto_class: such as `transformers.AutoModel`.
+        device: of torch.
+
+    Raises:
+        DmcodecError: as `load`; also where the files lack some of the model's weights.
+    """
     import torch
 
-    loaded = load(what, model_id, auto_class.from_pretrained, dtype=torch.float32, output_loading_info=True)
-    model, info = loaded
-    missing = sorted(name for name in info["missing_keys"] if not _unused(name))
+    model, info = load(
+        purpose, what, model_id, auto_class.from_pretrained, dtype=torch.float32, output_loading_info=True
+    )
+    missing = sorted(name for name in info["missing_keys"] if not _is_optional(name))
     if missing:
-        raise TeacherError(
-            f"{model_id}: has no weights for {len(missing)} tensors of a {type(model).__name__} "
-            f"({missing[0]}, ...), so it is no trained {what}"
+        raise purpose.error(
+            f"{what} {model_id!r} has no weights for {len(missing)} tensors of a {type(model).__name__} "
+            f"({missing[0]}, ...); name a trained {what}"
         )
     return model.to(device).eval()
 
 
-def _unused(name: str) -> bool:
-    """Weights that no teacher's features need: BERT's pooler, HuBERT's training-time mask, folded positions."""
+def _is_optional(name: str) -> bool:
+    """Whether the output does not depend on a weight: BERT's pooler, HuBERT's mask in training, folded positions."""
     return name.startswith("pooler.") or ".pooler." in name or "masked_spec_embed" in name or "position_ids" in name
 
 
 def weights_id(model_id: str, model: Any) -> str:
-    """What tells these weights from others of the same name: the hub's commit, or a sha256 of the folder's weights."""
+    """Return what identifies the weights: the commit on the hub, or 32 hex digits of a SHA-256 of the files."""
     commit = getattr(model.config, "_commit_hash", None)
     if commit:
         return str(commit)
     folder = Path(model_id)
     files = sorted(file for pattern in _WEIGHTS for file in folder.glob(pattern))
-    return hashlib.sha256("".join(sha256_of(file) for file in files).encode()).hexdigest()[:32]
+    return hashlib.sha256("".join(file_sha256(file) for file in files).encode()).hexdigest()[:32]
 
 
-def batch_hidden_states(output: Any, layer: str) -> Any:
-    """Mean of all hidden states, the last, or one by number: (batch, frames, width)."""
+def pick_device(device: str | None) -> str:
+    """Return `device`, or by default cuda where there is a GPU, else cpu.
+
+    Raises:
+        ArgumentError: torch does not know the device, or it is not available.
+    """
     import torch
 
-    states = output.hidden_states
-    if layer == "avg":
-        return torch.stack(tuple(states)).mean(dim=0)
-    return states[-1] if layer == "last" else states[int(layer)]
+    if device is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        chosen = torch.device(device)
+        torch.zeros(1, device=chosen)
+    except (RuntimeError, AssertionError) as error:
+        raise ArgumentError(
+            f"--device {device!r} can't be used ({first_line(error)}); use cpu, or leave it out"
+        ) from None
+    return str(chosen)
 
 
-def check_layer(option: str, layer: str, num_states: int, model_id: str) -> None:
-    """Raises ArgumentError where `layer` is no form of layer, or not one of the model's."""
-    if layer in ("avg", "last"):
-        return
-    if not layer.isdecimal():
-        raise ArgumentError(f"{option} {layer!r} is not known; use avg, last or a number")
-    if int(layer) >= num_states:
-        raise ArgumentError(f"{option} {layer}: {model_id} has hidden states 0 (the embedding) to {num_states - 1}")
+def set_threads(threads: int | None) -> None:
+    """Set the number of torch's CPU threads, for the whole process; None leaves torch's choice."""
+    import torch
+
+    if threads is not None:
+        torch.set_num_threads(threads)
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Without transformers' own progress bars and remarks."""
-    from transformers.utils import logging as typed_badly
+    """Suppress the progress bars, log messages and warnings of transformers within the block."""
+    from transformers.utils import logging as untyped_logging
 
-    logging: Any = typed_badly
-    level = logging.get_verbosity()
-    bars = logging.is_progress_bar_enabled()
+    logging: Any = untyped_logging
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
@@ -156,53 +177,9 @@ def quiet() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-Loaded = TypeVar("Loaded")
-
-
-def load_pretrained(what: str, model: str, load: Callable[[], Loaded]) -> Loaded:
-    """Calls `load`; its failures name the model and the way out.
-
-    Raises:
-        PretrainedModelError: no such model, no connection, or not of this kind.
-        MissingDependencyError: torch or transformers isn't installed.
-    """
-    try:
-        with quiet_transformers():
-            return load()
-    except ModuleNotFoundError as error:
-        raise MissingDependencyError(
-            f'the {what} needs {error.name}, which is not installed; run `pip install "dmcodec[evaluate]"`'
-        ) from None
-    except (OSError, ValueError, KeyError, RuntimeError, AttributeError) as error:
-        reason = first_line(error)
-        raise PretrainedModelError(
-            f"{what} {model!r} can't be loaded ({reason}); name a folder, or a model of the hub and be online"
-        ) from None
-
-
-@contextmanager
-def quiet_transformers() -> Iterator[None]:
-    """No progress bars and no advice from transformers within the block."""
-    from transformers.utils import logging as transformers_logging
-
-    logging: Any = transformers_logging
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()
-
-
-_NOT_INSTALLED = "not installed"
-
-
 def package_version(name: str) -> str:
-    """Version of an installed distribution, or "not installed"."""
+    """Return the version of an installed distribution, or "not installed"."""
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
-        return _NOT_INSTALLED
+        return NOT_INSTALLED

@@ -1,4 +1,4 @@
-"""Batches of segments in an order that is a function of the seed, so that a resumed run goes on where it was."""
+"""Batches of segments, in an order that depends only on the seed, so that a resumed run continues it."""
 
 from __future__ import annotations
 
@@ -16,14 +16,19 @@ if TYPE_CHECKING:
     from dmcodec.config import CodecConfig
     from dmcodec.training.data.dataset import PreparedData
 
-POOL = 32  # batches whose segments are sorted by length before they are cut, so that little of a batch is padding
+POOL = 32  # batches in a pool, whose segments are sorted by length to keep the padding small
 
 
 @dataclasses.dataclass(frozen=True)
 class Batch:
-    """`waveform` [B, 1, samples] float32, zero beyond each item's `num_samples` [B]; `num_frames` [B] of the codec.
+    """A batch of B segments, zero-padded to the longest.
 
-    `teachers[kind]` [B, frames, width] float32 on the codec's frame grid, zero beyond the end; `segments`: their ids.
+    Attributes:
+        waveform: [B, 1, samples] float32.
+        num_samples: [B], length of each segment.
+        num_frames: [B], of the codec.
+        teachers: by kind of teacher, features [B, frames, width] float32 at the codec's frame rate.
+        segments: ids.
     """
 
     waveform: Tensor
@@ -33,7 +38,7 @@ class Batch:
     segments: list[int]
 
     def to(self, device: torch.device) -> Batch:
-        """The same batch on `device`."""
+        """Return the batch on `device`."""
         return Batch(
             self.waveform.to(device, non_blocking=True),
             self.num_samples.to(device, non_blocking=True),
@@ -43,38 +48,38 @@ class Batch:
         )
 
     def frame_mask(self) -> Tensor:
-        """[B, frames] bool: true for the frames of the segments themselves."""
+        """Return [B, frames] bool, false in the padding."""
         frames = torch.arange(int(self.num_frames.max()), device=self.num_frames.device)
         return frames < self.num_frames[:, None]
 
     def sample_mask(self) -> Tensor:
-        """[B, 1, samples] bool: true for the samples of the segments themselves."""
+        """Return [B, 1, samples] bool, false in the padding."""
         samples = torch.arange(self.waveform.shape[-1], device=self.num_samples.device)
         return (samples < self.num_samples[:, None])[:, None]
 
 
 @dataclasses.dataclass(frozen=True)
 class Crop:
-    """Which stretch of a segment counts: `samples` long, from a frame that `seed`, `epoch` and the segment decide."""
+    """A random part of each segment, of `samples` samples. `seed`, `epoch` and the segment determine its start."""
 
     samples: int
     seed: int
     epoch: int
 
     def start_frame(self, segment: int, num_samples: int, hop_length: int) -> int:
-        """The first frame of the stretch; 0 where the segment is no longer than it."""
+        """Return the first frame of the part; 0 for a segment that is no longer than the part."""
         choices = max(0, num_samples - self.samples) // hop_length + 1
         return int(np.random.default_rng((self.seed, self.epoch, segment)).integers(choices))
 
 
 @dataclasses.dataclass(frozen=True)
 class BatchPlan:
-    """Which segments make up which batch, in every epoch and for every process.
+    """The segments of each batch, in every epoch and for every process.
 
     Args:
-        lengths: samples of each segment.
-        batch_size: segments a process and batch.
-        processes: how many take part, each with its own part of every global batch.
+        lengths: of the segments, in samples.
+        batch_size: segments per process and batch.
+        processes: number of processes; each gets its own part of every global batch.
         seed: of the order.
     """
 
@@ -85,11 +90,11 @@ class BatchPlan:
 
     @property
     def batches_per_epoch(self) -> int:
-        """Batches that each process sees in an epoch; segments fill up the last one a second time."""
+        """Number of batches of each process in an epoch; repeated segments fill the last one."""
         return -(-len(self.lengths) // (self.batch_size * self.processes))
 
     def epoch(self, epoch: int, process: int) -> list[list[int]]:
-        """The batches of `process` in epoch `epoch`: lists of positions in `lengths`."""
+        """Return the batches of a process in an epoch: lists of positions in `lengths`."""
         random = np.random.default_rng((self.seed, epoch))
         size = self.batch_size * self.processes
         order = np.resize(random.permutation(len(self.lengths)), self.batches_per_epoch * size)
@@ -98,15 +103,15 @@ class BatchPlan:
             pool = order[start : start + POOL * size]
             pool = pool[np.argsort(self.lengths[pool], kind="stable")]
             batches += [pool[i : i + size] for i in range(0, len(pool), size)]
-        mine = slice(process * self.batch_size, (process + 1) * self.batch_size)
-        return [batches[i][mine].tolist() for i in random.permutation(len(batches))]
+        own = slice(process * self.batch_size, (process + 1) * self.batch_size)
+        return [batches[i][own].tolist() for i in random.permutation(len(batches))]
 
 
 Item = tuple[int, NDArray[np.float32], dict[str, NDArray[np.float32]]]  # segment id, waveform, teachers' features
 
 
 class Segments(Dataset[Item]):
-    """The segments of one split, or a stretch of each, with their teachers' features, by position."""
+    """The segments of one split, or a crop of each, with their teachers' features, by position."""
 
     def __init__(
         self,
@@ -123,7 +128,7 @@ class Segments(Dataset[Item]):
         self.crop = crop
 
     def cropped(self, crop: Crop) -> Segments:
-        """The same segments, of which only a stretch counts."""
+        """Return the same segments, cropped."""
         return Segments(self.data, self.ids, self.config, self.teachers, crop)
 
     def __len__(self) -> int:
@@ -142,7 +147,7 @@ class Segments(Dataset[Item]):
         return segment, waveform, features
 
     def collate(self, items: list[Item]) -> Batch:
-        """Items of different lengths, zero-padded to the longest."""
+        """Make a batch of items, zero-padded to the longest."""
         waveforms = [waveform for _, waveform, _ in items]
         num_samples = torch.tensor([len(waveform) for waveform in waveforms])
         return Batch(
@@ -157,27 +162,36 @@ class Segments(Dataset[Item]):
 def training_batches(
     segments: Segments, plan: BatchPlan, process: int, start: int, workers: int, crop_samples: int | None = None
 ) -> Iterator[Batch]:
-    """Endless batches of `process`, from batch number `start` on; of `crop_samples` of each segment, where given."""
+    """Yield batches without end.
+
+    Args:
+        segments: of the training split.
+        plan: of the batches.
+        process: number of the process.
+        start: number of the first batch.
+        workers: processes that load data.
+        crop_samples: length of the crops; None uses whole segments.
+    """
     epoch, skip = divmod(start, plan.batches_per_epoch)
     while True:
-        now = segments if crop_samples is None else segments.cropped(Crop(crop_samples, plan.seed, epoch))
-        yield from loader(now, plan.epoch(epoch, process)[skip:], workers)
+        current = segments if crop_samples is None else segments.cropped(Crop(crop_samples, plan.seed, epoch))
+        yield from loader(current, plan.epoch(epoch, process)[skip:], workers)
         epoch, skip = epoch + 1, 0
 
 
 def loader(segments: Segments, batches: list[list[int]], workers: int) -> Iterable[Batch]:
-    """A loader of exactly these batches, in this order."""
+    """Return a loader of these batches, in this order."""
     return DataLoader(
         segments,
         batch_sampler=batches,
         collate_fn=segments.collate,
         num_workers=workers,
-        generator=torch.Generator(),  # its own, or each epoch would draw from the random numbers that training uses
+        generator=torch.Generator(),  # its own, so that epochs don't change the random numbers of training
     )
 
 
 def _padded(arrays: list[NDArray[np.float32]]) -> Tensor:
-    """Arrays [1, n, width] -> [len(arrays), 1, longest n, width]."""
+    """Return arrays [1, n, width] as a zero-padded tensor [len(arrays), 1, longest n, width]."""
     longest = max(array.shape[1] for array in arrays)
     out = torch.zeros(len(arrays), 1, longest, arrays[0].shape[2])
     for row, array in zip(out, arrays, strict=True):

@@ -1,80 +1,19 @@
-"""The configuration of a training run: frozen, checked, the same in JSON; by default the released recipe."""
+"""Configuration of a training run, as in its JSON file; the defaults are the released recipe."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import types
-import typing
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from dmcodec.config import CodecConfig
 from dmcodec.errors import CheckpointNotFoundError, ConfigError
 
-# FOLDED: Sections of a configuration: frozen dataclasses read strictly from JSON values, and the checks they share.
-
+from .sections import build, check_not_negative, check_positive
 
 TEACHERS = ("lm", "sm")
 AXES = ("feature", "time")
-
-
-S = TypeVar("S")
-
-
-def build(section: type[S], values: Any, where: str) -> S:
-    """A `section` (a dataclass) from a JSON object; `where` is its name in errors, with a dot at the end.
-
-    Raises:
-        ConfigError: a key is unknown, or a value is of the wrong type.
-    """
-    if not isinstance(values, dict):
-        raise ConfigError(f"{where or 'the whole'} must be a JSON object, not {values!r}")
-    hints = typing.get_type_hints(section)
-    unknown = [key for key in values if key not in hints]
-    if unknown:
-        raise ConfigError(f"unknown key {where}{unknown[0]}; known: {', '.join(hints)}")
-    missing = [field.name for field in dataclasses.fields(typing.cast(Any, section)) if _required(field, values)]
-    if missing:
-        raise ConfigError(f"missing key {where}{missing[0]}")
-    return section(**{key: _value(hints[key], value, f"{where}{key}") for key, value in values.items()})
-
-
-def _required(field: dataclasses.Field[Any], values: Any) -> bool:
-    without_default = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-    return without_default and field.name not in values
-
-
-def _value(hint: Any, value: Any, name: str) -> Any:
-    """`value` of JSON as `hint`: a section, a tuple, a number, a string, or one of them or None."""
-    if typing.get_origin(hint) is types.UnionType:
-        return None if value is None else _value(typing.get_args(hint)[0], value, name)
-    if typing.get_origin(hint) is tuple:
-        if not isinstance(value, list):
-            raise ConfigError(f"{name} must be a list, not {value!r}")
-        item = typing.get_args(hint)[0]
-        return tuple(_value(item, one, f"{name}[{i}]") for i, one in enumerate(value))
-    if dataclasses.is_dataclass(hint):
-        return build(typing.cast(Any, hint), value, f"{name}.")
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
-        raise ConfigError(f"{name} must be {hint.__name__}, not {value!r}")
-    return value
-
-
-def check_positive(section: Any, *names: str) -> None:
-    """Raises ConfigError where a field of `section` isn't a finite number above 0."""
-    for name in names:
-        if not 0 < getattr(section, name) < float("inf"):
-            raise ConfigError(f"training configuration: {name} must be above 0, not {getattr(section, name)!r}")
-
-
-def check_not_negative(section: Any, *names: str) -> None:
-    """Raises ConfigError where a field of `section` isn't a finite number from 0 on."""
-    for name in names:
-        if not 0 <= getattr(section, name) < float("inf"):
-            raise ConfigError(f"training configuration: {name} must not be negative, not {getattr(section, name)!r}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,7 +39,7 @@ class MelScaleConfig:
 class SpectralConfig:
     """One compressed spectrum of the spectral loss and its weight in the sum (Braun and Tashev, arXiv 2009.12286).
 
-    `compression` is the exponent of the magnitudes, `complex_share` the part of the loss that hears phases, too.
+    `compression` is the exponent of the magnitudes, `complex_share` the share of the loss that depends on phases.
     """
 
     n_fft: int
@@ -123,9 +62,9 @@ class SpectralConfig:
 
 @dataclasses.dataclass(frozen=True)
 class LossConfig:
-    """Weights of the generator's losses. The adversarial and the feature loss are sums over all discriminators.
+    """Weights of the losses of the generator. Adversarial and feature-matching loss are sums over all discriminators.
 
-    `spectral` is no part of the released recipe, and empty by default.
+    `spectral` is not part of the released recipe, and empty by default.
     """
 
     waveform: float = 500.0
@@ -144,15 +83,17 @@ class LossConfig:
     def __post_init__(self) -> None:
         check_not_negative(self, "waveform", "commitment", "distillation", "adversarial", "feature_matching")
         if not self.mel:
-            raise ConfigError("training configuration: losses.mel needs one scale at least; the first one is validated")
+            raise ConfigError(
+                "training configuration: losses.mel needs at least one scale; validation uses the first one"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
 class DistillationConfig:
-    """Which teachers pull at which quantizer level, and along which axis (paper, section 3.2).
+    """Which teachers are distilled into which quantizer level, and along which axis (arXiv 2410.15017, section 3.2).
 
-    `locked` names the teacher that stays on level 0 while the other one is distilled at `level`; None puts all on
-    `level`. `lm_weight` and `sm_weight` count only where both teachers are on; the default is their mean.
+    `locked` names the teacher that is distilled into level 0 while the other one is distilled into `level`; with None
+    all are distilled into `level`. `lm_weight` and `sm_weight` only matter with both teachers; the default is the mean.
     """
 
     teachers: tuple[str, ...] = ("lm", "sm")
@@ -182,11 +123,11 @@ class DistillationConfig:
             raise ConfigError("training configuration: lm_weight and sm_weight are both 0; leave out a teacher instead")
 
     def level_of(self, teacher: str) -> int:
-        """The quantizer level that `teacher` is distilled into."""
+        """Return the quantizer level that `teacher` is distilled into."""
         return 0 if teacher == self.locked else self.level
 
     def weight_of(self, teacher: str) -> float:
-        """The weight of `teacher` among the teachers."""
+        """Return the weight of `teacher` among the teachers."""
         if len(self.teachers) < 2:
             return 1.0
         return self.lm_weight if teacher == "lm" else self.sm_weight
@@ -196,10 +137,10 @@ class DistillationConfig:
 class QuantizerConfig:
     """Codebooks learned by exponential moving averages (EnCodec, arXiv 2210.13438).
 
-    An entry is dead where its average count a step falls under `dead_below`, or under `dead_fraction` of the mean count
-    where that is less: a small batch has fewer frames than the codebook entries. In the beginning the averages follow
-    faster than `decay` (see `decay_at`): an untrained encoder's latents move away from a slow codebook, and all end up
-    at one entry.
+    An entry is dead where its moving count per step is below `dead_below`, or below `dead_fraction` of the mean count
+    if that is less: a small batch has fewer frames than the codebook has entries. At first the averages move faster
+    than `decay` says (`decay_at`): the latents of an untrained encoder move away from a slow codebook, and then all get
+    the same entry.
     """
 
     decay: float = 0.99
@@ -216,16 +157,16 @@ class QuantizerConfig:
             raise ConfigError("training configuration: quantizer.decay and dead_fraction must lie between 0 and 1")
 
     def decay_at(self, step: int) -> float:
-        """The decay at training step `step`: with the warm-up (step + 1) / (step + 10), until that exceeds `decay`."""
+        """Return the decay at a training step: during the warm-up (step + 1) / (step + 10), up to `decay`."""
         return min(self.decay, (step + 1) / (step + 10)) if self.decay_warmup else self.decay
 
 
 @dataclasses.dataclass(frozen=True)
 class DiscriminatorConfig:
-    """Multi-period, multi-scale and multi-scale STFT discriminators; an empty list leaves a family out.
+    """Multi-period, multi-scale and multi-scale STFT discriminators; an empty list or 0 leaves a family out.
 
-    `width` scales the channels of the first two (1.0: HiFi-GAN's, up to 1024). Before step `start_step` the generator
-    trains without them.
+    `width` scales the channels of the first two families (1.0: those of HiFi-GAN, up to 1024). The generator trains
+    without discriminators before step `start_step`.
     """
 
     periods: tuple[int, ...] = (2, 3, 5, 7, 11)
@@ -251,7 +192,7 @@ class DiscriminatorConfig:
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
-    """Adam with cosine annealing over all steps, for generator and discriminators alike."""
+    """AdamW with cosine annealing over all steps, for generator and discriminators."""
 
     learning_rate: float = 1e-4
     betas: tuple[float, float] = (0.9, 0.99)
@@ -270,14 +211,15 @@ class OptimizerConfig:
 
 @dataclasses.dataclass(frozen=True)
 class TrainingConfig:
-    """Everything that decides what a run computes. `steps` overrides `epochs`; a step is one optimizer update.
+    """All that determines the result of a run. `steps` overrides `epochs`; a step is one optimizer update.
 
-    `initial_weights`: "torch" are torch's defaults, as in the released recipe. With them an untrained encoder's latents
-    hardly vary, and a codebook may need thousands of steps to spread; "scaled" ones (`DMCodec.scale_weights`) are
-    larger and use their codebooks from the start, which suits small models and short runs.
+    `initial_weights`: "torch" are torch's defaults, as in the released recipe. With them the latents of an untrained
+    encoder hardly vary, and a codebook may need thousands of steps to spread. "scaled" weights
+    (`DMCodec.scale_weights`) are larger and use all of their codebooks from the start, which suits small models and
+    short runs.
 
-    `crop_s`: a random stretch of that many seconds of each segment, another in every epoch, instead of all of it. It
-    begins at one of the codec's frames, where the teachers' features are cut, too.
+    `crop_s`: train on a random crop of that many seconds of each segment, another one in every epoch, instead of the
+    whole segment. A crop starts at a frame of the codec, and the teachers' features are cropped with it.
     """
 
     codec: CodecConfig = dataclasses.field(default_factory=CodecConfig)
@@ -308,7 +250,7 @@ class TrainingConfig:
                 f"training configuration: mixed_precision must be no, fp16 or bf16, not {self.mixed_precision!r}"
             )
         if self.mixed_precision == "fp16" and self.gradient_accumulation > 1:
-            # One loss scale serves two optimizers here, and changes between their steps.
+            # The two optimizers share one loss scale, which changes between their steps.
             raise ConfigError("training configuration: gradient_accumulation doesn't work with fp16; use bf16")
         if self.initial_weights not in ("torch", "scaled"):
             raise ConfigError(
@@ -321,15 +263,15 @@ class TrainingConfig:
             )
 
     def to_dict(self) -> dict[str, Any]:
-        """The configuration as plain JSON values."""
+        """Return the configuration as JSON values."""
         return json.loads(json.dumps(dataclasses.asdict(self)))
 
     @classmethod
     def from_dict(cls, values: Any, source: str = "training configuration") -> TrainingConfig:
-        """Reads a configuration from JSON values; what is left out keeps the released recipe's value.
+        """Build a configuration from JSON values; missing keys get the values of the released recipe.
 
         Raises:
-            ConfigError: a key is unknown, or a value is of the wrong type or out of its range.
+            ConfigError: a key is unknown, or a value has the wrong type or is out of range.
         """
         try:
             return build(cls, values, "")
@@ -338,7 +280,12 @@ class TrainingConfig:
 
     @classmethod
     def from_json(cls, path: str | Path) -> TrainingConfig:
-        """Reads a configuration from a JSON file."""
+        """Read a configuration from a JSON file.
+
+        Raises:
+            CheckpointNotFoundError: no such file.
+            ConfigError: not JSON, or as `from_dict`.
+        """
         try:
             values = json.loads(Path(path).read_text(encoding="utf-8"))
         except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""A whole training run: from a data folder to checkpoints that `dmcodec export` takes."""
+"""`train fit`: a training run, from a data folder to checkpoints for `dmcodec export`."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from dmcodec.errors import ArgumentError, ConfigError, DataError, TeacherNotFoun
 from dmcodec.training.data.dataset import PreparedData
 
 from .config import TrainingConfig
-from .loop import Loop, Report, RunOptions, initial_codec
-from .run_folder import RunFolder, require_tensorboard
+from .loop import Report, RunOptions, TrainingLoop, initial_codec
+from .metrics_log import require_tensorboard
+from .run_folder import RunFolder
 
 
 def fit(
@@ -28,32 +29,33 @@ def fit(
     force: bool = False,
     report: Report | None = None,
 ) -> dict[str, Any]:
-    """Trains a codec on `data` into the folder `out`; see `run_folder` for what is written.
+    """Train a codec; `run_folder` describes the files of a run.
 
-    Run under `accelerate launch` it uses all of its processes; `config.batch_size` is a process's share.
+    Under `accelerate launch` all its processes train together; `config.batch_size` is the number per process.
 
     Args:
-        data: prepared, and taught by the teachers of `config.distillation`.
+        data: with the features of the teachers in `config.distillation`.
         out: folder of the run.
-        config: what is computed.
+        config: of the training.
         options: how often to save and to validate.
-        initial: a checkpoint to start from, with its codebooks, instead of random weights.
-        resume: go on from the last checkpoint in `out`.
+        initial: checkpoint to start from, with its codebooks; None starts from random weights.
+        resume: continue from the last checkpoint in `out`.
         force: replace the run in `out`.
-        report: called with (steps done, all steps, losses) after every step, on the main process.
+        report: called with (steps done, total steps, losses) after every step, in the main process.
 
     Returns:
-        {"steps", "best_mel", "checkpoint", "best", "validation"}: the last validation, and where things are.
+        {"steps", "best_mel", "checkpoint", "best", "validation"}: paths of the last checkpoint and of the best codec,
+        and the metrics of the last validation.
 
     Raises:
-        DataError: the data don't fit the configuration.
-        TeacherNotFoundError: a teacher of the configuration isn't in the data.
+        DataError: the data do not match the configuration.
+        TeacherNotFoundError: the data lack the features of a teacher.
         TrainingError: a loss became NaN.
-        OutputError: a checkpoint can't be written; the former ones are whole.
+        OutputError: a checkpoint can't be written; the earlier ones are unchanged.
     """
     check_data(data, config)
     options, folder = options or RunOptions(), RunFolder(out)
-    # All that may be wrong comes before the folder is touched: --force replaces a run.
+    # All checks come before the folder is changed: --force deletes a run.
     if options.tensorboard:
         require_tensorboard()
     if resume:
@@ -62,9 +64,9 @@ def fit(
     codec = initial_codec(config, initial)
     accelerator = _accelerator(config)
     if accelerator.is_main_process:
-        folder.start(_facts(data, config, accelerator.num_processes, initial), resume, force)
+        folder.start(_run_settings(data, config, accelerator.num_processes, initial), resume, force)
     accelerator.wait_for_everyone()
-    loop = Loop(accelerator, data, folder, config, options)
+    loop = TrainingLoop(accelerator, data, folder, config, options)
     loop.begin(codec, initial is not None, resume)
     return loop.run(report)
 
@@ -73,26 +75,27 @@ def _accelerator(config: TrainingConfig) -> Accelerator:
     try:
         return Accelerator(
             mixed_precision=config.mixed_precision,
-            # The codebooks keep themselves equal; broadcasting buffers would only hide it if they did not.
+            # The codebooks are equal by themselves; broadcasting buffers would hide it if they were not.
             kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
         )
     except ValueError as error:
-        reason = first_line(error)
-        raise ArgumentError(f"--mixed-precision {config.mixed_precision} can't be used here ({reason})") from None
+        raise ArgumentError(
+            f"--mixed-precision {config.mixed_precision} can't be used here ({first_line(error)}); use no"
+        ) from None
 
 
 def _check_not_within(out: Path, data: Path, initial: str | Path | None, force: bool) -> None:
-    """Raises ArgumentError where replacing `out` would delete what the new run reads."""
+    """Raise ArgumentError where replacing `out` would delete an input of the new run."""
     for name, path in (("the data", data), ("--init", initial)):
         if force and path is not None and Path(path).resolve().is_relative_to(out.resolve()):
             raise ArgumentError(f"{path}: {name} lies in the run that --force would delete; name another folder")
 
 
 def check_data(data: PreparedData, config: TrainingConfig) -> None:
-    """Raises DataError or TeacherNotFoundError where `data` can't be trained on with `config`."""
+    """Raise DataError, TeacherNotFoundError or ConfigError where the data do not match the configuration."""
     if data.sample_rate != config.codec.sample_rate:
         raise DataError(
-            f"{data.folder}: prepared at {data.sample_rate} Hz, but the codec of the configuration works at "
+            f"{data.folder}: prepared at {data.sample_rate} Hz, but the codec of the configuration has "
             f"{config.codec.sample_rate} Hz; prepare again"
         )
     for teacher in config.distillation.teachers:
@@ -123,14 +126,17 @@ def check_data(data: PreparedData, config: TrainingConfig) -> None:
             )
 
 
-def _facts(data: PreparedData, config: TrainingConfig, processes: int, initial: str | Path | None) -> dict[str, Any]:
+def _run_settings(
+    data: PreparedData, config: TrainingConfig, processes: int, initial: str | Path | None
+) -> dict[str, Any]:
+    """Return the settings of a run for run.json."""
     import dmcodec
 
     described = ("model", "width", "frame_rate_hz", "layers", "aligned", "settings")
     teachers = {
         kind: {name: getattr(data.teachers[kind], name) for name in described} for kind in config.distillation.teachers
     }
-    # The table of segments says what is training and what validation.
+    # The table of segments holds the split.
     identity = {"fingerprint": data.fingerprint, "segments_sha256": data.manifest.segments_sha256}
     return {
         "data": json.loads(json.dumps({**identity, "teachers": teachers})),

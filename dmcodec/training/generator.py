@@ -1,4 +1,4 @@
-"""The codec as it trains: encoder, quantizer with moving codebooks, decoder, and the distilled features."""
+"""The generator: a codec in training, with moving codebooks and the features for distillation."""
 
 from __future__ import annotations
 
@@ -17,9 +17,13 @@ from .quantizer import quantize
 
 @dataclasses.dataclass(frozen=True)
 class GeneratorOutput:
-    """`waveform` [B, 1, samples], zero beyond each item's end; `commitment` scalar; `codes` [n_q, B, frames].
+    """Output of the generator for a batch.
 
-    `features[teacher]` [B, frames, width]: what is to become like that teacher's representation.
+    Attributes:
+        waveform: [B, 1, samples], zero beyond the end of each item.
+        commitment: the commitment loss, a scalar.
+        codes: [n_q, B, frames].
+        features: by kind of teacher, [B, frames, width]; compared with the teacher's features.
     """
 
     waveform: Tensor
@@ -29,13 +33,13 @@ class GeneratorOutput:
 
 
 class Generator(nn.Module):
-    """Wraps a codec for training.
+    """A codec, and projections to the widths of the teachers.
 
     Args:
         codec: trained in place.
         config: of the run.
-        teacher_widths: of each teacher that is distilled. One of another width than the codec's semantic_dimension
-            gets a linear projection of its own behind `transform`, which is no part of the codec and is left behind.
+        teacher_widths: by kind of teacher. A width other than the codec's semantic_dimension gets a linear projection
+            after `transform`, which is not part of the codec and not exported.
     """
 
     def __init__(self, codec: DMCodec, config: TrainingConfig, teacher_widths: Mapping[str, int]) -> None:

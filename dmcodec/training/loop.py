@@ -1,4 +1,4 @@
-"""The loop of a run: steps, checkpoints, validations, samples."""
+"""The training loop: steps, checkpoints, validations and audio samples."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ from dmcodec.training.data.dataset import PreparedData
 
 from .batches import BatchPlan, Segments, loader, training_batches
 from .config import TrainingConfig
+from .metrics_log import MetricsLog
 from .quantizer import prepare_codebooks
-from .run_folder import Progress, Record, RunFolder
+from .run_folder import Progress, RunFolder
 from .trainer import Trainer
 from .validation import codebook_use, validate
 
@@ -29,13 +30,13 @@ Report = Callable[[int, int, Mapping[str, float]], None]
 
 @dataclasses.dataclass(frozen=True)
 class RunOptions:
-    """What doesn't change what a run computes.
+    """Options that do not change the result of a run.
 
     Args:
-        checkpoint_every: steps between checkpoints; the start and the last step always have one.
-        validate_every: steps between validations; the start and the last step always have one.
-        keep: how many of the latest checkpoints stay.
-        samples: how many validation segments are reconstructed at each validation, as files and in TensorBoard.
+        checkpoint_every: steps between checkpoints; the first and the last step always have one.
+        validate_every: steps between validations; the first and the last step always have one.
+        keep: number of checkpoints to keep, the latest ones.
+        samples: validation segments that are reconstructed at each validation, into files and TensorBoard.
         workers: processes that load data.
         tensorboard: whether to write TensorBoard files.
     """
@@ -61,7 +62,7 @@ class RunOptions:
 
 
 def initial_codec(config: TrainingConfig, initial: str | Path | None) -> DMCodec:
-    """What a run starts from: random weights of the run's seed, or the codec of a checkpoint with its codebooks."""
+    """Return the codec of a checkpoint with its codebooks, or without one a codec with random weights."""
     if initial is not None:
         return DMCodec.from_checkpoint(config.codec, initial)
     set_seed(config.seed)
@@ -72,8 +73,8 @@ def initial_codec(config: TrainingConfig, initial: str | Path | None) -> DMCodec
     return codec
 
 
-class Loop:
-    """A run from where it stands to its last step; `dmcodec.training.fit.fit` is its face."""
+class TrainingLoop:
+    """A run, from its present step to the last one; call `dmcodec.training.fit.fit`."""
 
     def __init__(
         self,
@@ -100,15 +101,15 @@ class Loop:
         self.progress = Progress()
 
     def begin(self, codec: DMCodec, fine_tuning: bool, resume: bool) -> None:
-        """Prepares the networks, and takes over what the run left.
+        """Prepare the networks, and load the last checkpoint of a resumed run.
 
         Args:
-            codec: what `initial_codec` gave, the same in all processes.
-            fine_tuning: it comes from a checkpoint.
-            resume: go on from the last checkpoint, where there is one.
+            codec: of `initial_codec`, the same in all processes.
+            fine_tuning: whether the codec comes from a checkpoint.
+            resume: continue from the last checkpoint, if there is one.
 
         Raises:
-            CheckpointError: it can't be taken over, or the processes see different ones.
+            CheckpointError: the checkpoint can't be loaded, or the processes see different ones.
         """
         self.codec, self.fine_tuning = codec, fine_tuning
         set_seed(self.config.seed)  # the same projections and discriminators in all processes
@@ -126,7 +127,7 @@ class Loop:
             self.progress = checkpoint.progress
 
     def run(self, report: Report | None) -> dict[str, Any]:
-        """Runs to the last step; returns where it ended and what the last validation found."""
+        """Run to the last step; return the paths of the results and the last validation, as `fit`."""
         accumulation, step = self.config.gradient_accumulation, self.progress.step
         batches = training_batches(
             self.segments,
@@ -137,27 +138,28 @@ class Loop:
             self.crop_samples,
         )
         main = self.accelerator.is_main_process
-        record = Record(self.folder.path, step if self.restored else -1, self.options.tensorboard) if main else None
+        last_kept = step if self.restored else -1
+        log = MetricsLog(self.folder.path, last_kept, self.options.tensorboard) if main else None
         validation: dict[str, float] = {}
         try:
             if not self.restored:
-                validation = self._validate(0, record)
+                validation = self._validate(0, log)
                 self._save(0)
             while step < self.total_steps:
                 losses = self.trainer.step(step, [next(batches) for _ in range(accumulation)])
                 step += 1
                 last = step == self.total_steps
-                if record is not None:
-                    record.scalars("train", step, losses)
+                if log is not None:
+                    log.scalars("train", step, losses)
                 if report is not None and main:
                     report(step, self.total_steps, losses)
                 if last or step % self.options.validate_every == 0:
-                    validation = self._validate(step, record)
+                    validation = self._validate(step, log)
                 if last or step % self.options.checkpoint_every == 0:
                     self._save(step)
         finally:
-            if record is not None:
-                record.close()
+            if log is not None:
+                log.close()
         return {
             "steps": step,
             "best_mel": self.progress.best_mel,
@@ -173,16 +175,16 @@ class Loop:
             self.folder.save(checkpoint, self.config.codec, self.options.keep)
         self.accelerator.wait_for_everyone()
 
-    def _validate(self, step: int, record: Record | None) -> dict[str, float]:
+    def _validate(self, step: int, log: MetricsLog | None) -> dict[str, float]:
         self.codec.eval()
         ids = range(self.accelerator.process_index, len(self.held_out), self.accelerator.num_processes)
         batches = loader(self.held_out, [[position] for position in ids], self.options.workers)
         found = validate(self.codec, self.trainer.objective.mel, batches)
-        if record is not None:
-            record.scalars("validation", step, {**found, **self._training_codebook_use()})
-            self._write_samples(step, record)
+        if log is not None:
+            log.scalars("validation", step, {**found, **self._training_codebook_use()})
+            self._write_samples(step, log)
         best = self.progress.best_mel
-        # A start from random weights is no candidate: its codebooks haven't seen a vector yet.
+        # Random weights are no candidate: their codebooks are not initialised yet.
         candidate = (step > 0 or self.fine_tuning) and math.isfinite(found["mel"])
         if candidate and (best is None or found["mel"] < best):
             self.progress = dataclasses.replace(self.progress, best_mel=found["mel"])
@@ -191,13 +193,13 @@ class Loop:
         return found
 
     def _training_codebook_use(self) -> dict[str, float]:
-        """Perplexities over the last hundred or so training steps, from the codebooks' moving counts."""
+        """Return the perplexities over the last training steps, about 100, from the moving counts of the codebooks."""
         counts = torch.stack([codebook.cluster_size for codebook in self.codec.quantizer.levels])
         use = codebook_use(counts)
         return {f"training_{name}": value for name, value in use.items() if name.startswith("perplexity")}
 
     @torch.no_grad()
-    def _write_samples(self, step: int, record: Record) -> None:
+    def _write_samples(self, step: int, log: MetricsLog) -> None:
         rate = self.config.codec.sample_rate
         log_mel = self.trainer.objective.mel.scales[0]
         for position in range(min(self.options.samples, len(self.held_out))):
@@ -205,10 +207,10 @@ class Loop:
             original = torch.from_numpy(waveform).to(self.accelerator.device)
             output = self.codec.decode(self.codec.encode(original[None, None]))[0, 0, : len(original)]
             folder = self.folder.path / "samples" / f"segment-{segment}"
-            shown = [(f"step-{step:08d}", output)] + ([("original", original)] if step == 0 else [])
-            for name, samples in shown:
+            outputs = [(f"step-{step:08d}", output)] + ([("original", original)] if step == 0 else [])
+            for name, samples in outputs:
                 write_audio(folder / f"{name}.wav", samples.cpu().numpy(), rate)
-                record.audio(
+                log.audio(
                     f"segment-{segment}/{'original' if name == 'original' else 'output'}",
                     step,
                     samples.cpu(),
@@ -218,7 +220,7 @@ class Loop:
 
 
 def describe(result: Mapping[str, Any]) -> str:
-    """One line about a finished run."""
+    """Describe a finished run in one line."""
     perplexities = [f"{value:.0f}" for name, value in result["validation"].items() if name.startswith("perplexity")]
     best = result["best_mel"]
     mel = "none yet" if best is None else f"{best:.4f}"

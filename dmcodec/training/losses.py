@@ -1,4 +1,7 @@
-"""The generator's and the discriminators' losses, apart from commitment (quantizer) and distillation."""
+"""Losses of the generator and of the discriminators (arXiv 2410.15017, section 3.3 and appendix).
+
+The commitment loss is in `quantizer`.
+"""
 
 from __future__ import annotations
 
@@ -12,99 +15,32 @@ from dmcodec.mel import mel_filters
 
 from .batches import Batch
 from .config import MelScaleConfig, SpectralConfig, TrainingConfig
-from .discriminators import Judgements
+from .discriminators import DiscriminatorOutput
 from .generator import GeneratorOutput
 
-# FOLDED: Log-mel spectrograms of the mel loss (HiFi-GAN, arXiv 2010.05646, with the released recipe's constants).
-# FOLDED: Continuous representation distillation: pulling a quantizer level's output towards a teacher's representation.
-# FOLDED: What a batch costs: the losses of the discriminators and of the generator, by name.
-
-
-FAINTEST = 1e-3
-
-
-class MelLoss(nn.Module):
-    """Weighted sum over scales of the mean absolute difference of log-mel spectrograms of waveforms [B, samples]."""
-
-    def __init__(self, scales: Sequence[MelScaleConfig], sample_rate: int) -> None:
-        super().__init__()
-        self.scales = nn.ModuleList(LogMel(scale, sample_rate) for scale in scales)
-        self.weights = [scale.weight for scale in scales]
-
-    def forward(self, output: Tensor, target: Tensor) -> Tensor:
-        distances = [
-            weight * F.l1_loss(log_mel(output), log_mel(target))
-            for weight, log_mel in zip(self.weights, self.scales, strict=True)
-        ]
-        return torch.stack(distances).sum()
-
-    def first_scale(self, output: Tensor, target: Tensor) -> Tensor:
-        """The unweighted distance at the first scale: the figure that picks the best checkpoint."""
-        return F.l1_loss(self.scales[0](output), self.scales[0](target))
-
-
-class SpectralLoss(nn.Module):
-    """Weighted sum over spectra of the mean squared difference of compressed spectra of waveforms [B, samples].
-
-    A spectrum's magnitudes are raised to the power of 0.3 or so, as loudness is; one part compares the magnitudes, the
-    other one the complex values with their phases as they were (Braun and Tashev, arXiv 2009.12286, section 3).
-    Magnitudes far under 1e-3, where the power's slope goes to infinity, are compressed no further.
-    """
-
-    def __init__(self, spectra: Sequence[SpectralConfig]) -> None:
-        super().__init__()
-        self.spectra = tuple(spectra)
-        for i, spectrum in enumerate(self.spectra):
-            self.register_buffer(f"window_{i}", torch.hann_window(spectrum.n_fft), persistent=False)
-
-    def forward(self, output: Tensor, target: Tensor) -> Tensor:
-        distances = [
-            spectrum.weight * self._distance(output, target, spectrum, self.get_buffer(f"window_{i}"))
-            for i, spectrum in enumerate(self.spectra)
-        ]
-        return torch.stack(distances).sum()
-
-    def _distance(self, output: Tensor, target: Tensor, spectrum: SpectralConfig, window: Tensor) -> Tensor:
-        (values, magnitudes), (true_values, true_magnitudes) = (
-            _compressed(waveform, spectrum, window) for waveform in (output, target)
-        )
-        complex_distance = (values - true_values).square().sum(-1).mean()
-        distance = (magnitudes - true_magnitudes).square().mean()
-        return (1 - spectrum.complex_share) * distance + spectrum.complex_share * complex_distance
-
-
-def _compressed(waveform: Tensor, spectrum: SpectralConfig, window: Tensor) -> tuple[Tensor, Tensor]:
-    """Complex values as pairs [B, bins, frames, 2] and magnitudes [B, bins, frames], compressed."""
-    values = torch.view_as_real(
-        torch.stft(waveform.float(), spectrum.n_fft, spectrum.hop_length, window=window, return_complex=True)
-    )
-    power = values.square().sum(-1) + FAINTEST**2
-    values = values * power[..., None] ** ((spectrum.compression - 1) / 2)
-    return values, power ** (spectrum.compression / 2)
+FLOOR = 1e-5  # of mel magnitudes
+FAINTEST = 1e-3  # magnitude in a compressed spectrum
 
 
 def discriminator_loss(real: Sequence[Tensor], fake: Sequence[Tensor]) -> Tensor:
-    """Least squares (Mao et al., arXiv 1611.04076): sum over discriminators of mean (1 - D(x))^2 + mean D(G)^2."""
+    """Return the sum over discriminators of mean (1 - D(x))^2 + mean D(G)^2 (least squares, arXiv 1611.04076)."""
     losses = [(1 - r.float()).square().mean() + f.float().square().mean() for r, f in zip(real, fake, strict=True)]
     return torch.stack(losses).sum()
 
 
 def adversarial_loss(fake: Sequence[Tensor]) -> Tensor:
-    """Sum over discriminators of mean (1 - D(G))^2."""
+    """Return the sum over discriminators of mean (1 - D(G))^2."""
     return torch.stack([(1 - f.float()).square().mean() for f in fake]).sum()
 
 
 def feature_matching_loss(real: Sequence[Sequence[Tensor]], fake: Sequence[Sequence[Tensor]]) -> Tensor:
-    """Sum over all feature maps of all discriminators of the mean absolute difference; `real` is a constant."""
+    """Return the sum over all feature maps of the mean absolute difference; `real` gets no gradient."""
     losses = [
         F.l1_loss(f.float(), r.detach().float())
         for real_maps, fake_maps in zip(real, fake, strict=True)
         for r, f in zip(real_maps, fake_maps, strict=True)
     ]
     return torch.stack(losses).sum()
-
-
-FLOOR = 1e-5
 
 
 class LogMel(nn.Module):
@@ -131,27 +67,90 @@ class LogMel(nn.Module):
         spectrum = torch.stft(
             padded, scale.n_fft, scale.hop_length, window=self.window, center=False, return_complex=True
         )
-        # A square root of 0 has no gradient; silence must have one.
+        # The square root has no gradient at 0, and silence needs one.
         magnitude = (spectrum.real.square() + spectrum.imag.square() + 1e-9**2).sqrt()
         return (self.filters @ magnitude).clamp(min=FLOOR).log()
 
 
+class MelLoss(nn.Module):
+    """Mean absolute difference of log-mel spectrograms of waveforms [B, samples], a weighted sum over scales.
+
+    From HiFi-GAN (arXiv 2010.05646, section 2.4), with the constants of the released recipe.
+    """
+
+    def __init__(self, scales: Sequence[MelScaleConfig], sample_rate: int) -> None:
+        super().__init__()
+        self.scales = nn.ModuleList(LogMel(scale, sample_rate) for scale in scales)
+        self.weights = [scale.weight for scale in scales]
+
+    def forward(self, output: Tensor, target: Tensor) -> Tensor:
+        distances = [
+            weight * F.l1_loss(log_mel(output), log_mel(target))
+            for weight, log_mel in zip(self.weights, self.scales, strict=True)
+        ]
+        return torch.stack(distances).sum()
+
+    def first_scale(self, output: Tensor, target: Tensor) -> Tensor:
+        """Return the unweighted distance at the first scale, which selects the best checkpoint."""
+        return F.l1_loss(self.scales[0](output), self.scales[0](target))
+
+
+class SpectralLoss(nn.Module):
+    """Mean squared difference of compressed spectra of waveforms [B, samples], a weighted sum over spectra.
+
+    Magnitudes are raised to a power of about 0.3, as loudness is. One part of the loss compares the compressed
+    magnitudes, the other one the complex values of these magnitudes with unchanged phases (Braun and Tashev,
+    arXiv 2009.12286, section 3). Magnitudes far below 1e-3 are not compressed: the slope of the power is infinite at 0.
+    """
+
+    def __init__(self, spectra: Sequence[SpectralConfig]) -> None:
+        super().__init__()
+        self.spectra = tuple(spectra)
+        for i, spectrum in enumerate(self.spectra):
+            self.register_buffer(f"window_{i}", torch.hann_window(spectrum.n_fft), persistent=False)
+
+    def forward(self, output: Tensor, target: Tensor) -> Tensor:
+        distances = [
+            spectrum.weight * self._distance(output, target, spectrum, self.get_buffer(f"window_{i}"))
+            for i, spectrum in enumerate(self.spectra)
+        ]
+        return torch.stack(distances).sum()
+
+    def _distance(self, output: Tensor, target: Tensor, spectrum: SpectralConfig, window: Tensor) -> Tensor:
+        (values, magnitudes), (true_values, true_magnitudes) = (
+            _compressed(waveform, spectrum, window) for waveform in (output, target)
+        )
+        complex_distance = (values - true_values).square().sum(-1).mean()
+        distance = (magnitudes - true_magnitudes).square().mean()
+        return (1 - spectrum.complex_share) * distance + spectrum.complex_share * complex_distance
+
+
+def _compressed(waveform: Tensor, spectrum: SpectralConfig, window: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the compressed spectrum: complex values as pairs [B, bins, frames, 2], magnitudes [B, bins, frames]."""
+    values = torch.view_as_real(
+        torch.stft(waveform.float(), spectrum.n_fft, spectrum.hop_length, window=window, return_complex=True)
+    )
+    power = values.square().sum(-1) + FAINTEST**2
+    values = values * power[..., None] ** ((spectrum.compression - 1) / 2)
+    return values, power ** (spectrum.compression / 2)
+
+
 def feature_axis_loss(features: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
-    """Mean over feature dimensions of -log sigmoid(cosine, over the frame axis, of the two).
+    """Return the mean over feature dimensions of -log sigmoid(cosine along the frame axis) (paper, section 3.2).
 
     Args:
-        features: [B, T, D], of the codec.
-        teacher: [B, T, D]; a constant.
-        mask: [B, T] bool, true where the teacher says something; other frames count as 0 in both.
+        features: of the codec, [B, T, D].
+        teacher: [B, T, D]; gets no gradient.
+        mask: [B, T] bool, true where the teacher has features; other frames count as 0 in both.
     """
     cosine = F.cosine_similarity(features * mask[..., None], teacher.detach() * mask[..., None], dim=1)
     return -F.logsigmoid(cosine).mean()
 
 
 def time_axis_loss(features: Tensor, teacher: Tensor, mask: Tensor, similarity_weight: float = 1.0) -> Tensor:
-    """Mean over frames of the L1 distance plus `similarity_weight` x -log sigmoid(cosine over the feature axis).
+    """Return the mean over frames of L1 distance - `similarity_weight` * log sigmoid(cosine along the feature axis).
 
-    Shapes as in `feature_axis_loss`; frames outside `mask` don't count.
+    Shapes as in `feature_axis_loss`; frames outside `mask` do not count.
     """
     features, teacher = features[mask], teacher.detach()[mask]
     cosine = F.cosine_similarity(features, teacher, dim=-1)
@@ -159,18 +158,18 @@ def time_axis_loss(features: Tensor, teacher: Tensor, mask: Tensor, similarity_w
 
 
 def cut_to_shorter(features: Tensor, teacher: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """All three [B, T, ...] cut to the fewer frames of the two: a teacher may give one frame less than the codec."""
+    """Return all three [B, T, ...] cut to the shorter length: a teacher may give one frame less than the codec."""
     frames = min(features.shape[1], teacher.shape[1])
     return features[:, :frames], teacher[:, :frames], mask[:, :frames]
 
 
 def teacher_mask(mask: Tensor, teacher: Tensor) -> Tensor:
-    """`mask` [B, T] without the frames where the teacher is silent (all zero: no word is spoken there)."""
+    """Return `mask` [B, T] without the frames where the teacher's features are all 0, as no word is said there."""
     return mask & torch.any(teacher != 0, dim=-1)
 
 
 class Objective(nn.Module):
-    """The losses of a configuration (paper, section 3.3 and appendix; weights in `TrainingConfig.losses`)."""
+    """The losses of a training configuration; weights are in `TrainingConfig.losses`."""
 
     def __init__(self, config: TrainingConfig) -> None:
         super().__init__()
@@ -179,16 +178,22 @@ class Objective(nn.Module):
         self.spectral = SpectralLoss(config.losses.spectral) if config.losses.spectral else None
 
     def discriminators(self, discriminators: nn.Module, batch: Batch, output: GeneratorOutput) -> Tensor:
-        """The discriminators' loss; the generator gets no gradient from it."""
-        # One call for real and fake: a DistributedDataParallel module wants one forward for each backward.
-        judged: Judgements = discriminators(torch.cat([batch.waveform, output.waveform.detach().float()]))
-        real, fake = zip(*(score.chunk(2) for score in judged.scores), strict=True)
+        """Return the loss of the discriminators, a scalar; the generator gets no gradient."""
+        # One call for real and fake: DistributedDataParallel needs one forward pass for each backward pass.
+        both: DiscriminatorOutput = discriminators(torch.cat([batch.waveform, output.waveform.detach().float()]))
+        real, fake = zip(*(score.chunk(2) for score in both.scores), strict=True)
         return discriminator_loss(real, fake)
 
     def generator(
         self, discriminators: nn.Module | None, batch: Batch, output: GeneratorOutput
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The weighted sum, and its unweighted terms. `discriminators` must be frozen; None: they don't count yet."""
+        """Return the loss of the generator, and its unweighted terms by name.
+
+        Args:
+            discriminators: with frozen weights; None before they take part.
+            batch: of segments.
+            output: of the generator for `batch`.
+        """
         waveform, target = output.waveform.float(), batch.waveform
         weights = self.config.losses
         terms = {
@@ -207,8 +212,8 @@ class Objective(nn.Module):
             total = total + weights.distillation * share * terms[f"distillation_{kind}"]
         if discriminators is not None:
             with torch.no_grad():
-                real: Judgements = discriminators(target)
-            fake: Judgements = discriminators(waveform)
+                real: DiscriminatorOutput = discriminators(target)
+            fake: DiscriminatorOutput = discriminators(waveform)
             terms["adversarial"] = adversarial_loss(fake.scores)
             terms["feature_matching"] = feature_matching_loss(real.feature_maps, fake.feature_maps)
             total = total + weights.adversarial * terms["adversarial"]
@@ -218,7 +223,7 @@ class Objective(nn.Module):
     def _distillation(self, features: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
         features, teacher, mask = cut_to_shorter(features, teacher, batch.frame_mask())
         mask = teacher_mask(mask, teacher)
-        if not mask.any():  # aligned transcripts of a batch without a word
+        if not mask.any():  # no word is said in the batch
             return features.sum() * 0.0
         if self.config.distillation.axis == "time":
             return time_axis_loss(features, teacher, mask, self.config.distillation.time_lambda)

@@ -1,7 +1,7 @@
-"""The residual vector quantizer in training: straight-through gradients, codebooks by moving averages.
+"""The residual vector quantizer in training: straight-through gradients, and codebooks by moving averages.
 
-The networks' codebooks (`dmcodec.nn.rvq.Codebook`) are buffers; nothing here is a parameter. Several processes keep the
-same codebooks: they average over everybody's vectors, and take random choices from the first process.
+The codebooks (`dmcodec.nn.rvq.Codebook`) are buffers; nothing here is a parameter. All processes keep the same
+codebooks: they average over the vectors of all processes, and use the random choices of the first one.
 """
 
 from __future__ import annotations
@@ -16,16 +16,18 @@ from dmcodec.nn.rvq import Codebook, ResidualVectorQuantizer
 
 from .config import QuantizerConfig
 
-# FOLDED: The few collective operations that codebooks need; without a process group each is the identity.
-
-
-RESTART_COUNT = 2.0  # times the threshold: at a decay of 0.99 an entry that nothing uses dies again after 69 steps
+RESTART_COUNT = 2.0  # times the threshold: at a decay of 0.99 an unused entry is dead again after 69 steps
 
 
 @dataclasses.dataclass(frozen=True)
 class Quantized:
-    """`latents` [B, D, T]: the sum of all levels' entries, straight-through. `levels[i]` [B, T, D]: level i's entries,
-    straight-through to that level's input. `codes` [n_q, B, T]. `commitment`: a scalar, averaged over the levels.
+    """Quantized latents.
+
+    Attributes:
+        latents: [B, D, T], the sum of the entries of all levels, straight-through.
+        levels: of each level [B, T, D], its entries, straight-through to its input.
+        codes: [n_q, B, T].
+        commitment: the commitment loss, a scalar, averaged over the levels.
     """
 
     latents: Tensor
@@ -35,7 +37,7 @@ class Quantized:
 
 
 def prepare_codebooks(quantizer: ResidualVectorQuantizer) -> None:
-    """Marks every codebook as not yet initialised; the first batch then does it by k-means."""
+    """Mark every codebook as not yet initialised, so that the first batch initialises it by k-means."""
     for codebook in quantizer.levels:
         codebook.inited.zero_()
 
@@ -43,18 +45,18 @@ def prepare_codebooks(quantizer: ResidualVectorQuantizer) -> None:
 def quantize(
     quantizer: ResidualVectorQuantizer, latents: Tensor, mask: Tensor, config: QuantizerConfig, step: int
 ) -> Quantized:
-    """Quantizes `latents` [B, D, T] and, where the quantizer is in training mode, lets its codebooks follow them.
+    """Quantize latents and, in training mode, update the codebooks.
 
     Args:
         quantizer: its codebooks' buffers are updated in place.
-        latents: of any floating type; all arithmetic on codebooks is float32.
-        mask: [B, T] bool: frames that count, for the codebooks and for the commitment loss.
+        latents: [B, D, T] of any floating type; all arithmetic on codebooks is float32.
+        mask: [B, T] bool; frames that count for the codebooks and for the commitment loss.
         config: decay and thresholds.
-        step: of the training, from 0; the moving averages are faster in the beginning.
+        step: of the training, from 0; the moving averages are faster at first.
 
-    A level's input is the rest that the former levels' entries leave, those taken as constants: so every level's
-    commitment reaches the encoder. (In EnCodec's first code the straight-through entries were subtracted, with which
-    the rest had no gradient.)
+    The input of a level is the residual of the levels before. Their entries are constants in it, so the commitment loss
+    of every level has a gradient for the encoder. (EnCodec's first code subtracted straight-through entries, which left
+    the residual without a gradient.)
     """
     residual = latents.transpose(1, 2).float()
     levels, codes, losses = [], [], []
@@ -79,10 +81,13 @@ def quantize(
 
 @torch.no_grad()
 def initialise(codebook: Codebook, vectors: Tensor, config: QuantizerConfig) -> None:
-    """k-means on the `vectors` [N, D] of all processes. Entries with no vector stay at a random one."""
+    """Initialise a codebook by k-means on the `vectors` [N, D] of all processes.
+
+    An entry without vectors keeps the random vector that it started from.
+    """
     vectors = gather_rows(vectors)
     means, counts = kmeans(vectors, len(codebook.embed), config.kmeans_iterations)
-    # An entry without vectors starts with the mean count, or it would be dead at once.
+    # An entry without vectors starts with the mean count; with 0 it would be dead at once.
     counts = torch.where(counts > 0, counts, len(vectors) / len(means))
     codebook.embed.copy_(broadcast(means))
     codebook.cluster_size.copy_(broadcast(counts))
@@ -91,7 +96,7 @@ def initialise(codebook: Codebook, vectors: Tensor, config: QuantizerConfig) -> 
 
 
 def kmeans(vectors: Tensor, clusters: int, iterations: int) -> tuple[Tensor, Tensor]:
-    """Lloyd's algorithm from randomly chosen vectors [N, D]: means [clusters, D] and the count of each (float)."""
+    """Run Lloyd's algorithm on vectors [N, D], from random ones: return means [clusters, D] and counts [clusters]."""
     means = _choose(vectors, clusters)
     counts = vectors.new_zeros(clusters)
     for _ in range(max(iterations, 1)):
@@ -104,9 +109,9 @@ def kmeans(vectors: Tensor, clusters: int, iterations: int) -> tuple[Tensor, Ten
 
 @torch.no_grad()
 def update(codebook: Codebook, vectors: Tensor, indices: Tensor, config: QuantizerConfig, step: int) -> None:
-    """One step of the moving averages over `vectors` [N, D] and the entries [N] they were given; dead entries restart.
+    """Update the moving averages with `vectors` [N, D] and their entries `indices` [N], and restart dead entries.
 
-    Laplace smoothing keeps entries with next to no count from blowing up (EnCodec, section 3.3; van den Oord et al.,
+    Laplace smoothing keeps entries with very small counts finite (EnCodec, section 3.3; van den Oord et al.,
     arXiv 1711.00937, appendix A).
     """
     size = len(codebook.embed)
@@ -122,10 +127,10 @@ def update(codebook: Codebook, vectors: Tensor, indices: Tensor, config: Quantiz
 
 
 def _restart_dead(codebook: Codebook, vectors: Tensor, config: QuantizerConfig) -> None:
-    """Moves dead entries onto random vectors of the batch, with a count that gives them time to be used."""
+    """Move dead entries to random vectors of the batch, with a count that keeps them alive for some steps."""
     threshold = torch.clamp(config.dead_fraction * codebook.cluster_size.mean(), max=config.dead_below)
     dead = codebook.cluster_size < threshold
-    if not dead.any():  # the counts are everybody's, so all processes take the same branch
+    if not dead.any():  # the counts are the same in all processes, so all take the same branch
         return
     fresh = broadcast(_choose(gather_rows(vectors), int(dead.sum())))
     codebook.embed[dead] = fresh
@@ -134,40 +139,40 @@ def _restart_dead(codebook: Codebook, vectors: Tensor, config: QuantizerConfig) 
 
 
 def _choose(vectors: Tensor, count: int) -> Tensor:
-    """`count` random rows of `vectors`; each at most once, where there are enough."""
+    """Return `count` random rows of `vectors`, without repetition where there are enough."""
     if len(vectors) >= count:
         return vectors[torch.randperm(len(vectors), device=vectors.device)[:count]]
     return vectors[torch.randint(len(vectors), (count,), device=vectors.device)]
 
 
-def active() -> bool:
-    """Whether several processes train together."""
+def is_distributed() -> bool:
+    """Return whether several processes train together."""
     return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
 
 
 def sum_over_ranks(values: Tensor) -> Tensor:
-    """The sum of `values` over all processes, in place."""
-    if active():
+    """Return the sum of `values` over all processes; changes `values`."""
+    if is_distributed():
         distributed.all_reduce(values)
     return values
 
 
 def broadcast(values: Tensor) -> Tensor:
-    """The first process's `values`, in place."""
-    if active():
+    """Return the `values` of the first process; changes `values`."""
+    if is_distributed():
         distributed.broadcast(values, src=0)
     return values
 
 
 def gather_rows(rows: Tensor) -> Tensor:
-    """The rows [n, D] of all processes, in rank order; n may differ between them."""
-    if not active():
+    """Return the rows [n, D] of all processes in rank order; n may differ between processes."""
+    if not is_distributed():
         return rows
     counts = [torch.zeros(1, dtype=torch.int64, device=rows.device) for _ in range(distributed.get_world_size())]
     distributed.all_gather(counts, torch.tensor([len(rows)], device=rows.device))
     longest = max(int(count) for count in counts)
     padded = rows.new_zeros(longest, rows.shape[1])
     padded[: len(rows)] = rows
-    everyone = [torch.empty_like(padded) for _ in counts]
-    distributed.all_gather(everyone, padded)
-    return torch.cat([part[: int(count)] for part, count in zip(everyone, counts, strict=True)])
+    gathered = [torch.empty_like(padded) for _ in counts]
+    distributed.all_gather(gathered, padded)
+    return torch.cat([part[: int(count)] for part, count in zip(gathered, counts, strict=True)])

@@ -1,4 +1,4 @@
-"""One optimizer step of the recipe, and what must be kept to go on exactly from there."""
+"""The optimizer step of the recipe, and checkpoints for an exact resumption."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from .generator import Generator
 from .losses import Objective
 from .run_folder import Checkpoint, Progress
 
-PAST_WARMUP = 1_000_000  # a step at which every codebook has its configured decay
+PAST_WARMUP = 1_000_000  # a step after the warm-up of the codebooks' decay
 
 
 class Trainer:
-    """Generator, discriminators and their optimizers, on one process or many."""
+    """Generator, discriminators and their optimizers, in one process or several."""
 
     def __init__(
         self,
@@ -38,15 +38,15 @@ class Trainer:
         total_steps: int,
         trained_codebooks: bool = False,
     ) -> None:
-        """Wraps `codec`, which is trained in place.
+        """Prepare the networks.
 
         Args:
             accelerator: of this process.
-            codec: the same in all processes.
+            codec: trained in place; the same in all processes.
             config: of the run.
-            teacher_widths: of the teachers that are distilled.
-            total_steps: after which the learning rate is 0.
-            trained_codebooks: the codec's codebooks are worth keeping: their averages don't start fast.
+            teacher_widths: width of the features, by kind of teacher.
+            total_steps: of the schedule; then the learning rate is 0.
+            trained_codebooks: whether the codebooks are trained already, and start without the warm-up of the decay.
         """
         self.accelerator = accelerator
         self.config = config
@@ -65,47 +65,51 @@ class Trainer:
             self.discriminator_optimizer = accelerator.prepare(_adam(self.plain_discriminators, config.optimizer))
 
     def step(self, step: int, batches: list[Batch]) -> dict[str, float]:
-        """Optimizer step number `step` (from 0) over the micro-batches `batches`.
+        """Do one optimizer step.
 
-        The discriminators learn before the generator's loss of the last micro-batch is taken.
+        The discriminators are updated before the generator's loss of the last micro-batch is computed.
+
+        Args:
+            step: its number, from 0.
+            batches: the micro-batches.
 
         Returns:
-            The losses by name, averaged over micro-batches and processes, and the learning rate.
+            The losses by name, averaged over micro-batches and processes, the gradient norm and the learning rate.
 
         Raises:
-            TrainingError: a loss or a gradient isn't finite; nothing of this step should be kept.
+            TrainingError: a loss or a gradient is not finite; the result of this step must not be saved.
         """
         self.generator.train()
         rate = learning_rate(step, self.total_steps, self.config.optimizer)
         for optimizer in self._optimizers():
             for group in optimizer.param_groups:
                 group["lr"] = rate
-        judged = self.discriminators is not None and step >= self.config.discriminators.start_step
+        adversarial = self.discriminators is not None and step >= self.config.discriminators.start_step
         found: list[dict[str, Tensor]] = []
         for index, batch in enumerate(batches):
             last = index == len(batches) - 1
             codebook_step = self._first_codebook_step + step * len(batches) + index
             batch = batch.to(self.accelerator.device)
-            found.append(self._micro_step(codebook_step, batch, len(batches), last, judged))
+            found.append(self._micro_step(codebook_step, batch, len(batches), last, adversarial))
         losses = self._mean(found)
         segments = [batch.segments for batch in batches]
         _check_finite(losses, step, segments)
         losses["generator_gradient_norm"] = self._update(self.generator_optimizer, self.generator)
-        if self.accelerator.scaler is None:  # fp16's scaler meets infinite gradients now and then, and leaves them out
+        if self.accelerator.scaler is None:  # the scaler of fp16 skips steps with infinite gradients
             _check_finite(losses, step, segments)
         return {**losses, "learning_rate": rate}
 
     def _micro_step(
-        self, codebook_step: int, batch: Batch, micro_batches: int, last: bool, judged: bool
+        self, codebook_step: int, batch: Batch, micro_batches: int, last: bool, adversarial: bool
     ) -> dict[str, Tensor]:
         found: dict[str, Tensor] = {}
         with ExitStack() as stack:
             if not last:
                 stack.enter_context(self.accelerator.no_sync(self.generator))
-                if judged:
+                if adversarial:
                     stack.enter_context(self.accelerator.no_sync(self.discriminators))
             output = self.generator(batch, codebook_step)
-            if judged:
+            if adversarial:
                 assert self.discriminators is not None
                 loss = self.objective.discriminators(self.discriminators, batch, output)
                 self.accelerator.backward(loss / micro_batches)
@@ -113,9 +117,9 @@ class Trainer:
                 if last:
                     self._update(self.discriminator_optimizer, self.discriminators)
                 self.plain_discriminators.requires_grad_(False)
-            total, terms = self.objective.generator(self.plain_discriminators if judged else None, batch, output)
+            total, terms = self.objective.generator(self.plain_discriminators if adversarial else None, batch, output)
             self.accelerator.backward(total / micro_batches)
-            if judged:
+            if adversarial:
                 self.plain_discriminators.requires_grad_(True)
         return {**found, "generator": total.detach(), **{name: term.detach() for name, term in terms.items()}}
 
@@ -137,7 +141,7 @@ class Trainer:
         return dict(zip(names, mean.tolist(), strict=True))
 
     def checkpoint(self, progress: Progress) -> Checkpoint:
-        """Everything that an exact resume needs. All processes must call it; the main one's is to be saved."""
+        """Return a checkpoint for an exact resumption. All processes must call this; the main one saves the result."""
         check_same_codebooks(self.codec)
         random = {"cpu": torch.get_rng_state()}
         if self.accelerator.device.type == "cuda":
@@ -155,10 +159,14 @@ class Trainer:
         return Checkpoint(progress, self.codec.state_dict(), state)
 
     def restore(self, checkpoint: Checkpoint, source: str) -> None:
-        """Takes over a checkpoint of the same configuration.
+        """Load a checkpoint of the same configuration.
+
+        Args:
+            checkpoint: to load.
+            source: its name in errors.
 
         Raises:
-            CheckpointError: it doesn't fit, or was written by another number of processes.
+            CheckpointError: the tensors differ from the codec's, or the number of processes differs.
         """
         state = checkpoint.state
         if len(state["random"]) != self.accelerator.num_processes:
@@ -166,7 +174,7 @@ class Trainer:
                 f"{source}: written by {len(state['random'])} processes; resume with as many "
                 f"(now {self.accelerator.num_processes})"
             )
-        # load_state_dict assigns; the optimizer holds the present tensors, so values are copied into them.
+        # `load_state_dict` replaces tensors, but the optimizer holds the present ones: copy the values into them.
         loaded = DMCodec(self.config.codec)
         load_state_dict(loaded, checkpoint.codec, source)
         self.codec.load_state_dict(loaded.state_dict())
@@ -184,7 +192,7 @@ class Trainer:
 
 
 def learning_rate(step: int, total_steps: int, config: OptimizerConfig) -> float:
-    """Linear warm-up, then cosine annealing to 0 at `total_steps` (Loshchilov & Hutter, arXiv 1608.03983)."""
+    """Return the learning rate: linear warm-up, then cosine annealing to 0 (Loshchilov & Hutter, arXiv 1608.03983)."""
     if step < config.warmup_steps:
         return config.learning_rate * (step + 1) / config.warmup_steps
     share = (step - config.warmup_steps) / max(1, total_steps - config.warmup_steps)
@@ -192,11 +200,11 @@ def learning_rate(step: int, total_steps: int, config: OptimizerConfig) -> float
 
 
 def check_same_codebooks(codec: DMCodec) -> None:
-    """Raises TrainingError where the processes' codebooks have come apart."""
+    """Raise TrainingError where the codebooks of the processes differ."""
     digest = torch.stack([codebook.embed.cpu().double().sum() for codebook in codec.quantizer.levels])
     digests = gather_object([digest.tolist()])
     if any(other != digests[0] for other in digests):
-        raise TrainingError("the processes' codebooks differ; this is a bug in dmcodec, please report it")
+        raise TrainingError("the codebooks of the processes differ; this is a bug in dmcodec, please report it")
 
 
 def _adam(module: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
@@ -209,6 +217,6 @@ def _check_finite(losses: Mapping[str, float], step: int, segments: list[list[in
     if bad:
         raise TrainingError(
             f"step {step + 1}: {', '.join(bad)} became NaN or infinite (this process had segments {segments}); the "
-            "last checkpoint is intact; start from its codec.safetensors with --init, and with a lower "
-            "optimizer.learning_rate or optimizer.max_grad_norm set"
+            "last checkpoint is intact; start from its codec.safetensors with --init, with a lower "
+            "optimizer.learning_rate, or with optimizer.max_grad_norm"
         )

@@ -1,4 +1,4 @@
-"""How good the codec is on held-out segments while it trains; `dmcodec evaluate` has the full measures."""
+"""Quality of the codec on the validation segments during training; `dmcodec evaluate` has more metrics."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from .quantizer import sum_over_ranks
 
 @torch.no_grad()
 def validate(codec: DMCodec, mel: MelLoss, batches: Iterable[Batch]) -> dict[str, float]:
-    """Mean distances over all segments and processes, and the use of each codebook.
+    """Return mean distances over all segments and processes, and the use of each codebook.
 
     Returns:
-        mel: mean absolute log-mel distance of the first scale; it picks the best checkpoint.
+        mel: mean absolute log-mel distance of the first scale; the lowest one selects the best checkpoint.
         waveform: mean absolute difference of samples.
-        perplexity_<level>, unused_<level>: 2 to the entropy of the level's codes, and entries that no frame took.
+        perplexity_<level>, unused_<level>: 2 to the entropy of the codes of the level, and its unused entries.
     """
     config = codec.config
     counts = torch.zeros(config.n_q, config.codebook_size, device=_device(codec))
@@ -48,7 +48,7 @@ def codebook_use(counts: Tensor) -> dict[str, float]:
 
 
 def _whole_segments(batches: Iterable[Batch], device: torch.device) -> Iterator[Tensor]:
-    """Segments one by one, at their own lengths: padding would reach the codes through the LSTM."""
+    """Yield segments one by one, without padding, which would change the codes through the LSTM."""
     for batch in batches:
         for waveform, samples in zip(batch.waveform, batch.num_samples, strict=True):
             yield waveform[None, :, : int(samples)].to(device)

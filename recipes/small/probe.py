@@ -1,15 +1,14 @@
-"""How much do a codec's tokens say about words and about who says them? Linear probes, cross-validated by recording.
+"""Measure how much a codec's tokens tell about words and speakers, by linear probes, cross-validated by recording.
 
     python recipes/small/probe.py --words DATA --speakers DATA none=runs/none/best lm=runs/lm/best ...
 
-Tokens stand for the sum of their codebook vectors: those of level 0 alone, and of all levels. Both data folders come
-from `dmcodec train prepare`; that of the words must have transcripts with times (`train teach --asr --lm`).
+The features of a frame are the sum of its codebook vectors, of level 0 alone or of all levels. Both data folders come
+from `dmcodec train prepare`; that of the words needs transcripts with times (`train teach --asr --lm`).
 
-- words: which of the frequent words is it? From the mean vectors of the first, second and last third of its frames.
-- speakers: whose segment is it? From mean and standard deviation over its frames.
+- words: which of the frequent words it is, from the mean vectors of the first, second and last third of its frames;
+- speakers: who speaks in a segment, from mean and standard deviation over its frames.
 
-The probe is a ridge regression to one-hot targets; its accuracy is what it gets right in recordings that it was not
-fitted to.
+The probe is a ridge regression to one-hot targets. Its accuracy is measured on recordings that it was not fitted to.
 """
 
 from __future__ import annotations
@@ -36,25 +35,25 @@ RIDGE = 10.0
 
 
 def main() -> None:
-    """Prints a line for each codec, and writes the figures as JSON where asked to."""
+    """Print a line for each codec, and write the results as JSON with --json."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("codecs", nargs="+", metavar="NAME=FOLDER", help="with codec.safetensors and config.json")
     parser.add_argument("--words", type=Path, required=True, metavar="DATA")
     parser.add_argument("--speakers", type=Path, required=True, metavar="DATA")
-    parser.add_argument("--speaker-prefix", default="", help="only speakers whose name begins so")
-    parser.add_argument("--min-count", type=int, default=20, help="of a word, to be one of the classes")
+    parser.add_argument("--speaker-prefix", default="", help="use only speakers whose name has this prefix")
+    parser.add_argument("--min-count", type=int, default=20, help="least count of a word that is a class")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     words, speakers = PreparedData.open(arguments.words), PreparedData.open(arguments.speakers)
     found = {}
     for name, folder in (each.split("=", 1) for each in arguments.codecs):
         codec = load(Path(folder))
-        said, who = Encoded(words, codec), Encoded(speakers, codec)
+        encoded_words, encoded_speakers = Encoded(words, codec), Encoded(speakers, codec)
         found[name] = {}
         for levels in (1, codec.config.n_q):
             for task, examples in (
-                ("words", word_examples(said, levels, arguments.min_count)),
-                ("speakers", speaker_examples(who, levels, arguments.speaker_prefix)),
+                ("words", word_examples(encoded_words, levels, arguments.min_count)),
+                ("speakers", speaker_examples(encoded_speakers, levels, arguments.speaker_prefix)),
             ):
                 found[name][f"{task}, {levels} level{'s' * (levels > 1)}"] = probe(list(examples))
         for task, result in found[name].items():
@@ -66,13 +65,13 @@ def main() -> None:
 
 
 def load(folder: Path) -> DMCodec:
-    """The codec of a run's best or checkpoint folder."""
+    """Load the codec of a run's best or checkpoint folder."""
     config = CodecConfig.from_json(folder / "config.json")
     return DMCodec.from_checkpoint(config, folder / "codec.safetensors").eval()
 
 
 class Encoded:
-    """The segments of a data folder through a codec, each encoded once, when it is first asked for."""
+    """The segments of a data folder, each encoded once, at its first use."""
 
     def __init__(self, data: PreparedData, codec: DMCodec) -> None:
         self.data = data
@@ -81,7 +80,7 @@ class Encoded:
 
     @torch.no_grad()
     def vectors(self, segment: int, levels: int) -> Vectors:
-        """The summed codebook vectors of a segment's tokens: (frames, dimension)."""
+        """Return the summed codebook vectors of a segment: (frames, dimension)."""
         if segment not in self.codes:
             waveform = torch.from_numpy(self.data.waveform(segment))[None, None]
             self.codes[segment] = self.codec.encode(waveform)
@@ -89,7 +88,7 @@ class Encoded:
 
 
 def word_examples(encoded: Encoded, levels: int, min_count: int) -> Iterator[Example]:
-    """Every time that one of the frequent words is said."""
+    """Yield every occurrence of a frequent word."""
     transcripts = read_transcripts(transcripts_path(encoded.data))
     spoken = [
         (segment, plain(word.text), round(word.start_s * 50), round(word.end_s * 50))
@@ -106,7 +105,7 @@ def word_examples(encoded: Encoded, levels: int, min_count: int) -> Iterator[Exa
 
 
 def speaker_examples(encoded: Encoded, levels: int, prefix: str) -> Iterator[Example]:
-    """Every segment of the speakers in question."""
+    """Yield every segment of the speakers."""
     table = encoded.data.table()
     columns = zip(table.column("speaker").to_pylist(), table.column("source").to_pylist(), strict=True)
     for segment, (speaker, source) in enumerate(columns):
@@ -116,7 +115,7 @@ def speaker_examples(encoded: Encoded, levels: int, prefix: str) -> Iterator[Exa
 
 
 def probe(examples: list[Example]) -> dict[str, float]:
-    """Accuracy over folds of whole recordings, and that of always naming the most frequent class."""
+    """Return the accuracy over folds of whole recordings, and that of the most frequent class."""
     features = np.stack([example[0] for example in examples])
     classes, labels = np.unique([example[1] for example in examples], return_inverse=True)
     _, recordings = np.unique([example[2] for example in examples], return_inverse=True)
@@ -137,7 +136,7 @@ def probe(examples: list[Example]) -> dict[str, float]:
 
 
 def fitted(features: Vectors, labels: NDArray[np.int64], classes: int) -> Callable[[Vectors], NDArray[np.int64]]:
-    """A ridge regression of standardised features to one-hot classes, as a function that classifies."""
+    """Fit a ridge regression of standardised features to one-hot classes; return the classifier."""
     mean, scale = features.mean(axis=0), features.std(axis=0) + 1e-9
 
     def design(rows: Vectors) -> Vectors:
@@ -149,7 +148,7 @@ def fitted(features: Vectors, labels: NDArray[np.int64], classes: int) -> Callab
 
 
 def plain(word: str) -> str:
-    """Lower case, without punctuation around it."""
+    """Return a word in lower case, without punctuation around it."""
     return word.lower().strip(".,;:?!\"'()- ")
 
 

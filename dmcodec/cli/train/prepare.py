@@ -47,9 +47,9 @@ def prepare(
     try:
         from dmcodec.audio_sources import DatasetOptions, find_sources
         from dmcodec.training.data.given_transcripts import check_used, read_tsv
-        from dmcodec.training.data.layout import arrow
         from dmcodec.training.data.prepare import PrepareSettings
         from dmcodec.training.data.prepare import prepare as prepare_data
+        from dmcodec.training.data.storage import arrow
     except ModuleNotFoundError as error:
         raise MissingDependencyError(
             f'training needs {error.name}, which is not installed; run `pip install "dmcodec[train]"`'

@@ -1,4 +1,4 @@
-"""The data folder that training reads: audio cut to segments, transcripts, and teachers' features."""
+"""Training data in a folder: segments of audio, transcripts, and teachers' features."""
 
 from .dataset import PreparedData
 from .features import TeacherInfo

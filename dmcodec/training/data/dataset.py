@@ -1,4 +1,4 @@
-"""Reads a data folder: segments of audio, their split, and teachers' features on the codec's frame grid."""
+"""Reader of a data folder: segments of audio, their split, and teachers' features at the codec's frame rate."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from dmcodec.errors import ArgumentError, DataError, TeacherError, TeacherNotFoundError
 
-from .features import Features, TeacherInfo, on_grid
+from .features import FeatureReader, TeacherInfo, resample_frames
 from .layout import (
     AUDIO,
     META,
@@ -22,13 +22,10 @@ from .layout import (
     TEACHERS,
     TRANSCRIPTS,
     Manifest,
-    check_size,
     fingerprint_of,
-    open_array,
-    read_table,
     segments_schema,
-    sha256_of,
 )
+from .storage import check_size, open_array, read_table, sha256_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -39,11 +36,11 @@ _POSITIONS = ["shard", "offset_samples", "num_samples", "split"]
 
 @dataclass(frozen=True, eq=False)
 class PreparedData:
-    """A data folder, open for reading. Opening reads no audio; pickling carries no audio and no maps.
+    """A data folder, open for reading. Opening it reads no audio, and pickling it copies none.
 
     Attributes:
-        folder: it lies in.
-        manifest: what manifest.json holds.
+        folder: path of the data folder.
+        manifest: of the folder.
         num_samples: (segments,) int32, the length of each segment.
     """
 
@@ -53,28 +50,28 @@ class PreparedData:
     _shard: NDArray[np.int32]
     _offset: NDArray[np.int64]
     _split: NDArray[np.int8]
-    _features: dict[str, Features] = field(default_factory=dict)
+    _features: dict[str, FeatureReader] = field(default_factory=dict)
     _maps: dict[int, NDArray[np.int16]] = field(default_factory=dict)
 
     @classmethod
     def open(cls, folder: str | Path) -> PreparedData:
-        """Opens a data folder and checks that it is whole: versions, sizes, the table of segments, the teachers.
+        """Open a data folder, and check versions, sizes, the table of segments and the teachers' features.
 
-        The audio itself is not read; `verify` does that.
+        The audio is not read; `verify` reads it.
 
         Raises:
-            DataNotFoundError: not a data folder, not finished, or files are missing.
-            DataError: damaged, altered, or of a newer version.
-            TeacherError: the data were changed after teaching.
+            DataNotFoundError: not a data folder, an incomplete one, or files are missing.
+            DataError: the folder is damaged, altered, or of a newer version.
+            TeacherError: the data were changed after `train teach`.
         """
-        data = cls.open_untaught(folder)
-        kinds = [kind for kind in KINDS if _taught(data.folder, kind)]
+        data = cls.open_without_teachers(folder)
+        kinds = [kind for kind in KINDS if (data.folder / TEACHERS / kind / META).is_file()]
         data._features.update({kind: _open_teacher(data, kind) for kind in kinds})
         return data
 
     @classmethod
-    def open_untaught(cls, folder: str | Path) -> PreparedData:
-        """Opens a data folder without its teachers, whose features may be of other data; otherwise like `open`."""
+    def open_without_teachers(cls, folder: str | Path) -> PreparedData:
+        """Open a data folder as `open` does, but ignore teachers' features, which may be of other data."""
         folder = Path(folder)
         manifest = Manifest.read(folder)
         path = folder / SEGMENTS
@@ -90,73 +87,72 @@ class PreparedData:
         return cls(folder, manifest, num_samples, shard, offset, split)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without the maps: another process opens its own."""
+        """Return the state without the memory maps: another process opens its own."""
         return {**self.__dict__, "_maps": {}}
 
     @property
     def sample_rate(self) -> int:
-        """In Hz."""
+        """Sample rate in Hz."""
         return self.manifest.sample_rate
 
     @property
     def segment_samples(self) -> int:
-        """Length of a full segment; sources shorter than it are segments of their own length."""
+        """Length of a full segment. A recording shorter than that is one shorter segment."""
         return self.manifest.segment_samples
 
     @property
     def fingerprint(self) -> str:
-        """Identifies audio and segments."""
+        """What identifies the audio and the segments."""
         return self.manifest.fingerprint
 
     @property
     def num_segments(self) -> int:
-        """Of both splits."""
+        """Number of segments in both splits."""
         return len(self.num_samples)
 
     @property
     def teachers(self) -> Mapping[str, TeacherInfo]:
-        """The teachers whose features are there; keys "sm" and "lm"."""
+        """Descriptions of the stored features, by kind of teacher: "sm", "lm"."""
         return MappingProxyType({kind: features.info for kind, features in self._features.items()})
 
     def segment_ids(self, split: str) -> NDArray[np.int64]:
-        """Ids of a split's segments, ascending; `split` is "train" or "validation"."""
+        """Return the ids of the segments of a split, "train" or "validation", in ascending order."""
         if split not in SPLITS:
             raise ArgumentError(f"split {split!r} is not known; use {' or '.join(SPLITS)}")
         return np.flatnonzero(self._split == SPLITS.index(split)).astype(np.int64)
 
     def samples(self, segment: int) -> NDArray[np.int16]:
-        """A segment as stored: (num_samples,) int16, a view of the map."""
+        """Return a segment as stored, (num_samples,) int16; a view of mapped memory."""
         index = self._index(segment)
         shard = int(self._shard[index])
         if shard not in self._maps:
             path = self.folder / AUDIO / self.manifest.shards[shard].file
             found = open_array(path, np.int16, 1)
             if len(found) != self.manifest.shards[shard].num_samples:
-                raise DataError(f"{path}: is damaged, holds {len(found)} samples; prepare again")
+                raise DataError(f"{path}: is damaged, it holds {len(found)} samples; prepare again")
             self._maps[shard] = found
         start = int(self._offset[index])
         return self._maps[shard][start : start + int(self.num_samples[index])]
 
     def waveform(self, segment: int) -> NDArray[np.float32]:
-        """A segment: (num_samples,) float32 in [-1, 1]."""
+        """Return a segment as (num_samples,) float32 in [-1, 1]."""
         return self.samples(segment).astype(np.float32) * np.float32(1 / 32768)
 
     def teacher(self, kind: str, segment: int, num_frames: int, frame_rate_hz: float) -> NDArray[np.float32]:
-        """A teacher's features for a segment on the codec's frame grid.
+        """Return a teacher's features of a segment at the codec's frame rate.
 
         Args:
             kind: "sm" or "lm".
             segment: its id.
-            num_frames: of the codec for this segment.
+            num_frames: of the codec for the segment.
             frame_rate_hz: of the codec.
 
         Returns:
-            (frames, width) float32; frames is `num_frames`, or less where the teacher has less (HuBERT gives 149
-            frames for 3 s, the codec 150); the loss cuts to the shorter. How other frame rates are met: `on_grid`.
-            Rows of zeros of an aligned LM mean "no word here".
+            (frames, width) float32, `num_frames` or fewer (HuBERT gives 149 frames for 3 s, the codec 150); see
+            `resample_frames`. Rows of zeros of an aligned LM mean that no word is said.
 
         Raises:
-            TeacherNotFoundError: the data were not taught by this kind.
+            TeacherNotFoundError: the folder holds no features of this kind.
         """
         if kind not in self._features:
             raise TeacherNotFoundError(
@@ -164,16 +160,16 @@ class PreparedData:
             )
         features = self._features[kind]
         info = features.info
-        return on_grid(
+        return resample_frames(
             features.read(self._index(segment)), info.frame_rate_hz, num_frames, frame_rate_hz, nearest=info.aligned
         )
 
     def table(self) -> pa.Table:
-        """All columns of segments.parquet; the row number is the segment id."""
+        """Return all columns of segments.parquet, whose row number is the segment id."""
         return read_table(self.folder / SEGMENTS, segments_schema())
 
     def verify(self) -> None:
-        """Reads all audio and compares its sha256 with the manifest's.
+        """Read all audio, and compare its SHA-256 with the manifest.
 
         Raises:
             DataError: the audio was altered.
@@ -189,20 +185,13 @@ class PreparedData:
         return int(segment)
 
 
-def _taught(folder: Path, kind: str) -> bool:
-    return (folder / TEACHERS / kind / META).is_file()
-
-
-def _open_teacher(data: PreparedData, kind: str) -> Features:
+def _open_teacher(data: PreparedData, kind: str) -> FeatureReader:
     path = data.folder / TEACHERS / kind
     info = TeacherInfo.read(path)
+    again = f"run `dmcodec train teach {data.folder} --force` with its models again"
     if info.fingerprint != data.fingerprint:
-        raise TeacherError(
-            f"{path}: the data were changed after teaching; run `dmcodec train teach {data.folder} --force ...`"
-        )
+        raise TeacherError(f"{path}: the data were changed after teaching; {again}")
     transcripts = info.settings.get("transcripts_sha256")
     if transcripts is not None and transcripts != sha256_of(data.folder / TRANSCRIPTS):
-        raise TeacherError(
-            f"{path}: the transcripts were changed after teaching; run `dmcodec train teach {data.folder} --force ...`"
-        )
-    return Features(path, info, data.num_segments)
+        raise TeacherError(f"{path}: the transcripts were changed after teaching; {again}")
+    return FeatureReader(path, info, data.num_segments)

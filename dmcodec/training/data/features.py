@@ -1,4 +1,4 @@
-"""A teacher's features on disk: float16 frames in memory-mapped shards, with their offsets, and what made them."""
+"""A teacher's features on disk: float16 frames in memory-mapped shards, their description, and their frame rate."""
 
 from __future__ import annotations
 
@@ -12,32 +12,31 @@ from numpy.typing import NDArray
 
 from dmcodec.errors import DataError, TeacherError
 
-from .layout import META, OFFSETS, check_size, open_array, read_json, shard_name, write_json
-
-# FOLDED: Teachers' frames on the codec's frame grid.
-
+from .layout import META, OFFSETS, shard_name
+from .storage import check_size, open_array, read_json, write_json
 
 FORMAT = "dmcodec-teacher"
 FORMAT_VERSION = 1
+SAME_RATE = 0.02  # relative; HuBERT gives 149 frames for 3 s at 50 Hz, the codec 150
 
 
 @dataclass(frozen=True)
 class TeacherInfo:
-    """What meta.json of a teacher holds.
+    """The description of a teacher's features, meta.json.
 
     Attributes:
         kind: "sm" (speech model) or "lm" (language model).
-        model: id or folder that it was loaded from.
-        width: of its features.
-        frame_rate_hz: of its features.
+        model: id on the hub, or folder.
+        width: of the features.
+        frame_rate_hz: of the features.
         layers: "avg", "last", or the number of a hidden state.
-        aligned: of an LM: rows follow the words' times, and rows of zeros mean "no word here", which a loss must
-            leave out. False: the paper's form, tokens in their order, one a frame, whatever the time.
-        fingerprint: of the data that were taught.
-        segments_per_shard: shard i holds segments i * segments_per_shard and the following.
+        aligned: of an LM: rows follow the times of the words, and a row of zeros means that no word is said there; a
+            loss must leave such rows out. False: the paper's form, the tokens in their order, one per frame.
+        fingerprint: of the data folder.
+        segments_per_shard: shard i holds the segments from i * segments_per_shard on.
         size_bytes: of each shard.
-        settings: whatever else the features depend on; equal settings give equal features.
-        versions: of the packages that made them.
+        settings: all else that the features depend on; equal settings give equal features.
+        versions: of the packages that computed the features.
     """
 
     kind: str
@@ -54,39 +53,39 @@ class TeacherInfo:
 
     def __post_init__(self) -> None:
         if not (self.width > 0 and self.frame_rate_hz > 0 and self.segments_per_shard > 0):
-            raise ValueError("widths, rates and counts are positive")
+            raise ValueError("widths, rates and counts must be positive")
 
     def write(self, folder: Path) -> None:
-        """Writes meta.json; what makes a teacher's folder complete."""
+        """Write meta.json, which marks the features as complete."""
         write_json(folder / META, {"format": FORMAT, "format_version": FORMAT_VERSION, **asdict(self)})
 
     @classmethod
     def read(cls, folder: Path) -> TeacherInfo:
-        """Reads meta.json; DataError where it is damaged, TeacherError where it is of a newer version."""
+        """Read meta.json; DataError where it is damaged, TeacherError where it is of a newer version."""
         path = folder / META
         value = read_json(path)
         version = value.get("format_version")
         if value.get("format") != FORMAT or not isinstance(version, int):
-            raise DataError(f"{path}: isn't the description of a teacher's features; teach again")
+            raise DataError(f"{path}: is not the description of a teacher's features; teach again")
         if version > FORMAT_VERSION:
             raise TeacherError(
                 f"{path}: format version {version} is newer than this dmcodec reads ({FORMAT_VERSION}); upgrade dmcodec"
             )
         try:
-            kept = {each.name: value[each.name] for each in fields(cls)}
-            return cls(**{**kept, "size_bytes": tuple(int(size) for size in value["size_bytes"])})
+            known = {each.name: value[each.name] for each in fields(cls)}
+            return cls(**{**known, "size_bytes": tuple(int(size) for size in value["size_bytes"])})
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"{path}: is damaged ({type(error).__name__}: {error}); teach again") from None
 
 
-class Features:
-    """Reads one teacher's features; shards are mapped when they are first read."""
+class FeatureReader:
+    """Reads the features of one teacher; a shard is mapped into memory when it is first read."""
 
     def __init__(self, folder: Path, info: TeacherInfo, num_segments: int) -> None:
-        """Checks offsets and the sizes of the shards.
+        """Check the offsets and the sizes of the shards.
 
         Raises:
-            DataError: files are missing, cut short, or don't fit each other.
+            DataError: files are missing, cut short, or do not belong together.
         """
         self.info = info
         self._folder = folder
@@ -100,11 +99,11 @@ class Features:
             check_size(folder / shard_name(index), size_bytes)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without the maps: another process opens its own."""
+        """Return the state without the memory maps: another process opens its own."""
         return {**self.__dict__, "_shards": {}}
 
     def read(self, segment: int) -> NDArray[np.float16]:
-        """(frames, width), as they were stored."""
+        """Return the features of a segment as stored, (frames, width)."""
         index = segment // self.info.segments_per_shard
         if index not in self._shards:
             path = self._folder / shard_name(index)
@@ -117,33 +116,29 @@ class Features:
         return self._shards[index][start:end]
 
 
-SAME_RATE = 0.02  # relative; HuBERT's 149 frames for 3 s at 50 Hz are the codec's 150, but for the last
-
-
-def on_grid(
+def resample_frames(
     features: NDArray[np.floating], rate_hz: float, num_frames: int, frame_rate_hz: float, nearest: bool = False
 ) -> NDArray[np.float32]:
-    """Puts features of one frame rate on the grid of another.
+    """Resample features to another frame rate.
 
-    Rates within 2 % of each other count as equal, and frames are taken one for one. Otherwise the features are
-    interpolated linearly in time at the centres of the new frames; before the first and after the last centre, the
-    first and last values hold.
+    Rates within 2 % of each other count as equal; then frame i stays frame i. Otherwise the features are interpolated
+    linearly at the centres of the new frames; before the first and after the last old centre they are constant.
 
     Args:
         features: (teacher_frames, width).
         rate_hz: of `features`.
-        num_frames: wanted.
-        frame_rate_hz: wanted.
-        nearest: takes the nearest frame instead of interpolating: rows of zeros mean "nothing", and blend with nothing.
+        num_frames: maximal number of new frames.
+        frame_rate_hz: of the new frames.
+        nearest: take the nearest frame instead of interpolating, where rows of zeros mean that no word is said.
 
     Returns:
-        (min(num_frames, frames there are), width) float32: a teacher that has fewer frames for the same time gives
-        fewer, and the loss cuts to the shorter, as the paper does.
+        (frames, width) float32, `num_frames` or fewer: a teacher may give fewer frames for the same time, and the loss
+        then uses the shorter length, as the paper does.
     """
     if abs(rate_hz - frame_rate_hz) <= SAME_RATE * frame_rate_hz:
         return np.array(features[:num_frames], np.float32)
-    there_are = max(1, round(len(features) / rate_hz * frame_rate_hz)) if len(features) else 0
-    centres = (np.arange(min(num_frames, there_are)) + 0.5) / frame_rate_hz
+    available = max(1, round(len(features) / rate_hz * frame_rate_hz)) if len(features) else 0
+    centres = (np.arange(min(num_frames, available)) + 0.5) / frame_rate_hz
     positions = np.clip(centres * rate_hz - 0.5, 0, max(len(features) - 1, 0))
     if nearest:
         return np.array(features[np.rint(positions).astype(np.int64)], np.float32)

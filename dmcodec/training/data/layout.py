@@ -1,9 +1,8 @@
-"""The data folder: names of its files, its manifest, its tables, and what identifies it."""
+"""Layout of a data folder: names of its files, its manifest, and its fingerprint."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -12,14 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dmcodec.errors import DataError, DataNotFoundError, MissingDependencyError, first_line
-from dmcodec.files import file_sha256, output_file, write_bytes
+from dmcodec.errors import DataError, DataNotFoundError
+
+from .storage import arrow, read_json, write_json
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-# FOLDED: Small files of a data folder: JSON, .npy arrays and Parquet tables, written whole or not at all.
-
 
 FORMAT = "dmcodec-data"
 FORMAT_VERSION = 1
@@ -28,6 +25,7 @@ SPLITS = (TRAIN, VALIDATION)
 MANIFEST = "manifest.json"
 SEGMENTS = "segments.parquet"
 TRANSCRIPTS = "transcripts.parquet"
+GIVEN_TRANSCRIPTS = "given.parquet"
 AUDIO = "audio"
 TEACHERS = "teachers"
 META = "meta.json"
@@ -35,12 +33,12 @@ OFFSETS = "offsets.npy"
 
 
 def shard_name(index: int) -> str:
-    """File name of shard `index`."""
+    """Return the file name of shard `index`."""
     return f"{index:05d}.npy"
 
 
 def segments_schema() -> pa.Schema:
-    """Columns of segments.parquet; the row number is the segment id."""
+    """Return the columns of segments.parquet, whose row number is the segment id."""
     pa = arrow()
     columns = {
         "shard": pa.int32(),
@@ -56,7 +54,7 @@ def segments_schema() -> pa.Schema:
 
 @dataclass(frozen=True)
 class Shard:
-    """One file of audio: int16 (num_samples,)."""
+    """A file of audio, int16 (num_samples,), as the manifest lists it."""
 
     file: str
     num_samples: int
@@ -66,7 +64,7 @@ class Shard:
 
 @dataclass(frozen=True)
 class Skipped:
-    """A source that isn't in the data, and why."""
+    """A recording that is not in the data, and why."""
 
     source: str
     reason: str
@@ -74,18 +72,18 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What manifest.json holds.
+    """The manifest of a data folder, manifest.json.
 
     Attributes:
         sample_rate: in Hz.
-        segment_samples: length of a full segment; shorter ones are sources shorter than it.
-        fingerprint: identifies segments and audio; see `fingerprint_of`.
+        segment_samples: length of a full segment. A recording shorter than that is one shorter segment.
+        fingerprint: of audio and segments (`fingerprint_of`).
         segments_sha256: of segments.parquet.
         shards: of the audio.
         split: how segments were split: {"by", "seed", "validation"}.
         totals: counts and durations.
-        skipped: sources that aren't in the data.
-        settings: the rest of what the data were prepared with.
+        skipped: recordings that are not in the data.
+        settings: all that the data were prepared with.
     """
 
     sample_rate: int
@@ -100,25 +98,23 @@ class Manifest:
 
     def __post_init__(self) -> None:
         if not (self.sample_rate > 0 and self.segment_samples > 0):
-            raise ValueError("rates and lengths are positive")
+            raise ValueError("rates and lengths must be positive")
 
     def write(self, folder: Path) -> None:
-        """Writes manifest.json; what makes a data folder complete."""
+        """Write manifest.json, which marks the data folder as complete."""
         write_json(folder / MANIFEST, {"format": FORMAT, "format_version": FORMAT_VERSION, **asdict(self)})
 
     @classmethod
     def read(cls, folder: Path) -> Manifest:
-        """Reads manifest.json.
+        """Read manifest.json.
 
         Raises:
-            DataNotFoundError: not a data folder, or one that isn't finished.
-            DataError: of a newer version, or damaged.
+            DataNotFoundError: not a data folder, or an incomplete one.
+            DataError: the manifest is damaged, or of a newer version.
         """
         path = folder / MANIFEST
         if not path.is_file():
-            raise DataNotFoundError(
-                f"{folder}: {_why_no_manifest(folder)}; run `dmcodec train prepare AUDIO... --out {folder}`"
-            )
+            raise DataNotFoundError(f"{folder}: {_why_no_manifest(folder)}; run `dmcodec train prepare --out {folder}`")
         value = read_json(path)
         if value.get("format") != FORMAT:
             raise DataError(f"{path}: isn't the manifest of training data; name a folder that `train prepare` wrote")
@@ -130,10 +126,10 @@ class Manifest:
                 f"{path}: format version {version} is newer than this dmcodec reads ({FORMAT_VERSION}); upgrade dmcodec"
             )
         try:
-            kept = {each.name: value[each.name] for each in fields(cls)}
-            kept["shards"] = tuple(Shard(**shard) for shard in value["shards"])
-            kept["skipped"] = tuple(Skipped(**skipped) for skipped in value["skipped"])
-            return cls(**kept)
+            known = {each.name: value[each.name] for each in fields(cls)}
+            known["shards"] = tuple(Shard(**shard) for shard in value["shards"])
+            known["skipped"] = tuple(Skipped(**skipped) for skipped in value["skipped"])
+            return cls(**known)
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"{path}: is damaged ({type(error).__name__}: {error}); prepare again") from None
 
@@ -141,7 +137,7 @@ class Manifest:
 def _why_no_manifest(folder: Path) -> str:
     if not folder.is_dir():
         return "no such data folder"
-    return "preparing it was not finished" if (folder / AUDIO).is_dir() else "isn't a data folder"
+    return "its preparation is not finished" if (folder / AUDIO).is_dir() else "isn't a data folder"
 
 
 def fingerprint_of(
@@ -151,10 +147,9 @@ def fingerprint_of(
     offset_samples: NDArray[np.int64],
     num_samples: NDArray[np.int32],
 ) -> str:
-    """Identifies the audio and where its segments lie, not names, speakers or the split.
+    """Return what identifies the audio and the positions of its segments: 32 hex digits of a SHA-256.
 
-    Returns:
-        32 hexadecimal digits, from a sha256.
+    Names, speakers and the split do not count.
     """
     digest = hashlib.sha256(f"{FORMAT} {sample_rate}".encode())
     for each in shards:
@@ -163,120 +158,3 @@ def fingerprint_of(
     digest.update(np.ascontiguousarray(offset_samples, "<i8").tobytes())
     digest.update(np.ascontiguousarray(num_samples, "<i4").tobytes())
     return digest.hexdigest()[:32]
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Reads a JSON object.
-
-    Raises:
-        DataNotFoundError: no such file.
-        DataError: not a JSON object.
-    """
-    try:
-        value = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise DataNotFoundError(f"{path}: is missing; prepare or teach again") from None
-    except OSError as error:
-        raise DataError(f"{path}: can't be read ({error.strerror or error})") from None
-    except ValueError as error:
-        raise DataError(f"{path}: is damaged, not JSON ({error}); prepare or teach again") from None
-    if not isinstance(value, dict):
-        raise DataError(f"{path}: is damaged, not a JSON object; prepare or teach again")
-    return value
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Writes a JSON document, whole or not at all."""
-    write_bytes(path, (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode())
-
-
-def save_array(path: Path, array: NDArray[Any]) -> None:
-    """Writes an array as .npy, whole or not at all."""
-    with output_file(path) as temporary, open(temporary, "wb") as file:
-        np.save(file, array, allow_pickle=False)
-
-
-def open_array(path: Path, dtype: Any, ndim: int) -> NDArray[Any]:
-    """Memory-maps a .npy file read-only, and checks its type.
-
-    Raises:
-        DataNotFoundError: no such file.
-        DataError: cut short, not .npy, or of another type.
-    """
-    try:
-        array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-    except FileNotFoundError:
-        raise DataNotFoundError(f"{path}: is missing; prepare or teach again") from None
-    except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"{path}: is damaged ({error}); prepare or teach again") from None
-    if array.dtype != np.dtype(dtype) or array.ndim != ndim:
-        raise DataError(f"{path}: is damaged, holds {array.dtype} of {array.ndim} dimensions; prepare or teach again")
-    return array
-
-
-def check_size(path: Path, size_bytes: int) -> None:
-    """Raises DataNotFoundError or DataError where `path` isn't a file of `size_bytes`."""
-    try:
-        found = path.stat().st_size
-    except OSError:
-        raise DataNotFoundError(f"{path}: is missing; prepare or teach again") from None
-    if found != size_bytes:
-        raise DataError(f"{path}: has {found} bytes, not {size_bytes}: cut short or altered; prepare or teach again")
-
-
-def sha256_of(path: Path) -> str:
-    """The sha256 of a file, in hexadecimal digits."""
-    try:
-        return file_sha256(path)
-    except OSError as error:
-        raise DataNotFoundError(f"{path}: can't be read ({error.strerror or error})") from None
-
-
-def write_table(path: Path, table: pa.Table) -> None:
-    """Writes a Parquet file, whole or not at all."""
-    parquet = parquet_module()
-    with output_file(path) as temporary:
-        parquet.write_table(table, temporary, compression="zstd")
-
-
-def read_table(path: Path, schema: pa.Schema, columns: list[str] | None = None) -> pa.Table:
-    """Reads a Parquet file whose columns must be those of `schema`.
-
-    Raises:
-        DataNotFoundError: no such file.
-        DataError: damaged, or other columns.
-    """
-    parquet = parquet_module()
-    try:
-        found = parquet.read_schema(path)
-        table = parquet.read_table(path, columns=columns)
-    except FileNotFoundError:
-        raise DataNotFoundError(f"{path}: is missing; prepare or teach again") from None
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: is damaged ({first_line(error)}); prepare or teach again") from None
-    if found.names != schema.names or found.types != schema.types:
-        raise DataError(f"{path}: is damaged, its columns are {found.names}; prepare or teach again")
-    return table
-
-
-def arrow() -> Any:
-    """The module pyarrow.
-
-    Raises:
-        MissingDependencyError: it isn't installed.
-    """
-    try:
-        import pyarrow as pa
-    except ModuleNotFoundError:
-        raise MissingDependencyError(
-            'training data need pyarrow, which is not installed; run `pip install "dmcodec[train]"`'
-        ) from None
-    return pa
-
-
-def parquet_module() -> Any:
-    """The module pyarrow.parquet."""
-    arrow()
-    import pyarrow.parquet
-
-    return pyarrow.parquet

@@ -1,10 +1,11 @@
-"""Makes a data folder: recordings to segments of 16-bit audio in shards, a split, and a manifest."""
+"""Preparation of a data folder: recordings as segments of 16-bit audio in shards, a split, and a manifest."""
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,31 +16,32 @@ import numpy as np
 from dmcodec.audio_sources import Source, Sources
 from dmcodec.errors import ArgumentError, AudioError, DataError, OutputError, OutputExistsError
 from dmcodec.files import make_folder
+from dmcodec.transcripts import TextSpan
 
-from .given_transcripts import GIVEN, Given, write_given
+from .given_transcripts import GivenTranscripts, write_given_transcripts
 from .layout import (
     AUDIO,
+    GIVEN_TRANSCRIPTS,
     MANIFEST,
     SEGMENTS,
     TRAIN,
     VALIDATION,
     Manifest,
-    arrow,
     fingerprint_of,
     segments_schema,
-    sha256_of,
-    write_table,
 )
-from .shards import SHARD_SAMPLES, WORK, Journal, ShardWriter, Spool, begin, split_keys
+from .shards import SHARD_SAMPLES, WORK, Journal, RecordingBuffer, ShardWriter, start_or_resume
+from .storage import arrow, sha256_of, write_table
 
 SPLIT_BY = ("file", "speaker")
-OF_SPLIT = ("split_by", "validation", "seed")  # may differ between an interrupted run and the one that goes on
+SPLIT_OPTIONS = ("split_by", "validation", "seed")  # may differ between an interrupted run and the resumed one
 Report = Callable[[str, int, int], None]
+Decoded = tuple[Source, RecordingBuffer | AudioError]
 
 
 @dataclass(frozen=True)
 class PrepareSettings:
-    """How recordings become segments.
+    """How recordings become segments, and how these are split.
 
     Attributes:
         sample_rate: of the segments, in Hz.
@@ -47,7 +49,7 @@ class PrepareSettings:
         min_duration_s: recordings shorter than this are skipped.
         silence_dbfs: recordings whose peak is below this are skipped.
         split_by: "file" or "speaker".
-        validation: share of files or speakers that validate.
+        validation: share of files or speakers in the validation split.
         seed: of the split.
     """
 
@@ -81,36 +83,36 @@ def prepare(
     sources: Sources,
     folder: Path,
     settings: PrepareSettings,
-    transcripts: dict[str, list[Given]] | None = None,
+    transcripts: GivenTranscripts | None = None,
     threads: int = 1,
     strict: bool = False,
     force: bool = False,
     report: Report | None = None,
     shard_samples: int = SHARD_SAMPLES,
 ) -> Manifest:
-    """Prepares a data folder, or goes on where an interrupted run of the same call stopped.
+    """Prepare a data folder, or resume an interrupted run of the same call.
 
     Args:
         sources: the recordings.
         folder: to make.
-        settings: how.
-        transcripts: given ones, by source name.
+        settings: of segments and split.
+        transcripts: that came with the audio, by source name.
         threads: that read and resample.
-        strict: makes an error of the first recording that can't be used, instead of skipping it.
-        force: begins again whatever is in the folder.
+        strict: raise the error of the first unusable recording, instead of skipping the recording.
+        force: replace the data in the folder.
         report: called with (stage, done, total).
-        shard_samples: most samples in a shard.
+        shard_samples: maximal number of samples in a shard.
 
     Returns:
-        The manifest; where the folder was complete already, and made by the same call, the one that is there.
+        The manifest. A folder that the same call completed before is left as it is.
 
     Raises:
-        OutputExistsError: the folder holds something else, or was prepared otherwise.
-        DataError: nothing could be used, or the split can't be made.
-        AudioError: in strict mode.
+        OutputExistsError: the folder holds other files, or was prepared from other audio or with other options.
+        DataError: no recording is usable, or the split is impossible.
+        AudioError: a recording is unusable, in strict mode.
     """
     identity = {"sources": sources.identity, "shard_samples": shard_samples, **asdict(settings)}
-    of_audio = {name: value for name, value in identity.items() if name not in OF_SPLIT}
+    audio_identity = {name: value for name, value in identity.items() if name not in SPLIT_OPTIONS}
     if (folder / MANIFEST).exists() and not force:
         found = Manifest.read(folder)
         if dict(found.settings) == identity:
@@ -118,16 +120,16 @@ def prepare(
         raise OutputExistsError(
             f"{folder}: was prepared from other audio or with other options; --force prepares again"
         )
-    _start(folder, of_audio, force)
+    _start(folder, audio_identity, force)
     writer = ShardWriter(folder, settings.sample_rate, settings.segment_samples, shard_samples)
-    for index, (source, spool) in _decoded(sources, writer.done.next_source, folder / WORK, settings, threads):
-        if isinstance(spool, AudioError):
+    for index, (source, recording) in _decoded(sources, writer.done.next_source, folder / WORK, settings, threads):
+        if isinstance(recording, AudioError):
             if strict:
-                raise spool
-            writer.skip(source.name, str(spool))
+                raise recording
+            writer.skip(source.name, str(recording))
         else:
-            with spool:
-                writer.add(source, spool)
+            with recording:
+                writer.add(source, recording)
         if report:
             report("files", index + 1, sources.count)
     journal = writer.finish()
@@ -135,28 +137,29 @@ def prepare(
 
 
 def _start(folder: Path, identity: dict[str, Any], force: bool) -> None:
-    ours = any((folder / name).exists() for name in (MANIFEST, WORK))
-    if folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not ours):
+    is_data_folder = any((folder / name).exists() for name in (MANIFEST, WORK))
+    if folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not is_data_folder):
         raise OutputExistsError(f"{folder}: exists and holds something else; name a new folder")
     if force and folder.is_dir():
-        (folder / MANIFEST).unlink(missing_ok=True)  # first: without it the folder isn't taken for whole
+        (folder / MANIFEST).unlink(missing_ok=True)  # first: without it the folder counts as incomplete
         for name in (WORK, AUDIO):
             shutil.rmtree(folder / name, ignore_errors=True)
-        for name in (SEGMENTS, GIVEN):
+        for name in (SEGMENTS, GIVEN_TRANSCRIPTS):
             (folder / name).unlink(missing_ok=True)
     make_folder(folder / WORK)
     make_folder(folder / AUDIO)
-    if not begin(folder / WORK, identity):
+    if not start_or_resume(folder, identity):
         raise OutputExistsError(
-            f"{folder}: holds an unfinished run of other audio or options; give them again, or --force to start over"
+            f"{folder}: holds an unfinished run with other audio or options; "
+            "repeat that call, or use --force to start again"
         )
 
 
 def _decoded(
     sources: Sources, start: int, work: Path, settings: PrepareSettings, threads: int
-) -> Iterator[tuple[int, tuple[Source, Spool | AudioError]]]:
-    """Recordings from `start` on, in order; some are read ahead."""
-    waiting: deque[Future[tuple[Source, Spool | AudioError]]] = deque()
+) -> Iterator[tuple[int, Decoded]]:
+    """Yield the recordings from `start` on, in order, by index; some are read ahead."""
+    waiting: deque[Future[Decoded]] = deque()
     following = start
     with ThreadPoolExecutor(threads) as pool:
         try:
@@ -170,26 +173,26 @@ def _decoded(
                 future.cancel()
 
 
-def _decode(sources: Sources, index: int, work: Path, settings: PrepareSettings) -> tuple[Source, Spool | AudioError]:
+def _decode(sources: Sources, index: int, work: Path, settings: PrepareSettings) -> Decoded:
     source = sources.get(index)
-    spool = Spool(work)
+    recording = RecordingBuffer(work)
     try:
-        spool.extend(source.read(settings.sample_rate))
-        _check(source, spool, settings)
+        recording.extend(source.read(settings.sample_rate))
+        _check(source, recording, settings)
     except AudioError as error:
-        spool.close()
+        recording.close()
         return source, error
     except BaseException:
-        spool.close()
+        recording.close()
         raise
-    return source, spool
+    return source, recording
 
 
-def _check(source: Source, spool: Spool, settings: PrepareSettings) -> None:
-    duration_s = spool.num_samples / settings.sample_rate
+def _check(source: Source, recording: RecordingBuffer, settings: PrepareSettings) -> None:
+    duration_s = recording.num_samples / settings.sample_rate
     if duration_s < settings.min_duration_s:
         raise AudioError(f"{source.name}: too short, {duration_s:.3f} s of at least {settings.min_duration_s} s")
-    if spool.peak < 10 ** (settings.silence_dbfs / 20):
+    if recording.peak < 10 ** (settings.silence_dbfs / 20):
         raise AudioError(f"{source.name}: silent, its peak is below {settings.silence_dbfs} dBFS")
 
 
@@ -198,30 +201,21 @@ def _finish(
     journal: Journal,
     settings: PrepareSettings,
     identity: dict[str, Any],
-    transcripts: dict[str, list[Given]] | None,
+    transcripts: GivenTranscripts | None,
 ) -> Manifest:
     if not journal.rows:
         first = f"; the first: {journal.skipped[0].reason}" if journal.skipped else ""
         raise DataError(f"{folder}: none of {len(journal.skipped)} recordings can be used{first}")
     shard, offset, num_samples, source, start_s, speaker = zip(*journal.rows, strict=True)
     if settings.split_by == "speaker" and not all(speaker):
-        raise ArgumentError("--split-by speaker needs to know the speakers; see --speaker-from and --speaker-column")
+        raise ArgumentError("--split-by speaker needs the speakers; name them by --speaker-from or --speaker-column")
     keys = speaker if settings.split_by == "speaker" else source
-    sides = split_keys(set(keys), settings.validation, settings.seed)
-    split = [sides[key] for key in keys]
+    splits = assign_splits(set(keys), settings.validation, settings.seed)
+    split = [splits[key] for key in keys]
     columns = [shard, offset, num_samples, source, start_s, speaker, split]
     write_table(folder / SEGMENTS, arrow().table([list(column) for column in columns], schema=segments_schema()))
-    write_given(folder, _given(journal, transcripts))
+    write_given_transcripts(folder, {name: [TextSpan(text)] for name, text in journal.texts} | (transcripts or {}))
     lengths = np.array(num_samples, np.int32)
-    totals = {
-        "files": len(set(source)),
-        "skipped_files": len(journal.skipped),
-        "speakers": len(set(filter(None, speaker))),
-        "segments": len(lengths),
-        **{f"{side}_segments": split.count(side) for side in (TRAIN, VALIDATION)},
-        "audio_s": journal.source_samples / settings.sample_rate,
-        "segments_s": int(lengths.sum()) / settings.sample_rate,
-    }
     manifest = Manifest(
         sample_rate=settings.sample_rate,
         segment_samples=settings.segment_samples,
@@ -231,7 +225,7 @@ def _finish(
         segments_sha256=sha256_of(folder / SEGMENTS),
         shards=tuple(journal.shards),
         split={"by": settings.split_by, "seed": settings.seed, "validation": settings.validation},
-        totals=totals,
+        totals=_totals(journal, split, settings.sample_rate),
         skipped=tuple(journal.skipped),
         settings=identity,
     )
@@ -243,6 +237,49 @@ def _finish(
     return manifest
 
 
-def _given(journal: Journal, transcripts: dict[str, list[Given]] | None) -> dict[str, list[Given]]:
-    given = {name: [Given(text)] for name, text in journal.texts}
-    return given | (transcripts or {})
+def _totals(journal: Journal, split: list[str], sample_rate: int) -> dict[str, Any]:
+    """Return counts and durations for the manifest."""
+    _, _, num_samples, source, _, speaker = zip(*journal.rows, strict=True)
+    return {
+        "files": len(set(source)),
+        "skipped_files": len(journal.skipped),
+        "speakers": len(set(filter(None, speaker))),
+        "segments": len(num_samples),
+        **{f"{name}_segments": split.count(name) for name in (TRAIN, VALIDATION)},
+        "audio_s": journal.source_samples / sample_rate,
+        "segments_s": sum(num_samples) / sample_rate,
+    }
+
+
+def assign_splits(keys: Collection[str], validation: float, seed: int) -> dict[str, str]:
+    """Assign each key (a speaker or a file) to a split by its hash, so that added keys leave the others where they are.
+
+    Where the hashes leave one split empty, the key nearest to the threshold changes its split.
+
+    Args:
+        keys: of the sources.
+        validation: share of the keys in the validation split, from 0 (none) to below 1.
+        seed: of the hash.
+
+    Raises:
+        DataError: there is only one key, and both splits need one.
+    """
+    positions = {key: _position(key, seed) for key in keys}
+    chosen = {key for key, position in positions.items() if position < validation}
+    if validation > 0 and len(positions) < 2:
+        only = next(iter(positions), "")
+        raise DataError(
+            f"{only!r} alone can't be split into {TRAIN} and {VALIDATION}; "
+            "use --validation 0, --split-by file, or more audio"
+        )
+    if validation > 0 and not chosen:
+        chosen = {min(positions, key=positions.__getitem__)}
+    if len(chosen) == len(positions):
+        chosen.discard(max(positions, key=positions.__getitem__))
+    return {key: VALIDATION if key in chosen else TRAIN for key in positions}
+
+
+def _position(key: str, seed: int) -> float:
+    """Return a position from 0 to below 1, the same for the same key and seed."""
+    digest = hashlib.blake2b(f"{seed}\0{key}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest) / 2**64

@@ -1,1 +1,1 @@
-"""Teachers: transcripts and the features of speech and language models, stored beside the audio."""
+"""Teachers: transcripts, and the features of speech and language models, stored beside the audio."""

@@ -1,4 +1,4 @@
-"""Writes features shard by shard; a shard that is there is not made again."""
+"""Writer of features, shard by shard; complete shards of an interrupted run are kept."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from dmcodec.errors import OutputExistsError, TeacherError
 from dmcodec.files import make_folder
 from dmcodec.training.data.features import TeacherInfo
-from dmcodec.training.data.layout import META, OFFSETS, open_array, read_json, save_array, shard_name, write_json
+from dmcodec.training.data.layout import META, OFFSETS, shard_name
+from dmcodec.training.data.storage import open_array, read_json, save_array, write_json
 
 RUN = "run.json"
 SEGMENTS_PER_SHARD = 512
@@ -23,24 +24,26 @@ Features = Callable[[Sequence[int]], list[NDArray[np.float32]]]
 
 
 def is_done(folder: Path, settings: Mapping[str, Any], force: bool) -> bool:
-    """Whether `folder` holds features of these settings; otherwise makes it ready to write them.
+    """Return whether `folder` holds complete features of these settings; otherwise prepare it for writing them.
 
     Raises:
-        OutputExistsError: it holds features of other settings, whole or not, and `force` is false.
+        OutputExistsError: the folder holds features of other settings, complete or not, and `force` is false.
     """
     if force:
-        (folder / META).unlink(missing_ok=True)  # first: without it the folder isn't taken for whole
+        (folder / META).unlink(missing_ok=True)  # first: without it the folder counts as incomplete
         shutil.rmtree(folder, ignore_errors=True)
-    whole = (folder / META).exists()
-    if whole or (folder / RUN).exists():
-        found = TeacherInfo.read(folder).settings if whole else read_json(folder / RUN)
-        changed = [name for name in {**found, **settings} if _plain(found.get(name)) != _plain(settings.get(name))]
+    is_complete = (folder / META).exists()
+    if is_complete or (folder / RUN).exists():
+        found = TeacherInfo.read(folder).settings if is_complete else read_json(folder / RUN)
+        changed = [
+            name for name in {**found, **settings} if _canonical(found.get(name)) != _canonical(settings.get(name))
+        ]
         if changed:
-            state = "was taught" if whole else "was taught in part"
+            state = "holds features" if is_complete else "holds incomplete features"
             raise OutputExistsError(
-                f"{folder}: {state} with another {', '.join(sorted(changed))}; --force teaches again"
+                f"{folder}: {state} of another {', '.join(sorted(changed))}; use --force to replace them"
             )
-        return whole
+        return is_complete
     make_folder(folder)
     write_json(folder / RUN, dict(settings))
     return False
@@ -54,21 +57,21 @@ def write_features(
     report: Callable[[int, int], None],
     per_shard: int = SEGMENTS_PER_SHARD,
 ) -> tuple[int, ...]:
-    """Makes the shards that are missing, and the offsets.
+    """Write the missing shards, and the offsets.
 
     Args:
         folder: of the teacher.
         num_segments: of the data.
         width: of the features.
-        features: gives those of some segments, in their order: (frames, width) each.
-        report: called with (segments done, segments there are).
+        features: returns the features of some segments, in order: (frames, width) each.
+        report: called with (segments done, total).
         per_shard: segments in a shard.
 
     Returns:
         Sizes of the shards in bytes.
 
     Raises:
-        TeacherError: NaN, infinite or too large values, with the segment's number.
+        TeacherError: NaN, infinite or too large values; the segment is named.
         OutputError: the disk is full.
     """
     sizes, counts = [], []
@@ -79,7 +82,7 @@ def write_features(
         if not count_path.exists():
             rows = features(segments)
             for segment, row in zip(segments, rows, strict=True):
-                check(segment, row, width)
+                check_features(segment, row, width)
             save_array(path, np.concatenate([row.astype(np.float16) for row in rows]))
             save_array(count_path, np.array([len(row) for row in rows], np.int64))
         sizes.append(path.stat().st_size)
@@ -90,14 +93,14 @@ def write_features(
     return tuple(sizes)
 
 
-def clean(folder: Path) -> None:
-    """Removes what only an unfinished run needs."""
+def remove_temporary_files(folder: Path) -> None:
+    """Remove the files that only an unfinished run needs."""
     for path in [*folder.glob("*.counts.npy"), folder / RUN]:
         path.unlink(missing_ok=True)
 
 
-def check(segment: int, row: NDArray[np.float32], width: int) -> None:
-    """Raises TeacherError where a segment's features can't be kept in half precision, naming the segment."""
+def check_features(segment: int, row: NDArray[np.float32], width: int) -> None:
+    """Raise TeacherError where the features of a segment can't be stored in half precision."""
     if row.ndim != 2 or row.shape[1] != width:
         raise TeacherError(f"segment {segment}: the teacher gives shape {row.shape}, not (frames, {width})")
     if not np.isfinite(row).all():
@@ -107,9 +110,9 @@ def check(segment: int, row: NDArray[np.float32], width: int) -> None:
     peak = float(np.abs(row).max(initial=0.0))
     if peak > float(np.finfo(np.float16).max):
         raise TeacherError(
-            f"segment {segment}: the teacher gives {peak:.3g}, too large for half precision; take another layer"
+            f"segment {segment}: the teacher gives {peak:.3g}, too large for half precision; use another layer"
         )
 
 
-def _plain(value: Any) -> str:
+def _canonical(value: Any) -> str:
     return json.dumps(value, sort_keys=True)
