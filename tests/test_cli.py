@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import resource
 import signal
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+from platforms import posix
 
 from dmcodec.sample import SPEECH_FILE
 from dmcodec.tokens import Tokens
@@ -43,7 +43,7 @@ def refuse(exit_code: int, words: str, *arguments: object, **options: Any) -> No
 
 def test_help_names_every_verb_and_imports_nothing_heavy() -> None:
     code = """
-import sys, resource
+import sys
 from dmcodec.cli import main
 sys.argv = ["dmcodec", "--help"]
 try:
@@ -197,10 +197,13 @@ def test_an_output_that_cannot_be_written(tiny_bundle: Path, speech_wav: Path, t
 
 
 def _tiny_disk() -> None:
+    import resource
+
     resource.setrlimit(resource.RLIMIT_FSIZE, (500, 500))
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 
 
+@posix
 @pytest.mark.parametrize("verb", ["encode", "reconstruct"])
 def test_a_full_disk_leaves_nothing(tiny_bundle: Path, tmp_path: Path, verb: str) -> None:
     out = tmp_path / ("a.dmc" if verb == "encode" else "a.wav")
@@ -215,6 +218,7 @@ def test_names_that_are_too_long(tiny_bundle: Path, speech_wav: Path, tmp_path: 
     refuse(1, name, "reconstruct", speech_wav, "-o", tmp_path / f"{name}.wav", "--bundle", tiny_bundle)
 
 
+@posix
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_keeps_what_is_done_and_leaves_no_half_file(tiny_bundle: Path, tmp_path: Path, stop: int) -> None:
     inputs, out = tmp_path / "in", tmp_path / "out"

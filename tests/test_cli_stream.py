@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from platforms import linux
 
 from dmcodec.audio import read_audio
 from dmcodec.config import CodecConfig
@@ -92,6 +93,7 @@ def test_bad_streams(tiny_bundle: Path, dmc: Path, tmp_path: Path, tiny_config: 
         assert b"Traceback" not in done.stderr
 
 
+@linux
 def test_a_full_disk_is_one_error(tiny_bundle: Path, dmc: Path) -> None:
     command = [*DMCODEC, "decode", "--stream", "--bundle", str(tiny_bundle)]
     with Path("/dev/full").open("wb") as full:

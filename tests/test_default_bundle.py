@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from platforms import posix
 
 from dmcodec.benchmarks.evaluate.signal_metrics import pesq_wb, stoi
 from dmcodec.bundle import Bundle, read_manifest
@@ -57,6 +58,7 @@ def test_it_is_whole_small_and_trained() -> None:
     assert manifest.parity["level0_agreement"] > 0.95
 
 
+@posix
 def test_the_wheel_carries_it(tmp_path: Path) -> None:
     root = Path(__file__).parents[1]
     code = "from setuptools import build_meta; print(build_meta.build_wheel(sys.argv[1]))"

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from platforms import posix
 
 from dmcodec.benchmarks.doctor import findings as findings_module
 from dmcodec.benchmarks.doctor import run as report_module
@@ -28,6 +29,7 @@ def python(code: str) -> Outcome:
     return run_json([sys.executable, "-c", code], 30)
 
 
+@posix
 def test_a_process_that_fails_is_a_value() -> None:
     assert python("print('{\"a\": 1}')").value == {"a": 1}
     crashed = python("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import json
 import re
 import shutil
@@ -27,6 +28,12 @@ from dmcodec.benchmarks.evaluate.speaker import XVector
 from dmcodec.errors import ArgumentError, DmcodecError, EvaluationError, InputNotFoundError, PretrainedModelError
 from dmcodec.runtime import Codec
 from dmcodec.sample import speech
+
+# Where a package of the `evaluate` extra is missing, nothing here can be measured.
+pytestmark = [
+    pytest.mark.skipif(importlib.util.find_spec(name) is None, reason=f"{name} is not installed")
+    for name in ("pystoi", "pesq", "visqol", "jiwer", "scipy")
+]
 
 RATE = 16000
 CHEAP = ("si-sdr", "mel")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 from pathlib import Path
 
@@ -38,6 +39,12 @@ from dmcodec.codebook_use import entropy_bits
 from dmcodec.errors import ArgumentError, EvaluationError, InputNotFoundError, MetricError
 from dmcodec.mel import mel_filters
 from dmcodec.sample import speech
+
+# Where a package of the `evaluate` extra is missing, nothing here can be measured.
+pytestmark = [
+    pytest.mark.skipif(importlib.util.find_spec(name) is None, reason=f"{name} is not installed")
+    for name in ("pystoi", "pesq", "visqol", "jiwer", "scipy")
+]
 
 RATE = 16000
 ALL = ("stoi", "pesq", "visqol", "visqol-polynomial", "si-sdr", "mel")

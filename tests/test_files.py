@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from platforms import linux, posix
 
 from dmcodec.audio import write_audio
 from dmcodec.errors import AudioFileNotFoundError, OutputError, OutputExistsError
@@ -104,6 +105,7 @@ def unwritable_paths(folder: Path) -> list[Path]:
     return [*(folder / name for name in names), Path("/proc/out.wav"), Path("/proc/new/out.wav")]
 
 
+@linux
 @pytest.mark.parametrize("index", range(6))
 @pytest.mark.parametrize(
     "write",
@@ -265,6 +267,7 @@ EXPORT = (
 )
 
 
+@posix
 @pytest.mark.parametrize(
     ("name", "script", "limit", "was_there"),
     [

@@ -16,6 +16,7 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from onnx.external_data_helper import uses_external_data
+from platforms import posix
 
 from dmcodec.bundle import GRAPH_NAMES, Bundle, Manifest, read_manifest, write_manifest
 from dmcodec.errors import BackendError, BundleError, BundleNotFoundError
@@ -197,6 +198,7 @@ def test_what_is_not_protobuf_is_refused(copy_of_tiny_bundle: Path, content: byt
         Bundle.open(copy_of_tiny_bundle)
 
 
+@posix
 def test_a_bundle_that_was_moved_runs(tiny_bundle: Path, copy_of_tiny_bundle: Path, tmp_path: Path) -> None:
     moved = shutil.move(copy_of_tiny_bundle, tmp_path / "another place é")
     (tmp_path / "link").symlink_to(moved, target_is_directory=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import resource
 import shutil
 import signal
 import subprocess
@@ -15,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from platforms import posix
 from train_runs import QUIET, finished, same_run, train
 
 from dmcodec.errors import CheckpointError, ConfigError, OutputExistsError
@@ -46,6 +46,7 @@ def test_a_run_that_ended_early_goes_on_exactly(
     same_run(unbroken_run, out)
 
 
+@posix
 def test_a_killed_run_goes_on_exactly(
     tiny_data: Path, training_config: TrainingConfig, unbroken_run: Path, tmp_path: Path
 ) -> None:
@@ -139,6 +140,8 @@ def test_a_damaged_checkpoint_is_named(
 def limited(megabytes: float) -> Callable[[], None]:
     """What makes a child process unable to write files above that size: as a full disk, in mid-save."""
 
+    import resource  # POSIX only
+
     def limit() -> None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (int(megabytes * 1e6), int(megabytes * 1e6)))
@@ -146,6 +149,7 @@ def limited(megabytes: float) -> Callable[[], None]:
     return limit
 
 
+@posix
 @pytest.mark.parametrize("share", [0.5, 1.5], ids=["codec", "state"])
 def test_a_full_disk_in_mid_save_leaves_the_last_good_checkpoint(
     tiny_data: Path, training_config: TrainingConfig, unbroken_run: Path, tmp_path: Path, share: float

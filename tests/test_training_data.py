@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import soundfile
 from hypothesis import given, strategies
+from platforms import posix
 from recordings import RATE, noise, prepared, recordings
 
 from dmcodec.audio_sources import DatasetOptions, Source, Sources, find_sources
@@ -186,6 +187,7 @@ def test_an_interrupted_run_goes_on(noise_recordings: Path, tmp_path: Path) -> N
     assert PreparedData.open(out).fingerprint == whole.fingerprint
 
 
+@posix
 def test_a_killed_process_goes_on(noise_recordings: Path, tmp_path: Path) -> None:
     many = tmp_path / "many"
     for index in range(40):

@@ -117,29 +117,30 @@ def test_a_batch_of_tokens_of_several_levels(codec: Codec) -> None:
 
 
 @pytest.fixture(scope="module")
-def two_minutes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("long") / "two_minutes.wav"
-    samples = np.concatenate([clip(160000, seed) for seed in range(12)])[: 120 * 16000 - 77]
+def long_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Over a minute: several windows, in more than one batch of them."""
+    path = tmp_path_factory.mktemp("long") / "long_clip.wav"
+    samples = np.concatenate([clip(160000, seed) for seed in range(8)])[: 75 * 16000 - 77]
     soundfile.write(path, samples / np.abs(samples).max(), 16000, subtype="FLOAT")
     return path
 
 
-def test_windows_give_the_codes_of_the_whole_clip(codec: Codec, two_minutes: Path, tmp_path: Path) -> None:
-    samples = soundfile.read(two_minutes, dtype="float32")[0]
+def test_windows_give_the_codes_of_the_whole_clip(codec: Codec, long_clip: Path, tmp_path: Path) -> None:
+    samples = soundfile.read(long_clip, dtype="float32")[0]
     latents = codec.run_graph("encoder", waveform=samples[None, None], lengths=np.array([len(samples)]))
     whole = codec.run_graph("quantizer", latents=latents)[:, 0]
-    tokens = codec.encode_file(two_minutes, tmp_path / "out.dmc")
+    tokens = codec.encode_file(long_clip, tmp_path / "out.dmc")
     assert tokens.num_samples == len(samples)
     np.testing.assert_array_equal(tokens.semantic, whole[0])
     assert (tokens.codes == whole).mean() >= 0.999
     assert Tokens.load(tmp_path / "out.dmc") == tokens == codec.encode(samples, 16000)
-    short = codec.encode_file(two_minutes, context_s=0)
+    short = codec.encode_file(long_clip, context_s=0)
     assert (short.codes == whole).mean() < 0.999  # the context is what does it
-    assert codec.encode_file(two_minutes, n_q=2).codes.shape[0] == 2
+    assert codec.encode_file(long_clip, n_q=2).codes.shape[0] == 2
 
 
-def test_long_decodes_are_those_of_the_whole_clip(codec: Codec, two_minutes: Path, tmp_path: Path) -> None:
-    tokens = codec.encode_file(two_minutes)
+def test_long_decodes_are_those_of_the_whole_clip(codec: Codec, long_clip: Path, tmp_path: Path) -> None:
+    tokens = codec.encode_file(long_clip)
     latents = codec.run_graph(
         "dequantizer", codes=tokens.codes[:, None].astype(np.int64), first_level=np.array(0, np.int64)
     )
@@ -151,9 +152,9 @@ def test_long_decodes_are_those_of_the_whole_clip(codec: Codec, two_minutes: Pat
     assert soundfile.info(tmp_path / "out.flac").frames == tokens.num_samples
 
 
-def test_progress_reaches_the_end(codec: Codec, two_minutes: Path, tmp_path: Path) -> None:
+def test_progress_reaches_the_end(codec: Codec, long_clip: Path, tmp_path: Path) -> None:
     seen: list[tuple[float, float]] = []
-    tokens = codec.encode_file(two_minutes, progress=lambda done, total: seen.append((done, total)))
+    tokens = codec.encode_file(long_clip, progress=lambda done, total: seen.append((done, total)))
     codec.decode_file(tokens, tmp_path / "out.wav", progress=lambda done, total: seen.append((done, total)))
     assert len(seen) > 10
     assert seen[-1][0] == pytest.approx(seen[-1][1])
@@ -173,8 +174,8 @@ def test_wrong_context_is_refused(codec: Codec, context_s: float) -> None:
         codec.encode(np.zeros(10, np.float32), 16000, context_s=context_s)
 
 
-def test_nothing_is_left_of_an_encode_that_fails(codec: Codec, two_minutes: Path, tmp_path: Path) -> None:
-    samples = soundfile.read(two_minutes, dtype="float32")[0]
+def test_nothing_is_left_of_an_encode_that_fails(codec: Codec, long_clip: Path, tmp_path: Path) -> None:
+    samples = soundfile.read(long_clip, dtype="float32")[0]
     samples[-100] = np.nan  # found when most codes are written already
     path = tmp_path / "nan.wav"
     soundfile.write(path, samples, 16000, subtype="FLOAT")
@@ -184,9 +185,9 @@ def test_nothing_is_left_of_an_encode_that_fails(codec: Codec, two_minutes: Path
 
 
 @pytest.mark.parametrize("change", ["cut", "grow"])
-def test_a_file_that_changes_while_it_is_read(codec: Codec, two_minutes: Path, tmp_path: Path, change: str) -> None:
+def test_a_file_that_changes_while_it_is_read(codec: Codec, long_clip: Path, tmp_path: Path, change: str) -> None:
     path = tmp_path / "live.wav"
-    path.write_bytes(two_minutes.read_bytes())
+    path.write_bytes(long_clip.read_bytes())
 
     def alter(done_s: float, total_s: float) -> None:
         with path.open("r+b") as file:

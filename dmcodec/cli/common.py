@@ -69,7 +69,11 @@ def progress_bar() -> Iterator[Progress]:
 
     errors = console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=errors, disable=not errors.is_terminal, transient=True) as progress:
+    progress = Progress(*columns, console=errors, disable=not errors.is_terminal, transient=True)
+    if not errors.is_terminal:  # rich before 14.3 ends even a disabled bar with an empty line
+        yield progress
+        return
+    with progress:
         yield progress
 
 
