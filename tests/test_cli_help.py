@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ def verbs() -> Iterator[tuple[str, Any]]:
 
 VERBS = dict(verbs())
 GROUPS = ("", "train")
+# Typer has a copy of click from 0.26 on; with older releases, click 8.5 forgets the help of arguments.
+OWN_CLICK = find_spec("typer._click") is not None
 
 
 @pytest.fixture
@@ -63,6 +66,8 @@ def test_help_fits_80_columns(verb: str, call: Any) -> None:
 def test_options_have_units_and_say_their_default_once(verb: str) -> None:
     for parameter in VERBS[verb].params:
         text = f"{verb} {parameter.name}: {parameter.help}"
+        if parameter.help is None and parameter.param_type_name == "argument" and not OWN_CLICK:
+            continue
         assert parameter.help, text
         assert parameter.help.endswith("."), text
         assert parameter.help.count("default") <= 1, text
@@ -111,7 +116,7 @@ def test_a_group_alone_shows_its_help(verb: str, call: Any) -> None:
         (("train", "nonsense"), ("no such command", "see dmcodec train --help")),
         (("encode",), ("missing argument 'IN'", "see dmcodec encode --help")),
         (("encode", "a.wav"), ("missing option '--out' / '-o'", "see dmcodec encode --help")),
-        (("encode", "a.wav", "--output", "a.dmc"), ("no such option: --output", "see dmcodec encode --help")),
+        (("encode", "a.wav", "--output", "a.dmc"), ("no such option", "--output", "see dmcodec encode --help")),
         (("encode", "a.wav", "-o", "a.dmc", "--threads", "many"), ("'--threads'", "integer", "dmcodec encode --help")),
         (("encode", "a.wav", "-o"), ("-o", "requires an argument", "--help)")),
         (("verify", "x.bundle"), ("x.bundle", "--bundle BUNDLE", "see dmcodec verify --help")),
