@@ -86,7 +86,7 @@ def _check_extras(text: str, words: list[str]) -> None:
     for word in words:
         if match := re.match(r"(?:dmcodec|\.)\[([\w,-]+)\]", word):
             for extra in match[1].split(","):
-                if extra not in _extras():
+                if extra not in _extras() and not PLACEHOLDER.match(extra):
                     raise BadCommandError(f"{text}: there is no extra {extra!r}; there are {', '.join(_extras())}")
 
 
@@ -119,9 +119,9 @@ def _check_arguments(text: str, arguments: list[str]) -> None:
 
 @cache
 def _root() -> Any:
-    from dmcodec.cli import _app
+    from dmcodec.cli.app import build_app
 
-    return typer.main.get_command(_app())
+    return typer.main.get_command(build_app())
 
 
 @cache

@@ -115,7 +115,7 @@ def test_the_report_is_one_page_with_the_plots_and_the_tables(result: BenchResul
 
 def test_the_command_prints_json_and_writes_the_report(seeded_bundle: Path, tmp_path: Path) -> None:
     report = tmp_path / "out.html"
-    verb = [sys.executable, "-c", "from dmcodec.cli import main; main()", "bench", str(seeded_bundle)]
+    verb = [sys.executable, "-c", "from dmcodec.cli import main; main()", "bench", "--bundle", str(seeded_bundle)]
     command = [*verb, "--rounds", "1", "--duration", "0.2", "--batch", "1", "--threads", "1", "--report", str(report)]
     done = subprocess.run([*command, "--json"], capture_output=True, text=True, check=True)
     values: dict[str, Any] = json.loads(done.stdout)

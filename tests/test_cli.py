@@ -249,7 +249,7 @@ def test_export_writes_a_bundle_that_info_shows(tiny_model_files: tuple[Path, Pa
     out = succeed(*arguments)
     assert "parity passed" in out
     assert "Graphs against torch" in out
-    facts = json.loads(succeed("info", bundle, "--json"))
+    facts = json.loads(succeed("info", "--bundle", bundle, "--json"))
     assert facts["provenance"]["checkpoint"] == checkpoint.name
     assert facts["parity"]["frame_agreement"] == 1
     refuse(1, "exists already", *arguments)
@@ -258,7 +258,7 @@ def test_export_writes_a_bundle_that_info_shows(tiny_model_files: tuple[Path, Pa
     assert half["graphs"]["quantizer"]["precision"] == "fp32"
     assert half["weights"]["size_bytes"] < 0.6 * facts["weights"]["size_bytes"]
     assert facts["size_bytes"] > facts["weights"]["size_bytes"]
-    assert "shared by the graphs" in succeed("info", bundle)
+    assert "shared by the graphs" in succeed("info", "--bundle", bundle)
 
 
 def test_export_names_what_does_not_fit(tiny_model_files: tuple[Path, Path], tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from dmcodec.benchmarks.doctor.probe import DMCODEC, PROBES, Outcome, run_json
 from dmcodec.benchmarks.doctor.result import GOALS, Examination, check_goals
 from dmcodec.benchmarks.doctor.result_tables import report_tables
 from dmcodec.benchmarks.doctor.run import failures, run_gpu_report
-from dmcodec.cli.weights import full_size_bundle
+from dmcodec.cli.weights import Weights, full_size_bundle
 from dmcodec.errors import ArgumentError
 
 NOTHING = Outcome(False, None, "ModuleNotFoundError: none")
@@ -97,7 +97,19 @@ def test_findings_name_what_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_report_of_the_cpu(tiny_bundle: Path, tmp_path: Path) -> None:
     """Everything but a GPU: the named backends run, or give the reason why they can't."""
     out = tmp_path / "report.json"
-    command = [*DMCODEC, "doctor", str(tiny_bundle), "--gpu", "--out", str(out), "--rounds", "1", "--duration", "0.2"]
+    command = [
+        *DMCODEC,
+        "doctor",
+        "--bundle",
+        str(tiny_bundle),
+        "--gpu",
+        "--out",
+        str(out),
+        "--rounds",
+        "1",
+        "--duration",
+        "0.2",
+    ]
     command += ["--batch", "2", "--backend", "onnxruntime-cpu", "--backend", "onnxruntime-cuda"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1
@@ -220,10 +232,11 @@ def test_wrong_options(wrong: dict[str, Any]) -> None:
 
 
 def test_the_full_size_bundles_of_both_precisions_lie_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made: list[tuple[Path, str]] = []
+    made: list[tuple[Path, str | None]] = []
 
-    def write(path: Path, checkpoint: None, config: None, seed: int, precision: str, force: bool) -> None:
-        made.append((path, precision))
+    def write(weights: Weights, path: Path, force: bool) -> None:
+        assert (weights.checkpoint, weights.config, weights.seed) == (None, None, 0)
+        made.append((path, weights.precision))
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr("dmcodec.cli.weights.write_bundle", write)

@@ -203,7 +203,7 @@ def test_the_command_line_builds_engines(rtx: Library, copy_of_tiny_bundle: Path
     assert [row["facts"]["precision"] for row in rows] == ["fp32", "fp32"]
     assert all(row["build_s"] > 0 for row in rows)
     assert len(Bundle.open(copy_of_tiny_bundle).manifest.engines) == 2
-    info = dmcodec("info", copy_of_tiny_bundle)
+    info = dmcodec("info", "--bundle", copy_of_tiny_bundle)
     assert "engine quantizer" in info.stdout
 
 

@@ -147,7 +147,16 @@ def test_altered_weights_fail_against_torch(
 ) -> None:
     checkpoint, config = tiny_model_files
     bundle = altered(copy_of_tiny_bundle, "decoder")
-    command = [sys.executable, "-c", "from dmcodec.cli import main; main()", "verify", str(bundle), "--threads", "1"]
+    command = [
+        sys.executable,
+        "-c",
+        "from dmcodec.cli import main; main()",
+        "verify",
+        "--bundle",
+        str(bundle),
+        "--threads",
+        "1",
+    ]
     command += ["--checkpoint", str(checkpoint), "--config", str(config), "--audio", str(SPEECH_FILE)]
     done = subprocess.run([*command, "--json"], capture_output=True, text=True, check=False)
     assert done.returncode == 1
@@ -160,7 +169,7 @@ def test_altered_weights_fail_against_torch(
 
 
 def test_the_command_prints_tables(bundles: dict[str, Path]) -> None:
-    command = [sys.executable, "-c", "from dmcodec.cli import main; main()", "verify", str(bundles["fp32"])]
+    command = [sys.executable, "-c", "from dmcodec.cli import main; main()", "verify", "--bundle", str(bundles["fp32"])]
     done = subprocess.run([*command, "--threads", "1"], capture_output=True, text=True, check=True)
     for words in ("against onnxruntime", "latents SNR dB", "stream cut at random", "passed"):
         assert words in done.stdout

@@ -84,8 +84,11 @@ def _steps(path: Path, peer: str, torch: bool, options: GpuReportOptions) -> lis
     sweep += [f"--batch={batch}" for batch in options.batches]
     against = ["--against", "torch", *weights] if torch and runs_on_gpu(peer) else []
     steps = [
-        ("verify", ["verify", str(path), *chosen]),
-        ("bench", ["bench", str(path), *chosen, *sweep, f"--rounds={options.rounds}", "--stream", *against]),
+        ("verify", ["verify", "--bundle", str(path), *chosen]),
+        (
+            "bench",
+            ["bench", "--bundle", str(path), *chosen, *sweep, f"--rounds={options.rounds}", "--stream", *against],
+        ),
     ]
     if peer == TENSORRT and not describe_engines(path):
         steps.insert(0, ("build", ["export", "--format", "trt", "--bundle", str(path)]))

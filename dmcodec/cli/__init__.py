@@ -1,46 +1,49 @@
-"""The command line: a table of verbs, whose work is imported only when a verb runs."""
+"""The command line. Start at `app.VERBS`: each verb is a module, whose work is imported only when the verb runs."""
 
 from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Callable
+from typing import Any
 
 import typer
 
 from dmcodec.errors import DmcodecError
 
-from . import bench, decode, doctor, encode, evaluate, export, info, pull, reconstruct, verify
-from .train import TRAIN_VERBS
-
-VERBS: dict[str, Callable[..., None]] = {
-    "encode": encode.encode,
-    "decode": decode.decode,
-    "reconstruct": reconstruct.reconstruct,
-    "export": export.export,
-    "bench": bench.bench,
-    "evaluate": evaluate.evaluate,
-    "verify": verify.verify,
-    "doctor": doctor.doctor,
-    "info": info.info,
-    "pull": pull.pull,
-}
+from .app import build_app
 
 
 def main() -> None:
-    """Runs the command line; `--debug` anywhere in it lets errors show their traceback."""
+    """Run the command line and exit; every error is one line on stderr, with a traceback after `--debug`."""
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1
     # A SystemExit unwinds like Ctrl-C does: no temporary file is left.
     signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(143))
     try:
-        _app()(arguments, prog_name="dmcodec")
+        exit_code = build_app()(arguments, prog_name="dmcodec", standalone_mode=False)
     except DmcodecError as error:
         _fail(str(error), error.exit_code, debug)
+    except typer.Abort:
+        _fail("interrupted", 130, debug)
     except MemoryError:
         _fail("out of memory; use shorter clips or a machine with more memory", 1, debug)
     except Exception as error:  # noqa: BLE001 - a bug in dmcodec: the user still gets one line
+        if hasattr(error, "format_message"):  # click's exceptions; some versions of typer have a copy of click
+            _fail(_usage_message(error), getattr(error, "exit_code", 2), debug)
         _fail(f"unexpected {type(error).__name__}: {error} (run again with --debug and report it)", 1, debug)
+    sys.exit(exit_code)  # None after success; the code of a typer.Exit
+
+
+def _usage_message(error: Any) -> str:
+    """Return one line that says what is wrong with the call, and where the help is."""
+    message = " ".join(error.format_message().split()).rstrip(".")
+    context = getattr(error, "ctx", None)
+    if context is None:
+        return f"{message[:1].lower()}{message[1:]} (see dmcodec --help)"
+    options = {option for parameter in context.command.params for option in parameter.opts}
+    if message.startswith("Got unexpected extra argument") and "--bundle" in options:
+        message += "; name a bundle with --bundle BUNDLE"
+    return f"{message[:1].lower()}{message[1:]} (see {context.command_path} --help)"
 
 
 def _fail(message: str, exit_code: int, debug: bool) -> None:
@@ -48,30 +51,3 @@ def _fail(message: str, exit_code: int, debug: bool) -> None:
         raise
     typer.echo(f"error: {message}", err=True)
     sys.exit(exit_code)
-
-
-def _app() -> typer.Typer:
-    app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
-    app.callback()(_options)
-    for verb, function in VERBS.items():
-        app.command(verb)(function)
-    train = typer.Typer(no_args_is_help=True, help="Train a codec: prepare the audio, teach it, fit the model.")
-    for verb, function in TRAIN_VERBS.items():
-        train.command(verb)(function)
-    app.add_typer(train, name="train")
-    return app
-
-
-def _version(wanted: bool) -> None:
-    if wanted:
-        from dmcodec import __version__
-
-        typer.echo(f"dmcodec {__version__}")
-        raise typer.Exit
-
-
-def _options(
-    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
-    debug: bool = typer.Option(False, "--debug", help="Show tracebacks; may stand anywhere in the command."),
-) -> None:
-    """DM-Codec: speech to tokens and back, through exported graphs."""

@@ -1,43 +1,167 @@
-"""What the verbs share: options, loading a codec, progress, and printing results."""
+"""What several verbs share: options, loading a codec, lists of values, and printing results."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import shlex
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
+from dmcodec.errors import ArgumentError, MissingDependencyError
+
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.progress import Progress
 
     from dmcodec.runtime import Codec
 
-_DEFAULT_BUNDLE = "Bundle folder (default: the trained one that comes with dmcodec)."
-BundleOption = Annotated[Path | None, typer.Option("--bundle", help=_DEFAULT_BUNDLE, metavar="DIR")]
-BundleArgument = Annotated[Path | None, typer.Argument(help=_DEFAULT_BUNDLE, metavar="[BUNDLE]")]
-BackendOption = Annotated[str, typer.Option(help="What runs the graphs: onnxruntime or tensorrt.")]
-ProviderOption = Annotated[str, typer.Option(help="Where onnxruntime runs them: cpu, cuda or tensorrt.")]
-RunProviderOption = Annotated[
-    str | None,
-    typer.Option("--provider", help="Where onnxruntime runs them: cpu, cuda or tensorrt (default: cpu)."),
-]
-ThreadsOption = Annotated[int | None, typer.Option(help="CPU threads (default: all CPUs of the process).")]
-EngineCacheOption = Annotated[
-    Path | None, typer.Option(help="Folder of TensorRT engines (default: engines/ in the bundle).", metavar="DIR")
-]
-NqOption = Annotated[int | None, typer.Option("--n-q", help="Quantizer levels to use (default: all).")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print results as JSON.")]
-ForceOption = Annotated[bool, typer.Option("--force", help="Overwrite existing outputs.")]
-
+DEFAULT_CHUNK_FRAMES = 5
 PIPE_WIDTH = 160
+
+Number = TypeVar("Number", int, float)
+
+# Panels of `--help`: options without one stand under "Options".
+CODEC = "Codec"
+COMPARISON = "Comparison"
+MEASUREMENT = "Measurement"
+
+BundleOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--bundle",
+        help="Bundle folder (default: the trained bundle that comes with dmcodec).",
+        metavar="BUNDLE",
+        rich_help_panel=CODEC,
+    ),
+]
+BackendOption = Annotated[
+    str,
+    typer.Option(
+        help="What runs the graphs: onnxruntime or tensorrt (default: onnxruntime).",
+        metavar="NAME",
+        rich_help_panel=CODEC,
+    ),
+]
+ProviderOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Execution provider of onnxruntime: cpu, cuda or tensorrt (default: cpu).",
+        metavar="NAME",
+        rich_help_panel=CODEC,
+    ),
+]
+ThreadsOption = Annotated[
+    int | None,
+    typer.Option(help="CPU threads (default: one for each CPU of the process).", metavar="N", rich_help_panel=CODEC),
+]
+EngineCacheOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder of TensorRT engines (default: engines/ in the bundle).", metavar="DIR", rich_help_panel=CODEC
+    ),
+]
+NqOption = Annotated[
+    int | None, typer.Option("--n-q", help="Quantizer levels to use, from level 0 on (default: all).", metavar="N")
+]
+TorchCheckpointOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--checkpoint",
+        help="Weights for torch (default: those of the bundle, or those of its seed).",
+        metavar="FILE",
+        rich_help_panel=COMPARISON,
+    ),
+]
+TorchConfigOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        help="Configuration of --checkpoint (default: that of the bundle).",
+        metavar="FILE",
+        rich_help_panel=COMPARISON,
+    ),
+]
+TranscriptsOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="Transcripts of the audio: lines of file and text, or of file, start_s, end_s and text, separated by "
+        "tabs.",
+        metavar="FILE.tsv",
+    ),
+]
+ReportOption = Annotated[Path | None, typer.Option(help="Also write a report: one HTML page.", metavar="FILE.html")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the results as JSON.")]
+ForceOption = Annotated[bool, typer.Option("--force", help="Overwrite outputs that exist.")]
+
+
+def duration_option(default: str) -> Any:
+    """Return `--duration` of a measurement with clips of several lengths."""
+    return typer.Option(help=f"Clip lengths (default: {default}).", metavar="SECONDS,...", rich_help_panel=MEASUREMENT)
+
+
+def batch_option(default: str) -> Any:
+    """Return `--batch` of a measurement with batches of several sizes."""
+    return typer.Option(
+        help=f"Batch sizes, with clips of 10 s or else of the longest --duration (default: {default}).",
+        metavar="N,...",
+        rich_help_panel=MEASUREMENT,
+    )
+
+
+def rounds_option(default: int) -> Any:
+    """Return `--rounds` of a measurement."""
+    return typer.Option(
+        help=f"Timed runs of each operation (default: {default}).", metavar="N", rich_help_panel=MEASUREMENT
+    )
+
+
+def chunk_frames_option(panel: str) -> Any:
+    """Return `--chunk-frames` of a streaming decoder."""
+    return typer.Option(
+        help=f"With --stream: frames to decode at a time (default: {DEFAULT_CHUNK_FRAMES}).",
+        metavar="FRAMES",
+        rich_help_panel=panel,
+    )
+
+
+def listed(values: Sequence[str] | None) -> tuple[str, ...]:
+    """Return the values of an option that is repeated, or given once with commas or spaces between its values."""
+    return tuple(value for text in values or () for value in text.replace(",", " ").split())
+
+
+def numbers(option: str, values: Sequence[str] | None, kind: Callable[[str], Number]) -> tuple[Number, ...]:
+    """Return `listed` values as numbers.
+
+    Raises:
+        ArgumentError: a value is not a number of that kind.
+    """
+    found = []
+    for value in listed(values):
+        try:
+            found.append(kind(value))
+        except ValueError:
+            wanted = "a whole number" if kind is int else "a number"
+            raise ArgumentError(f"{option} {value!r} is not {wanted}") from None
+    return tuple(found)
+
+
+def command_line() -> str:
+    """Return the command that was called, for the record in results."""
+    return shlex.join(["dmcodec", *sys.argv[1:]])
+
+
+def missing_dependency(name: str, error: ImportError, extras: str) -> MissingDependencyError:
+    """Return the error for a verb or an option that needs a package which is not installed."""
+    return MissingDependencyError(
+        f'{name} needs {error.name}, which is not installed; run `pip install "dmcodec[{extras}]"`'
+    )
 
 
 def console(stderr: bool = False) -> Console:
-    """A rich console; in a pipe it is wide enough for every table."""
+    """Return a rich console; in a pipe it is wide enough for every table."""
     from rich.console import Console
 
     found = Console(stderr=stderr, highlight=False)
@@ -45,7 +169,7 @@ def console(stderr: bool = False) -> Console:
 
 
 def note(message: str) -> None:
-    """A remark to the user on stderr."""
+    """Print a remark on stderr."""
     typer.echo(f"note: {message}", err=True)
 
 
@@ -56,58 +180,17 @@ def load_codec(
     threads: int | None,
     engine_cache: Path | None = None,
 ) -> Codec:
-    """The codec of `bundle`, or of the one that comes with dmcodec where none is named."""
+    """Load the codec of `bundle`; by default of the bundle that comes with dmcodec."""
     from dmcodec.runtime import Codec
 
     return Codec.load(bundle, backend=backend, provider=provider, threads=threads, engine_cache=engine_cache)
 
 
-@contextmanager
-def progress_bar() -> Iterator[Progress]:
-    """A progress bar on a terminal, nothing in a pipe."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    errors = console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    progress = Progress(*columns, console=errors, disable=not errors.is_terminal, transient=True)
-    if not errors.is_terminal:  # rich before 14.3 ends even a disabled bar with an empty line
-        yield progress
-        return
-    with progress:
-        yield progress
-
-
-@contextmanager
-def stage_progress() -> Iterator[Callable[[str, int, int], None]]:
-    """A progress bar for work that reports (stage, done, total)."""
-    with progress_bar() as bar:
-        task = bar.add_task("")
-
-        def show(stage: str, done: int, total: int) -> None:
-            bar.update(task, description=stage, completed=done, total=total)
-
-        yield show
-
-
-@contextmanager
-def stage_bars(hide_done: bool = False) -> Iterator[Callable[[str, int, int], None]]:
-    """A progress bar for each stage of work that reports (stage, done, total)."""
-    with progress_bar() as progress:
-        tasks: dict[str, Any] = {}
-
-        def report(stage: str, done: int, total: int) -> None:
-            if stage not in tasks:
-                tasks[stage] = progress.add_task(stage, total=total)
-            progress.update(tasks[stage], completed=done, total=total, visible=done < total or not hide_done)
-
-        yield report
-
-
 def print_json(value: Any) -> None:
-    """Prints one JSON document on stdout."""
+    """Print one JSON document on stdout."""
     typer.echo(json.dumps(value, indent=2))
 
 
 def speed(compute_s: float, audio_s: float) -> dict[str, float]:
-    """Compute time, RTF (compute time / audio time) and xRT (its inverse)."""
+    """Return compute time, RTF (compute time / audio time) and xRT (its inverse)."""
     return {"compute_s": compute_s, "rtf": compute_s / audio_s, "xrt": audio_s / compute_s}

@@ -11,14 +11,16 @@ import typer
 from dmcodec.errors import ArgumentError
 
 from .common import (
+    DEFAULT_CHUNK_FRAMES,
     BackendOption,
     BundleOption,
     EngineCacheOption,
     ForceOption,
     JsonOption,
     NqOption,
-    RunProviderOption,
+    ProviderOption,
     ThreadsOption,
+    chunk_frames_option,
     load_codec,
     speed,
 )
@@ -28,45 +30,67 @@ if TYPE_CHECKING:
     from dmcodec.runtime import Codec
 
 
+STREAM = "Stream"
+
+
 def decode(
     inputs: Annotated[
-        list[str] | None, typer.Argument(metavar="IN...", help="Token files (.dmc), globs or folders.")
+        list[str] | None, typer.Argument(metavar="IN", help="Token files (.dmc), globs or folders.")
     ] = None,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="OUT.wav, or a folder for several inputs.")
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", "-o", help="Audio file (.wav, .flac or .ogg), or a folder for several inputs.", metavar="OUT.wav"
+        ),
     ] = None,
+    n_q: NqOption = None,
+    stream: Annotated[
+        bool, typer.Option("--stream", help="Decode stdin to stdout while tokens come in.", rich_help_panel=STREAM)
+    ] = False,
+    tokens: Annotated[
+        str | None,
+        typer.Option(
+            help="With --stream, format of stdin: dmc (a token file) or u16 (16-bit codes, frame by frame) "
+            "(default: dmc).",
+            metavar="NAME",
+            rich_help_panel=STREAM,
+        ),
+    ] = None,
+    audio: Annotated[
+        str | None,
+        typer.Option(
+            help="With --stream, format of stdout: wav or s16 (16-bit samples without a header) (default: wav).",
+            metavar="NAME",
+            rich_help_panel=STREAM,
+        ),
+    ] = None,
+    chunk_frames: Annotated[int | None, chunk_frames_option(STREAM)] = None,
     bundle: BundleOption = None,
     backend: BackendOption = "onnxruntime",
-    provider: RunProviderOption = None,
+    provider: ProviderOption = None,
     threads: ThreadsOption = None,
     engine_cache: EngineCacheOption = None,
-    n_q: NqOption = None,
-    stream: Annotated[bool, typer.Option("--stream", help="Decode stdin to stdout while tokens come in.")] = False,
-    tokens: Annotated[
-        str | None, typer.Option(help="With --stream: dmc (default), or u16 (raw codes, frame by frame).")
-    ] = None,
-    audio: Annotated[str | None, typer.Option(help="With --stream: wav (default), or s16 (raw samples).")] = None,
-    chunk_frames: Annotated[
-        int | None, typer.Option(help="With --stream: frames to decode at a time (default: 5).")
-    ] = None,
     force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Decode token files (.dmc) to speech files (16-bit WAV or FLAC, or Ogg); or a stream of tokens."""
+    """Decode token files (.dmc) to speech files, or stdin to stdout.
+
+    WAV and FLAC files are written with 16 bits.
+    """
     if stream:
         from .decode_stream import check_formats, decode_stream
 
-        if inputs or output or as_json or force:
-            raise ArgumentError("--stream reads stdin and writes stdout; it takes no IN, -o, --force or --json")
-        options = (tokens or "dmc", audio or "wav", 5 if chunk_frames is None else chunk_frames)
-        check_formats(*options)
-        decode_stream(load_codec(bundle, backend, provider, threads, engine_cache), *options, n_q)
+        if inputs or out or as_json or force:
+            raise ArgumentError("--stream reads stdin and writes stdout; it takes no IN, --out, --force or --json")
+        formats = (tokens or "dmc", audio or "wav", DEFAULT_CHUNK_FRAMES if chunk_frames is None else chunk_frames)
+        check_formats(*formats)
+        decode_stream(load_codec(bundle, backend, provider, threads, engine_cache), *formats, n_q)
     elif tokens or audio or chunk_frames is not None:
         raise ArgumentError("--tokens, --audio and --chunk-frames belong to --stream; add it")
-    elif not inputs or output is None:
-        raise ArgumentError("name token files and an output: dmcodec decode IN.dmc... -o OUT.wav (or use --stream)")
+    elif not inputs or out is None:
+        raise ArgumentError("name token files and an output: `dmcodec decode IN.dmc -o OUT.wav`; or use --stream")
     else:
-        pairs = plan(inputs, output, ".wav", {".dmc"}, force)
+        pairs = plan(inputs, out, ".wav", {".dmc"}, force)
         _decode_files(pairs, load_codec(bundle, backend, provider, threads, engine_cache), n_q, as_json)
 
 
@@ -74,7 +98,7 @@ def _decode_files(pairs: list[tuple[Path, Path]], codec: Codec, n_q: int | None,
     from dmcodec.audio import output_format
     from dmcodec.tokens import Tokens
 
-    from .encode import token_facts
+    from .encode import describe_tokens
     from .files import FileProgress, run_files
 
     for _, target in pairs:
@@ -86,12 +110,12 @@ def _decode_files(pairs: list[tuple[Path, Path]], codec: Codec, n_q: int | None,
         start = time.perf_counter()
         codec.decode_file(clip, target, n_q, progress)
         compute_s = time.perf_counter() - start
-        return {**token_facts(clip.levels(n_q)), **speed(compute_s, clip.duration_s)}
+        return {**describe_tokens(clip.levels(n_q)), **speed(compute_s, clip.duration_s)}
 
-    run_files("decode", pairs, work, _describe, as_json)
+    run_files("decode", pairs, work, _line, as_json)
 
 
-def _describe(result: dict[str, Any]) -> str:
+def _line(result: dict[str, Any]) -> str:
     return (
         f"{result['output']}: {result['duration_s']:.2f} s, {result['n_q']} levels, "
         f"RTF {result['rtf']:.3f} (xRT {result['xrt']:.1f})"

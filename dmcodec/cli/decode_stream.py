@@ -1,4 +1,4 @@
-"""`dmcodec decode --stream`: tokens on stdin, audio on stdout, while the tokens still come in."""
+"""`dmcodec decode --stream`: tokens on stdin to audio on stdout, while tokens come in."""
 
 from __future__ import annotations
 
@@ -19,11 +19,15 @@ if TYPE_CHECKING:
 TOKEN_FORMATS = ("dmc", "u16")
 AUDIO_FORMATS = ("wav", "s16")
 MAX_CHUNK_FRAMES = 1500
-_UNKNOWN_BYTES = 0xFFFF_FFFF  # what a WAV says that is written before its length is known
+_UNKNOWN_BYTES = 0xFFFF_FFFF  # size in the header of a WAV of unknown length
 
 
 def check_formats(tokens: str, audio: str, chunk_frames: int) -> None:
-    """Raises ArgumentError for a format that isn't known."""
+    """Check the formats.
+
+    Raises:
+        ArgumentError: a format is not known, or chunk_frames is out of bounds.
+    """
     if tokens not in TOKEN_FORMATS:
         raise ArgumentError(f"--tokens {tokens!r} is not known; use one of {', '.join(TOKEN_FORMATS)}")
     if audio not in AUDIO_FORMATS:
@@ -33,23 +37,29 @@ def check_formats(tokens: str, audio: str, chunk_frames: int) -> None:
 
 
 def decode_stream(codec: Codec, tokens: str, audio: str, chunk_frames: int, n_q: int | None) -> None:
-    """Decodes stdin to stdout.
+    """Decode stdin to stdout.
 
     Args:
         codec: the codec.
-        tokens: "dmc", a token file, or "u16", raw little-endian codes, frame by frame, within a frame level by level.
-        audio: "wav" (16 bit; its header says that the length is unknown where it is) or "s16", raw 16-bit samples.
-        chunk_frames: frames to wait for before decoding goes on.
-        n_q: levels to use of a token file; levels in a frame of raw codes (all of the codec's by default).
+        tokens: "dmc", a token file, or "u16", little-endian 16-bit codes: frame by frame, in a frame level by level.
+        audio: "wav", 16 bit (for "u16" codes, the header has the largest size, since the length is unknown), or "s16",
+            16-bit samples without a header.
+        chunk_frames: frames to decode at a time.
+        n_q: levels to use of a token file; levels in a frame of raw codes (default: all of the codec's).
+
+    Raises:
+        ArgumentError: stdin or stdout is closed, or n_q doesn't fit the tokens.
+        TokensError: stdin holds no frames, or ends within one.
+        OutputError: stdout cannot be written to.
     """
     if sys.stdin is None or sys.stdout is None:
         raise ArgumentError("--stream reads stdin and writes stdout, and one of them is closed")
     source, target = sys.stdin.buffer, sys.stdout.buffer
     if tokens == "dmc":
-        num_samples, levels, first_level, chunks = _token_file(codec, source, n_q, chunk_frames)
+        num_samples, levels, first_level, chunks = _token_file_chunks(codec, source, n_q, chunk_frames)
     else:
         num_samples, levels, first_level = None, codec.n_q if n_q is None else n_q, 0
-        chunks = _raw_codes(source, levels, chunk_frames)
+        chunks = _raw_chunks(source, levels, chunk_frames)
     with codec.stream_decoder(levels, first_level) as stream:
         if audio == "wav":
             _write(target, _wav_header(codec.sample_rate, num_samples))
@@ -61,7 +71,7 @@ def decode_stream(codec: Codec, tokens: str, audio: str, chunk_frames: int, n_q:
         _write_samples(target, stream.finish(), left)
 
 
-def _token_file(
+def _token_file_chunks(
     codec: Codec, source: BinaryIO, n_q: int | None, chunk_frames: int
 ) -> tuple[int, int, int, Iterator[Codes]]:
     from dmcodec.token_file import TokenFileReader
@@ -76,10 +86,12 @@ def _token_file(
     return header.num_samples, levels, header.first_level, chunks
 
 
-def _raw_codes(source: BinaryIO, n_q: int, chunk_frames: int) -> Iterator[Codes]:
+def _raw_chunks(source: BinaryIO, n_q: int, chunk_frames: int) -> Iterator[Codes]:
     while data := source.read(2 * n_q * chunk_frames):
         if len(data) % (2 * n_q):
-            raise TokensError(f"stdin: ends within a frame of {n_q} codes of 2 bytes; are there {n_q} levels (--n-q)?")
+            raise TokensError(
+                f"stdin: ends within a frame of {n_q} codes of 2 bytes; set the number of levels with --n-q"
+            )
         yield np.frombuffer(data, "<u2").reshape(-1, n_q).T.astype(np.uint16)
 
 
@@ -91,7 +103,7 @@ def _wav_header(sample_rate: int, num_samples: int | None) -> bytes:
 
 
 def _write_samples(target: BinaryIO, waveform: Waveform, left: int | None) -> int | None:
-    """Writes samples, at most `left`, and returns how many are left."""
+    """Write at most `left` samples; return how many are left."""
     waveform = waveform[:left]
     _write(target, np.round(np.clip(waveform, -1, 1) * 32767).astype("<i2").tobytes())
     return None if left is None else left - len(waveform)
@@ -102,6 +114,6 @@ def _write(target: BinaryIO, data: bytes) -> None:
         target.write(data)
         target.flush()
     except BrokenPipeError:
-        raise  # whoever listened has gone: no error of ours
+        raise  # the reader of stdout has ended; main() exits without a message
     except OSError as error:
         raise OutputError(f"stdout: can't be written ({error.strerror or error})") from error

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,61 +9,91 @@ import typer
 
 from dmcodec.errors import ArgumentError, BackendError
 
-from .common import ForceOption, JsonOption, console, note, print_json, stage_progress
+from .common import (
+    ForceOption,
+    JsonOption,
+    TorchCheckpointOption,
+    TorchConfigOption,
+    batch_option,
+    command_line,
+    console,
+    duration_option,
+    listed,
+    note,
+    numbers,
+    print_json,
+    rounds_option,
+)
+from .progress import show_progress
 
 DEFAULT_OUT = Path("dmcodec-gpu.json")
+GPU_REPORT = "GPU report (with --gpu)"
 
 
 def doctor(
-    bundles: Annotated[
-        list[Path] | None,
-        typer.Argument(
-            help="With --gpu: bundles; by default full-size untrained weights in fp32 and fp16.", metavar="[BUNDLE...]"
+    gpu: Annotated[
+        bool, typer.Option("--gpu", help="Run verify and bench on every backend, and write a report.")
+    ] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            help="Report to write (default: dmcodec-gpu.json).",
+            metavar="FILE.json",
+            rich_help_panel=GPU_REPORT,
         ),
     ] = None,
-    gpu: Annotated[bool, typer.Option("--gpu", help="Run verify and bench on every backend there is.")] = False,
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="With --gpu: the report (default: dmcodec-gpu.json).")
+    bundle: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Bundle folder; repeat it for more (default: the full-size network with untrained weights, in fp32 "
+            "and in fp16).",
+            metavar="BUNDLE",
+            rich_help_panel=GPU_REPORT,
+        ),
     ] = None,
     backend: Annotated[
         list[str] | None,
         typer.Option(
-            help="With --gpu: only this one (onnxruntime-cpu, onnxruntime-cuda, onnxruntime-tensorrt, tensorrt), even "
-            "without a GPU; repeat it for more."
+            help="Run these only, even without a GPU: onnxruntime-cpu, onnxruntime-cuda, onnxruntime-tensorrt or "
+            "tensorrt (default: all).",
+            metavar="NAME,...",
+            rich_help_panel=GPU_REPORT,
         ),
     ] = None,
-    duration: Annotated[
-        list[float] | None, typer.Option(help="With --gpu: as for bench (default: 1 10).", metavar="SECONDS")
+    timeout_s: Annotated[
+        float | None,
+        typer.Option(help="Longest time for one step (default: 1800).", metavar="SECONDS", rich_help_panel=GPU_REPORT),
     ] = None,
-    batch: Annotated[
-        list[int] | None, typer.Option(help="With --gpu: as for bench (default: 1 4 16).", metavar="CLIPS")
-    ] = None,
-    rounds: Annotated[int | None, typer.Option(help="With --gpu: as for bench (default: 20).")] = None,
-    checkpoint: Annotated[
-        Path | None, typer.Option(help="With --gpu: weights for torch (default: as for bench).", metavar="FILE")
-    ] = None,
-    config: Annotated[
-        Path | None, typer.Option(help="With --gpu: configuration of the checkpoint.", metavar="FILE")
-    ] = None,
-    timeout_s: Annotated[float | None, typer.Option(help="With --gpu: most time for a step (default: 1800).")] = None,
-    as_json: JsonOption = False,
+    duration: Annotated[list[str] | None, duration_option("1,10")] = None,
+    batch: Annotated[list[str] | None, batch_option("1,4,16")] = None,
+    rounds: Annotated[int | None, rounds_option(20)] = None,
+    checkpoint: TorchCheckpointOption = None,
+    config: TorchConfigOption = None,
     force: ForceOption = False,
+    as_json: JsonOption = False,
 ) -> None:
-    """Show what is installed and the way out of what is missing; with --gpu, fill one report for a GPU machine."""
-    given = {
-        "durations_s": tuple(duration or ()),
-        "batches": tuple(batch or ()),
+    """Show what is installed, and how to install what is missing.
+
+    With --gpu, run verify and bench on every backend of a GPU machine and write one report.
+
+    All options but --json need --gpu. Those marked with ",..." take several values: --batch 1,4 or --batch 1 --batch 4.
+    """
+    changed = {
+        "durations_s": numbers("--duration", duration, float),
+        "batches": numbers("--batch", batch, int),
         "rounds": rounds,
         "checkpoint": checkpoint,
         "config": config,
         "timeout_s": timeout_s,
-        "backends": tuple(backend or ()),
+        "backends": listed(backend),
     }
-    given = {name: value for name, value in given.items() if value not in (None, ())}
+    changed = {name: value for name, value in changed.items() if value not in (None, ())}
     if gpu:
-        _gpu_report(bundles or [], out or DEFAULT_OUT, given, as_json, force)
+        _write_gpu_report(bundle or [], out or DEFAULT_OUT, changed, as_json, force)
         return
-    if given or bundles or out or force:
+    if changed or bundle or out or force:
         raise ArgumentError("only --json goes without --gpu; add --gpu")
     from dmcodec.benchmarks.doctor import examine
     from dmcodec.benchmarks.doctor.findings import to_dicts
@@ -79,23 +107,23 @@ def doctor(
         print_tables("", [findings_table(findings)], console())
 
 
-def _gpu_report(bundles: list[Path], out: Path, given: dict[str, Any], as_json: bool, force: bool) -> None:
+def _write_gpu_report(bundles: list[Path], out: Path, changed: dict[str, Any], as_json: bool, force: bool) -> None:
+    """Write the report; `changed` are fields of GpuReportOptions that differ from their defaults."""
     from dmcodec.benchmarks.doctor import GpuReportOptions, examine, run_gpu_report
     from dmcodec.benchmarks.doctor.result_tables import findings_table, report_tables
     from dmcodec.benchmarks.doctor.run import failures
     from dmcodec.benchmarks.tables import print_tables
     from dmcodec.files import refuse_existing
 
-    GpuReportOptions(bundles=(), **given)  # before anything is exported
+    GpuReportOptions(bundles=(), **changed)  # refuses wrong values before anything is exported
     refuse_existing(out, force)
     examination = examine()
-    if not bundles and (examination.has_gpu or "backends" in given):
+    if not bundles and (examination.has_gpu or "backends" in changed):
         from .weights import full_size_bundle
 
         bundles = [full_size_bundle(precision) for precision in ("fp32", "fp16")]
-    command = shlex.join(["dmcodec", *sys.argv[1:]])
-    options = GpuReportOptions(bundles=tuple(bundles), command=command, **given)
-    with stage_progress() as progress:
+    options = GpuReportOptions(bundles=tuple(bundles), command=command_line(), **changed)
+    with show_progress() as progress:
         report = run_gpu_report(examination, options, out, progress)
     if as_json:
         print_json(report)

@@ -15,7 +15,7 @@ from .common import (
     ForceOption,
     JsonOption,
     NqOption,
-    RunProviderOption,
+    ProviderOption,
     ThreadsOption,
     load_codec,
     speed,
@@ -28,18 +28,23 @@ if TYPE_CHECKING:
 
 
 def encode(
-    inputs: Annotated[list[str], typer.Argument(metavar="IN...", help="Audio files, globs or folders.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="OUT.dmc, or a folder for several inputs.")],
-    bundle: BundleOption = None,
-    backend: BackendOption = "onnxruntime",
-    provider: RunProviderOption = None,
-    threads: ThreadsOption = None,
-    engine_cache: EngineCacheOption = None,
+    inputs: Annotated[list[str], typer.Argument(metavar="IN", help="Audio files, globs or folders.")],
+    out: Annotated[
+        Path,
+        typer.Option("--out", "-o", help="Token file, or a folder for several inputs.", metavar="OUT.dmc"),
+    ],
     n_q: NqOption = None,
     context_s: Annotated[
         float | None,
-        typer.Option(help="Seconds of context around each window of clips over 30 s (default: as measured at export)."),
+        typer.Option(
+            help="Context on each side of a window, for clips over 30 s (default: the bundle's).", metavar="SECONDS"
+        ),
     ] = None,
+    bundle: BundleOption = None,
+    backend: BackendOption = "onnxruntime",
+    provider: ProviderOption = None,
+    threads: ThreadsOption = None,
+    engine_cache: EngineCacheOption = None,
     force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -48,7 +53,7 @@ def encode(
 
     from .files import plan, run_files
 
-    pairs = plan(inputs, output, ".dmc", AUDIO_SUFFIXES, force)
+    pairs = plan(inputs, out, ".dmc", AUDIO_SUFFIXES, force)
     codec = load_codec(bundle, backend, provider, threads, engine_cache)
     codec.load_graphs("encoder", "quantizer")
 
@@ -56,13 +61,13 @@ def encode(
         start = time.perf_counter()
         tokens = codec.encode_file(source, target, n_q, context_s, progress)
         compute_s = time.perf_counter() - start
-        return {**token_facts(tokens), "file_bytes": target.stat().st_size, **speed(compute_s, tokens.duration_s)}
+        return {**describe_tokens(tokens), "file_bytes": target.stat().st_size, **speed(compute_s, tokens.duration_s)}
 
-    run_files("encode", pairs, work, _describe, as_json)
+    run_files("encode", pairs, work, _line, as_json)
 
 
-def token_facts(tokens: Tokens) -> dict[str, Any]:
-    """What is worth saying of tokens, with units in the names."""
+def describe_tokens(tokens: Tokens) -> dict[str, Any]:
+    """Return size and bitrate of tokens as JSON values, with units in the names."""
     return {
         "duration_s": tokens.duration_s,
         "num_samples": tokens.num_samples,
@@ -73,7 +78,7 @@ def token_facts(tokens: Tokens) -> dict[str, Any]:
     }
 
 
-def _describe(result: dict[str, Any]) -> str:
+def _line(result: dict[str, Any]) -> str:
     return (
         f"{result['output']}: {result['duration_s']:.2f} s, {result['frames']} frames x {result['n_q']} levels, "
         f"{result['file_bytes']} bytes, {result['bitrate_bps'] / 1000:g} kbit/s, "

@@ -1,83 +1,156 @@
-"""`dmcodec evaluate`: how well codecs keep speech, and a page to hear it."""
+"""`dmcodec evaluate`: quality of the speech that codecs reconstruct, and a page to listen to it."""
 
 from __future__ import annotations
 
-import shlex
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from dmcodec.errors import ArgumentError, MissingDependencyError
+from dmcodec.errors import ArgumentError
 
-from .common import ForceOption, JsonOption, ThreadsOption, console, note, print_json, stage_progress
+from .common import (
+    CODEC,
+    ForceOption,
+    JsonOption,
+    ReportOption,
+    ThreadsOption,
+    command_line,
+    console,
+    listed,
+    missing_dependency,
+    note,
+    numbers,
+    print_json,
+)
+from .progress import show_progress
+
+METRICS = "Metrics"
+DEFAULT_REPORT_CLIPS = 8
 
 
 def evaluate(
     reference: Annotated[Path, typer.Option(help="Folder of the original audio.", metavar="DIR")],
+    limit: Annotated[
+        int | None, typer.Option(help="Take the first N files only, in order of name (default: all).", metavar="N")
+    ] = None,
+    allow_missing: Annotated[
+        bool, typer.Option("--allow-missing", help="Accept folders that lack files; these count as failed.")
+    ] = False,
     codec: Annotated[
         list[str] | None,
-        typer.Option(help="Bundle folder or checkpoint file to run; repeat it.", metavar="[NAME=]PATH"),
+        typer.Option(
+            help="Bundle folder or checkpoint file to run; repeat it for more.",
+            metavar="[NAME=]PATH",
+            rich_help_panel=CODEC,
+        ),
     ] = None,
     config: Annotated[
         Path | None,
-        typer.Option(help="Configuration of the checkpoints (default: that of the released models).", metavar="FILE"),
+        typer.Option(
+            help="Configuration of the checkpoints (default: that of the released models).",
+            metavar="FILE",
+            rich_help_panel=CODEC,
+        ),
+    ] = None,
+    n_q: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--n-q",
+            help="Quantizer levels to use, from level 0 on (default: all).",
+            metavar="N,...",
+            rich_help_panel=CODEC,
+        ),
     ] = None,
     against: Annotated[
         list[str] | None,
-        typer.Option(help="Folder of what another codec made of the same files; repeat it.", metavar="[NAME=]DIR"),
-    ] = None,
-    n_q: Annotated[
-        list[int] | None, typer.Option("--n-q", help="Quantizer levels; repeat it for a sweep (default: all).")
-    ] = None,
-    metrics: Annotated[
-        str | None,
         typer.Option(
-            help="Comma-separated: stoi, pesq, visqol, visqol-polynomial, si-sdr, mel, speaker, wer, wil (default: the "
-            "first six, and those whose model is named)."
+            help="Folder of the same files as another codec reconstructed them; repeat it for more.",
+            metavar="[NAME=]DIR",
+            rich_help_panel=CODEC,
         ),
     ] = None,
-    recogniser: Annotated[
-        str | None, typer.Option(help="For WER and WIL: transformers id or folder, CTC or Whisper.", metavar="MODEL")
+    threads: ThreadsOption = None,
+    metrics: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="stoi, pesq, visqol, visqol-polynomial, si-sdr, mel, speaker, wer or wil (default: the first six; "
+            "wer and wil with --asr; speaker with --speaker-model).",
+            metavar="NAME,...",
+            rich_help_panel=METRICS,
+        ),
+    ] = None,
+    asr: Annotated[
+        str | None,
+        typer.Option(
+            help="Speech recogniser for wer and wil, CTC or Whisper: id or folder of a transformers model.",
+            metavar="MODEL",
+            rich_help_panel=METRICS,
+        ),
     ] = None,
     transcripts: Annotated[
         Path | None,
-        typer.Option(help="Lines of path<TAB>text (default: the recogniser's text of the original).", metavar="TSV"),
+        typer.Option(
+            help="Transcripts of the original audio: lines of file and text, separated by a tab (default: what the "
+            "recogniser makes of the original).",
+            metavar="FILE.tsv",
+            rich_help_panel=METRICS,
+        ),
     ] = None,
-    language: Annotated[str, typer.Option(help="Told to multilingual Whisper models; auto: they guess.")] = "en",
+    language: Annotated[
+        str,
+        typer.Option(
+            help="Language of the speech, for multilingual Whisper models; auto lets them detect it (default: en).",
+            metavar="NAME",
+            rich_help_panel=METRICS,
+        ),
+    ] = "en",
     normaliser: Annotated[
-        str, typer.Option(help="Of texts: english (Whisper's), or basic for other languages.")
+        str,
+        typer.Option(
+            help="Normalisation of texts: english (that of Whisper) or basic, for other languages (default: english).",
+            metavar="NAME",
+            rich_help_panel=METRICS,
+        ),
     ] = "english",
     speaker_model: Annotated[
         str | None,
         typer.Option(
-            help="Transformers x-vector id or folder, or resemblyzer (with --metrics speaker: "
-            "microsoft/wavlm-base-plus-sv).",
+            help="Model for speaker similarity: id or folder of a transformers x-vector model, or resemblyzer "
+            "(default with --metrics speaker: microsoft/wavlm-base-plus-sv).",
             metavar="MODEL",
+            rich_help_panel=METRICS,
         ),
     ] = None,
-    limit: Annotated[
-        int | None, typer.Option(help="Take only the first N files in order of name.", metavar="N")
-    ] = None,
-    allow_missing: Annotated[
-        bool, typer.Option("--allow-missing", help="Go on where a folder lacks files; they count as failed.")
-    ] = False,
+    seed: Annotated[
+        int,
+        typer.Option(help="Seed of the bootstrap intervals (default: 0).", metavar="N", rich_help_panel=METRICS),
+    ] = 0,
     jobs: Annotated[
-        int | None, typer.Option(help="Processes for signal metrics (default: all CPUs of the process).")
+        int | None,
+        typer.Option(
+            help="Processes for the first six metrics (default: one for each CPU of the process).",
+            metavar="N",
+            rich_help_panel=METRICS,
+        ),
     ] = None,
-    threads: ThreadsOption = None,
-    seed: Annotated[int, typer.Option(help="Of the bootstrap.")] = 0,
-    report: Annotated[
-        Path | None, typer.Option(help="Also write a page to listen: one HTML file.", metavar="FILE.html")
-    ] = None,
+    report: ReportOption = None,
     report_clips: Annotated[
-        int | None, typer.Option(help="With --report: clips on the page, evenly spread over the files (default: 8).")
+        int | None,
+        typer.Option(
+            help=f"With --report: clips to listen to, spread over the files (default: {DEFAULT_REPORT_CLIPS}).",
+            metavar="N",
+        ),
     ] = None,
-    as_json: JsonOption = False,
     force: ForceOption = False,
+    as_json: JsonOption = False,
 ) -> None:
-    """Measure what codecs make of a folder of speech: quality, word errors, voice, codebook use; with intervals."""
+    """Measure the quality of the speech that codecs reconstruct.
+
+    The results are signal metrics, word errors, speaker similarity and codebook use; means have confidence intervals.
+
+    Options marked with ",..." take several values: --n-q 2,8 or --n-q 2 --n-q 8.
+    """
     if report is None and (force or report_clips is not None):
         raise ArgumentError(f"--{'force' if force else 'report-clips'} belongs to --report; add it")
     try:
@@ -85,9 +158,7 @@ def evaluate(
         from dmcodec.benchmarks.evaluate.page import render_page, require_plotting
         from dmcodec.benchmarks.evaluate.result_tables import print_evaluation
     except ModuleNotFoundError as error:
-        raise MissingDependencyError(
-            f'evaluate needs {error.name}, which is not installed; run `pip install "dmcodec[cpu,evaluate]"`'
-        ) from None
+        raise missing_dependency("evaluate", error, "cpu,evaluate") from None
     from dmcodec.files import refuse_existing, write_bytes
 
     options = EvaluateOptions(
@@ -95,9 +166,9 @@ def evaluate(
         codecs=tuple(Named.parse(argument) for argument in codec or ()),
         config=config,
         against=tuple(Named.parse(argument) for argument in against or ()),
-        n_q=tuple(n_q or ()),
-        metrics=None if metrics is None else tuple(filter(None, (key.strip() for key in metrics.split(",")))),
-        recogniser=recogniser,
+        n_q=numbers("--n-q", n_q, int),
+        metrics=None if metrics is None else listed(metrics),
+        recogniser=asr,
         transcripts=transcripts,
         language=None if language == "auto" else language,
         normaliser=normaliser,
@@ -107,13 +178,13 @@ def evaluate(
         jobs=_usable_cpus() if jobs is None else jobs,
         threads=threads,
         seed=seed,
-        report_clips=(8 if report_clips is None else report_clips) if report else 0,
-        command=shlex.join(["dmcodec", *sys.argv[1:]]),
+        report_clips=(DEFAULT_REPORT_CLIPS if report_clips is None else report_clips) if report else 0,
+        command=command_line(),
     )
     if report:
         refuse_existing(report, force)
         require_plotting()
-    with stage_progress() as progress:
+    with show_progress() as progress:
         evaluation = run_evaluation(options, progress)
     if as_json:
         print_json(evaluation.result.to_dict())
@@ -122,7 +193,7 @@ def evaluate(
     if report:
         page = render_page(evaluation).encode()
         write_bytes(report, page)
-        note(f"page written to {report} ({len(page) / 1e6:.1f} MB)")
+        note(f"report written to {report} ({len(page) / 1e6:.1f} MB)")
 
 
 def _usable_cpus() -> int:

@@ -1,4 +1,4 @@
-"""`dmcodec export`: a torch checkpoint to a bundle of graphs."""
+"""`dmcodec export`: a torch checkpoint to a bundle of graphs, TensorRT engines or a Triton model repository."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import typer
 from dmcodec.bundle import default_bundle_path
 from dmcodec.errors import ArgumentError
 
-from .common import EngineCacheOption, ForceOption, JsonOption, console, print_json
+from .common import ForceOption, JsonOption, console, listed, print_json
 from .export_tensorrt import (
+    ENGINES,
     BatchOption,
     ComputeCapabilityOption,
     DryRunOption,
-    EngineBundleOption,
-    EngineCall,
+    EngineChoice,
     FlavourOption,
     GraphsOption,
     HardwareCompatibilityOption,
@@ -28,58 +28,97 @@ from .export_tensorrt import (
     Tf32Option,
     VersionCompatibleOption,
     WorkspaceOption,
+    build_options,
     export_engines,
 )
 from .export_triton import (
+    SERVER,
     InstancesOption,
     KindOption,
     MaxBatchSizeOption,
     MaxQueueDelayOption,
     PlatformOption,
-    ServingCall,
-    export_triton,
+    export_repository,
+    triton_options,
 )
-from .weights import Weights, _check_source, write_bundle
+from .weights import Weights, write_bundle
 
 if TYPE_CHECKING:
     from dmcodec.bundle import Bundle
 
-
 FORMATS = ("onnx", "trt", "triton")
+WEIGHTS = "Weights"
+# Options that belong to some formats only: those of a panel of the help, and two that two formats share.
+FORMATS_OF_PANEL: dict[str | None, tuple[str, ...]] = {ENGINES: ("trt",), SERVER: ("triton",)}
+FORMATS_OF_OPTION = {"bundle": ("trt", "triton"), "engine_cache": ("trt", "triton")}
 
 
 def export(
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Bundle folder to write.", metavar="BUNDLE")] = None,
-    checkpoint: Annotated[
-        Path | None, typer.Option(help="State dict (torch.save or .safetensors).", metavar="FILE")
-    ] = None,
-    config: Annotated[
-        Path | None, typer.Option(help="Configuration JSON (default: that of the released models).", metavar="FILE")
-    ] = None,
-    seed: Annotated[
-        int | None, typer.Option(help="Untrained weights of this seed instead of a checkpoint, to measure speed.")
+    ctx: typer.Context,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="Bundle folder, or with --format triton model repository.", metavar="DIR"),
     ] = None,
     output_format: Annotated[
         str,
         typer.Option(
-            "--format", help="onnx (a bundle), trt (and its TensorRT engines) or triton (a model repository)."
+            "--format",
+            help="onnx (a bundle), trt (a bundle's TensorRT engines) or triton (a model repository) (default: onnx).",
+            metavar="NAME",
         ),
     ] = "onnx",
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(help="State dict (torch.save or .safetensors).", metavar="FILE", rich_help_panel=WEIGHTS),
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            help="Configuration of --checkpoint (default: that of the released models).",
+            metavar="FILE",
+            rich_help_panel=WEIGHTS,
+        ),
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            help="Untrained weights of this seed instead of a checkpoint, to measure speed.",
+            metavar="N",
+            rich_help_panel=WEIGHTS,
+        ),
+    ] = None,
     precision: Annotated[
         str | None,
         typer.Option(
-            help="fp32; fp16 for encoder and decoder (the RVQ stays fp32); or fp16-weights: stored in fp16, run in "
-            "fp32 (default: fp32)."
+            help="fp32; fp16 for encoder and decoder (the RVQ stays fp32); or fp16-weights, which are stored in fp16 "
+            "and computed in fp32 (default: fp32).",
+            metavar="NAME",
+            rich_help_panel=WEIGHTS,
         ),
     ] = None,
-    bundle: EngineBundleOption = None,
-    engine_cache: EngineCacheOption = None,
+    bundle: Annotated[
+        Path | None,
+        typer.Option(
+            help="With --format trt or triton: take this bundle instead of new weights (default: the trained bundle "
+            "that comes with dmcodec).",
+            metavar="BUNDLE",
+            rich_help_panel=WEIGHTS,
+        ),
+    ] = None,
     profile: ProfileOption = None,
     batch: BatchOption = None,
     ladder: LadderOption = None,
     graphs: GraphsOption = None,
     flavour: FlavourOption = None,
     compute_capability: ComputeCapabilityOption = None,
+    engine_cache: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of TensorRT engines, also for --platform tensorrt (default: engines/ in the bundle).",
+            metavar="DIR",
+            rich_help_panel=ENGINES,
+        ),
+    ] = None,
     rebuild: RebuildOption = False,
     dry_run: DryRunOption = False,
     version_compatible: VersionCompatibleOption = False,
@@ -88,73 +127,103 @@ def export(
     strip_plan: StripPlanOption = False,
     workspace_mb: WorkspaceOption = None,
     tf32: Tf32Option = False,
-    platform: PlatformOption = None,
-    kind: KindOption = None,
-    instances: InstancesOption = None,
-    max_batch_size: MaxBatchSizeOption = None,
-    max_queue_delay_ms: MaxQueueDelayOption = None,
+    platform: PlatformOption = "onnxruntime",
+    kind: KindOption = "gpu",
+    instances: InstancesOption = 1,
+    max_batch_size: MaxBatchSizeOption = 16,
+    max_queue_delay_ms: MaxQueueDelayOption = 5.0,
     force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Export a checkpoint to a bundle, and prove the graphs against torch; fails where they don't agree.
+    """Export weights to a bundle, engines or a Triton repository.
 
-    With --format trt, build TensorRT engines for the bundle's graphs, too; with --format triton, write a model
-    repository for NVIDIA Triton Inference Server. Where these two name no weights, they take the bundle that comes with
-    dmcodec.
+    The graphs of a new bundle are compared with torch; the export fails where they differ too much. With --format trt,
+    TensorRT engines of the graphs are built, too. With --format triton, a model repository for NVIDIA Triton Inference
+    Server is written.
+
+    Options marked with ",..." take several values: --graphs encoder,decoder or --graphs
+    encoder --graphs decoder.
     """
     if output_format not in FORMATS:
         raise ArgumentError(f"--format {output_format!r} is not known; use {', '.join(FORMATS)}")
-    weights_named = (checkpoint, config, seed) != (None, None, None)
-    if bundle is None and not weights_named and (output_format == "triton" or (output_format == "trt" and out is None)):
-        bundle = default_bundle_path()
-    engines = EngineCall(
-        bundle=bundle, profile=profile, batch=batch, ladder=ladder, graphs=graphs, flavour=flavour,
-        compute_capability=compute_capability, engine_cache=engine_cache, rebuild=rebuild, dry_run=dry_run,
-        version_compatible=version_compatible, hardware_compatibility=hardware_compatibility, refit=refit,
-        strip_plan=strip_plan, workspace_mb=workspace_mb, tf32=tf32,
-    )  # fmt: skip
-    serving = ServingCall(platform, kind, instances, max_batch_size, max_queue_delay_ms)
-    _refuse_foreign(output_format, engines, serving)
-    if bundle is not None and weights_named:
+    _refuse_foreign(ctx, output_format)
+    weights = Weights(checkpoint, config, seed, precision)
+    if bundle is not None and weights.named:
         raise ArgumentError("--bundle: it has its weights; --checkpoint, --config and --seed are for a new bundle")
+    if bundle is None and not weights.named and (output_format == "triton" or (output_format == "trt" and out is None)):
+        bundle = default_bundle_path()
+
     if output_format == "triton":
-        weights = Weights(checkpoint, config, seed, precision)
-        export_triton(out, bundle, weights, serving, engine_cache, force, as_json)
+        if out is None:
+            raise ArgumentError("name the model repository to write with --out DIR")
+        if bundle is None:
+            weights.check()
+        if engine_cache is not None and platform != "tensorrt":
+            raise ArgumentError("--engine-cache belongs to --platform tensorrt; add it")
+        serving = triton_options(
+            platform=platform,
+            kind=kind,
+            instances=instances,
+            max_batch_size=max_batch_size,
+            max_queue_delay_ms=max_queue_delay_ms,
+        )
+        export_repository(out, bundle, weights, serving, engine_cache, force, as_json)
         return
+
     if bundle is not None and force:
-        raise ArgumentError("--force is for a new bundle; --rebuild builds engines again that are there")
+        raise ArgumentError("--force is for a new bundle; --rebuild builds engines again that exist")
     if bundle is not None and out is not None:
         raise ArgumentError("--bundle: it has its weights, and its engines go beside it; --out is for a new bundle")
     if bundle is None:
-        _check_source(out, checkpoint, seed)
+        if out is None:
+            raise ArgumentError("name the bundle to write with --out BUNDLE")
+        weights.check()
 
     def write() -> Bundle:
-        return write_bundle(out or Path(), checkpoint, config, seed, precision or "fp32", force)
+        return write_bundle(weights, out or Path(), force)
 
     if output_format == "trt":
-        export_engines(engines, precision, write, as_json)
+        from dmcodec.runtime.tensorrt.profiles import ShapeRequest
+
+        request = ShapeRequest.parse(profile, batch, ",".join(listed(ladder)) if ladder else None)
+        building = build_options(
+            version_compatible=version_compatible,
+            hardware_compatibility=hardware_compatibility,
+            refit=refit,
+            strip_plan=strip_plan,
+            workspace_mb=workspace_mb,
+            tf32=tf32,
+            compute_capability=compute_capability,
+        )
+        choice = EngineChoice(request, listed(graphs), flavour, engine_cache, rebuild, dry_run)
+        export_engines(bundle, write, precision, choice, building, as_json)
         return
-    manifest = write().manifest
+    _print_bundle(write(), as_json)
+
+
+def _refuse_foreign(ctx: typer.Context, output_format: str) -> None:
+    """Refuse an option that was given and belongs to another format.
+
+    Raises:
+        ArgumentError: there is one.
+    """
+    for parameter in ctx.command.params:
+        name = parameter.name or ""
+        panel = getattr(parameter, "rich_help_panel", None)
+        formats = FORMATS_OF_OPTION.get(name) or FORMATS_OF_PANEL.get(panel, FORMATS)
+        source = ctx.get_parameter_source(name)
+        if output_format not in formats and source is not None and source.name == "COMMANDLINE":
+            raise ArgumentError(f"{parameter.opts[0]} is for --format {' and '.join(formats)} only")
+
+
+def _print_bundle(bundle: Bundle, as_json: bool) -> None:
+    manifest = bundle.manifest
     if as_json:
-        print_json({"bundle": str(out), **manifest.to_dict()})
+        print_json({"bundle": str(bundle.path), **manifest.to_dict()})
         return
     console().print(_parity_table(manifest.parity))
     size = f"{manifest.size_bytes / 1e6:.1f} MB"
-    typer.echo(f"{out}: {manifest.precision}, model {manifest.model_id}, {size}, parity passed")
-
-
-def _refuse_foreign(output_format: str, engines: EngineCall, serving: ServingCall) -> None:
-    """Raises ArgumentError where an option was given that belongs to another format."""
-    shared = {"--bundle", "--engine-cache"}
-    foreign = serving.given() if output_format != "triton" else []
-    if foreign:
-        raise ArgumentError(f"{foreign[0]} is for --format triton only")
-    given = engines.given() if output_format != "trt" else []
-    if output_format == "triton":
-        given = [option for option in given if option not in shared]
-    if given:
-        formats = "trt and triton" if given[0] in shared else "trt"
-        raise ArgumentError(f"{given[0]} is for --format {formats} only")
+    typer.echo(f"{bundle.path}: {manifest.precision}, model {manifest.model_id}, {size}, parity passed")
 
 
 def _parity_table(parity: Any) -> Any:

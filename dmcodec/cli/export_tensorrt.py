@@ -1,145 +1,197 @@
-"""The part of `dmcodec export --format trt` that builds engines: its options, and what it prints."""
+"""`dmcodec export --format trt`: TensorRT engines of a bundle; its options, its plan and its results."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
-from dmcodec.errors import ArgumentError, MissingDependencyError
+from dmcodec.errors import ArgumentError
 
-from .common import console, note, print_json, stage_bars
+from .common import console, listed, missing_dependency, note, print_json
+from .progress import show_progress
 
 if TYPE_CHECKING:
     from dmcodec.bundle import Bundle
-    from dmcodec.export.tensorrt import BuildReport, PlannedEngine
+    from dmcodec.export.tensorrt import BuildOptions, BuildReport, PlannedEngine
+    from dmcodec.runtime.tensorrt.profiles import ShapeRequest
 
-EngineBundleOption = Annotated[
-    Path | None,
+ENGINES = "TensorRT engines (--format trt)"
+
+ProfileOption = Annotated[
+    str | None,
     typer.Option(
-        "--bundle",
-        help="trt, triton: start from this bundle (default, without weights: the trained one that comes with dmcodec).",
-        metavar="DIR",
+        help="Durations: smallest:usual:largest (default: 0.1s:5s:30s).", metavar="A:B:C", rich_help_panel=ENGINES
     ),
 ]
-ProfileOption = Annotated[
-    str | None, typer.Option(help="trt: smallest:usual:largest duration (default: 0.1s:5s:30s).", metavar="A:B:C")
-]
 BatchOption = Annotated[
-    str | None, typer.Option(help="trt: smallest:usual:largest batch size (default: 1:1:16).", metavar="A:B:C")
+    str | None,
+    typer.Option(
+        help="Batch sizes: smallest:usual:largest (default: 1:1:16).", metavar="A:B:C", rich_help_panel=ENGINES
+    ),
 ]
 LadderOption = Annotated[
-    str | None, typer.Option(help="trt: fixed shapes, such as 1s,5s,5sx4 (5 s in batches of 4).", metavar="A,B,...")
+    list[str] | None,
+    typer.Option(
+        help="Fixed shapes, as 1s,5sx4: 1 s, and 5 s in batches of 4 (default: none).",
+        metavar="SHAPE,...",
+        rich_help_panel=ENGINES,
+    ),
 ]
 GraphsOption = Annotated[
-    str | None, typer.Option(help="trt: build these graphs only (default: all).", metavar="NAME,...")
+    list[str] | None,
+    typer.Option(help="Graphs to build engines of (default: all).", metavar="NAME,...", rich_help_panel=ENGINES),
 ]
 FlavourOption = Annotated[
-    str | None, typer.Option(help="trt: tensorrt or tensorrt-rtx (default: what is installed, in this order).")
+    str | None,
+    typer.Option(
+        help="tensorrt or tensorrt-rtx (default: the first of the two that is installed).",
+        metavar="NAME",
+        rich_help_panel=ENGINES,
+    ),
 ]
 ComputeCapabilityOption = Annotated[
     list[str] | None,
     typer.Option(
-        help='trt: compile for this GPU ahead of time (RTX; repeat it, or 8.6,8.9, or "8.6 8.9").', metavar="8.6"
+        help="GPUs to compile for ahead of time, as 8.6,8.9; tensorrt-rtx only (default: at the first run).",
+        metavar="X.Y,...",
+        rich_help_panel=ENGINES,
     ),
 ]
-RebuildOption = Annotated[bool, typer.Option("--rebuild", help="trt: build engines that are there, too.")]
-DryRunOption = Annotated[bool, typer.Option("--dry-run", help="trt: only print what would be built, and why.")]
-VersionCompatibleOption = Annotated[
-    bool, typer.Option("--version-compatible", help="trt: later versions of TensorRT may run the engines.")
-]
 HardwareCompatibilityOption = Annotated[
-    str, typer.Option(help="trt: other GPUs that may run them: none, ampere-plus, same-compute-capability.")
+    str,
+    typer.Option(
+        help="Other GPUs that may run the engines: none, ampere-plus or same-compute-capability (default: none).",
+        metavar="NAME",
+        rich_help_panel=ENGINES,
+    ),
 ]
-RefitOption = Annotated[bool, typer.Option("--refit", help="trt: their weights can be replaced.")]
-StripPlanOption = Annotated[bool, typer.Option("--strip-plan", help="trt: leave out weights that a refit puts back.")]
-WorkspaceOption = Annotated[int | None, typer.Option(help="trt: bound of the builder's scratch memory in MiB.")]
-Tf32Option = Annotated[bool, typer.Option("--tf32", help="trt: 10-bit mantissas in fp32 products; flips codes.")]
+VersionCompatibleOption = Annotated[
+    bool,
+    typer.Option(
+        "--version-compatible", help="Let later versions of TensorRT run the engines.", rich_help_panel=ENGINES
+    ),
+]
+RefitOption = Annotated[
+    bool, typer.Option("--refit", help="Let the weights be replaced later.", rich_help_panel=ENGINES)
+]
+StripPlanOption = Annotated[
+    bool,
+    typer.Option("--strip-plan", help="Leave out the weights that a refit can put back.", rich_help_panel=ENGINES),
+]
+WorkspaceOption = Annotated[
+    int | None,
+    typer.Option(
+        help="Limit of the builder's scratch memory in MiB (default: TensorRT's).",
+        metavar="MB",
+        rich_help_panel=ENGINES,
+    ),
+]
+Tf32Option = Annotated[
+    bool,
+    typer.Option("--tf32", help="Allow TF32 in fp32 products; this changes some codes.", rich_help_panel=ENGINES),
+]
+RebuildOption = Annotated[
+    bool, typer.Option("--rebuild", help="Build engines that exist already, too.", rich_help_panel=ENGINES)
+]
+DryRunOption = Annotated[
+    bool, typer.Option("--dry-run", help="Only print what would be built, and why.", rich_help_panel=ENGINES)
+]
 
 
-@dataclasses.dataclass(frozen=True)
-class EngineCall:
-    """The options for engines, as typed; the defaults are those of the command line."""
+class EngineChoice(NamedTuple):
+    """Which engines to build, and where they go.
 
-    bundle: Path | None = None
-    profile: str | None = None
-    batch: str | None = None
-    ladder: str | None = None
-    graphs: str | None = None
-    flavour: str | None = None
-    compute_capability: Sequence[str] | None = None
-    engine_cache: Path | None = None
-    rebuild: bool = False
-    dry_run: bool = False
-    version_compatible: bool = False
-    hardware_compatibility: str = "none"
-    refit: bool = False
-    strip_plan: bool = False
-    workspace_mb: int | None = None
-    tf32: bool = False
+    Attributes:
+        request: shapes of the optimization profiles.
+        graphs: names of graphs; empty: all.
+        flavour: "tensorrt", "tensorrt-rtx" or None, the first that is installed.
+        engine_cache: folder of the engines; None: within the bundle.
+        rebuild: whether engines that exist are built, too.
+        dry_run: whether only the plan is printed.
+    """
 
-    def given(self) -> list[str]:
-        """Options that were given, as they are typed."""
-        fields = dataclasses.fields(self)
-        return [f"--{f.name.replace('_', '-')}" for f in fields if getattr(self, f.name) not in (f.default, [])]
+    request: ShapeRequest
+    graphs: tuple[str, ...]
+    flavour: str | None
+    engine_cache: Path | None
+    rebuild: bool
+    dry_run: bool
 
 
-def export_engines(call: EngineCall, precision: str | None, write: Callable[[], Bundle], as_json: bool) -> None:
-    """Builds the engines of `call.bundle`, or of the bundle that `write` writes, and prints what came out."""
+def build_options(
+    *,
+    version_compatible: bool,
+    hardware_compatibility: str,
+    refit: bool,
+    strip_plan: bool,
+    workspace_mb: int | None,
+    tf32: bool,
+    compute_capability: Sequence[str] | None,
+) -> BuildOptions:
+    """Return the options of the builder.
+
+    Raises:
+        ArgumentError: a value is not known or out of bounds.
+        MissingDependencyError: a package that export needs is not installed.
+    """
+    try:
+        from dmcodec.export.tensorrt import BuildOptions
+    except ModuleNotFoundError as error:
+        raise missing_dependency("--format trt", error, "export") from None
+    return BuildOptions(
+        version_compatible=version_compatible,
+        hardware_compatibility=hardware_compatibility,
+        refit=refit,
+        strip_plan=strip_plan,
+        workspace_mb=workspace_mb,
+        tf32=tf32,
+        compute_capabilities=listed(compute_capability),
+    )
+
+
+def export_engines(
+    bundle_path: Path | None,
+    write: Callable[[], Bundle],
+    precision: str | None,
+    choice: EngineChoice,
+    options: BuildOptions,
+    as_json: bool,
+) -> None:
+    """Build the engines of the bundle at `bundle_path`, or where it is None of the bundle that `write` exports."""
     from dmcodec.bundle import Bundle
+    from dmcodec.export.tensorrt import build_engines, plan_engines
     from dmcodec.runtime.tensorrt.driver import gpu_or_none
     from dmcodec.runtime.tensorrt.library import Library
-    from dmcodec.runtime.tensorrt.profiles import ShapeRequest
 
-    # All that can be wrong with the call comes before the export, which takes minutes.
-    request = ShapeRequest.parse(call.profile, call.batch, call.ladder)
-    try:
-        from dmcodec.export.tensorrt import BuildOptions, build_engines, plan_engines
-    except ModuleNotFoundError as error:
-        raise MissingDependencyError(
-            f'--format trt needs {error.name}, which is not installed; run `pip install "dmcodec[export]"`'
-        ) from None
-    library, gpu = Library.find(call.flavour), gpu_or_none()
-    options = BuildOptions(
-        version_compatible=call.version_compatible,
-        hardware_compatibility=call.hardware_compatibility,
-        refit=call.refit,
-        strip_plan=call.strip_plan,
-        workspace_mb=call.workspace_mb,
-        tf32=call.tf32,
-        compute_capabilities=_listed(",".join(call.compute_capability or ())),
-    )
+    # Everything is checked before the export, which takes minutes.
+    library, gpu = Library.find(choice.flavour), gpu_or_none()
     options.check(library, gpu)
-    if call.dry_run and call.bundle is None:
-        raise ArgumentError("--dry-run: needs --bundle, since engines are named by the graphs they are built from")
-    bundle = write() if call.bundle is None else Bundle.open(call.bundle)
+    if choice.dry_run and bundle_path is None:
+        raise ArgumentError("--dry-run: needs --bundle, since the names of engines depend on its graphs")
+    bundle = write() if bundle_path is None else Bundle.open(bundle_path)
     _require_precision(bundle, precision)
     planned = plan_engines(
-        bundle, library, gpu, request, options, _listed(call.graphs or ""), call.engine_cache, call.rebuild
+        bundle, library, gpu, choice.request, options, choice.graphs, choice.engine_cache, choice.rebuild
     )
-    if call.dry_run:
+    if choice.dry_run:
         _print_plan(planned, as_json)
         return
-    with stage_bars(hide_done=True) as report:
-        reports = build_engines(bundle, library, gpu, planned, options, call.engine_cache, report)
+    with show_progress() as report:
+        reports = build_engines(bundle, library, gpu, planned, options, choice.engine_cache, report)
     _print_reports(bundle, reports, as_json)
-    if call.engine_cache is not None:
-        note(f"the engines lie outside the bundle: name them when you run it: --engine-cache {call.engine_cache}")
-
-
-def _listed(text: str) -> tuple[str, ...]:
-    return tuple(text.replace(",", " ").split())
+    if choice.engine_cache is not None:
+        note(f"the engines are outside the bundle; name them when you run it: --engine-cache {choice.engine_cache}")
 
 
 def _require_precision(bundle: Bundle, precision: str | None) -> None:
     found = bundle.manifest.precision
     if precision is not None and precision != found:
         raise ArgumentError(
-            f"--precision {precision}: {bundle.path} is {found}, and engines have their graph's precision; "
-            f"export the checkpoint again with --checkpoint FILE --out BUNDLE --precision {precision} --format trt"
+            f"--precision {precision}: {bundle.path} is {found}, and an engine has the precision of its graph; run "
+            f"`dmcodec export --format trt --checkpoint FILE --out BUNDLE --precision {precision}`"
         )
 
 
@@ -150,9 +202,9 @@ def _print_plan(planned: Sequence[PlannedEngine], as_json: bool) -> None:
         return
     for item in planned:
         key = item.key
-        verb = "build" if item.build else "keep "
-        where = f"{key.flavour} {key.version}, {', '.join(key.architectures)}"
-        typer.echo(f"{verb} {key.file} ({item.reason}): {key.precision}, {where}")
+        action = "build" if item.build else "keep "
+        runs_on = f"{key.flavour} {key.version}, {', '.join(key.architectures)}"
+        typer.echo(f"{action} {key.file} ({item.reason}): {key.precision}, {runs_on}")
         for profile in key.profiles:
             typer.echo(f"      profile {profile}")
 

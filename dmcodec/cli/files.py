@@ -1,4 +1,4 @@
-"""Inputs and outputs of a verb: globs and folders become files, and every file gets its output."""
+"""Inputs and outputs of a verb: globs and folders become files, every file gets its output, and the work runs."""
 
 from __future__ import annotations
 
@@ -12,13 +12,16 @@ import typer
 from dmcodec.errors import ArgumentError, DmcodecError
 from dmcodec.files import refuse_existing
 
-from .common import print_json, progress_bar
+from .common import print_json
+from .progress import Report, show_progress
 
-# FOLDED: Runs one function over many files: progress, errors that don't stop the others, and the results at the end.
+Result = dict[str, Any]
+FileProgress = Callable[[float, float], None]  # takes the seconds of audio done, and all of them
+LONG_S = 60.0  # longer files show their own progress
 
 
 def plan(inputs: list[str], output: Path, suffix: str, search: Collection[str], force: bool) -> list[tuple[Path, Path]]:
-    """Pairs each input file with its output file.
+    """Pair each input file with its output file.
 
     Args:
         inputs: files, glob patterns, and folders, which are searched for `search` suffixes.
@@ -38,7 +41,7 @@ def plan(inputs: list[str], output: Path, suffix: str, search: Collection[str], 
     one_file = len(found) == 1 and not _is_dir(Path(inputs[0]))
     into_folder = _is_dir(output) or not output.suffix
     if not into_folder and not one_file:
-        raise ArgumentError(f"-o {output}: several inputs, or a folder, need a folder as output, not a file")
+        raise ArgumentError(f"--out {output}: several inputs, or a folder, need a folder as output, not a file")
     if into_folder:
         pairs = [(file.path, (output / file.relative).with_suffix(suffix)) for file in found]
     else:
@@ -57,13 +60,10 @@ def _refuse_collisions(pairs: list[tuple[Path, Path]]) -> None:
     sources: dict[Path, Path] = {}
     for source, target in pairs:
         if target in sources and sources[target] != source:
-            raise ArgumentError(f"{sources[target]} and {source} would both be written to {target}; run them apart")
+            raise ArgumentError(
+                f"{sources[target]} and {source} would both be written to {target}; run them separately"
+            )
         sources[target] = source
-
-
-Result = dict[str, Any]
-FileProgress = Callable[[float, float], None]
-LONG_S = 60.0  # files longer than this get a progress bar of their own
 
 
 def run_files(
@@ -73,22 +73,19 @@ def run_files(
     describe: Callable[[Result], str],
     as_json: bool,
 ) -> None:
-    """Calls work(input, output, progress) for each pair; progress takes the seconds done and the seconds there are.
+    """Call work(input, output, progress) for each pair and print the results.
 
-    A file that fails is reported and the rest go on; what was written stays. Ends with exit code 1 if any failed. A
-    single file's error is raised as it is.
+    A file that fails is reported, and the others go on; outputs that are written stay. The exit code is then 1. Where
+    there is one file only, its error is raised.
     """
     results: list[Result] = []
     failures: list[Result] = []
-    with progress_bar() as progress:
-        seconds = progress.add_task("seconds", total=None, visible=False)
-
-        def show(done_s: float, total_s: float) -> None:
-            progress.update(seconds, completed=round(done_s), total=round(total_s), visible=total_s > LONG_S)
-
-        for source, target in progress.track(pairs, description=verb):
+    with show_progress() as report:
+        for index, (source, target) in enumerate(pairs):
+            report(f"{verb}, files", index, len(pairs))
+            progress = file_progress(report, f"{verb} {source.name}, seconds")
             try:
-                result = {"input": str(source), "output": str(target), **work(source, target, show)}
+                result = {"input": str(source), "output": str(target), **work(source, target, progress)}
             except DmcodecError as error:
                 if len(pairs) == 1:
                     raise
@@ -98,8 +95,19 @@ def run_files(
             results.append(result)
             if not as_json:
                 typer.echo(describe(result))
+        report(f"{verb}, files", len(pairs), len(pairs))
     if as_json:
         print_json({"results": results, "failures": failures})
     if failures:
         typer.echo(f"error: {len(failures)} of {len(pairs)} files failed", err=True)
         raise typer.Exit(1)
+
+
+def file_progress(report: Report, stage: str) -> FileProgress:
+    """Return what reports a stage in seconds of audio; files of up to a minute are not reported."""
+
+    def show(done_s: float, total_s: float) -> None:
+        if total_s > LONG_S:
+            report(stage, done_s, total_s)
+
+    return show

@@ -9,40 +9,44 @@ from typing import Annotated, Any
 import typer
 
 from dmcodec.bundle import default_bundle_path
+from dmcodec.errors import ArgumentError
 
-from .common import JsonOption, print_json
+from .common import BundleOption, JsonOption, print_json
 
 
 def info(
-    path: Annotated[
-        Path | None,
-        typer.Argument(
-            metavar="[BUNDLE|FILE.dmc]",
-            help="A bundle folder or a token file (default: the bundle that comes with dmcodec).",
-        ),
+    file: Annotated[
+        Path | None, typer.Argument(metavar="FILE.dmc", help="Token file; without one, a bundle is shown.")
     ] = None,
+    bundle: BundleOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show what a bundle or a token file holds, after checking that it is whole."""
-    path = path or default_bundle_path()
-    facts = _bundle_facts(path) if os.path.isdir(path) else _token_file_facts(path)  # noqa: PTH112 - not for names that are too long
+    """Show what a token file or a bundle holds.
+
+    The file or the bundle is checked first: it must be complete and unaltered.
+    """
+    if file is not None and bundle is not None:
+        raise ArgumentError("name either a token file or a bundle, not both")
+    if file is not None and os.path.isdir(file):  # noqa: PTH112 - Path.is_dir raises where the name is too long
+        raise ArgumentError(f"{file} is a folder; for a bundle, run `dmcodec info --bundle {file}`")
+    facts = _describe_bundle(bundle or default_bundle_path()) if file is None else _describe_token_file(file)
     if as_json:
         print_json(facts)
         return
-    for name, value in _flat(facts):
+    for name, value in _rows(facts):
         typer.echo(f"{name:<32} {value}")
 
 
-def _token_file_facts(path: Path) -> dict[str, Any]:
+def _describe_token_file(path: Path) -> dict[str, Any]:
     from dmcodec.tokens import Tokens
 
-    from .encode import token_facts
+    from .encode import describe_tokens
 
     tokens = Tokens.load(path)
     return {
         "file": str(path),
         "file_bytes": path.stat().st_size,
-        **token_facts(tokens),
+        **describe_tokens(tokens),
         "codebook_size": tokens.codebook_size,
         "hop_length": tokens.hop_length,
         "sample_rate": tokens.sample_rate,
@@ -50,7 +54,7 @@ def _token_file_facts(path: Path) -> dict[str, Any]:
     }
 
 
-def _bundle_facts(path: Path) -> dict[str, Any]:
+def _describe_bundle(path: Path) -> dict[str, Any]:
     from dmcodec.bundle import Bundle
     from dmcodec.receptive_field import decoder_reach
     from dmcodec.runtime.long_clips import window_plan
@@ -80,7 +84,8 @@ def _bundle_facts(path: Path) -> dict[str, Any]:
     }
 
 
-def _flat(facts: dict[str, Any]) -> list[tuple[str, str]]:
+def _rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return a name and a text for each line; nested values get a line each."""
     rows: list[tuple[str, str]] = []
     for name, value in facts.items():
         if name == "graphs":
@@ -88,37 +93,37 @@ def _flat(facts: dict[str, Any]) -> list[tuple[str, str]]:
         elif name == "weights":
             rows += [(name, f"{value['size_bytes'] / 1e6:.1f} MB, shared by the graphs")] if value else []
         elif name == "engines":
-            rows += [(f"engine {facts['graph']}", _engine_line(file, facts)) for file, facts in value.items()]
+            rows += [(f"engine {engine['graph']}", _engine_line(file, engine)) for file, engine in value.items()]
         elif name == "encoder_context":
             rows.append(("context of windows", f"{value['default_context_s']:g} s"))
             rows += [(f"context {case['context_s']:g} s", _context_line(case)) for case in value["cases"]]
         elif isinstance(value, dict):
-            rows += [(f"{name}.{key}", _plain(item)) for key, item in value.items() if item is not None]
+            rows += [(f"{name}.{key}", _text(item)) for key, item in value.items() if item is not None]
         else:
-            rows.append((name, _plain(value)))
+            rows.append((name, _text(value)))
     return rows
 
 
 def _graph_line(spec: dict[str, Any]) -> str:
-    def ends(tensors: list[dict[str, Any]]) -> str:
-        return ", ".join(f"{t['name']} {t['dtype']} ({', '.join(map(str, t['axes']))})" for t in tensors)
+    def tensors(key: str) -> str:
+        return ", ".join(f"{each['name']} {each['dtype']} ({', '.join(map(str, each['axes']))})" for each in spec[key])
 
     size = f"{spec['size_bytes'] / 1e6:.1f} MB"
-    return f"{spec['precision']}, {size}: {ends(spec['inputs'])} -> {ends(spec['outputs'])}"
+    return f"{spec['precision']}, {size}: {tensors('inputs')} -> {tensors('outputs')}"
 
 
-def _engine_line(file: str, facts: dict[str, Any]) -> str:
-    profiles = "; ".join(profile["name"] for profile in facts["profiles"])
-    where = f"{facts['flavour']} {facts['version']} for {', '.join(facts['architectures'])}"
-    return f"{facts['precision']}, {facts['size_bytes'] / 1e6:.1f} MB, {where}: {profiles} ({file})"
+def _engine_line(file: str, engine: dict[str, Any]) -> str:
+    profiles = "; ".join(profile["name"] for profile in engine["profiles"])
+    runs_on = f"{engine['flavour']} {engine['version']} for {', '.join(engine['architectures'])}"
+    return f"{engine['precision']}, {engine['size_bytes'] / 1e6:.1f} MB, {runs_on}: {profiles} ({file})"
 
 
 def _context_line(case: dict[str, Any]) -> str:
     return (
-        f"latents off by {case['latents_relative_error']:.1e} of their peak, codes equal "
+        f"latents differ by {case['latents_relative_error']:.1e} of their peak, codes equal "
         f"{100 * case['code_agreement']:.2f} %, level 0 {100 * case['level0_agreement']:.2f} %"
     )
 
 
-def _plain(value: Any) -> str:
+def _text(value: Any) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)

@@ -11,18 +11,24 @@ from .common import JsonOption, print_json
 
 
 def pull(
-    name: Annotated[str, typer.Argument(metavar="lm-sm|lm", help="Which released model.")],
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to put it in.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Released model: lm-sm or lm.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the checkpoint.", metavar="DIR")],
     from_file: Annotated[
-        Path | None, typer.Option(help="A file fetched by other means, instead of downloading.", metavar="FILE")
+        Path | None, typer.Option(help="Checkpoint file that is here already; nothing is downloaded.", metavar="FILE")
     ] = None,
-    sha256: Annotated[str | None, typer.Option(help="What the fetched file's sha256 must be.")] = None,
+    sha256: Annotated[
+        str | None,
+        typer.Option(help="SHA-256 that the file must have (default: that of an earlier pull).", metavar="HEX"),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Fetch a released checkpoint, check it, record its sha256, and convert it to safetensors."""
+    """Download a released checkpoint and convert it to safetensors.
+
+    Its SHA-256 and its source are recorded beside it. After an interruption, the same command resumes the download.
+    """
     from dmcodec.pull import pull as pull_release
 
-    pulled = pull_release(name, folder, from_file, sha256)
+    pulled = pull_release(name, out, from_file, sha256)
     if as_json:
         paths = {"checkpoint": str(pulled.checkpoint), "config": str(pulled.config)}
         print_json({**paths, "sha256": pulled.sha256, "size_bytes": pulled.size_bytes})

@@ -1,9 +1,7 @@
-"""`dmcodec verify`: does a backend say what the reference says?"""
+"""`dmcodec verify`: whether a backend agrees with the reference."""
 
 from __future__ import annotations
 
-import shlex
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -13,49 +11,50 @@ from dmcodec.bundle import default_bundle_path
 from dmcodec.errors import ParityError
 
 from .common import (
+    COMPARISON,
     BackendOption,
-    BundleArgument,
+    BundleOption,
     EngineCacheOption,
     JsonOption,
-    RunProviderOption,
+    ProviderOption,
     ThreadsOption,
+    TorchCheckpointOption,
+    TorchConfigOption,
+    command_line,
     console,
     print_json,
-    stage_progress,
 )
+from .progress import show_progress
 
 
 def verify(
-    bundle: BundleArgument = None,
-    backend: BackendOption = "onnxruntime",
-    provider: RunProviderOption = None,
-    threads: ThreadsOption = None,
-    against: Annotated[
-        str | None,
-        typer.Option(
-            help="The reference: onnxruntime-cpu or torch (default: torch with --checkpoint, else onnxruntime-cpu)."
-        ),
-    ] = None,
-    checkpoint: Annotated[
-        Path | None,
-        typer.Option(help="Weights for torch (default: of the bundle's seed, or those it holds).", metavar="FILE"),
-    ] = None,
-    config: Annotated[
-        Path | None, typer.Option(help="Configuration of the checkpoint (default: the bundle's).", metavar="FILE")
-    ] = None,
     audio: Annotated[
         list[Path] | None, typer.Option(help="Also run this audio file; repeat it for more.", metavar="FILE")
     ] = None,
     exactness: Annotated[
-        bool,
-        typer.Option("--exactness", help="Longer clips and more of them: a long clip of 2 minutes, 24 in a batch."),
+        bool, typer.Option("--exactness", help="Run longer clips and more of them: 2 minutes, and 24 in a batch.")
     ] = False,
+    bundle: BundleOption = None,
+    backend: BackendOption = "onnxruntime",
+    provider: ProviderOption = None,
+    threads: ThreadsOption = None,
     engine_cache: EngineCacheOption = None,
+    against: Annotated[
+        str | None,
+        typer.Option(
+            help="Reference: onnxruntime-cpu or torch (default: torch with --checkpoint, else onnxruntime-cpu).",
+            metavar="NAME",
+            rich_help_panel=COMPARISON,
+        ),
+    ] = None,
+    checkpoint: TorchCheckpointOption = None,
+    config: TorchConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Hold a backend against the reference: each graph, and streams, batches, windows and levels as they are used.
+    """Compare a backend with ONNX Runtime on the CPU, or with torch.
 
-    Exit code 1 where a figure is below the thresholds of the bundle's precision.
+    Each graph is compared, and then streams, batches, windows of long clips and fewer quantizer levels. The exit code
+    is 1 where a value is outside the thresholds of the bundle's precision.
     """
     from dmcodec.benchmarks.tables import print_tables
     from dmcodec.benchmarks.verify import VerifyOptions, run_verify
@@ -72,10 +71,10 @@ def verify(
         audio=tuple(audio or ()),
         exactness=exactness,
         engine_cache=engine_cache,
-        command=shlex.join(["dmcodec", *sys.argv[1:]]),
+        command=command_line(),
     )
     bundle = bundle or default_bundle_path()
-    with stage_progress() as progress:
+    with show_progress() as progress:
         result = run_verify(bundle, options, progress)
     if as_json:
         print_json(result.to_dict())

@@ -1,38 +1,97 @@
-"""The full-size network with untrained, seeded weights, to measure its speed; exported once into the user's cache."""
+"""Weights to a bundle: those that options name, or the untrained ones of the full-size network for measurements."""
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
-from typing import NamedTuple
 
 from dmcodec import __version__
 from dmcodec.bundle import FORMAT_VERSION, Bundle
 from dmcodec.errors import ArgumentError, BundleError, MissingDependencyError, OutputExistsError
 from dmcodec.precision import PRECISIONS
 
-from .common import note, stage_bars
+from .common import missing_dependency, note
+from .progress import show_progress
 
-SEED = 0
+FULL_SIZE_SEED = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Weights:
+    """Which weights to export, and how.
+
+    Attributes:
+        checkpoint: state dict; exactly one of checkpoint and seed must be given to export.
+        config: configuration file; None: that of the released models.
+        seed: of untrained weights.
+        precision: name of a precision; None: fp32.
+    """
+
+    checkpoint: Path | None = None
+    config: Path | None = None
+    seed: int | None = None
+    precision: str | None = None
+
+    @property
+    def named(self) -> bool:
+        """Whether any weights, or their configuration, are named."""
+        return (self.checkpoint, self.config, self.seed) != (None, None, None)
+
+    def check(self) -> None:
+        """Check that there is exactly one source of weights.
+
+        Raises:
+            ArgumentError: there is none, or there are two.
+        """
+        if (self.checkpoint is None) == (self.seed is None):
+            raise ArgumentError("name the weights with either --checkpoint FILE or --seed N")
+
+
+def write_bundle(weights: Weights, out: Path, force: bool) -> Bundle:
+    """Load the weights and export them to the bundle `out`, with progress on stderr.
+
+    Raises:
+        MissingDependencyError: torch or onnx is not installed.
+        OutputExistsError: `out` exists, and `force` is false.
+    """
+    try:
+        from dmcodec.config import CodecConfig
+        from dmcodec.export import Source, export_bundle
+        from dmcodec.files import refuse_existing
+        from dmcodec.nn import DMCodec
+    except ModuleNotFoundError as error:
+        raise missing_dependency("export", error, "cpu,export") from None
+    refuse_existing(out, force)
+    config = CodecConfig.from_json(weights.config) if weights.config else CodecConfig()
+    if weights.checkpoint is not None:
+        model = DMCodec.from_checkpoint(config, weights.checkpoint)
+    else:
+        model = DMCodec.seeded(config, weights.seed or 0)
+    source = Source(weights.checkpoint, weights.seed)
+    with show_progress() as report:
+        return export_bundle(model, out, weights.precision or "fp32", source, force, report)
 
 
 def full_size_bundle(precision: str = "fp32") -> Path:
-    """The full-size bundle's folder in the user's cache; it is exported there on first use, which needs torch."""
+    """Return the full-size bundle in the user's cache; export it there first where it is missing (needs torch)."""
     try:
         from platformdirs import user_cache_path
     except ModuleNotFoundError:
         raise MissingDependencyError(
-            'the full-size bundle is exported with torch; name a bundle, or run `pip install "dmcodec[cpu,export]"`'
+            "the full-size bundle is exported with torch; "
+            'name a bundle with --bundle, or run `pip install "dmcodec[cpu,export]"`'
         ) from None
-    kind = "" if precision == "fp32" else f"-{precision}"
-    path = user_cache_path("dmcodec", appauthor=False) / f"full-seed{SEED}{kind}-v{FORMAT_VERSION}-{__version__}"
+    suffix = "" if precision == "fp32" else f"-{precision}"
+    name = f"full-seed{FULL_SIZE_SEED}{suffix}-v{FORMAT_VERSION}-{__version__}"
+    path = user_cache_path("dmcodec", appauthor=False) / name
     note(
         f"the full-size network has UNTRAINED weights here ({path}). "
-        "Speed is that of the real model; the audio is not speech"
+        "Its speed is that of the trained network; its audio is not speech"
     )
     if not _usable(path):
         note(f"exporting it once, about {PRECISIONS[precision].full_size_mb} MB and a minute or two")
         try:
-            write_bundle(path, checkpoint=None, config=None, seed=SEED, precision=precision, force=path.exists())
+            write_bundle(Weights(seed=FULL_SIZE_SEED, precision=precision), path, force=path.exists())
         except OutputExistsError:
             note("another process exported it meanwhile")
     return path
@@ -47,42 +106,3 @@ def _usable(path: Path) -> bool:
         note(f"exporting the full-size bundle again: {error}")
         return False
     return True
-
-
-def _check_source(out: Path | None, checkpoint: Path | None, seed: int | None) -> None:
-    if out is None:
-        raise ArgumentError("name the bundle to write with --out BUNDLE")
-    if (checkpoint is None) == (seed is None):
-        raise ArgumentError("name the weights with either --checkpoint FILE or --seed N")
-
-
-def write_bundle(
-    out: Path, checkpoint: Path | None, config: Path | None, seed: int | None, precision: str, force: bool
-) -> Bundle:
-    """Loads the weights and exports them, with a progress bar."""
-    try:
-        from dmcodec.config import CodecConfig
-        from dmcodec.export import Source, export_bundle
-        from dmcodec.files import refuse_existing
-        from dmcodec.nn import DMCodec
-    except ModuleNotFoundError as error:
-        raise MissingDependencyError(
-            f'export needs {error.name}, which is not installed; run `pip install "dmcodec[cpu,export]"`'
-        ) from None
-    refuse_existing(out, force)
-    codec_config = CodecConfig.from_json(config) if config else CodecConfig()
-    if checkpoint is not None:
-        model = DMCodec.from_checkpoint(codec_config, checkpoint)
-    else:
-        model = DMCodec.seeded(codec_config, seed or 0)
-    with stage_bars() as report:
-        return export_bundle(model, out, precision, Source(checkpoint, seed), force, report)
-
-
-class Weights(NamedTuple):
-    """Which weights to export, and how."""
-
-    checkpoint: Path | None
-    config: Path | None
-    seed: int | None
-    precision: str | None

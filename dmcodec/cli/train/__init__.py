@@ -1,4 +1,4 @@
-"""`dmcodec train`: a table of verbs, whose work is imported only when a verb runs."""
+"""`dmcodec train`: its table of verbs."""
 
 from __future__ import annotations
 

@@ -9,53 +9,151 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dmcodec.cli.common import JsonOption, print_json, progress_bar
-from dmcodec.errors import ArgumentError, MissingDependencyError
+from dmcodec.cli.common import JsonOption, missing_dependency, print_json
+from dmcodec.cli.progress import show_progress
+from dmcodec.errors import ArgumentError
 
 if TYPE_CHECKING:
     from dmcodec.training.config import DistillationConfig, TrainingConfig
 
 DISTILL = {"none": (), "lm": ("lm",), "sm": ("sm",), "lm+sm": ("lm", "sm")}
-SHOWN = ("generator", "mel", "waveform", "discriminators")
+SHOWN_LOSSES = ("generator", "mel", "waveform", "discriminators")
+TEACHERS = "Teachers"
+TRAINING = "Training"
+RECORD = "Checkpoints and logs"
 
 
 def fit(
-    data: Annotated[Path, typer.Argument(help="Data folder that `train prepare` and `train teach` wrote.")],
+    data: Annotated[
+        Path, typer.Argument(metavar="DATA", help="Data folder that `train prepare` and `train teach` wrote.")
+    ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the run.", metavar="RUN")],
+    resume: Annotated[bool, typer.Option("--resume", help="Continue from the last checkpoint in RUN.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace the run in RUN.")] = False,
     config: Annotated[
         Path | None,
-        typer.Option(help="Training configuration JSON (default: the released recipe).", metavar="FILE"),
+        typer.Option(
+            help="Training configuration, a JSON file (default: the released recipe).",
+            metavar="FILE",
+        ),
     ] = None,
     distill: Annotated[
-        str | None, typer.Option(help="Teachers: lm, sm, lm+sm or none (default: as configured).")
+        str | None,
+        typer.Option(
+            help="Teachers: lm, sm, lm+sm or none (default: as configured).", metavar="NAME", rich_help_panel=TEACHERS
+        ),
     ] = None,
     weights: Annotated[
-        str | None, typer.Option(help="Weights of the two teachers, as LM:SM (default: 0.5:0.5, their mean).")
+        str | None,
+        typer.Option(
+            help="Weights of the two teachers; 0.5:0.5 is their mean (default: as configured).",
+            metavar="LM:SM",
+            rich_help_panel=TEACHERS,
+        ),
     ] = None,
-    level: Annotated[int | None, typer.Option(help="Quantizer level that is distilled (default: 0).")] = None,
+    level: Annotated[
+        int | None,
+        typer.Option(
+            help="Quantizer level that learns from the teachers (default: as configured).",
+            metavar="LEVEL",
+            rich_help_panel=TEACHERS,
+        ),
+    ] = None,
     lock: Annotated[
-        str | None, typer.Option(help="lm or sm: that teacher stays on level 0, the other one goes to --level.")
+        str | None,
+        typer.Option(
+            help="lm or sm: this teacher stays on level 0, the other one moves to --level (default: as configured).",
+            metavar="NAME",
+            rich_help_panel=TEACHERS,
+        ),
     ] = None,
-    steps: Annotated[int | None, typer.Option(help="Optimizer steps (default: epochs of the configuration).")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Segments a process and batch.")] = None,
-    gradient_accumulation: Annotated[int | None, typer.Option(help="Batches an optimizer step.")] = None,
-    mixed_precision: Annotated[str | None, typer.Option(help="no, fp16 or bf16.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Of the weights, the order and all random choices.")] = None,
     init: Annotated[
-        Path | None, typer.Option(help="Checkpoint of a codec to start from (fine-tuning).", metavar="FILE")
+        Path | None,
+        typer.Option(
+            help="Codec checkpoint to start from, for fine-tuning (default: random weights).",
+            metavar="FILE",
+            rich_help_panel=TRAINING,
+        ),
     ] = None,
-    checkpoint_every: Annotated[int, typer.Option(help="Steps between checkpoints.")] = 1000,
-    validate_every: Annotated[int, typer.Option(help="Steps between validations.")] = 1000,
-    keep: Annotated[int, typer.Option(help="Checkpoints that stay, the latest ones; `best` stays anyway.")] = 3,
-    samples: Annotated[int, typer.Option(help="Validation segments reconstructed at each validation.")] = 4,
-    workers: Annotated[int, typer.Option(help="Processes that load data.")] = 0,
-    threads: Annotated[int | None, typer.Option(help="CPU threads of torch (default: torch's own choice).")] = None,
-    tensorboard: Annotated[bool, typer.Option(help="Write losses, audio and spectrograms for TensorBoard.")] = True,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in RUN.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace the run in RUN.")] = False,
+    steps: Annotated[
+        int | None,
+        typer.Option(
+            help="Optimizer steps (default: the epochs of the configuration).", metavar="N", rich_help_panel=TRAINING
+        ),
+    ] = None,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(
+            help="Segments in a batch of one process (default: as configured).", metavar="N", rich_help_panel=TRAINING
+        ),
+    ] = None,
+    gradient_accumulation: Annotated[
+        int | None,
+        typer.Option(
+            help="Batches in an optimizer step (default: as configured).", metavar="N", rich_help_panel=TRAINING
+        ),
+    ] = None,
+    mixed_precision: Annotated[
+        str | None,
+        typer.Option(help="no, fp16 or bf16 (default: as configured).", metavar="NAME", rich_help_panel=TRAINING),
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            help="Seed of weights, data order and other random choices (default: as configured).",
+            metavar="N",
+            rich_help_panel=TRAINING,
+        ),
+    ] = None,
+    workers: Annotated[
+        int,
+        typer.Option(
+            help="Processes that load data; 0 loads it in the training process (default: 0).",
+            metavar="N",
+            rich_help_panel=TRAINING,
+        ),
+    ] = 0,
+    threads: Annotated[
+        int | None,
+        typer.Option(help="CPU threads (default: torch's choice).", metavar="N", rich_help_panel=TRAINING),
+    ] = None,
+    checkpoint_every: Annotated[
+        int,
+        typer.Option(help="Steps between checkpoints (default: 1000).", metavar="N", rich_help_panel=RECORD),
+    ] = 1000,
+    keep: Annotated[
+        int,
+        typer.Option(
+            help="Latest checkpoints to keep, besides `best` (default: 3).", metavar="N", rich_help_panel=RECORD
+        ),
+    ] = 3,
+    validate_every: Annotated[
+        int,
+        typer.Option(help="Steps between validations (default: 1000).", metavar="N", rich_help_panel=RECORD),
+    ] = 1000,
+    samples: Annotated[
+        int,
+        typer.Option(
+            help="Validation segments to reconstruct and keep at each validation (default: 4).",
+            metavar="N",
+            rich_help_panel=RECORD,
+        ),
+    ] = 4,
+    no_tensorboard: Annotated[
+        bool,
+        typer.Option(
+            "--no-tensorboard",
+            help="Write no TensorBoard files (losses, audio and spectrograms).",
+            rich_help_panel=RECORD,
+        ),
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Train a codec. Under `accelerate launch -m dmcodec train fit ...` it uses all processes and GPUs."""
+    """Train a codec with the data of prepare and teach.
+
+    Under `accelerate launch -m dmcodec train fit ...` the training uses several processes and GPUs. `dmcodec export`
+    takes the checkpoint RUN/best.
+    """
     if resume and force:
         raise ArgumentError("--resume goes on with the run, --force replaces it; name one of them")
     if resume and init is not None:
@@ -67,10 +165,15 @@ def fit(
         from dmcodec.training.fit import fit as train
         from dmcodec.training.loop import RunOptions, describe
     except ModuleNotFoundError as error:
-        raise MissingDependencyError(
-            f'training needs {error.name}, which is not installed; run `pip install "dmcodec[train]"`'
-        ) from None
-    options = RunOptions(checkpoint_every, validate_every, keep, samples, workers, tensorboard)
+        raise missing_dependency("training", error, "train") from None
+    options = RunOptions(
+        checkpoint_every=checkpoint_every,
+        validate_every=validate_every,
+        keep=keep,
+        samples=samples,
+        workers=workers,
+        tensorboard=not no_tensorboard,
+    )
     changes: dict[str, Any] = {
         "steps": steps,
         "batch_size": batch_size,
@@ -78,20 +181,26 @@ def fit(
         "mixed_precision": mixed_precision,
         "seed": seed,
     }
-    wanted = _configuration(config, changes, distill, weights, level, lock)
+    training_config = _configuration(config, changes, distill, weights, level, lock)
     if threads is not None:
         if threads < 1:
             raise ArgumentError(f"--threads must be 1 or more, not {threads}")
         torch.set_num_threads(threads)
-    with progress_bar() as progress:
-        task = progress.add_task("training", total=None)
+    with show_progress() as progress:
 
         def report(done: int, total: int, losses: Mapping[str, float]) -> None:
-            shown = " ".join(f"{name} {losses[name]:.3g}" for name in SHOWN if name in losses)
-            progress.update(task, completed=done, total=total, description=shown)
+            shown = ", ".join(f"{name} {losses[name]:.3g}" for name in SHOWN_LOSSES if name in losses)
+            progress("training", done, total, shown)
 
         result = train(
-            PreparedData.open(data), out, wanted, options, initial=init, resume=resume, force=force, report=report
+            PreparedData.open(data),
+            out,
+            training_config,
+            options,
+            initial=init,
+            resume=resume,
+            force=force,
+            report=report,
         )
     from accelerate import PartialState
 
@@ -102,7 +211,7 @@ def fit(
         return
     typer.echo(f"{out}: {describe(result)}")
     typer.echo(
-        f"export: dmcodec export --checkpoint {out}/best/codec.safetensors --config {out}/best/config.json --out BUNDLE"
+        f"next: dmcodec export --checkpoint {out}/best/codec.safetensors --config {out}/best/config.json --out BUNDLE"
     )
 
 
@@ -114,13 +223,13 @@ def _configuration(
     level: int | None,
     lock: str | None,
 ) -> TrainingConfig:
-    """The configuration file, or the released recipe, with the options of the command line in it."""
+    """Return the configuration of the file, or the released recipe, with the changes by options."""
     from dmcodec.training.config import TrainingConfig
 
     config = TrainingConfig.from_json(path) if path is not None else TrainingConfig()
     distillation = _distillation(config.distillation, distill, weights, level, lock)
-    given = {name: value for name, value in changes.items() if value is not None}
-    return _checked(config, distillation=distillation, **given)
+    changed = {name: value for name, value in changes.items() if value is not None}
+    return _replace(config, distillation=distillation, **changed)
 
 
 def _distillation(
@@ -135,18 +244,18 @@ def _distillation(
             changes["locked"] = None
     both = len(changes.get("teachers", config.teachers)) == 2
     if not both and (weights is not None or lock is not None):
-        raise ArgumentError("--weights and --lock are about two teachers; use them with --distill lm+sm")
+        raise ArgumentError("--weights and --lock need two teachers; add --distill lm+sm")
     if weights is not None:
         changes["lm_weight"], changes["sm_weight"] = _two_numbers(weights)
     if level is not None:
         changes["level"] = level
     if lock is not None:
         changes["locked"] = lock
-    return _checked(config, **changes)
+    return _replace(config, **changes)
 
 
-def _checked(config: Any, **changes: Any) -> Any:
-    """`config` with changes that came as options: what is wrong with them is a wrong call, not a wrong file."""
+def _replace(config: Any, **changes: Any) -> Any:
+    """Return `config` with changes by options; ArgumentError, not ConfigError, where one is wrong."""
     from dmcodec.errors import ConfigError
 
     try:

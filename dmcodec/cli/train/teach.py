@@ -1,63 +1,120 @@
-"""`dmcodec train teach`: teachers' features beside the audio."""
+"""`dmcodec train teach`: features of the teachers, stored beside the audio."""
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from dmcodec.cli.common import JsonOption, print_json, stage_bars
-from dmcodec.errors import MissingDependencyError
+from dmcodec.cli.common import JsonOption, TranscriptsOption, missing_dependency, print_json
+from dmcodec.cli.progress import show_progress
+
+TEACHERS = "Teachers"
+RECOGNISER = "Transcripts"
 
 
 def teach(
-    data: Annotated[Path, typer.Argument(metavar="DATA", help="Data folder that `train prepare` made.")],
-    sm: Annotated[str | None, typer.Option(help="Speech model: hub id or folder.", metavar="MODEL")] = None,
-    lm: Annotated[str | None, typer.Option(help="Language model: hub id or folder.", metavar="MODEL")] = None,
-    asr: Annotated[
-        str | None, typer.Option(help="Recogniser, CTC or Whisper: hub id or folder.", metavar="MODEL")
+    data: Annotated[Path, typer.Argument(metavar="DATA", help="Data folder that `train prepare` wrote.")],
+    batch_size: Annotated[int, typer.Option(help="Segments in a batch (default: 16).", metavar="N")] = 16,
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda, cuda:1, ... (default: cuda if there is a GPU).", metavar="NAME")
     ] = None,
-    transcripts: Annotated[
-        Path | None, typer.Option(help="Given transcripts: file, text or file, start_s, end_s, text.", metavar="TSV")
+    threads: Annotated[int | None, typer.Option(help="CPU threads (default: torch's choice).", metavar="N")] = None,
+    sm: Annotated[
+        str | None,
+        typer.Option(help="Speech model: hub id or folder.", metavar="MODEL", rich_help_panel=TEACHERS),
     ] = None,
-    sm_layer: Annotated[str, typer.Option(help="Hidden states of the speech model: avg, last or a number.")] = "avg",
-    lm_layer: Annotated[str, typer.Option(help="Hidden states of the language model: avg, last or a number.")] = "avg",
+    sm_layer: Annotated[
+        str,
+        typer.Option(
+            help="Hidden states of the speech model: avg, last or a number (default: avg).",
+            metavar="LAYER",
+            rich_help_panel=TEACHERS,
+        ),
+    ] = "avg",
+    lm: Annotated[
+        str | None,
+        typer.Option(help="Language model: hub id or folder.", metavar="MODEL", rich_help_panel=TEACHERS),
+    ] = None,
+    lm_layer: Annotated[
+        str,
+        typer.Option(
+            help="Hidden states of the language model: avg, last or a number (default: avg).",
+            metavar="LAYER",
+            rich_help_panel=TEACHERS,
+        ),
+    ] = "avg",
     align: Annotated[
-        bool, typer.Option("--align", help="Spread the LM's tokens over their words' times (not the paper's form).")
+        bool,
+        typer.Option(
+            "--align",
+            help="Repeat the features of each text token over the time of its word (not in the paper).",
+            rich_help_panel=TEACHERS,
+        ),
     ] = False,
-    frame_rate: Annotated[float, typer.Option(help="Of --align's features, in Hz.")] = 50.0,
-    language: Annotated[
-        str | None, typer.Option(help="Of the speech, for multilingual Whisper (default: found out).")
+    frame_rate: Annotated[
+        float,
+        typer.Option(
+            help="With --align: frame rate of the features (default: 50).", metavar="HZ", rich_help_panel=TEACHERS
+        ),
+    ] = 50.0,
+    asr: Annotated[
+        str | None,
+        typer.Option(
+            help="Speech recogniser, CTC or Whisper: hub id or folder.", metavar="MODEL", rich_help_panel=RECOGNISER
+        ),
     ] = None,
     asr_window: Annotated[
-        float | None, typer.Option(help="Seconds that a Whisper recogniser sees (default: its 30; shorter is faster).")
+        float | None,
+        typer.Option(
+            help="Input length of a Whisper recogniser; a shorter one is faster (default: its own, 30).",
+            metavar="SECONDS",
+            rich_help_panel=RECOGNISER,
+        ),
     ] = None,
-    batch_size: Annotated[int, typer.Option(help="Segments at a time.")] = 16,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ... (default: cuda if there is one).")] = None,
-    threads: Annotated[int | None, typer.Option(help="CPU threads (default: torch's choice).")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Teach again what was taught otherwise.")] = False,
+    language: Annotated[
+        str | None,
+        typer.Option(
+            help="Language of the speech, for multilingual Whisper models (default: detected).",
+            metavar="NAME",
+            rich_help_panel=RECOGNISER,
+        ),
+    ] = None,
+    transcripts: TranscriptsOption = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace features made with other settings.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Store teachers' features in a data folder; run again after an interruption, it goes on where it stopped."""
+    """Store features of the teachers in a data folder.
+
+    After an interruption, the same command continues the work.
+    """
     try:
         from dmcodec.training.data.given_transcripts import read_tsv
         from dmcodec.training.teach.teach import TeachSettings
         from dmcodec.training.teach.teach import teach as teach_data
     except ModuleNotFoundError as error:
-        raise MissingDependencyError(
-            f'teaching needs {error.name}, which is not installed; run `pip install "dmcodec[train]"`'
-        ) from None
+        raise missing_dependency("teaching", error, "train") from None
     settings = TeachSettings(
-        sm, lm, asr, sm_layer, lm_layer, align, language, asr_window, frame_rate, batch_size, device, threads
+        sm=sm,
+        lm=lm,
+        asr=asr,
+        sm_layer=sm_layer,
+        lm_layer=lm_layer,
+        align=align,
+        language=language,
+        asr_window_s=asr_window,
+        frame_rate_hz=frame_rate,
+        batch_size=batch_size,
+        device=device,
+        threads=threads,
     )
-    given = read_tsv(transcripts) if transcripts else None
-    with stage_bars() as report:
-        taught = teach_data(data, settings, given, force, report)
+    texts = read_tsv(transcripts) if transcripts else None
+    with show_progress() as report:
+        taught = teach_data(data, settings, texts, force, report)
     if as_json:
-        from dataclasses import asdict
-
-        print_json({kind: asdict(info) for kind, info in taught.items()})
+        print_json({kind: dataclasses.asdict(info) for kind, info in taught.items()})
         return
     for kind, info in taught.items():
         form = ", aligned" if info.aligned else ""
@@ -65,4 +122,4 @@ def teach(
         typer.echo(
             f"{kind}: {info.model}, {info.layers}, {info.width} wide, {info.frame_rate_hz:g} Hz{form}, {size_mb:.1f} MB"
         )
-    typer.echo(f"next: dmcodec train fit --data {data} --help")
+    typer.echo(f"next: dmcodec train fit {data} --out RUN")

@@ -1,0 +1,75 @@
+"""Progress of long work: a bar on a terminal, a line now and then in a log. Both go to stderr."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Protocol
+
+import typer
+
+from .common import console
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+LINE_EVERY_S = 10.0
+
+
+class Report(Protocol):
+    """Takes how far a stage of the work has come."""
+
+    def __call__(self, stage: str, done: float, total: float, detail: str = "") -> None:
+        """Show that `done` of `total` units of a stage are done; `detail` says more, such as the losses of a step."""
+
+
+@contextmanager
+def show_progress() -> Iterator[Report]:
+    """Yield what shows progress on stderr: a bar on a terminal, which is erased at the end, else lines of text."""
+    errors = console(stderr=True)
+    if errors.is_terminal:
+        with _bar(errors) as report:
+            yield report
+    else:
+        yield ProgressLines(lambda line: typer.echo(line, err=True))
+
+
+@contextmanager
+def _bar(errors: Console) -> Iterator[Report]:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    # Lines printed on stdout go above the bar; where stdout is a file, rich must not take them to the terminal.
+    with Progress(*columns, console=errors, transient=True, redirect_stdout=sys.stdout.isatty()) as bar:
+        task = bar.add_task("", total=None)
+
+        def report(stage: str, done: float, total: float, detail: str = "") -> None:
+            bar.update(task, description=_title(stage, detail), completed=round(done), total=round(total))
+
+        yield report
+
+
+class ProgressLines:
+    """Write a line at most every 10 seconds, and one at the end of each stage that took longer than that."""
+
+    def __init__(self, write: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
+        self._write, self._clock = write, clock
+        self._written = self._reported = clock()
+        self._started: dict[str, float] = {}
+
+    def __call__(self, stage: str, done: float, total: float, detail: str = "") -> None:
+        now = self._clock()
+        started = self._started.setdefault(stage, self._reported)
+        self._reported = now
+        ended = done >= total
+        if now - self._written >= LINE_EVERY_S or (ended and now - started >= LINE_EVERY_S):
+            self._write(f"{_title(stage, detail)}: {done:.0f} of {total:.0f} after {now - started:.0f} s")
+            self._written = now
+        if ended:
+            del self._started[stage]
+
+
+def _title(stage: str, detail: str) -> str:
+    return f"{stage} ({detail})" if detail else stage
