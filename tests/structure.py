@@ -101,7 +101,8 @@ def circles(root: Path) -> list[str]:
     for found in imports(root):
         if found.when != FOR_TYPES and found.target in edges and found.target != found.importer.name:
             edges[found.importer.name].setdefault(found.target, found)
-    violations, seen = [], set()
+    violations: list[str] = []
+    seen: set[str] = set()
     for name in edges:
         circle = _way(edges, name, name)
         if circle and not seen & {found.importer.name for found in circle}:

@@ -74,7 +74,7 @@ def test_teaching_goes_on_where_it_stopped(
 
         return run
 
-    from dmcodec.pretrained.recognisers import CtcRecogniser
+    from dmcodec.pretrained.ctc import CtcRecogniser
 
     for taught, limit, total in ((SpeechModel, 6 + 2, 10), (CtcRecogniser, 4, 10)):
         name, of = ("features", features) if taught is SpeechModel else ("transcribe", transcribe)

@@ -129,12 +129,14 @@ def _clips(evaluation: Evaluation) -> str:
         _clip(index, name, audio, result) for index, (name, audio) in enumerate(evaluation.audio.items())
     )
     text = (
-        f"{selection}. The audio is the input of the metrics: 16 kHz mono, here as 16-bit FLAC. Spectrograms: 0 to 8 kHz, "
-        f"a range of {RANGE_DB:g} dB below the loudest point of the original, one scale for each clip. Click into a "
-        "spectrogram to play from that time."
+        f"{selection}. The audio is the input of the metrics: 16 kHz mono, here as 16-bit FLAC. "
+        f"Spectrograms: 0 to 8 kHz, a range of {RANGE_DB:g} dB below the loudest point of the original, "
+        "one scale for each clip. "
+        "Click into a spectrogram to play from that time."
     )
     switch = '<input type="checkbox" id="keep" checked> Continue at the same time when switching within a clip'
-    return f'<h2>Listen</h2>\n<p class="soft">{escape(text)}</p>\n<div class="bar"><label>{switch}</label></div>\n{sections}'
+    head = f'<h2>Listen</h2>\n<p class="soft">{escape(text)}</p>\n'
+    return f'{head}<div class="bar"><label>{switch}</label></div>\n{sections}'
 
 
 def _clip(index: int, name: str, audio: Mapping[str, Waveform], result: EvaluationResult) -> str:
