@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperArgument, TyperCommand, TyperGroup
 
 from . import bench, decode, doctor, encode, evaluate, export, info, pull, reconstruct, verify
-from .train import TRAIN_VERBS
+from dmcodec.cli.train import TRAIN_VERBS
 
 Verb = Callable[..., None]
 

@@ -114,7 +114,9 @@ class Manifest:
         """
         path = folder / MANIFEST
         if not path.is_file():
-            raise DataNotFoundError(f"{folder}: {_why_no_manifest(folder)}; run `dmcodec train prepare --out {folder}`")
+            raise DataNotFoundError(
+                f"{folder}: {_why_no_manifest(folder)}; run `dmcodec train prepare AUDIO --out {folder}`"
+            )
         value = read_json(path)
         if value.get("format") != FORMAT:
             raise DataError(f"{path}: isn't the manifest of training data; name a folder that `train prepare` wrote")
