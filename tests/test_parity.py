@@ -19,7 +19,6 @@ from dmcodec.bundle import Bundle
 from dmcodec.config import CodecConfig
 from dmcodec.errors import ArgumentError, OutputExistsError, ParityError
 from dmcodec.export import export_bundle
-from dmcodec.export.agreement import tied_frames
 from dmcodec.export.graph_builder import Graph
 from dmcodec.export.graphs import build_graphs
 from dmcodec.export.parity import ParityCase, num_cases, require_parity
@@ -52,10 +51,6 @@ def assert_close(got: NDArray[Any], expected: torch.Tensor) -> None:
     assert got.shape == reference.shape
     assert got.dtype == reference.dtype
     np.testing.assert_allclose(got, reference, rtol=0, atol=1e-5 * max(1e-3, float(np.abs(reference).max())))
-
-
-) -> NDArray[np.bool_]:
-    return tied_frames(model.quantizer.codebooks().numpy(), latents.numpy(), reference, test)
 
 
 def assert_graphs_match_torch(codec: Codec, model: DMCodec, num_samples: Iterable[int]) -> None:

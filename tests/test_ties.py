@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -22,6 +21,10 @@ SMALL = CodecConfig(n_filters=2, dimension=8, semantic_dimension=6, strides=(5, 
 
 def differs_by_tie(
     model: DMCodec, latents: torch.Tensor, reference: NDArray[np.int64], test: NDArray[np.int64]
+) -> NDArray[np.bool_]:
+    return tied_frames(model.quantizer.codebooks().numpy(), latents.numpy(), reference, test)
+
+
 def codec_with(books: list[list[list[float]]]) -> DMCodec:
     """A codec whose codebooks are these: [n_q][entries][2]."""
     config = CodecConfig(
