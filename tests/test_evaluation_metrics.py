@@ -324,6 +324,10 @@ def test_transcripts(tmp_path: Path) -> None:
     path = tmp_path / "texts.tsv"
     path.write_text("\ufeffsub/a.flac\tHello  there.\n\nb.1\tOne\ttwo\n", encoding="utf-8")
     assert read_reference_texts(path) == {"sub/a": "Hello  there.", "b.1": "One\ttwo"}
+    path.write_text("a.wav\t1\t2\ttwo\na.wav\t0\t1\tone\n", encoding="utf-8")
+    assert read_reference_texts(path) == {"a": "one two"}
+    path.write_text("text\tfile\nyes\ta.wav\n", encoding="utf-8")
+    assert read_reference_texts(path) == {"a": "yes"}
 
 
 @pytest.mark.parametrize(

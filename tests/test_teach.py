@@ -43,8 +43,8 @@ def test_teaching_and_reading(teacher_models: Path, untaught: Path) -> None:
         (expected,) = model.features([read.waveform(segment)])
         found = read.teacher("sm", segment, 50, 50.0)
         assert np.abs(found - expected[:50]).max() < 2e-3 * np.abs(expected).max()
-        (heard,) = recogniser.transcribe([read.waveform(segment)])
-        (expected,) = language.padded([heard.text], [heard.num_frames])
+        (transcription,) = recogniser.transcribe([read.waveform(segment)])
+        (expected,) = language.padded([transcription.text], [transcription.num_frames])
         assert np.abs(read.teacher("lm", segment, 50, 50.0) - expected).max() < 2e-3 * np.abs(expected).max()
     assert sorted(path.name for path in (untaught / "teachers" / "sm").iterdir()) == [
         "00000.npy",

@@ -49,19 +49,19 @@ def test_layers_are_what_their_names_say(teacher_models: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["ctc", "ctc-layer", "whisper"])
-def test_a_batch_is_heard_as_each_alone(teacher_models: Path, name: str) -> None:
+def test_a_batch_is_transcribed_as_each_alone(teacher_models: Path, name: str) -> None:
     recogniser = load_recogniser(str(teacher_models / name), "cpu", RATE)
     lengths = [16000, 9000, 24000] if recogniser.pads else [16000, 16000, 16000]
     waveforms = noises(lengths)
-    for waveform, heard in zip(waveforms, recogniser.transcribe(waveforms), strict=True):
+    for waveform, transcription in zip(waveforms, recogniser.transcribe(waveforms), strict=True):
         (alone,) = recogniser.transcribe([waveform])
-        assert alone.num_frames == heard.num_frames
-        assert abs(heard.num_frames - len(waveform) / 320) < 1.5
-        assert alone.text == heard.text
-        assert " ".join(word.text for word in heard.words) == heard.text
+        assert alone.num_frames == transcription.num_frames
+        assert abs(transcription.num_frames - len(waveform) / 320) < 1.5
+        assert alone.text == transcription.text
+        assert " ".join(word.text for word in transcription.words) == transcription.text
         duration_s = len(waveform) / RATE
-        assert all(0 <= word.start_s <= word.end_s <= duration_s for word in heard.words)
-    assert any(heard.text for heard in recogniser.transcribe(waveforms))
+        assert all(0 <= word.start_s <= word.end_s <= duration_s for word in transcription.words)
+    assert any(transcription.text for transcription in recogniser.transcribe(waveforms))
 
 
 def test_a_shorter_window_is_whispers_own_choice(teacher_models: Path) -> None:

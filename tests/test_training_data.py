@@ -84,7 +84,7 @@ def test_shards_and_threads_change_no_audio(noise_recordings: Path, tmp_path: Pa
 
 
 def test_long_recordings_go_through_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dmcodec.training.data.shards._MEMORY_BYTES", 1000)
+    monkeypatch.setattr("dmcodec.training.data.shards.BUFFER_BYTES", 1000)
     data = prepared([str(recordings(tmp_path / "audio", [7.3, 2.0]))], tmp_path / "data", shard_samples=2 * RATE)
     original, _ = soundfile.read(tmp_path / "audio" / "00.wav", dtype="float32")
     assert np.array_equal(np.concatenate([data.waveform(i) for i in range(7)]), original[: 7 * RATE])

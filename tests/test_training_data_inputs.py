@@ -38,6 +38,7 @@ def test_given_transcripts(tmp_path: Path) -> None:
         ("a\tx\t1\tx\n", "seconds"),
         ("a\tnan\t1\tx\n", "no interval"),
         ("a\tone\nb\n", "line 2"),
+        ("a\tone\na\ttwo\n", "line 2 names a a second time"),
     ):
         table.write_text(content)
         with pytest.raises(DataError, match=words):

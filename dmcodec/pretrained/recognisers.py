@@ -21,7 +21,7 @@ class Recogniser(Protocol):
         kind: "CTC" or "Whisper".
         model_id: id on the hub, or local folder.
         weights_id: identifies the weights.
-        language: that a multilingual model was told; None where it was told none.
+        language: that was set for a multilingual model, or None.
         frame_rate_hz: of its output.
         times: whether it finds the words' times.
         pads: whether waveforms in a batch may differ in length without changing any result.

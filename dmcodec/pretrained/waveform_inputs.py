@@ -26,7 +26,7 @@ def allows_padding(model: Any, extractor: Any) -> bool:
 
 
 def num_frames(model: Any, samples: int) -> int:
-    """Return how many frames a model for waveforms gives for that many samples."""
+    """Return the number of output frames of a model for waveforms of that many samples."""
     import torch
 
     return int(model._get_feat_extract_output_lengths(torch.tensor(samples)))

@@ -112,7 +112,7 @@ class WhisperRecogniser:
     def transcribe_long(self, waveform: Waveform) -> str:
         """Return the text of a waveform (samples,) of any length; beyond the window by long-form decoding.
 
-        Long-form decoding (section 3.8) goes on after the last timestamp that the model has written.
+        Long-form decoding (section 3.8) moves the window to the last timestamp that the model has written.
         """
         is_long = len(waveform) > self._extractor.n_samples
         inputs = self._inputs([waveform], padding="longest" if is_long else "max_length", truncation=not is_long)
@@ -166,7 +166,7 @@ class WhisperRecogniser:
     def _timed_words(self, tokens: list[int], ends_s: list[float], duration_s: float) -> list[Word]:
         """Join tokens to words.
 
-        transformers gives the time at which each token ends, but none for the first, which shares the second's.
+        transformers returns the end of each token except the first one, which shares the time of the second.
         """
         special = set(self._tokenizer.all_special_ids)
         pieces = [

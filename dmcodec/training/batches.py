@@ -60,14 +60,14 @@ class Batch:
 
 @dataclasses.dataclass(frozen=True)
 class Crop:
-    """A random part of each segment, of `samples` samples. `seed`, `epoch` and the segment determine its start."""
+    """A random crop of each segment, of `samples` samples. `seed`, `epoch` and the segment determine its start."""
 
     samples: int
     seed: int
     epoch: int
 
     def start_frame(self, segment: int, num_samples: int, hop_length: int) -> int:
-        """Return the first frame of the part; 0 for a segment that is no longer than the part."""
+        """Return the first frame of the crop; 0 for a segment that is no longer than it."""
         choices = max(0, num_samples - self.samples) // hop_length + 1
         return int(np.random.default_rng((self.seed, self.epoch, segment)).integers(choices))
 

@@ -88,7 +88,9 @@ def _check_not_within(out: Path, data: Path, initial: str | Path | None, force: 
     """Raise ArgumentError where replacing `out` would delete an input of the new run."""
     for name, path in (("the data", data), ("--init", initial)):
         if force and path is not None and Path(path).resolve().is_relative_to(out.resolve()):
-            raise ArgumentError(f"{path}: {name} lies in the run that --force would delete; name another folder")
+            raise ArgumentError(
+                f"{path}: {name} lies in the run that --force would delete; use another folder for the run"
+            )
 
 
 def check_data(data: PreparedData, config: TrainingConfig) -> None:

@@ -90,7 +90,7 @@ class TrainingLoop:
         self.options = options
         teachers = config.distillation.teachers
         self.segments = Segments(data, data.segment_ids("train"), config.codec, teachers)
-        self.held_out = Segments(data, data.segment_ids("validation"), config.codec, ())
+        self.validation_segments = Segments(data, data.segment_ids("validation"), config.codec, ())
         self.plan = BatchPlan(
             data.num_samples[self.segments.ids], config.batch_size, accelerator.num_processes, config.seed
         )
@@ -177,8 +177,8 @@ class TrainingLoop:
 
     def _validate(self, step: int, log: MetricsLog | None) -> dict[str, float]:
         self.codec.eval()
-        ids = range(self.accelerator.process_index, len(self.held_out), self.accelerator.num_processes)
-        batches = loader(self.held_out, [[position] for position in ids], self.options.workers)
+        ids = range(self.accelerator.process_index, len(self.validation_segments), self.accelerator.num_processes)
+        batches = loader(self.validation_segments, [[position] for position in ids], self.options.workers)
         found = validate(self.codec, self.trainer.objective.mel, batches)
         if log is not None:
             log.scalars("validation", step, {**found, **self._training_codebook_use()})
@@ -202,8 +202,8 @@ class TrainingLoop:
     def _write_samples(self, step: int, log: MetricsLog) -> None:
         rate = self.config.codec.sample_rate
         log_mel = self.trainer.objective.mel.scales[0]
-        for position in range(min(self.options.samples, len(self.held_out))):
-            segment, waveform, _ = self.held_out[position]
+        for position in range(min(self.options.samples, len(self.validation_segments))):
+            segment, waveform, _ = self.validation_segments[position]
             original = torch.from_numpy(waveform).to(self.accelerator.device)
             output = self.codec.decode(self.codec.encode(original[None, None]))[0, 0, : len(original)]
             folder = self.folder.path / "samples" / f"segment-{segment}"

@@ -203,10 +203,10 @@ def _check_same(settings: Mapping[str, Any], found: Mapping[str, Any], file: Pat
             )
 
 
-def _differences(wanted: Any, found: Any, name: str) -> Iterator[str]:
+def _differences(new: Any, old: Any, name: str) -> Iterator[str]:
     """Yield the names of the values that differ, with both values."""
-    if isinstance(wanted, Mapping) and isinstance(found, Mapping):
-        for key in sorted(wanted.keys() | found.keys()):
-            yield from _differences(wanted.get(key), found.get(key), f"{name}.{key}")
-    elif wanted != found:
-        yield f"{name} ({found!r}, now {wanted!r})"
+    if isinstance(new, Mapping) and isinstance(old, Mapping):
+        for key in sorted(new.keys() | old.keys()):
+            yield from _differences(new.get(key), old.get(key), f"{name}.{key}")
+    elif new != old:
+        yield f"{name} ({old!r}, now {new!r})"

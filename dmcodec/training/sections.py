@@ -24,7 +24,7 @@ def build(section: type[S], values: Any, where: str) -> S:
         ConfigError: a key is unknown or missing, or a value has the wrong type.
     """
     if not isinstance(values, dict):
-        raise ConfigError(f"{where or 'the whole'} must be a JSON object, not {values!r}")
+        raise ConfigError(f"{where or 'the configuration'} must be a JSON object, not {values!r}")
     hints = typing.get_type_hints(section)
     unknown = [key for key in values if key not in hints]
     if unknown:

@@ -148,11 +148,11 @@ def transfer_times(words: Sequence[Word], recognised: Sequence[Word]) -> list[Wo
     Words that were recognised differently share the time between their neighbours by their characters. Where no word
     matches, all keep their times.
     """
-    ours, theirs = [_plain(word.text) for word in words], [_plain(word.text) for word in recognised]
+    plain, plain_recognised = [_plain(word.text) for word in words], [_plain(word.text) for word in recognised]
     times: list[tuple[float, float] | None] = [None] * len(words)
-    for block in difflib.SequenceMatcher(None, ours, theirs, autojunk=False).get_matching_blocks():
+    for block in difflib.SequenceMatcher(None, plain, plain_recognised, autojunk=False).get_matching_blocks():
         for step in range(block.size):
-            if ours[block.a + step]:
+            if plain[block.a + step]:
                 found = recognised[block.b + step]
                 times[block.a + step] = (found.start_s, found.end_s)
     if not any(times):
