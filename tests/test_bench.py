@@ -166,6 +166,8 @@ def test_the_same_bundle_on_another_backend_is_a_peer(seeded_bundle: Path, monke
     assert "built for the CPU only" in reasons["onnxruntime-tensorrt"]
     assert set(reasons) == {"onnxruntime-tensorrt", "tensorrt"}
     assert [comparison.code_agreement for comparison in result.comparisons] == [1.0]
+    for peer in reasons:
+        assert any(f"{peer} could not be measured" in table.note for table in result_tables(result))
     assert [loading.compile_s for loading in result.peer_loading] == [None]
 
 

@@ -127,7 +127,7 @@ def _measure_graph(
 def measure_stream(bundle: BundleCodec, options: BenchOptions, progress: Progress) -> StreamResult:
     """Decode random codes as a stream, as long as the reference clip: one stream to warm up, then `rounds` of them.
 
-    The pushes follow each other without waiting for tokens; `tokens_needed_s` of the result says what that would add.
+    The pushes follow each other without waiting for tokens; `tokens_needed_s` of the result is the time of that wait.
     """
     codec, chunk_frames = bundle.codec, options.chunk_frames
     frames = max(chunk_frames, round(options.reference_s * bundle.frame_rate))

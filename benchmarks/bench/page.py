@@ -9,7 +9,8 @@ from collections.abc import Iterator, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from dmcodec.benchmarks.tables import Table, milliseconds, significant
+from dmcodec.benchmarks.pages import html_page, html_table
+from dmcodec.benchmarks.tables import milliseconds, significant
 from dmcodec.errors import MissingDependencyError
 
 from .options import Shape
@@ -20,36 +21,16 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_CSS = """
-:root { color-scheme: light dark; --ink: #1d2127; --soft: #5b6470; --line: #d9dde3; --page: #fff; }
-@media (prefers-color-scheme: dark) {
-  :root { --ink: #e4e7eb; --soft: #9aa3af; --line: #353b44; --page: #16191d; }
-}
-body { margin: 2rem auto; max-width: 60rem; padding: 0 1rem; background: var(--page); color: var(--ink);
-  font: 15px/1.5 system-ui, sans-serif; }
-h1 { font-size: 1.6rem; margin-bottom: .3rem; }
-h2 { font-size: 1.1rem; margin: 2.2rem 0 .5rem; }
-p { margin: .3rem 0; }
-.soft { color: var(--soft); font-size: .9rem; }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: .25rem .9rem .25rem 0; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap;
-  vertical-align: top; }
-th { color: var(--soft); font-weight: 600; }
-.label { text-align: left; }
-.record td { white-space: normal; overflow-wrap: anywhere; }
-.record td:first-child { color: var(--soft); white-space: nowrap; }
+_PAGE_STYLE = """
 figure { margin: 1rem 0; }
 svg { max-width: 100%; height: auto; }
 svg text { font-family: system-ui, sans-serif !important; }
 """
-
-
 # Mid-tones with enough contrast to a white and to a near-black page.
 COLOURS = ("#2f7ebc", "#dd7f33", "#3f9e74", "#9a6bbf", "#c2574f", "#8a8f3c", "#4fa3b8", "#b0708f", "#7d7d7d")
 # Placeholder for the page's text colour; `_svg` replaces it.
 _INK = "#010203"
-_STYLE: dict[Any, Any] = {
+_PLOT_STYLE: dict[Any, Any] = {
     "font.family": "sans-serif",
     "font.size": 10,
     "svg.fonttype": "none",
@@ -80,45 +61,14 @@ def render_report(result: BenchResult) -> str:
         ("Share of each graph", f"Graphs of {result.side}, p50, one clip of {reference}.", graph_shares),
     ]
     parts = [_figure(title, caption, draw(result)) for title, caption, draw in plots]
-    parts += [_table(table) for table in result_tables(result)]
-    parts += [_record(table) for table in record_tables(result) if table.rows]
+    parts += [html_table(table) for table in (*result_tables(result), *record_tables(result)) if table.rows]
     head = "".join(f"<p>{escape(line)}</p>" for line in summary_lines(result))
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>dmcodec bench: {escape(result.bundle.model_id)}</title>\n<style>{_CSS}</style>\n</head>\n<body>\n"
-        f'<h1>dmcodec bench</h1>\n{head}\n<p class="soft">{escape(result.date)}</p>\n'
-        + "\n".join(parts)
-        + "\n</body>\n</html>\n"
-    )
+    body = f'<h1>dmcodec bench</h1>\n{head}\n<p class="soft">{escape(result.date)}</p>\n' + "\n".join(parts)
+    return html_page(f"dmcodec bench: {result.bundle.model_id}", body, _PAGE_STYLE)
 
 
 def _figure(title: str, caption: str, svg: str) -> str:
     return f'<h2>{escape(title)}</h2>\n<p class="soft">{escape(caption)}</p>\n<figure>{svg}</figure>'
-
-
-def _table(table: Table) -> str:
-    header = "".join(_cell("th", column, index, table) for index, column in enumerate(table.columns))
-    note = f'<p class="soft">{escape(table.note)}</p>' if table.note else ""
-    return (
-        f'<h2>{escape(table.title)}</h2>\n<div class="wide"><table>\n<thead><tr>{header}</tr></thead>\n'
-        f"<tbody>\n{_rows(table)}</tbody></table></div>\n{note}"
-    )
-
-
-def _record(table: Table) -> str:
-    body = f"<tbody>\n{_rows(table)}</tbody>"
-    return f'<h2>{escape(table.title)}</h2>\n<div class="wide"><table class="record">{body}</table></div>'
-
-
-def _rows(table: Table) -> str:
-    rows = ("".join(_cell("td", cell, index, table) for index, cell in enumerate(row)) for row in table.rows)
-    return "".join(f"<tr>{row}</tr>\n" for row in rows)
-
-
-def _cell(tag: str, text: str, index: int, table: Table) -> str:
-    label = ' class="label"' if index < table.labels else ""
-    return f"<{tag}{label}>{escape(text)}</{tag}>"
 
 
 def require_matplotlib() -> None:
@@ -198,7 +148,7 @@ def _new_figure(name: str, height: float = 3.4) -> Iterator[Figure]:
     from matplotlib.figure import Figure
 
     # A salt for each figure: element ids must be unique on the page.
-    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": name}):
+    with matplotlib.rc_context({**_PLOT_STYLE, "svg.hashsalt": name}):
         yield Figure(figsize=(9, height), layout="constrained")
 
 

@@ -102,13 +102,17 @@ def speedup_table(result: BenchResult) -> Table:
         for comparison in result.comparisons
     ]
     rows += [(failure.peer, "not measured", "-", "-", "-", "-") for failure in result.peer_failures]
+    note = (
+        f"Interleaved timing (A B A B); median ratio of {count_of(result.rounds, 'pair')}. SNR: of the waveforms that "
+        "both decode from the same codes."
+    )
+    reasons = [f"{failure.peer} could not be measured: {failure.reason}" for failure in result.peer_failures]
     return Table(
         f"Speedup of {result.side}",
-        ("over", "audio", "encode", "decode", "equal codes", "SNR dB"),
+        ("over peer", "audio", "encode", "decode", "equal codes", "SNR dB"),
         tuple(rows),
         labels=2,
-        note=f"Interleaved timing (A B A B); median ratio of {count_of(result.rounds, 'pair')}. SNR: of the waveforms "
-        "that both decode from the same codes.",
+        note="\n".join([note, *reasons]),
     )
 
 
@@ -168,14 +172,13 @@ def graph_table(result: BenchResult) -> Table:
 
 
 def loading_table(result: BenchResult) -> Table:
-    """Return the times to load and compile the peers, or why one could not be measured."""
+    """Return the times to load and compile the peers."""
     rows = [
         (loading.peer, f"{loading.load_s:.2f}", "-" if loading.compile_s is None else f"{loading.compile_s:.1f}")
         for loading in result.peer_loading
     ]
-    reasons = [f"{failure.peer} could not be measured: {failure.reason}" for failure in result.peer_failures]
     note = "Load: create the sessions, or build the torch model and check its weights."
-    return Table("Loading of the peers", ("codec", "load s", "compile s"), tuple(rows), note=" ".join([note, *reasons]))
+    return Table("Loading of the peers", ("codec", "load s", "compile s"), tuple(rows), note=note)
 
 
 def engine_table(result: BenchResult) -> Table:

@@ -1,1 +1,1 @@
-"""Whatever can be measured as a codec, behind one interface: `MeasuredCodec`. `registry` has the names."""
+"""Codecs that are measured, behind one interface (`MeasuredCodec`); `registry` has their names."""

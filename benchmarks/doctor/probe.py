@@ -1,7 +1,7 @@
 """Probes of libraries, each in a new process: importing some of them crashes where a driver is missing.
 
-`python -m dmcodec.benchmarks.doctor.probe NAME` is that process: it prints what it finds as JSON. `run_json` turns any
-process that prints JSON into an `Outcome`, whatever happens to it.
+`python -m dmcodec.benchmarks.doctor.probe NAME` is that process: it prints what it finds as JSON. `run_json` runs
+any process that prints JSON; a crash or a timeout becomes an `Outcome` with a reason.
 """
 
 from __future__ import annotations

@@ -94,7 +94,7 @@ class EvaluateOptions:
         if self.n_q and not self.codecs:
             raise ArgumentError("--n-q belongs to a codec; add --codec")
         if len(set(self.n_q)) < len(self.n_q):
-            raise ArgumentError("the same --n-q was given twice")
+            raise ArgumentError("--n-q has the same value twice; name each once")
 
     @property
     def wanted(self) -> tuple[str, ...]:

@@ -13,9 +13,11 @@ import soundfile
 from numpy.typing import NDArray
 
 from dmcodec.audio import Waveform
+from dmcodec.benchmarks.pages import html_page, html_table
 from dmcodec.benchmarks.tables import Table
 from dmcodec.errors import MissingDependencyError
 
+from .columns import Column
 from .metrics import METRICS
 from .options import ORIGINAL
 from .page_assets import SCRIPT, STYLE
@@ -27,8 +29,6 @@ N_FFT = 512
 RANGE_DB = 80.0
 WIDTH_PX, HEIGHT_PX = 720, 192
 _FLOOR = 1e-7
-# Content security policy: it forbids the browser to load anything.
-_POLICY = "default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 
 
 def render_page(evaluation: Evaluation) -> str:
@@ -41,22 +41,16 @@ def render_page(evaluation: Evaluation) -> str:
     result = evaluation.result
     body = "\n".join(
         (
+            "<h1>dmcodec evaluate</h1>",
             _head(result),
             _quality(quality_table(result), result),
-            _table(definition_table(result)),
+            html_table(definition_table(result)),
             _clips(evaluation),
-            *(_table(table) for table in (codebook_table(result), failure_table(result)) if table.rows),
+            *(html_table(table) for table in (codebook_table(result), failure_table(result)) if table.rows),
             _record(result),
         )
     )
-    title = f"dmcodec evaluate: {result.reference}"
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{escape(_POLICY)}">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n"
-        f"<h1>dmcodec evaluate</h1>\n{body}\n<script>{SCRIPT}</script>\n</body>\n</html>\n"
-    )
+    return html_page(f"dmcodec evaluate: {result.reference}", body, STYLE, SCRIPT)
 
 
 def _head(result: EvaluationResult) -> str:
@@ -82,7 +76,7 @@ def _quality(table: Table, result: EvaluationResult) -> str:
             small = "".join(f"<small>{escape(line)}</small>" for line in rest)
             cells.append(f"<td><span{mark}>{escape(value)}</span>{small}</td>")
         rows.append(f"<tr>{''.join(cells)}</tr>\n")
-    return _wrapped(table, "".join(rows))
+    return html_table(table, "".join(rows))
 
 
 def _best(key: str, result: EvaluationResult) -> str | None:
@@ -98,27 +92,6 @@ def _best(key: str, result: EvaluationResult) -> str | None:
     return (max if METRICS[key].higher_is_better else min)(values, key=lambda name: values[name])
 
 
-def _table(table: Table) -> str:
-    rows = ("".join(_cell(text, index < table.labels) for index, text in enumerate(row)) for row in table.rows)
-    return _wrapped(table, "".join(f"<tr>{row}</tr>\n" for row in rows), table.labels == len(table.columns))
-
-
-def _wrapped(table: Table, body: str, words: bool = False) -> str:
-    head = "".join(
-        f"<th{' class=label' if index < table.labels else ''}>{escape(text).replace(chr(10), '<br>')}</th>"
-        for index, text in enumerate(table.columns)
-    )
-    note = "".join(f"<p>{escape(line)}</p>" for line in table.note.splitlines())
-    return (
-        f'<h2>{escape(table.title)}</h2>\n<div class="wide"><table{" class=words" if words else ""}>\n'
-        f'<thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody></table></div>\n<div class="soft lines">{note}</div>'
-    )
-
-
-def _cell(text: str, label: bool) -> str:
-    return f"<td{' class=label' if label else ''}>{escape(text)}</td>"
-
-
 def _clips(evaluation: Evaluation) -> str:
     if not evaluation.audio:
         return ""
@@ -129,14 +102,13 @@ def _clips(evaluation: Evaluation) -> str:
         _clip(index, name, audio, result) for index, (name, audio) in enumerate(evaluation.audio.items())
     )
     text = (
-        f"{selection}. The audio is the input of the metrics: 16 kHz mono, here as 16-bit FLAC. "
-        f"Spectrograms: 0 to 8 kHz, a range of {RANGE_DB:g} dB below the loudest point of the original, "
-        "one scale for each clip. "
-        "Click into a spectrogram to play from that time."
+        f"{selection}. The audio is the input of the metrics: 16 kHz mono, here as 16-bit FLAC. Spectrograms: 0 to "
+        f"8 kHz, a range of {RANGE_DB:g} dB below the loudest point of the original, one scale for each clip. Click "
+        "into a spectrogram to play from that time."
     )
     switch = '<input type="checkbox" id="keep" checked> Continue at the same time when switching within a clip'
-    head = f'<h2>Listen</h2>\n<p class="soft">{escape(text)}</p>\n'
-    return f'{head}<div class="bar"><label>{switch}</label></div>\n{sections}'
+    head = f'<h2>Listen</h2>\n<p class="soft">{escape(text)}</p>\n<div class="bar"><label>{switch}</label></div>'
+    return f"{head}\n{sections}"
 
 
 def _clip(index: int, name: str, audio: Mapping[str, Waveform], result: EvaluationResult) -> str:
@@ -156,8 +128,6 @@ def _clip(index: int, name: str, audio: Mapping[str, Waveform], result: Evaluati
 
 
 def _with_original(result: EvaluationResult) -> Iterator[ColumnResult]:
-    from .columns import Column
-
     yield result.original or ColumnResult(Column(ORIGINAL, result.reference, "the reference"), {}, None, {})
     yield from result.columns
 

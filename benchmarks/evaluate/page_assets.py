@@ -1,29 +1,10 @@
-"""CSS and JavaScript of the listening page."""
+"""CSS and JavaScript of the listening page, beside the style that all pages share."""
 
 STYLE = """
-:root { color-scheme: light dark; --ink: #1d2127; --soft: #5b6470; --line: #d9dde3; --page: #fff; --card: #f6f7f9;
-  --accent: #2f7ebc; }
-@media (prefers-color-scheme: dark) {
-  :root { --ink: #e4e7eb; --soft: #9aa3af; --line: #353b44; --page: #16191d; --card: #1e2228; --accent: #6db1e4; }
-}
-* { box-sizing: border-box; }
-body { margin: 2rem auto; max-width: 84rem; padding: 0 1.25rem 3rem; background: var(--page); color: var(--ink);
-  font: 15px/1.5 system-ui, sans-serif; }
-h1 { font-size: 1.6rem; margin: 0 0 .3rem; }
-h2 { font-size: 1.15rem; margin: 2.4rem 0 .6rem; }
+body { max-width: 84rem; }
 h3 { font-size: 1rem; margin: 0; overflow-wrap: anywhere; }
-p { margin: .3rem 0; }
-.soft { color: var(--soft); font-size: .88rem; }
-.lines { overflow-wrap: anywhere; max-width: 72rem; }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: .4rem 1.1rem .4rem 0; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap;
-  vertical-align: top; }
-th { color: var(--soft); font-weight: 600; vertical-align: bottom; line-height: 1.3; }
+.lines { max-width: 72rem; }
 td small { color: var(--soft); font-size: .8rem; display: block; line-height: 1.35; }
-.label { text-align: left; }
-td:first-child { font-weight: 600; }
-.words td { white-space: normal; min-width: 7rem; font-weight: 400; }
 .best { color: var(--accent); font-weight: 600; }
 .bar { position: sticky; top: 0; z-index: 2; display: flex; flex-wrap: wrap; gap: .3rem 1.5rem; padding: .6rem 0;
   background: var(--page); border-bottom: 1px solid var(--line); }

@@ -52,7 +52,7 @@ def codebook_table(result: EvaluationResult) -> Table:
             _interval(level.low, level.high, 1),
             f"{level.used:,}",
             f"{level.dead:,}",
-            f"{level.dead / level.entries:.1%}",
+            f"{100 * level.dead / level.entries:.1f}",
         )
         for column in result.columns
         if column.codebooks

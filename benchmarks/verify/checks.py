@@ -151,7 +151,7 @@ def _window_agreement(manifest: Manifest) -> float:
 
 
 class OutputComparison:
-    """Compares codes and audio with what is expected, with the thresholds of a precision."""
+    """Compares codes and audio with the expected output, with the thresholds of a precision."""
 
     def __init__(self, reference: Reference, precision: str) -> None:
         self._reference, self._precision, self._thresholds = reference, precision, PRECISIONS[precision].thresholds
