@@ -9,8 +9,9 @@ from typing import Any
 import typer
 from typer.core import TyperArgument, TyperCommand, TyperGroup
 
-from . import bench, decode, doctor, encode, evaluate, export, info, pull, reconstruct, verify
 from dmcodec.cli.train import TRAIN_VERBS
+
+from . import bench, decode, doctor, encode, evaluate, export, info, pull, reconstruct, verify
 
 Verb = Callable[..., None]
 
