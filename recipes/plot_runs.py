@@ -76,7 +76,7 @@ def plot(out: Path, runs: list[Path]) -> None:
 
 
 def for_dark_pages(svg: str) -> str:
-    """The figure with the rules for dark pages, beside its definitions."""
+    """Add the rules for dark pages to a figure, beside its definitions."""
     return svg.replace(" <defs>", f"{DARK}\n <defs>", 1)
 
 
