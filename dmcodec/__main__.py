@@ -1,4 +1,4 @@
-"""`python -m dmcodec`, and so `accelerate launch -m dmcodec train fit`."""
+"""Entry point of `python -m dmcodec`; `accelerate launch -m dmcodec train fit` uses it, too."""
 
 from .cli import main
 
