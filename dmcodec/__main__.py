@@ -1,4 +1,4 @@
-"""Entry point of `python -m dmcodec`; `accelerate launch -m dmcodec train fit` uses it, too."""
+"""`python -m dmcodec`, and so `accelerate launch -m dmcodec train fit`."""
 
 from .cli import main
 
