@@ -85,7 +85,10 @@ def _steps(path: Path, side: str, torch: bool, options: GpuReportOptions) -> lis
     against = ["--against", "torch", *weights] if torch and runs_on_gpu(side) else []
     steps = [
         ("verify", ["verify", "--bundle", str(path), *chosen]),
-        ("bench", ["bench", "--bundle", str(path), *chosen, *sweep, f"--rounds={options.rounds}", "--stream", *against]),
+        (
+            "bench",
+            ["bench", "--bundle", str(path), *chosen, *sweep, f"--rounds={options.rounds}", "--stream", *against],
+        ),
     ]
     if side == TENSORRT and not engines_of(path):
         steps.insert(0, ("build", ["export", "--format", "trt", "--bundle", str(path)]))
