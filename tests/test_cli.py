@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -216,6 +218,25 @@ def test_names_that_are_too_long(tiny_bundle: Path, speech_wav: Path, tmp_path: 
     refuse(1, name, "info", tmp_path / name)
     refuse(1, name, "encode", tmp_path / name, "-o", tmp_path / "a.dmc", "--bundle", tiny_bundle)
     refuse(1, name, "reconstruct", speech_wav, "-o", tmp_path / f"{name}.wav", "--bundle", tiny_bundle)
+
+
+@posix
+def test_progress_on_a_terminal_leaves_stdout_alone(tiny_bundle: Path, speech_wav: Path, tmp_path: Path) -> None:
+    pty = pytest.importorskip("pty")
+    terminal, end = pty.openpty()
+    command = [*DMCODEC, "encode", str(speech_wav), "-o", str(tmp_path / "a.dmc"), "--bundle", str(tiny_bundle)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=end, text=True)
+    os.close(end)
+    shown = b""
+    with suppress(OSError):  # how the end of the terminal is reported
+        while data := os.read(terminal, 4096):
+            shown += data
+    os.close(terminal)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert output.startswith(f"{tmp_path / 'a.dmc'}: ")
+    assert b"encode, files" in shown
+    assert b"RTF" not in shown
 
 
 @posix

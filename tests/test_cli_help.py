@@ -118,7 +118,7 @@ def test_a_group_alone_shows_its_help(verb: str, call: Any) -> None:
         (("encode", "a.wav"), ("missing option '--out' / '-o'", "see dmcodec encode --help")),
         (("encode", "a.wav", "--output", "a.dmc"), ("no such option", "--output", "see dmcodec encode --help")),
         (("encode", "a.wav", "-o", "a.dmc", "--threads", "many"), ("'--threads'", "integer", "dmcodec encode --help")),
-        (("encode", "a.wav", "-o"), ("-o", "requires an argument", "--help)")),
+        (("encode", "a.wav", "-o"), ("-o", "requires an argument", "see dmcodec encode --help)")),
         (("verify", "x.bundle"), ("x.bundle", "--bundle BUNDLE", "see dmcodec verify --help")),
         (("bench", "x.bundle"), ("x.bundle", "--bundle BUNDLE", "see dmcodec bench --help")),
         (("doctor", "x.bundle"), ("x.bundle", "--bundle BUNDLE", "see dmcodec doctor --help")),

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import signal
 import sys
+from itertools import takewhile
 from typing import Any
 
 import typer
 
 from dmcodec.errors import DmcodecError
 
-from .app import build_app
+from .app import VERBS, build_app
+from .train import TRAIN_VERBS
 
 
 def main() -> None:
@@ -29,21 +31,24 @@ def main() -> None:
         _fail("out of memory; use shorter clips or a machine with more memory", 1, debug)
     except Exception as error:  # noqa: BLE001 - a bug in dmcodec: the user still gets one line
         if hasattr(error, "format_message"):  # click's exceptions; some versions of typer have a copy of click
-            _fail(_usage_message(error), getattr(error, "exit_code", 2), debug)
+            _fail(_usage_message(error, arguments), getattr(error, "exit_code", 2), debug)
         _fail(f"unexpected {type(error).__name__}: {error} (run again with --debug and report it)", 1, debug)
     sys.exit(exit_code)  # None after success; the code of a typer.Exit
 
 
-def _usage_message(error: Any) -> str:
+def _usage_message(error: Any, arguments: list[str]) -> str:
     """Return one line that says what is wrong with the call, and where the help is."""
     message = " ".join(error.format_message().split()).rstrip(".")
     context = getattr(error, "ctx", None)
-    if context is None:
-        return f"{message[:1].lower()}{message[1:]} (see dmcodec --help)"
-    options = {option for parameter in context.command.params for option in parameter.opts}
-    if message.startswith("Got unexpected extra argument") and "--bundle" in options:
-        message += "; name a bundle with --bundle BUNDLE"
-    return f"{message[:1].lower()}{message[1:]} (see {context.command_path} --help)"
+    if context is None:  # the parser of options doesn't know the verb
+        verbs = {name for names in (*VERBS.values(), TRAIN_VERBS) for name in names} | {"train"}
+        path = " ".join(["dmcodec", *takewhile(verbs.__contains__, arguments)])
+    else:
+        path = context.command_path
+        options = {option for parameter in context.command.params for option in parameter.opts}
+        if message.startswith("Got unexpected extra argument") and "--bundle" in options:
+            message += "; name a bundle with --bundle BUNDLE"
+    return f"{message[:1].lower()}{message[1:]} (see {path} --help)"
 
 
 def _fail(message: str, exit_code: int, debug: bool) -> None:

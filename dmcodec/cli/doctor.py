@@ -94,7 +94,7 @@ def doctor(
         _write_gpu_report(bundle or [], out or DEFAULT_OUT, changed, as_json, force)
         return
     if changed or bundle or out or force:
-        raise ArgumentError("only --json goes without --gpu; add --gpu")
+        raise ArgumentError("all options but --json need --gpu; add --gpu")
     from dmcodec.benchmarks.doctor import examine
     from dmcodec.benchmarks.doctor.findings import to_dicts
     from dmcodec.benchmarks.doctor.result_tables import findings_table

@@ -148,16 +148,9 @@ def export(
         raise ArgumentError(f"--format {output_format!r} is not known; use {', '.join(FORMATS)}")
     _refuse_foreign(ctx, output_format)
     weights = Weights(checkpoint, config, seed, precision)
-    if bundle is not None and weights.named:
-        raise ArgumentError("--bundle: it has its weights; --checkpoint, --config and --seed are for a new bundle")
-    if bundle is None and not weights.named and (output_format == "triton" or (output_format == "trt" and out is None)):
-        bundle = default_bundle_path()
+    bundle = _checked_source(output_format, bundle, weights, out, force)
 
     if output_format == "triton":
-        if out is None:
-            raise ArgumentError("name the model repository to write with --out DIR")
-        if bundle is None:
-            weights.check()
         if engine_cache is not None and platform != "tensorrt":
             raise ArgumentError("--engine-cache belongs to --platform tensorrt; add it")
         serving = triton_options(
@@ -167,17 +160,8 @@ def export(
             max_batch_size=max_batch_size,
             max_queue_delay_ms=max_queue_delay_ms,
         )
-        export_repository(out, bundle, weights, serving, engine_cache, force, as_json)
+        export_repository(out or Path(), bundle, weights, serving, engine_cache, force, as_json)
         return
-
-    if bundle is not None and force:
-        raise ArgumentError("--force is for a new bundle; --rebuild builds engines again that exist")
-    if bundle is not None and out is not None:
-        raise ArgumentError("--bundle: it has its weights, and its engines go beside it; --out is for a new bundle")
-    if bundle is None:
-        if out is None:
-            raise ArgumentError("name the bundle to write with --out BUNDLE")
-        weights.check()
 
     def write() -> Bundle:
         return write_bundle(weights, out or Path(), force)
@@ -199,6 +183,34 @@ def export(
         export_engines(bundle, write, precision, choice, building, as_json)
         return
     _print_bundle(write(), as_json)
+
+
+def _checked_source(
+    output_format: str, bundle: Path | None, weights: Weights, out: Path | None, force: bool
+) -> Path | None:
+    """Return the bundle to start from, or None where the weights are exported to a new one.
+
+    Raises:
+        ArgumentError: it isn't clear what to start from, the output isn't named, or an option would be ignored.
+    """
+    if bundle is not None and weights.named:
+        raise ArgumentError("--bundle: it has its weights; --checkpoint, --config and --seed are for a new bundle")
+    takes_default = output_format == "triton" or (output_format == "trt" and out is None)
+    if bundle is None and not weights.named and takes_default:
+        bundle = default_bundle_path()
+    if output_format == "triton":
+        if out is None:
+            raise ArgumentError("name the model repository to write with --out DIR")
+    elif bundle is None:
+        if out is None:
+            raise ArgumentError("name the bundle to write with --out BUNDLE")
+    elif force:
+        raise ArgumentError("--force is for a new bundle; --rebuild builds engines again that exist")
+    elif out is not None:
+        raise ArgumentError("--bundle: it has its weights, and its engines go beside it; --out is for a new bundle")
+    if bundle is None:
+        weights.check()
+    return bundle
 
 
 def _refuse_foreign(ctx: typer.Context, output_format: str) -> None:

@@ -155,9 +155,9 @@ def fit(
     takes the checkpoint RUN/best.
     """
     if resume and force:
-        raise ArgumentError("--resume goes on with the run, --force replaces it; name one of them")
+        raise ArgumentError("--resume continues the run, --force replaces it; name one of them")
     if resume and init is not None:
-        raise ArgumentError("--init is for a new run; a resumed one has its own weights")
+        raise ArgumentError("--init is for a new run; a resumed run has its own weights")
     try:
         import torch
 
