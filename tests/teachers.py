@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,10 @@ def _whisper(folder: Path) -> None:
     end, start, bare = "<|endoftext|>", "<|startoftranscript|>", "<|notimestamps|>"
     vocabulary = {token: i for i, token in enumerate(["!", "\u0120", *LETTERS])}
     names = {"bos_token": end, "eos_token": end, "unk_token": end, "pad_token": end}
-    tokenizer = tf.WhisperTokenizer(vocab=vocabulary, merges=[], **names)
+    folder.mkdir()
+    (folder / "vocab.json").write_text(json.dumps({**vocabulary, end: len(vocabulary)}))
+    (folder / "merges.txt").write_text("#version: 0.2\n")
+    tokenizer = tf.WhisperTokenizer.from_pretrained(folder, **names)
     tokenizer.add_special_tokens({"additional_special_tokens": [start, bare]})
     ids = {token: tokenizer.convert_tokens_to_ids(token) for token in (end, start, bare)}
     special = {"bos_token_id": ids[end], "eos_token_id": ids[end], "pad_token_id": ids[end]}
@@ -81,7 +85,9 @@ def _whisper(folder: Path) -> None:
     )  # fmt: skip
     with torch.no_grad():
         model.model.decoder.embed_tokens.weight.mul_(30)
-    model.save_pretrained(folder)
+    with warnings.catch_warnings():  # transformers 4 tells that it moves the suppressed tokens
+        warnings.simplefilter("ignore", UserWarning)
+        model.save_pretrained(folder)
     extractor = tf.WhisperFeatureExtractor(feature_size=80, chunk_length=4)
     tf.WhisperProcessor(extractor, tokenizer).save_pretrained(folder)
 

@@ -284,9 +284,9 @@ def test_two_processes_train_one_codec(tiny_data: Path, training_config: Trainin
     done = launch(tmp_path, *arguments, str(tmp_path), port=free_port())
     assert done.returncode == 0, done.stderr[-3000:]
     for step in (2, 4):
-        one, other = (torch.load(tmp_path / f"rank{rank}-{step}.pt") for rank in range(2))
+        one, other = (torch.load(tmp_path / f"rank{rank}-{step}.pt", weights_only=True) for rank in range(2))
         assert all(torch.equal(one[name], other[name]) for name in one)
-    first, last = (torch.load(tmp_path / f"rank0-{step}.pt") for step in (2, 4))
+    first, last = (torch.load(tmp_path / f"rank0-{step}.pt", weights_only=True) for step in (2, 4))
     moved = [name for name in first if not torch.equal(first[name], last[name])]
     assert any("_codebook.embed" in name for name in moved)
     assert any(name.startswith("encoder") for name in moved)

@@ -217,8 +217,8 @@ torch.set_num_threads(1)
 torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
 config = CodecConfig(n_filters=8, dimension=6, semantic_dimension=6, codebook_size=16, n_q=3)
 quantizer = ResidualVectorQuantizer(config).train()
-quantizer.load_state_dict(torch.load(f"{folder}/start.pt"))
-latents = torch.load(f"{folder}/latents.pt")[rank * 3 : rank * 2 + 3]  # three items, and two
+quantizer.load_state_dict(torch.load(f"{folder}/start.pt", weights_only=True))
+latents = torch.load(f"{folder}/latents.pt", weights_only=True)[rank * 3 : rank * 2 + 3]  # three items, and two
 torch.manual_seed(rank)  # different random numbers, the same codebooks
 for _ in range(3):
     quantize(quantizer, latents, torch.ones(len(latents), 40, dtype=torch.bool), QuantizerConfig(), 10_000)
@@ -239,7 +239,7 @@ def test_two_processes_keep_the_codebooks_of_one(tmp_path: Path, initialised: bo
     torch.save(latents, tmp_path / "latents.pt")
     ranks = [subprocess.Popen([sys.executable, "-c", RANK, str(rank), str(tmp_path)]) for rank in range(2)]
     assert [rank.wait(timeout=120) for rank in ranks] == [0, 0]
-    first, second = (torch.load(tmp_path / f"rank{rank}.pt") for rank in range(2))
+    first, second = (torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in range(2))
     assert all(torch.equal(first[name], second[name]) for name in first)
     torch.manual_seed(0)  # as rank 0, whose random choices count
     for _ in range(3):
