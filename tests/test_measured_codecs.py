@@ -35,11 +35,11 @@ def test_properties_and_shapes(codec: MeasuredCodec, tiny_config: CodecConfig) -
     assert bitrate_bps(codec, 2) == tiny_config.bitrate_bps(2)
     waveforms = speech(2 * 1000, codec.sample_rate).reshape(2, 1, 1000)
     codes = codec.encode(waveforms)
-    assert (codes.shape, codes.dtype) == ((codec.n_q, 2, 4), np.dtype(np.int64))
+    assert (codes.shape, codes.dtype.name) == ((codec.n_q, 2, 4), "int64")
     np.testing.assert_array_equal(codec.encode(waveforms, 2), codes[:2])
     for levels in (codec.n_q, 2):
         decoded = codec.decode(codes[:levels])
-        assert (decoded.shape, decoded.dtype) == ((2, 1, 4 * codec.hop_length), np.dtype(np.float32))
+        assert (decoded.shape, decoded.dtype.name) == ((2, 1, 4 * codec.hop_length), "float32")
 
 
 def test_levels_to_report(codec: MeasuredCodec) -> None:
