@@ -228,8 +228,8 @@ def test_wrong_calls_are_one_line(
 
 
 def test_options_for_engines_need_the_format(refused: Any) -> None:
-    found = refused("export", "--seed", "0", "--out", "x", "--ladder", "1s")
-    assert found == (2, "error: --ladder is for --format trt only\n")
+    found = refused("export", "--seed", "0", "--out", "x", "--fixed-shapes", "1s")
+    assert found == (2, "error: --fixed-shapes is for --format trt only\n")
     found = refused("export", "--seed", "0", "--out", "x", "--format", "trt", "--dry-run", "--flavour", "tensorrt-rtx")
     assert found[1].startswith("error: ")
 

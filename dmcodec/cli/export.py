@@ -20,7 +20,7 @@ from .export_tensorrt import (
     FlavourOption,
     GraphsOption,
     HardwareCompatibilityOption,
-    LadderOption,
+    FixedShapesOption,
     ProfileOption,
     RebuildOption,
     RefitOption,
@@ -107,7 +107,7 @@ def export(
     ] = None,
     profile: ProfileOption = None,
     batch: BatchOption = None,
-    ladder: LadderOption = None,
+    fixed_shapes: FixedShapesOption = None,
     graphs: GraphsOption = None,
     flavour: FlavourOption = None,
     compute_capability: ComputeCapabilityOption = None,
@@ -169,7 +169,7 @@ def export(
     if output_format == "trt":
         from dmcodec.runtime.tensorrt.profiles import ShapeRequest
 
-        request = ShapeRequest.parse(profile, batch, ",".join(listed(ladder)) if ladder else None)
+        request = ShapeRequest.parse(profile, batch, ",".join(listed(fixed_shapes)) if fixed_shapes else None)
         building = build_options(
             version_compatible=version_compatible,
             hardware_compatibility=hardware_compatibility,

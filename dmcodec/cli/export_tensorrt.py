@@ -32,7 +32,7 @@ BatchOption = Annotated[
         help="Batch sizes: smallest:usual:largest (default: 1:1:16).", metavar="A:B:C", rich_help_panel=ENGINES
     ),
 ]
-LadderOption = Annotated[
+FixedShapesOption = Annotated[
     list[str] | None,
     typer.Option(
         help="Fixed shapes, as 1s,5sx4: 1 s, and 5 s in batches of 4 (default: none).",

@@ -100,23 +100,23 @@ class ShapeRequest:
     fixed_shapes: tuple[FixedShape, ...] = ()
 
     @classmethod
-    def parse(cls, profile: str | None, batch: str | None, ladder: str | None) -> ShapeRequest:
+    def parse(cls, profile: str | None, batch: str | None, fixed_shapes: str | None) -> ShapeRequest:
         """Parse the options of the command line.
 
         Args:
             profile: "0.1s:5s:30s": smallest, usual and largest duration of the range.
             batch: "1:1:16": smallest, usual and largest batch size of the range.
-            ladder: "1s,5s,5sx4": fixed shapes. With these alone there is no range.
+            fixed_shapes: "1s,5s,5sx4": fixed shapes. With these alone there is no range.
 
         Raises:
             ArgumentError: a value is malformed, not in ascending order, or out of bounds.
         """
-        fixed_shapes = parse_fixed_shapes(ladder) if ladder is not None else ()
-        if fixed_shapes and profile is None and batch is None:
-            return cls(None, fixed_shapes)
+        shapes = parse_fixed_shapes(fixed_shapes) if fixed_shapes is not None else ()
+        if shapes and profile is None and batch is None:
+            return cls(None, shapes)
         default = ShapeRange()
         durations = parse_durations(profile) if profile is not None else default.durations_s
-        return cls(ShapeRange(durations, parse_batches(batch) if batch is not None else default.batches), fixed_shapes)
+        return cls(ShapeRange(durations, parse_batches(batch) if batch is not None else default.batches), shapes)
 
     def profiles(self, name: str, spec: GraphSpec, config: CodecConfig) -> tuple[Profile, ...]:
         """Return the profiles of a graph: the fixed shapes, then the range. Streaming graphs have ranges only."""
@@ -162,7 +162,7 @@ def parse_batches(text: str) -> tuple[int, int, int]:
 
 def parse_fixed_shapes(text: str) -> tuple[FixedShape, ...]:
     """Parse "1s,5s,5sx4" to fixed shapes, without duplicates, in ascending order of their size."""
-    option, example = f"--ladder {text!r}", "1s,5s,5sx4"
+    option, example = f"--fixed-shapes {text!r}", "1s,5s,5sx4"
     shapes = set()
     for part in text.split(","):
         duration, _, batch = part.strip().partition("x")
