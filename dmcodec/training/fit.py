@@ -10,7 +10,7 @@ import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 
 from dmcodec.errors import ArgumentError, ConfigError, DataError, TeacherNotFoundError, first_line
-from dmcodec.training.data.dataset import PreparedData
+from dmcodec.training.data.dataset import PreparedData, teach_command
 
 from .config import TrainingConfig
 from .loop import Report, RunOptions, TrainingLoop, initial_codec
@@ -103,7 +103,7 @@ def check_data(data: PreparedData, config: TrainingConfig) -> None:
     for teacher in config.distillation.teachers:
         if teacher not in data.teachers:
             raise TeacherNotFoundError(
-                f"{data.folder}: has no {teacher} teacher; run `dmcodec train teach {data.folder} --{teacher} MODEL`, "
+                f"{data.folder}: has no {teacher} teacher; run `{teach_command(data.folder, teacher)}`, "
                 "or leave it out with --distill"
             )
     longest = max(

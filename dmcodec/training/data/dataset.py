@@ -156,7 +156,7 @@ class PreparedData:
         """
         if kind not in self._features:
             raise TeacherNotFoundError(
-                f"{self.folder}: has no {kind} teacher; run `dmcodec train teach {self.folder} --{kind} MODEL`"
+                f"{self.folder}: has no {kind} teacher; run `{teach_command(self.folder, kind)}`"
             )
         features = self._features[kind]
         info = features.info
@@ -183,6 +183,12 @@ class PreparedData:
         if not 0 <= segment < self.num_segments:
             raise ArgumentError(f"segment {segment} is not one of the {self.num_segments} of {self.folder}")
         return int(segment)
+
+
+def teach_command(folder: Path, kind: str) -> str:
+    """Return the command that adds a teacher's features. The language model reads what a recogniser transcribes."""
+    transcripts = " --asr MODEL" if kind == "lm" else ""
+    return f"dmcodec train teach {folder} --{kind} MODEL{transcripts}"
 
 
 def _open_teacher(data: PreparedData, kind: str) -> FeatureReader:
