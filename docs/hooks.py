@@ -24,9 +24,9 @@ def verbs() -> Iterator[tuple[str, Any]]:
     """Give each verb's full name, such as `train fit`, and its click command."""
     import typer
 
-    from dmcodec.cli import _app
+    from dmcodec.cli.app import build_app
 
-    yield from _commands("", typer.main.get_command(_app()))
+    yield from _commands("", typer.main.get_command(build_app()))
 
 
 def _commands(prefix: str, group: Any) -> Iterator[tuple[str, Any]]:
@@ -48,7 +48,7 @@ def _section(name: str, command: Any) -> Iterator[str]:
             panels.setdefault(getattr(parameter, "rich_help_panel", None) or "", []).append(parameter)
     for panel, parameters in panels.items():
         yield from ([f"**{panel}**", ""] if panel else [])
-        yield from ("| option | meaning | default |", "|---|---|---|")
+        yield from ("| option | meaning |", "|---|---|")
         yield from map(_row, parameters)
         yield ""
 
@@ -71,7 +71,8 @@ def _row(parameter: Any) -> str:
         names = ", ".join((*parameter.opts, *parameter.secondary_opts))
     value = "" if parameter.param_type_name == "argument" else _value(parameter)
     name = f"`{names} {value}`" if value else f"`{names}`"
-    return f"| {_cell(name)} | {_cell(' '.join((parameter.help or '').split()))} | {_default(parameter)} |"
+    meaning = " ".join((parameter.help or "").split()) + (" Required." if parameter.required else "")
+    return f"| {_cell(name)} | {_cell(meaning)} |"
 
 
 def _value(parameter: Any) -> str:
@@ -84,15 +85,6 @@ def _value(parameter: Any) -> str:
         getattr(parameter, "type", None), "name", ""
     )
     return TYPES.get(name, "VALUE")
-
-
-def _default(parameter: Any) -> str:
-    if parameter.required:
-        return "required"
-    value = parameter.default
-    if value is None or callable(value) or value is False or (isinstance(value, (list, tuple)) and not value):
-        return ""
-    return "on" if value is True else f"`{value}`"
 
 
 def _cell(text: str) -> str:

@@ -19,7 +19,7 @@ PYPROJECT = Path(__file__).parent.parent / "pyproject.toml"
 PROGRAMS = (("dmcodec",), ("python", "-m", "dmcodec"), ("python3", "-m", "dmcodec"))
 PLACEHOLDER = re.compile(r"[A-Z][A-Z0-9_]*([:=+,/.-][A-Z][A-Z0-9_]*)*$|<[^<>]+>$")
 UNQUOTED_EXTRAS = re.compile(r"(?<![\w\"'./@])(?:dmcodec|\.)\[|(?<!\S)[\w./-]+\[\w[\w,-]*\](?!\S)")
-SEPARATORS = frozenset({"|", "||", "&&", ";", "&"})
+SEPARATORS = frozenset({"|", "||", "&&", ";", "&", "do", "done", "(", ")"})
 REDIRECTIONS = frozenset({"<", ">", ">>"})
 
 
@@ -48,7 +48,7 @@ def check_command(text: str) -> None:
 
 def _split(text: str) -> list[list[str]]:
     """Return the words of each command in a line, without redirections and assignments before the program."""
-    lexer = shlex.shlex(text, posix=True, punctuation_chars="|&;><")
+    lexer = shlex.shlex(text, posix=True, punctuation_chars="|&;><()")
     lexer.whitespace_split = True
     commands: list[list[str]] = [[]]
     skip = False

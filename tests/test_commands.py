@@ -24,6 +24,9 @@ from commands import BadCommandError, check_command
         "pip install -e '.[dev]'",
         "pip install numpy && python app.py",
         "docker run image --what-ever",
+        "for data in a b; do dmcodec train teach $data --lm x --asr y; done",
+        "cat codes | dmcodec decode --stream < a.dmc > b.wav",
+        "(dmcodec info)",
     ],
 )
 def test_right_commands(text: str) -> None:
@@ -41,6 +44,9 @@ def test_right_commands(text: str) -> None:
         ("dmcodec pull", "Missing"),
         ("dmcodec train fit DATA --out RUN extra", "extra"),
         ("dmcodec encode 'a.wav", "quotation"),
+        ("for data in a b; do dmcodec train teach $data --lma x; done", "--lma"),
+        ("cat codes | dmcodec decode --streams < a.dmc > b.wav", "--streams"),
+        ('pip install "dmcodec[cpu]" && dmcodec encode a.wav', "--out"),
         ("pip install dmcodec[cpu]", "quotes"),
         ("pip install -e .[dev]", "quotes"),
         ('pip install "dmcodec[cpus]"', "no extra 'cpus'"),

@@ -1,6 +1,7 @@
 """The documentation: every command in it runs or parses, every link and name in it exists.
 
-A fenced block of `sh` or `python` is run as it is written, page by page, in a folder that holds these files:
+A fenced block of `sh` or `python` is run as it is written, page by page: those of CONTRIBUTING.md in the clone, the
+others in a folder that holds these files:
 
     speech.wav                          two seconds of speech, 16 kHz
     speech/a.wav, speech/more/b.wav     a folder of speech
@@ -32,6 +33,7 @@ from typing import Any
 
 import pytest
 import soundfile
+from commands import check_command
 
 from dmcodec.config import CodecConfig
 
@@ -47,8 +49,6 @@ MAX_COLUMNS = 140
 FOREIGN_OPTIONS = {"--multi_gpu", "--no-deps"}
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _NEEDS = re.compile(r"<!-- needs: (\S+) -->\n\Z")
-_SEPARATORS = {"&&", "||", ";", "|", "&", "do", "done", "(", ")"}
-_REDIRECTIONS = {"<", ">", ">>"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,9 +127,10 @@ def examples(speech_wav: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """An environment in which `dmcodec` is this working tree's."""
     folder = tmp_path_factory.mktemp("bin")
-    script = folder / "dmcodec"
-    script.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -P -m dmcodec "$@"\n')
-    script.chmod(script.stat().st_mode | stat.S_IXUSR)
+    for program in ("dmcodec", "pytest"):
+        script = folder / program
+        script.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -P -m {program} "$@"\n')
+        script.chmod(script.stat().st_mode | stat.S_IXUSR)
     python_path = os.pathsep.join(filter(None, (str(REPOSITORY), os.environ.get("PYTHONPATH"))))
     return {
         **os.environ,
@@ -143,8 +144,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 def test_the_blocks_of_a_page_run_in_order(
     page: Path, examples: Path, environment: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = tmp_path / "folder"
-    shutil.copytree(examples, folder)
+    folder = REPOSITORY if page.name == "CONTRIBUTING.md" else shutil.copytree(examples, tmp_path / "folder")
     monkeypatch.chdir(folder)
     names: dict[str, Any] = {"__name__": "page"}
     run = [block for block in blocks(page) if block.language in ("sh", "python") and not block.needs]
@@ -161,76 +161,14 @@ def test_the_blocks_of_a_page_run_in_order(
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
-def test_every_call_parses(page: Path, verbs: dict[str, Any]) -> None:
+def test_every_call_parses(page: Path) -> None:
     for block in blocks(page):
         assert block.needs in {"", *NEEDS}, f"{name_of(page)}:{block.line}: unknown mark {block.needs!r}"
         if block.language == "python":
             compile(block.text, name_of(page), "exec")
         elif block.language == "sh":
-            for arguments in calls(block.text):
-                parse(arguments, verbs)
-
-
-def calls(shell: str) -> Iterator[list[str]]:
-    """The arguments of each call of dmcodec."""
-    for line in shell.replace("\\\n", " ").splitlines():
-        lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
-        lexer.whitespace_split = True
-        command: list[str] = []
-        for token in (*lexer, ";"):
-            if token not in _SEPARATORS:
-                command.append(token)
-                continue
-            if "dmcodec" in command:
-                start = command.index("dmcodec")
-                assert start == 0 or command[start - 1] == "-m", line
-                yield without_redirections(command[start + 1 :])
-            command = []
-
-
-def without_redirections(arguments: list[str]) -> list[str]:
-    cut = next((index for index, argument in enumerate(arguments) if argument in _REDIRECTIONS), len(arguments))
-    rest = arguments[cut + 2 :]
-    return arguments[:cut] + (without_redirections(rest) if rest else [])
-
-
-def split_verb(arguments: list[str], verbs: dict[str, Any]) -> tuple[str, list[str]]:
-    """The verb of a call, and the arguments that follow it."""
-    length = 2 if arguments[:1] == ["train"] else 1
-    verb = " ".join(arguments[:length])
-    assert verb in verbs, f"no verb {verb!r}"
-    return verb, arguments[length:]
-
-
-def parse(arguments: list[str], verbs: dict[str, Any]) -> None:
-    """Parses a call as the command line does, without running it; the parser's error says what is wrong."""
-    verb, rest = split_verb(arguments, verbs)
-    try:
-        verbs[verb].make_context(verb, list(rest))
-    except Exception as error:
-        raise AssertionError(f"dmcodec {shlex.join(arguments)}: {error}") from error
-
-
-def test_calls_are_found_in_shell_text() -> None:
-    shell = """
-for data in a b; do dmcodec train teach $data --lm x; done
-pip install "dmcodec[cpu]" && dmcodec encode a.wav \\
-  -o a.dmc  # a comment
-cat codes | dmcodec decode --stream < a.dmc > b.wav
-accelerate launch --cpu -m dmcodec train fit data
-"""
-    assert list(calls(shell)) == [
-        ["train", "teach", "$data", "--lm", "x"],
-        ["encode", "a.wav", "-o", "a.dmc"],
-        ["decode", "--stream"],
-        ["train", "fit", "data"],
-    ]
-
-
-@pytest.mark.parametrize("wrong", ["encode a.wav", "encode a.wav -o b --nonsense", "train fit", "nonsense"])
-def test_a_call_that_does_not_parse_is_found(wrong: str, verbs: dict[str, Any]) -> None:
-    with pytest.raises(AssertionError):
-        parse(wrong.split(), verbs)
+            for line in block.text.replace("\\\n", " ").splitlines():
+                check_command(line)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
@@ -241,11 +179,14 @@ def test_calls_and_options_in_the_prose_exist(page: Path, verbs: dict[str, Any])
         if span.startswith("dmcodec ") and not span.startswith("dmcodec --"):
             if span == "dmcodec train":
                 continue
-            verb, rest = split_verb(span.split()[1:], verbs)
+            words = span.split()[1:]
+            length = 2 if words[0] == "train" else 1
+            verb, rest = " ".join(words[:length]), words[length:]
+            assert verb in verbs, f"{name_of(page)}: `{span}`: no verb {verb!r}"
             unknown = {word for word in rest if re.match(r"--?[a-z]", word)} - known[verb]
         else:
-            unknown = set(re.findall(r"(?:(?<=\s)|^)--[a-z][\w-]*", span.replace("[no-]", ""))) - anywhere
-        if not span.startswith(("pip ", "accelerate ", "mkdocs ", "tensorboard ")):
+            unknown = set(re.findall(r"(?:(?<=\s)|^)--[a-z][\w-]*", span)) - anywhere
+        if not span.startswith(("pip ", "pytest ", "accelerate ", "mkdocs ", "tensorboard ")):
             assert not unknown, f"{name_of(page)}: `{span}`: no option {unknown}"
 
 

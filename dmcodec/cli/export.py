@@ -9,6 +9,7 @@ import typer
 
 from dmcodec.bundle import default_bundle_path
 from dmcodec.errors import ArgumentError
+from dmcodec.precision import PRECISIONS
 
 from .common import ForceOption, JsonOption, console, listed, print_json
 from .export_tensorrt import (
@@ -90,8 +91,7 @@ def export(
     precision: Annotated[
         str | None,
         typer.Option(
-            help="fp32; fp16 for encoder and decoder (the RVQ stays fp32); or fp16-weights, which are stored in fp16 "
-            "and computed in fp32 (default: fp32).",
+            help=f"{'; '.join(f'{row.name}: {row.summary}' for row in PRECISIONS.values())} (default: fp32).",
             metavar="NAME",
             rich_help_panel=WEIGHTS,
         ),
