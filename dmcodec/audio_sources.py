@@ -128,14 +128,16 @@ def find_sources(inputs: Sequence[str], speaker_from: str | None, dataset: Datas
 
 
 def _file_sources(inputs: Sequence[str], speaker_from: str | None) -> Sources:
-    roots: dict[Path, Path] = {}  # file -> folder that its name is relative to
+    files: set[Path] = set()
+    roots: set[Path] = set()  # folders that the names of their files are relative to
     for found in find_files(inputs, AUDIO_SUFFIXES):
         if not os.path.isfile(found.path):  # noqa: PTH113 - Path.is_file raises where the name is too long
             raise InputNotFoundError(f"{found.path}: no such file or folder")
         path = found.path.absolute()
-        roots[path] = path.parents[len(found.relative.parts) - 1]
-    root = Path(os.path.commonpath(roots.values()))
-    paths = sorted(roots)
+        files.add(path)
+        roots.add(path.parents[len(found.relative.parts) - 1])
+    root = Path(os.path.commonpath(roots))
+    paths = sorted(files)
     speaker = _speaker_rule(speaker_from)
     names = [path.relative_to(root).as_posix() for path in paths]
     speakers = [speaker(name) for name in names]

@@ -59,7 +59,7 @@ class Manifest:
         config: configuration of the codec.
         model_id: 16 hex digits that identify the weights; written into tokens.
         precision: a name of `dmcodec.precision.PRECISIONS`.
-        graphs: by name; docs/bundle.md describes their inputs and outputs.
+        graphs: by name; docs/reference/bundle.md describes their inputs and outputs.
         provenance: checkpoint and its sha256, or the seed; versions of torch, onnx and exporter; opset.
         parity: agreement with the torch model, measured at export.
         encoder_context: effect of the length of a window's context on the codes, measured at export, and

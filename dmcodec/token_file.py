@@ -1,4 +1,4 @@
-"""The `.dmc` token file as arrays: one writer and one reader. docs/token-file.md describes the format."""
+"""The `.dmc` token file as arrays: one writer and one reader. docs/reference/token-file.md describes the format."""
 
 from __future__ import annotations
 

@@ -168,7 +168,7 @@ class Tokens:
     __hash__ = None  # type: ignore[assignment]
 
     def save(self, path: str | Path) -> None:
-        """Write a token file (docs/token-file.md), whole or not at all.
+        """Write a token file (docs/reference/token-file.md), whole or not at all.
 
         Raises:
             OutputError: the file can't be written.

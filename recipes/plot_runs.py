@@ -72,7 +72,8 @@ def plot(out: Path, runs: list[Path]) -> None:
         panel.set_ylim(bottom=0)
     panels[0].legend(frameon=False)
     figure.savefig(out)
-    out.write_text(for_dark_pages(out.read_text(encoding="utf-8")), encoding="utf-8")
+    if out.suffix == ".svg":
+        out.write_text(for_dark_pages(out.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 def for_dark_pages(svg: str) -> str:

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from dmcodec.benchmarks import BenchOptions, BenchResult, run_bench
+from dmcodec.benchmarks.bench.memory import measure_memory
 from dmcodec.benchmarks.bench.options import Shape
 from dmcodec.benchmarks.bench.page import render_report
 from dmcodec.benchmarks.bench.peers import open_peers
@@ -21,7 +22,7 @@ from dmcodec.benchmarks.bench.result_tables import result_tables
 from dmcodec.benchmarks.codecs import registry
 from dmcodec.benchmarks.codecs.torch import CompiledCodec, EagerCodec
 from dmcodec.benchmarks.tables import significant
-from dmcodec.benchmarks.timing import Speed, Timing, paired_speedup
+from dmcodec.benchmarks.timing import Speed, Timing, no_progress, paired_speedup
 from dmcodec.bundle import Bundle
 from dmcodec.config import CodecConfig
 from dmcodec.errors import ArgumentError, CheckpointError, MissingDependencyError
@@ -98,6 +99,20 @@ def test_memory_is_measured_in_new_processes(result: BenchResult) -> None:
         assert runtime is not None
         assert torch is not None
         assert 20e6 < runtime < torch  # importing torch alone takes more
+
+
+def test_a_memory_process_that_is_killed_says_so(seeded_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where memory runs out: a signal leaves no line of its own on stderr."""
+    run = subprocess.run
+
+    def killed(command: list[str], **options: Any) -> Any:
+        assert command[1:3] == ["-P", "-c"]
+        return run([*command[:3], f"import os, signal; os.kill(os.getpid(), signal.SIGKILL); {command[3]}"], **options)
+
+    monkeypatch.setattr("dmcodec.benchmarks.bench.memory.subprocess.run", killed)
+    options = BenchOptions(durations_s=(0.1,), batches=(1,), rounds=1, threads=1)
+    [entry, _] = measure_memory(seeded_bundle, options, ["onnxruntime-cpu"], 1, no_progress)
+    assert entry.reason == "the measuring process failed: exit status -9"
 
 
 def test_the_report_is_one_page_with_the_plots_and_the_tables(result: BenchResult) -> None:

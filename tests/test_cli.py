@@ -184,6 +184,8 @@ def test_wrong_usage_ends_with_2(tiny_bundle: Path, speech_wav: Path, tmp_path: 
     same.write_bytes(speech_wav.read_bytes())
     same.with_suffix(".flac").write_bytes(speech_wav.read_bytes())
     refuse(2, "would both be written", "encode", tmp_path, "-o", tmp_path / "out", "--bundle", tiny_bundle)
+    refuse(2, "--batch needs at least one value", "bench", "--batch", ",")
+    refuse(2, "--n-q needs at least one value", "evaluate", "--reference", tmp_path, "--n-q", "")
 
 
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:
@@ -218,6 +220,18 @@ def test_names_that_are_too_long(tiny_bundle: Path, speech_wav: Path, tmp_path: 
     refuse(1, name, "info", tmp_path / name)
     refuse(1, name, "encode", tmp_path / name, "-o", tmp_path / "a.dmc", "--bundle", tiny_bundle)
     refuse(1, name, "reconstruct", speech_wav, "-o", tmp_path / f"{name}.wav", "--bundle", tiny_bundle)
+
+
+@posix
+def test_progress_on_a_terminal_without_stdout(tiny_bundle: Path, speech_wav: Path, tmp_path: Path) -> None:
+    pty = pytest.importorskip("pty")
+    terminal, end = pty.openpty()
+    command = [*DMCODEC, "encode", str(speech_wav), "-o", str(tmp_path / "a.dmc"), "--bundle", str(tiny_bundle)]
+    done = subprocess.run(["sh", "-c", 'exec "$@" >&-', "sh", *command], stderr=end, timeout=60, check=False)
+    os.close(end)
+    os.close(terminal)
+    assert done.returncode == 0
+    assert (tmp_path / "a.dmc").is_file()
 
 
 @posix

@@ -123,7 +123,7 @@ def test_weights_outside_the_listed_file_are_refused(copy_of_tiny_bundle: Path, 
     next(entry for entry in tensor.external_data if entry.key == "location").value = location
     path.write_bytes(model.SerializeToString())
     relisted(copy_of_tiny_bundle)
-    with pytest.raises(BundleError, match=r"decoder\.onnx: takes weights from .*, which is no file of this bundle"):
+    with pytest.raises(BundleError, match=r"decoder\.onnx: takes weights from .*, which is not a file of this bundle"):
         Bundle.open(copy_of_tiny_bundle)
 
 

@@ -187,6 +187,21 @@ def test_an_interrupted_run_goes_on(noise_recordings: Path, tmp_path: Path) -> N
     assert PreparedData.open(out).fingerprint == whole.fingerprint
 
 
+def test_an_unfinished_run_without_its_identity_is_not_continued(noise_recordings: Path, tmp_path: Path) -> None:
+    """Version 0.1.0 wrote it elsewhere: nobody knows from what audio and with which options the rest was made."""
+    sources = find_sources([str(noise_recordings)], None, DatasetOptions())
+    out = tmp_path / "data"
+    stops = Sources(sources.count, sources.identity, lambda index: sources.get(index if index < 4 else 99))
+    with pytest.raises(IndexError):
+        prepare(stops, out, PrepareSettings(segment_s=1.0), shard_samples=RATE)
+    assert list((out / ".prepare").glob("0*.json"))
+    (out / ".prepare" / "run.json").unlink()
+    with pytest.raises(OutputExistsError, match="unfinished"):
+        prepare(sources, out, PrepareSettings(segment_s=0.5), shard_samples=RATE)
+    prepare(sources, out, PrepareSettings(segment_s=0.5), shard_samples=RATE, force=True)
+    assert set(PreparedData.open(out).num_samples) <= {RATE // 2}
+
+
 @posix
 def test_a_killed_process_goes_on(noise_recordings: Path, tmp_path: Path) -> None:
     many = tmp_path / "many"

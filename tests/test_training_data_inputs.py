@@ -148,3 +148,11 @@ def test_the_command(noise_recordings: Path, tmp_path: Path) -> None:
 def _written(path: Path, text: str) -> Path:
     path.write_text(text)
     return path
+
+
+def test_names_are_relative_to_all_that_was_named(noise_recordings: Path) -> None:
+    """A folder named beside the one that holds it doesn't shorten the names of its files."""
+    outer = noise_recordings.parent
+    both = find_sources([str(outer), str(noise_recordings)], None, DatasetOptions())
+    names = [both.get(index).name for index in range(both.count)]
+    assert names == [f"{noise_recordings.name}/{index:02d}.wav" for index in range(5)]

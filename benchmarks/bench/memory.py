@@ -68,7 +68,8 @@ def _codec_request(codec: str, options: BenchOptions) -> dict[str, Any]:
 
 def _run_process(request: dict[str, Any]) -> dict[str, Any]:
     """Return the values of a `MemoryResult`, or the reason why there are none."""
-    command = [sys.executable, "-P", "-m", "dmcodec.benchmarks.bench.memory", json.dumps(request)]
+    code = "from dmcodec.benchmarks.bench.memory import main; main()"
+    command = [sys.executable, "-P", "-c", code, json.dumps(request)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         last_line = (done.stderr.strip() or f"exit status {done.returncode}").splitlines()[-1]
@@ -148,7 +149,3 @@ def _gpu_values(meter: GpuMeter, run: Callable[[], object], audio_s: float) -> d
     took_s = time.perf_counter() - start
     energy = None if use.power_w is None else use.power_w * took_s / (runs * audio_s)
     return {"peak_gpu_bytes": use.peak_bytes, "power_w": use.power_w, "energy_j_per_audio_s": energy}
-
-
-if __name__ == "__main__":
-    main()

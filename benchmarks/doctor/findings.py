@@ -16,7 +16,7 @@ from dmcodec import __version__
 from dmcodec.benchmarks.gpu import find_gpus, open_reader
 from dmcodec.benchmarks.machine import describe_machine, installed_version
 
-from .probe import PROBES, Outcome, run_json
+from .probe import PROBE_CODE, PROBES, Outcome, run_json
 from .result import MISSING, OK, PROBLEM, Examination, Finding
 
 PROBE_TIMEOUT_S = 120.0
@@ -40,7 +40,7 @@ def examine() -> Examination:
 
 
 def _probe(name: str) -> Outcome:
-    return run_json([sys.executable, "-P", "-m", "dmcodec.benchmarks.doctor.probe", name], PROBE_TIMEOUT_S)
+    return run_json([sys.executable, "-P", "-c", PROBE_CODE, name], PROBE_TIMEOUT_S)
 
 
 def _machine() -> Iterator[Finding]:

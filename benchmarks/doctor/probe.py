@@ -1,6 +1,6 @@
 """Probes of libraries, each in a new process: importing some of them crashes where a driver is missing.
 
-`python -m dmcodec.benchmarks.doctor.probe NAME` is that process: it prints what it finds as JSON. `run_json` runs
+A Python process that runs `PROBE_CODE` with the name of a probe prints what it finds as JSON. `run_json` runs
 any process that prints JSON; a crash or a timeout becomes an `Outcome` with a reason.
 """
 
@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+PROBE_CODE = "from dmcodec.benchmarks.doctor.probe import main; main()"
 DMCODEC = (sys.executable, "-c", "from dmcodec.cli import main; main()")
 _MAX_CHARACTERS = 300
 
@@ -127,7 +128,3 @@ def main() -> None:
     except Exception as error:  # noqa: BLE001 - importing a library can raise any error
         sys.stderr.write(f"error: {type(error).__name__}: {' '.join(str(error).split())}\n")
         sys.exit(1)
-
-
-if __name__ == "__main__":
-    main()

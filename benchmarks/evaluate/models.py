@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from dmcodec.audio import Waveform
 from dmcodec.errors import EvaluationError, MetricError
-from dmcodec.pretrained.loading import EVALUATION, set_threads, transformers
+from dmcodec.pretrained.loading import set_threads
 
 from .columns import Clip
 from .metrics import SPEAKER_METRIC, WORD_METRICS
@@ -157,7 +157,6 @@ def load_models(
     """
     words = speakers = None
     if options.wants_words or options.wants_speaker:
-        transformers(EVALUATION)
         set_threads(options.threads)
     if options.wants_words and options.recogniser:
         transcripts = _transcripts(options, clips)

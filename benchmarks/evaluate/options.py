@@ -88,7 +88,7 @@ class EvaluateOptions:
         self._check_numbers()
         self._check_metrics()
         if self.normaliser not in NORMALISERS:
-            raise ArgumentError(f"normaliser {self.normaliser!r} is not known; use one of {', '.join(NORMALISERS)}")
+            raise ArgumentError(f"--normaliser {self.normaliser!r} is not known; use one of {', '.join(NORMALISERS)}")
         if self.config and all(codec.path.is_dir() for codec in self.codecs):
             raise ArgumentError("--config belongs to a checkpoint, and no --codec is one; leave it out")
         if self.n_q and not self.codecs:
@@ -133,7 +133,7 @@ class EvaluateOptions:
     def _check_metrics(self) -> None:
         unknown = [key for key in self.metrics or () if key not in METRICS]
         if unknown:
-            raise ArgumentError(f"metric {unknown[0]!r} is not known; use {', '.join(METRICS)}")
+            raise ArgumentError(f"--metrics {unknown[0]!r} is not known; use {', '.join(METRICS)}")
         if self.metrics is not None and not self.metrics:
             raise ArgumentError(f"name at least one metric of {', '.join(METRICS)}")
         if self.wants_words and not self.recogniser:

@@ -32,7 +32,7 @@ class TransformersRecogniser:
 
         Args:
             model: id on the hub, or folder.
-            language: of the speech, for multilingual Whisper models, others ignore it; None lets them detect it.
+            language: of the speech, for Whisper; None lets a multilingual model detect it. CTC models ignore it.
 
         Raises:
             PretrainedModelError: the model can't be loaded, or is neither CTC nor Whisper.

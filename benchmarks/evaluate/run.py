@@ -208,8 +208,8 @@ def _definitions(keys: Sequence[str], models: Models) -> dict[str, str]:
 
 def _remarks(models: Models, book: ScoreBook, columns: Sequence[ColumnResult]) -> list[str]:
     remarks = [
-        "All metrics are computed at 16 kHz mono. Both clips are cut to the length of the shorter; they are not "
-        "aligned in time or level."
+        "All metrics are computed at 16 kHz mono. Both clips are cut to the length of the shorter; dmcodec "
+        "does not align them in time or level before that."
     ]
     for name, clips in book.other_lengths.items():
         if clips:

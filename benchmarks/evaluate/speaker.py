@@ -26,7 +26,7 @@ class SpeakerModel(Protocol):
     def description(self) -> str: ...
 
     def embed(self, waveform: Waveform) -> NDArray[np.floating]:
-        """Embedding (dimension,) of (samples,) at 16 kHz; MetricError where there is no voice to be found."""
+        """Return the embedding (dimension,) of (samples,) at 16 kHz; MetricError where the clip has no voice."""
 
 
 def load_speaker_model(model: str) -> SpeakerModel:
@@ -35,7 +35,7 @@ def load_speaker_model(model: str) -> SpeakerModel:
 
 
 def similarity(one: NDArray[np.floating], other: NDArray[np.floating]) -> float:
-    """Cosine of two embeddings."""
+    """Return the cosine similarity of two embeddings."""
     cosine = float(one @ other / (np.linalg.norm(one) * np.linalg.norm(other)))
     if not math.isfinite(cosine):
         raise MetricError("the speaker model gave no direction (a silent clip?)")
@@ -62,7 +62,7 @@ class XVector:
 
     @property
     def description(self) -> str:
-        """Which model."""
+        """Name and version of the model."""
         return self._description
 
     def embed(self, waveform: Waveform) -> NDArray[np.floating]:
@@ -92,7 +92,7 @@ class Resemblyzer:
 
     @property
     def description(self) -> str:
-        """Which model."""
+        """Name and version of the model."""
         return f"Resemblyzer {package_version('Resemblyzer')}"
 
     def embed(self, waveform: Waveform) -> NDArray[np.floating]:

@@ -16,7 +16,7 @@ from .train import TRAIN_VERBS
 
 
 def main() -> None:
-    """Run the command line and exit; every error is one line on stderr, with a traceback after `--debug`."""
+    """Run the command line and exit; every error is one line on stderr, or with `--debug` its traceback."""
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1
     # A SystemExit unwinds like Ctrl-C does: no temporary file is left.

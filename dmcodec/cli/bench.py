@@ -104,7 +104,7 @@ def bench(
         durations_s=numbers("--duration", duration, float) or options.DEFAULT_DURATIONS_S,
         batches=numbers("--batch", batch, int) or options.DEFAULT_BATCHES,
         rounds=rounds,
-        against=listed(against),
+        against=listed("--against", against),
         stream=stream,
         chunk_frames=DEFAULT_CHUNK_FRAMES if chunk_frames is None else chunk_frames,
         checkpoint=checkpoint,

@@ -55,7 +55,9 @@ ProviderOption = Annotated[
 ]
 ThreadsOption = Annotated[
     int | None,
-    typer.Option(help="CPU threads (default: one for each CPU of the process).", metavar="N", rich_help_panel=CODEC),
+    typer.Option(
+        help="CPU threads (default: one for each CPU that this process may use).", metavar="N", rich_help_panel=CODEC
+    ),
 ]
 EngineCacheOption = Annotated[
     Path | None,
@@ -70,7 +72,7 @@ TorchCheckpointOption = Annotated[
     Path | None,
     typer.Option(
         "--checkpoint",
-        help="Weights for torch (default: those of the bundle, or those of its seed).",
+        help="Weights for torch (default: those of the bundle's seed, else those in the bundle).",
         metavar="FILE",
         rich_help_panel=COMPARISON,
     ),
@@ -127,19 +129,26 @@ def chunk_frames_option(panel: str) -> Any:
     )
 
 
-def listed(values: Sequence[str] | None) -> tuple[str, ...]:
-    """Return the values of an option that is repeated, or given once with commas or spaces between its values."""
-    return tuple(value for text in values or () for value in text.replace(",", " ").split())
+def listed(option: str, values: Sequence[str] | None) -> tuple[str, ...]:
+    """Return the values of an option that is repeated, or given once with commas or spaces between its values.
+
+    Raises:
+        ArgumentError: the option is given without a value.
+    """
+    found = tuple(value for text in values or () for value in text.replace(",", " ").split())
+    if values and not found:
+        raise ArgumentError(f"{option} needs at least one value")
+    return found
 
 
 def numbers(option: str, values: Sequence[str] | None, kind: Callable[[str], Number]) -> tuple[Number, ...]:
     """Return `listed` values as numbers.
 
     Raises:
-        ArgumentError: a value is not a number of that kind.
+        ArgumentError: a value is not a number of that kind, or there is none.
     """
     found = []
-    for value in listed(values):
+    for value in listed(option, values):
         try:
             found.append(kind(value))
         except ValueError:

@@ -87,7 +87,7 @@ def doctor(
         "checkpoint": checkpoint,
         "config": config,
         "timeout_s": timeout_s,
-        "backends": listed(backend),
+        "backends": listed("--backend", backend),
     }
     changed = {name: value for name, value in changed.items() if value not in (None, ())}
     if gpu:

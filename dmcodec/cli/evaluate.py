@@ -57,7 +57,7 @@ def evaluate(
         list[str] | None,
         typer.Option(
             "--n-q",
-            help="Quantizer levels to use, from level 0 on (default: all).",
+            help="Number of quantizer levels, from level 0 on; a column for each number (default: all).",
             metavar="N,...",
             rich_help_panel=CODEC,
         ),
@@ -91,8 +91,8 @@ def evaluate(
     transcripts: Annotated[
         Path | None,
         typer.Option(
-            help="Transcripts of the original audio: lines of file and text, separated by a tab (default: what the "
-            "recogniser makes of the original).",
+            help="Transcripts of the original audio: lines of file and text, or of file, start_s, end_s and text, "
+            "separated by tabs (default: the text that the recogniser finds in the original).",
             metavar="FILE.tsv",
             rich_help_panel=METRICS,
         ),
@@ -129,7 +129,7 @@ def evaluate(
     jobs: Annotated[
         int | None,
         typer.Option(
-            help="Processes for the first six metrics (default: one for each CPU of the process).",
+            help="Processes for the signal metrics, stoi to mel (default: one for each CPU that this process may use).",
             metavar="N",
             rich_help_panel=METRICS,
         ),
@@ -167,7 +167,7 @@ def evaluate(
         config=config,
         against=tuple(Named.parse(argument) for argument in against or ()),
         n_q=numbers("--n-q", n_q, int),
-        metrics=None if metrics is None else listed(metrics),
+        metrics=None if metrics is None else listed("--metrics", metrics),
         recogniser=asr,
         transcripts=transcripts,
         language=None if language == "auto" else language,

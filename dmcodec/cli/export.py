@@ -169,7 +169,9 @@ def export(
     if output_format == "trt":
         from dmcodec.runtime.tensorrt.profiles import ShapeRequest
 
-        request = ShapeRequest.parse(profile, batch, ",".join(listed(fixed_shapes)) if fixed_shapes else None)
+        request = ShapeRequest.parse(
+            profile, batch, ",".join(listed("--fixed-shapes", fixed_shapes)) if fixed_shapes else None
+        )
         building = build_options(
             version_compatible=version_compatible,
             hardware_compatibility=hardware_compatibility,
@@ -179,7 +181,7 @@ def export(
             tf32=tf32,
             compute_capability=compute_capability,
         )
-        choice = EngineChoice(request, listed(graphs), flavour, engine_cache, rebuild, dry_run)
+        choice = EngineChoice(request, listed("--graphs", graphs), flavour, engine_cache, rebuild, dry_run)
         export_engines(bundle, write, precision, choice, building, as_json)
         return
     _print_bundle(write(), as_json)

@@ -148,7 +148,7 @@ def build_options(
         strip_plan=strip_plan,
         workspace_mb=workspace_mb,
         tf32=tf32,
-        compute_capabilities=listed(compute_capability),
+        compute_capabilities=listed("--compute-capability", compute_capability),
     )
 
 

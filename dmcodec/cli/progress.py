@@ -42,7 +42,9 @@ def _bar(errors: Console) -> Iterator[Report]:
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     # Lines printed on stdout go above the bar; where stdout is a file, rich must not take them to the terminal.
-    with Progress(*columns, console=errors, transient=True, redirect_stdout=sys.stdout.isatty()) as bar:
+    with Progress(
+        *columns, console=errors, transient=True, redirect_stdout=sys.stdout is not None and sys.stdout.isatty()
+    ) as bar:
         task = bar.add_task("", total=None)
 
         def report(stage: str, done: float, total: float, detail: str = "") -> None:
@@ -52,7 +54,7 @@ def _bar(errors: Console) -> Iterator[Report]:
 
 
 class ProgressLines:
-    """Write a line at most every 10 seconds, and one at the end of each stage that took longer than that."""
+    """Write a line every 10 seconds at most, and also at the end of each stage that took longer than that."""
 
     def __init__(self, write: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
         self._write, self._clock = write, clock

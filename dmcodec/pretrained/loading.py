@@ -31,7 +31,7 @@ class Purpose:
     """What models are loaded for, which decides the errors.
 
     Attributes:
-        name: of the work, for messages.
+        name: name of the work, in messages.
         extra: of dmcodec that installs what the work needs.
         error: raised where a model is damaged, of the wrong kind, or fails.
         not_found: raised where there is no such model.
@@ -68,10 +68,10 @@ def load(purpose: Purpose, what: str, model_id: str, loader: Callable[..., Any],
 
     Args:
         purpose: decides the class of the errors.
-        what: is loaded, for errors.
+        what: kind of object, in messages.
         model_id: id on the hub, or local folder.
         loader: the `from_pretrained`.
-        options: of the loader.
+        options: passed to the loader.
 
     Raises:
         DmcodecError: of the purpose's `not_found` class where there is no such model or file, else of its `error`
@@ -81,10 +81,11 @@ def load(purpose: Purpose, what: str, model_id: str, loader: Callable[..., Any],
         try:
             return loader(model_id, **options)
         except Exception as error:  # noqa: BLE001 - what damaged files raise is not documented
-            failure = purpose.not_found if isinstance(error, OSError) else purpose.error
+            missing = isinstance(error, OSError)
+            failure = purpose.not_found if missing else purpose.error
+            remedy = "name a folder, or a model of the hub and be online" if missing else "name another model"
             raise failure(
-                f"{what} {model_id!r} can't be loaded ({type(error).__name__}: {first_line(error)}); "
-                "name a folder, or a model of the hub and be online"
+                f"{what} {model_id!r} can't be loaded ({type(error).__name__}: {first_line(error)}); {remedy}"
             ) from None
 
 
@@ -152,9 +153,9 @@ def pick_device(device: str | None) -> str:
 
 def set_threads(threads: int | None) -> None:
     """Set the number of torch's CPU threads, for the whole process; None leaves torch's choice."""
-    import torch
-
     if threads is not None:
+        import torch
+
         torch.set_num_threads(threads)
 
 

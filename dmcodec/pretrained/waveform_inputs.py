@@ -9,10 +9,9 @@ from .loading import Purpose
 
 def check_sample_rate(model_id: str, extractor: Any, sample_rate: int, purpose: Purpose) -> None:
     """Raise the purpose's error where a model needs another sample rate."""
-    if extractor.sampling_rate != sample_rate:
-        raise purpose.error(
-            f"{model_id}: needs audio at {extractor.sampling_rate} Hz, the data are at {sample_rate} Hz"
-        )
+    needed = getattr(extractor, "sampling_rate", sample_rate)
+    if needed != sample_rate:
+        raise purpose.error(f"{model_id}: needs audio at {needed} Hz, the data are at {sample_rate} Hz")
 
 
 def allows_padding(model: Any, extractor: Any) -> bool:

@@ -12,7 +12,7 @@
   (The English prompts are not held out: their voice is that of the Spanish ones.)
 
 Needs ffmpeg, apt-get and dpkg (Debian), npm, and `pip install -r recipes/small/requirements.txt`. Existing files
-are kept, so an interrupted run can be repeated. Sources and their licences: docs/models/dmcodec-small.md.
+are kept, so an interrupted run can be repeated. Sources and their licences: docs/measurements/dmcodec-small.md.
 """
 
 from __future__ import annotations

@@ -152,7 +152,7 @@ def fit(
     """Train a codec with the data of prepare and teach.
 
     Under `accelerate launch -m dmcodec train fit ...` the training uses several processes and GPUs. `dmcodec export`
-    takes the checkpoint RUN/best.
+    takes RUN/best/codec.safetensors with RUN/best/config.json.
     """
     if resume and force:
         raise ArgumentError("--resume continues the run, --force replaces it; name one of them")

@@ -50,7 +50,7 @@ def teach(
         bool,
         typer.Option(
             "--align",
-            help="Repeat the features of each text token over the time of its word (not in the paper).",
+            help="Spread the text tokens of a word over the time of the word (not in the paper).",
             rich_help_panel=TEACHERS,
         ),
     ] = False,

@@ -46,8 +46,8 @@ def check_used(transcripts: GivenTranscripts, sources: Sequence[str], path: Path
     """Raise ArgumentError where no source has a transcript: the table is of other audio."""
     if not any(find_transcript(transcripts, source) for source in sources):
         raise ArgumentError(
-            f"{path}: names none of the recordings (its first name is {next(iter(transcripts))!r}, that of the "
-            f"recordings {sources[0]!r}); name the recordings by relative path or file name"
+            f"{path}: names none of the recordings (it names, for example, {next(iter(transcripts))!r}, and a "
+            f"recording is {sources[0]!r}); name the recordings by relative path or file name"
         )
 
 

@@ -104,6 +104,8 @@ def start_or_resume(folder: Path, identity: dict[str, Any]) -> bool:
     """
     path = folder / WORK / "run.json"
     if not path.exists():
+        if any((folder / WORK).glob("[0-9]*.json")):  # dmcodec 0.1.0 wrote the identity elsewhere
+            return False
         write_json(path, identity)
         return True
     return json.dumps(read_json(path), sort_keys=True) == json.dumps(identity, sort_keys=True)
