@@ -38,7 +38,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.fixture(scope="session")
 def tiny_config() -> CodecConfig:
     """The real model's layout and hop length, with few channels."""
-    return CodecConfig(n_filters=8, dimension=32, semantic_dimension=24, codebook_size=64)
+    return CodecConfig(n_filters=4, dimension=32, semantic_dimension=24, codebook_size=64)
 
 
 @pytest.fixture(scope="session")
