@@ -97,7 +97,10 @@ def _opened(path: Path) -> Iterator[soundfile.SoundFile]:
 
 
 def _blocks(file: soundfile.SoundFile, path: Path) -> Iterator[NDArray[np.float32]]:
-    """Yield blocks (samples, channels). Memory is taken for samples that are there, not for those of the header."""
+    """Yield blocks (samples, channels).
+
+    Memory grows with the samples that are read, not with the number in the header.
+    """
     declared, done = file.frames, 0
     while len(block := file.read(_BLOCK_FRAMES, dtype="float32", always_2d=True)):
         done += len(block)

@@ -15,7 +15,7 @@ def entropy_bits(counts: NDArray[Any]) -> float:
 
 
 def perplexity(counts: NDArray[Any]) -> float:
-    """Return 2^entropy of the counts [codebook_size]: at most the number of entries, where all are used equally."""
+    """Return 2^entropy of the counts [codebook_size]: all entries if they are used equally often, else less."""
     return float(2 ** entropy_bits(counts))
 
 

@@ -115,7 +115,7 @@ def _explained(path: Path) -> Iterator[None]:
 
 
 def _prefix(path: Path) -> str:
-    """Return the prefix of temporary names: short, since names have at most 255 bytes and the target's can have all."""
+    """Return a short prefix for temporary names: a name has at most 255 bytes, and the target's may use all of them."""
     return f".{path.name[:40]}."
 
 

@@ -201,7 +201,8 @@ class TokenFileReader:
     def chunks(self, frames: int) -> Iterator[Codes]:
         """Yield the codes (n_q, n) in order, about `frames` frames at a time.
 
-        The checksum is at the end of the file, so an error after some chunks means that these can't be trusted.
+        The checksum is at the end of the file. It is compared before the last chunk is yielded; an error after some
+        chunks means that these can't be trusted.
 
         Raises:
             TokenFileError: the file is cut short, altered, or followed by other bytes.
@@ -222,7 +223,7 @@ class TokenFileReader:
             raise TokenFileError(f"{self._name}: followed by foreign bytes")
 
     def _read(self, start: int, stop: int) -> bytes:
-        """Read the bytes of frames `start` to `stop`, at whose first byte the file is."""
+        """Read the bytes of frames `start` to `stop`; the file position must be at the first of them."""
         first, last = self.header.byte_range(start, stop)
         payload = self._file.read(last - first)
         if len(payload) < last - first:

@@ -18,7 +18,7 @@ OPSET = 17
 IR_VERSION = 8  # of opset 17; ONNX Runtime reads it since 1.12, and TensorRT since 8.5
 
 _ONNX_TYPES = {"float32": TensorProto.FLOAT, "int64": TensorProto.INT64}
-# fp16-weights rounds weights of at least this size; smaller ones would save nothing.
+# fp16-weights rounds weights of at least this size; rounding smaller ones saves almost no space.
 _MIN_ROUNDED_BYTES = 16384
 
 

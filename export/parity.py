@@ -182,17 +182,17 @@ def _check(reference: Reference, run: Run, signal: str, waveforms: list[NDArray[
     streamed = _stream(reference.config, run, first.codes)
     dequantizer = _dequantizer_errors(reference, run, first.codes)
 
-    right_latents = _joined([item.latents for item in expected])
-    right_audio = _joined([item.audio for item in expected])
-    decoder_audio = compare_audio(right_audio, _joined(decoder_output)[0])
+    expected_latents = _joined([item.latents for item in expected])
+    expected_audio = _joined([item.audio for item in expected])
+    decoder_audio = compare_audio(expected_audio, _joined(decoder_output)[0])
     stream_audio = compare_audio(first.audio, streamed)
-    chain_audio = compare_audio(right_audio, _joined(audio)[0])
+    chain_audio = compare_audio(expected_audio, _joined(audio)[0])
     return ParityCase(
         signal=signal,
         num_samples=len(waveforms[0]),
         batch=len(waveforms),
-        latents_max_abs_error=max_abs_error(right_latents, _joined(latents)),
-        latents_snr_db=snr_db(right_latents, _joined(latents)),
+        latents_max_abs_error=max_abs_error(expected_latents, _joined(latents)),
+        latents_snr_db=snr_db(expected_latents, _joined(latents)),
         **dataclasses.asdict(compare_codes(reference, expected, codes)),
         quantizer_agreement=compare_codes(reference, expected, quantizer_codes).frame_agreement,
         dequantizer_max_abs_error=max(error for error, _ in dequantizer),

@@ -8,14 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 WHOLE_S = 30.0  # clips up to this length run in one piece, longer ones in windows (encoding) or as a stream (decoding)
-WINDOW_S = 15.0  # length of a window without its context; also what a long clip is decoded by at a time
+WINDOW_S = 15.0  # of a window without its context, and of the part of a long clip that one decoding step covers
 WINDOWS_PER_BATCH = 4
 # Most of batch size x longest clip, summed over concurrent batches. It bounds the memory: at full size, encoding takes
 # about 20 MB and decoding about 45 MB for each second.
 ENCODE_TOTAL_S = 64.0
 DECODE_TOTAL_S = 32.0
 MAX_BATCH_SIZE = 16
-# Longest by shortest clip of a batch: above it, running the padding costs more than the batch saves.
+# Largest ratio of longest to shortest clip in a batch. Above it, the padding costs more time than batching saves.
 _MAX_LENGTH_RATIO = 1.15
 
 

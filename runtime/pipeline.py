@@ -12,7 +12,7 @@ import numpy as np
 
 from dmcodec.audio import Waveform
 from dmcodec.bundle import Bundle
-from dmcodec.codes import Codes
+from dmcodec.codes import Codes, checked_codes
 from dmcodec.tokens import Tokens
 
 from .backend import Backend, Graphs
@@ -98,7 +98,8 @@ class Pipeline:
             latents = graphs.run("encoder", waveform=samples, lengths=lengths)[0]
             codes = graphs.arrays("quantizer", latents=latents)[0]  # (n_q, batch, frames) int64
             frames = [self._config.num_frames(len(waveforms[index])) for index in batch]
-            return [codes[:, row, :count].astype(np.uint16) for row, count in enumerate(frames)]
+            size = self._config.codebook_size
+            return [checked_codes(codes[:, row, :count], size) for row, count in enumerate(frames)]
 
         return self._run_batches(run, [len(waveform) for waveform in waveforms], ENCODE_TOTAL_S)
 

@@ -1,4 +1,4 @@
-"""The `.dmc` token file against docs/reference/token-file.md: written down, round trips, and every way to damage one."""
+"""The `.dmc` token file as docs/reference/token-file.md describes it: round trips, and every way to damage one."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -150,9 +151,9 @@ def _written(path: Path, text: str) -> Path:
     return path
 
 
-def test_names_are_relative_to_all_that_was_named(noise_recordings: Path) -> None:
+def test_names_are_relative_to_all_that_was_named(noise_recordings: Path, tmp_path: Path) -> None:
     """A folder named beside the one that holds it doesn't shorten the names of its files."""
-    outer = noise_recordings.parent
-    both = find_sources([str(outer), str(noise_recordings)], None, DatasetOptions())
-    names = [both.get(index).name for index in range(both.count)]
-    assert names == [f"{noise_recordings.name}/{index:02d}.wav" for index in range(5)]
+    inner = tmp_path / "outer" / "inner"
+    shutil.copytree(noise_recordings, inner)
+    both = find_sources([str(inner.parent), str(inner)], None, DatasetOptions())
+    assert [both.get(index).name for index in range(both.count)] == [f"inner/{index:02d}.wav" for index in range(5)]

@@ -1,6 +1,6 @@
 """Peak memory of each codec and operation, and the power of the GPU; each is measured in a new process.
 
-`python -m dmcodec.benchmarks.bench.memory REQUEST` is that process: it opens one codec, runs one operation, and prints
+`main` runs in that process: it opens one codec, runs one operation, and prints
 what this took as JSON.
 """
 

@@ -7,6 +7,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from dmcodec.config import bits_per_code
+
 
 class MeasuredCodec(Protocol):
     """A codec: batches of waveforms to codes and back. All arrays are in host memory."""
@@ -63,4 +65,4 @@ class MeasuredCodec(Protocol):
 
 def bitrate_bps(codec: MeasuredCodec, n_q: int) -> float:
     """Return the bits per second of the codes of `n_q` levels, each code packed in ceil(log2(codebook_size)) bits."""
-    return codec.frame_rate * n_q * (codec.codebook_size - 1).bit_length()
+    return codec.frame_rate * n_q * bits_per_code(codec.codebook_size)

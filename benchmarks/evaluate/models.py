@@ -15,7 +15,7 @@ from dmcodec.pretrained.loading import set_threads
 from .columns import Clip
 from .metrics import SPEAKER_METRIC, WORD_METRICS
 from .options import DEFAULT_SPEAKER_MODEL, ORIGINAL, EvaluateOptions
-from .recogniser import Recogniser, TransformersRecogniser
+from .recogniser import TextRecogniser, TransformersRecogniser
 from .result import ScoreBook
 from .speaker import SpeakerModel, load_speaker_model, similarity
 from .words import (
@@ -38,7 +38,7 @@ class Words:
         references: reference texts of the clips so far.
     """
 
-    recogniser: Recogniser
+    recogniser: TextRecogniser
     normalise: Normaliser
     normaliser_description: str
     transcripts: Mapping[str, str] | None
@@ -147,7 +147,7 @@ class Models:
 
 
 def load_models(
-    options: EvaluateOptions, clips: Sequence[Clip], recogniser: Recogniser | None, speaker: SpeakerModel | None
+    options: EvaluateOptions, clips: Sequence[Clip], recogniser: TextRecogniser | None, speaker: SpeakerModel | None
 ) -> Models:
     """Load the models that the options name; `recogniser` and `speaker` replace them.
 

@@ -14,8 +14,8 @@ from .signal_metrics import SAMPLE_RATE
 MIN_S = 0.1
 
 
-class Recogniser(Protocol):
-    """What WER needs. `description` names the model, its decoding and its version."""
+class TextRecogniser(Protocol):
+    """Recognises the text of one clip, for WER. `description` names the model, its decoding and its version."""
 
     @property
     def description(self) -> str: ...
@@ -37,8 +37,8 @@ class TransformersRecogniser:
         Raises:
             PretrainedModelError: the model can't be loaded, or is neither CTC nor Whisper.
         """
-        told = language if model_type(model, EVALUATION) == "whisper" else None
-        self._recogniser = load_recogniser(model, "cpu", SAMPLE_RATE, told, times=False, purpose=EVALUATION)
+        whisper_language = language if model_type(model, EVALUATION) == "whisper" else None
+        self._recogniser = load_recogniser(model, "cpu", SAMPLE_RATE, whisper_language, times=False, purpose=EVALUATION)
         self._name = model
 
     @property

@@ -18,7 +18,7 @@ from .columns import Clip, Column, Original, Source, find_clips, open_sources
 from .metrics import METRICS, WORD_METRICS, require_packages
 from .models import Models, load_models
 from .options import ORIGINAL, EvaluateOptions
-from .recogniser import Recogniser
+from .recogniser import TextRecogniser
 from .result import ClipScore, ColumnResult, Evaluation, EvaluationResult, ScoreBook
 from .signal_metrics import GROUPS, SAMPLE_RATE
 from .speaker import SpeakerModel
@@ -32,7 +32,7 @@ _RATES = {"wer": word_error_rate, "wil": word_information_lost}
 def run_evaluation(
     options: EvaluateOptions,
     progress: Progress = no_progress,
-    recogniser: Recogniser | None = None,
+    recogniser: TextRecogniser | None = None,
     speaker: SpeakerModel | None = None,
 ) -> Evaluation:
     """Evaluate codecs against the reference folder.
@@ -66,7 +66,7 @@ def run_evaluation(
 
 
 def chosen_for_listening(clips: Sequence[Clip], count: int) -> tuple[str, ...]:
-    """Return the names of `count` clips, evenly spread over all clips, so that nobody selects them."""
+    """Return the names of `count` clips, at equal distances in the list, so that the choice has no bias."""
     count = min(count, len(clips))
     return tuple(clips[index * len(clips) // count].name for index in range(count))
 

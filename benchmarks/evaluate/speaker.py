@@ -20,7 +20,7 @@ MIN_S = 0.5
 
 
 class SpeakerModel(Protocol):
-    """What speaker similarity needs. `description` says which model it is, and its version."""
+    """Embeds the voice of one clip, for speaker similarity. `description` names the model and its version."""
 
     @property
     def description(self) -> str: ...

@@ -9,10 +9,10 @@ from typing import Any
 
 import typer
 
+from dmcodec.cli.train import TRAIN_VERBS
 from dmcodec.errors import DmcodecError
 
 from .app import VERBS, build_app
-from .train import TRAIN_VERBS
 
 
 def main() -> None:

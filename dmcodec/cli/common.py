@@ -1,4 +1,4 @@
-"""What several verbs share: options, loading a codec, lists of values, and printing results."""
+"""Shared by the verbs: options, loading a codec, lists of values, and printing results."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ def evaluate(
         list[str] | None,
         typer.Option(
             "--n-q",
-            help="Number of quantizer levels, from level 0 on; a column for each number (default: all).",
+            help="Quantizer levels to use, from level 0 on (default: all).",
             metavar="N,...",
             rich_help_panel=CODEC,
         ),

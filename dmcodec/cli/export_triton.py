@@ -81,7 +81,7 @@ def export_repository(
     force: bool,
     as_json: bool,
 ) -> None:
-    """Write the model repository from a bundle, or from weights by way of a temporary bundle."""
+    """Write the model repository from a bundle, or from weights through a temporary bundle."""
     from dmcodec.export import triton
 
     refuse_existing(out, force)

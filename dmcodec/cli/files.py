@@ -1,4 +1,4 @@
-"""Inputs and outputs of a verb: globs and folders become files, every file gets its output, and the work runs."""
+"""Expands the inputs of a verb to files, pairs each with its output, and runs the work on each pair."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def run_files(
 
 
 def file_progress(report: Report, stage: str) -> FileProgress:
-    """Return what reports a stage in seconds of audio; files of up to a minute are not reported."""
+    """Return a callback that reports a stage in seconds of audio; files of up to a minute are not reported."""
 
     def show(done_s: float, total_s: float) -> None:
         if total_s > LONG_S:

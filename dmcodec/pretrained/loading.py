@@ -28,7 +28,7 @@ _WEIGHTS = ("*.safetensors", "*.bin")
 
 @dataclass(frozen=True)
 class Purpose:
-    """What models are loaded for, which decides the errors.
+    """The purpose of loading a model; it decides the classes of the errors.
 
     Attributes:
         name: name of the work, in messages.
@@ -117,7 +117,12 @@ def load_model(purpose: Purpose, what: str, model_id: str, auto_class: Any, devi
 
 
 def _is_optional(name: str) -> bool:
-    """Whether the output does not depend on a weight: BERT's pooler, HuBERT's mask in training, folded positions."""
+    """Whether the output does not depend on a weight.
+
+    Such are BERT's pooler, HuBERT's mask in training, folded positions, and the heads that x-vectors are trained with.
+    """
+    if name.startswith(("objective.", "classifier.")):
+        return True
     return name.startswith("pooler.") or ".pooler." in name or "masked_spec_embed" in name or "position_ids" in name
 
 

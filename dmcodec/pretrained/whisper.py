@@ -112,12 +112,13 @@ class WhisperRecogniser:
     def transcribe_long(self, waveform: Waveform) -> str:
         """Return the text of a waveform (samples,) of any length; beyond the window by long-form decoding.
 
-        Long-form decoding (section 3.8) moves the window to the last timestamp that the model has written.
+        Long-form decoding (section 3.8) moves the window to the last timestamp that the model has written. The number
+        of tokens is bounded by the model's own configuration only.
         """
         is_long = len(waveform) > self._extractor.n_samples
         inputs = self._inputs([waveform], padding="longest" if is_long else "max_length", truncation=not is_long)
         options = {"return_timestamps": True} if is_long else {}
-        output = self._generate(inputs, max_new_tokens=self._within_positions(MOST_TOKENS), **options)
+        output = self._generate(inputs, **options)
         return self._text(output[0].tolist())
 
     def _window_positions(self, window_s: float | None) -> int:

@@ -19,7 +19,7 @@ from .discriminators import DiscriminatorOutput
 from .generator import GeneratorOutput
 
 FLOOR = 1e-5  # of mel magnitudes
-FAINTEST = 1e-3  # magnitude in a compressed spectrum
+COMPRESSION_FLOOR = 1e-3  # magnitudes far below it are not compressed
 
 
 def discriminator_loss(real: Sequence[Tensor], fake: Sequence[Tensor]) -> Tensor:
@@ -130,7 +130,7 @@ def _compressed(waveform: Tensor, spectrum: SpectralConfig, window: Tensor) -> t
     values = torch.view_as_real(
         torch.stft(waveform.float(), spectrum.n_fft, spectrum.hop_length, window=window, return_complex=True)
     )
-    power = values.square().sum(-1) + FAINTEST**2
+    power = values.square().sum(-1) + COMPRESSION_FLOOR**2
     values = values * power[..., None] ** ((spectrum.compression - 1) / 2)
     return values, power ** (spectrum.compression / 2)
 

@@ -29,7 +29,8 @@ CLIENT = Path(__file__).with_name("client.py")
 ENGINE_GRAPHS = ("encoder", "decoder")  # the graphs that TensorRT runs on platform "tensorrt"
 _README = """# dmcodec model repository
 
-Written by dmcodec {version} from the bundle of model {model_id} ({precision}); docs/how-to/serve-with-triton.md of dmcodec explains it.
+Written by dmcodec {version} from the bundle of model {model_id} ({precision}).
+docs/how-to/serve-with-triton.md of dmcodec explains it.
 
     tritonserver --model-repository=$PWD
     python client.py speech.wav out.wav

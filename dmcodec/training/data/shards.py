@@ -36,7 +36,7 @@ class RecordingBuffer:
     """
 
     def __init__(self, folder: Path) -> None:
-        """Make an empty buffer. A recording over 32 MiB goes to a nameless file in `folder`."""
+        """Make an empty buffer. A recording over 32 MiB goes to an unnamed temporary file in `folder`."""
         self._folder = folder
         self._file = tempfile.SpooledTemporaryFile(max_size=BUFFER_BYTES, dir=str(folder))  # noqa: SIM115 - closed on exit
         self.num_samples = 0
