@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+from dmcodec.benchmarks.codecs.registry import ONNXRUNTIME_CPU
 from dmcodec.errors import ArgumentError
 
-ONNXRUNTIME_CPU = "onnxruntime-cpu"
 TORCH = "torch"
 REFERENCES = (ONNXRUNTIME_CPU, TORCH)
 

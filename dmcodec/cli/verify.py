@@ -56,9 +56,10 @@ def verify(
     Each graph is compared, and then streams, batches, windows of long clips and fewer quantizer levels. The exit code
     is 1 where a value is outside the thresholds of the bundle's precision.
     """
+    from dmcodec.benchmarks.codecs.registry import ONNXRUNTIME_CPU
     from dmcodec.benchmarks.tables import print_tables
     from dmcodec.benchmarks.verify import VerifyOptions, run_verify
-    from dmcodec.benchmarks.verify.options import ONNXRUNTIME_CPU, TORCH
+    from dmcodec.benchmarks.verify.options import TORCH
     from dmcodec.benchmarks.verify.result_tables import summary_line, verify_tables
 
     options = VerifyOptions(
