@@ -253,6 +253,11 @@ def test_progress_on_a_terminal_leaves_stdout_alone(tiny_bundle: Path, speech_wa
     assert b"RTF" not in shown
 
 
+def obey_interrupts() -> None:
+    """A shell that starts the tests with `&` lets its children ignore Ctrl-C; the process under test obeys it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @posix
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_keeps_what_is_done_and_leaves_no_half_file(tiny_bundle: Path, tmp_path: Path, stop: int) -> None:
@@ -261,7 +266,9 @@ def test_ctrl_c_keeps_what_is_done_and_leaves_no_half_file(tiny_bundle: Path, tm
     for index in range(300):
         (inputs / f"{index:03}.flac").symlink_to(SPEECH_FILE)
     command = [*DMCODEC, "encode", str(inputs), "-o", str(out), "--bundle", str(tiny_bundle)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=obey_interrupts
+    )
     deadline = time.monotonic() + 60
     while not (out.exists() and len(list(out.iterdir())) > 2) and time.monotonic() < deadline:
         time.sleep(0.02)
