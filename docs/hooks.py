@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from typing import Any
 
 MARKER = "<!-- the verbs, generated -->"
-TYPES = {"int": "N", "float": "X", "bool": "", "str": "TEXT", "Path": "PATH"}
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:  # noqa: ARG001 - mkdocs' signature
@@ -69,22 +68,10 @@ def _row(parameter: Any) -> str:
         names = _argument(parameter)
     else:
         names = ", ".join((*parameter.opts, *parameter.secondary_opts))
-    value = "" if parameter.param_type_name == "argument" else _value(parameter)
-    name = f"`{names} {value}`" if value else f"`{names}`"
+        if parameter.metavar and not parameter.is_flag:
+            names = f"{names} {parameter.metavar}"
     meaning = " ".join((parameter.help or "").split()) + (" Required." if parameter.required else "")
-    return f"| {_cell(name)} | {_cell(meaning)} |"
-
-
-def _value(parameter: Any) -> str:
-    if getattr(parameter, "is_flag", False):
-        return ""
-    if parameter.metavar:
-        return str(parameter.metavar)
-    described = getattr(parameter, "type_descriptor", None)
-    name = getattr(getattr(described, "annotation", None), "__name__", "") or getattr(
-        getattr(parameter, "type", None), "name", ""
-    )
-    return TYPES.get(name, "VALUE")
+    return f"| {_cell(f'`{names}`')} | {_cell(meaning)} |"
 
 
 def _cell(text: str) -> str:

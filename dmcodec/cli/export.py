@@ -169,9 +169,8 @@ def export(
     if output_format == "trt":
         from dmcodec.runtime.tensorrt.profiles import ShapeRequest
 
-        request = ShapeRequest.parse(
-            profile, batch, ",".join(listed("--fixed-shapes", fixed_shapes)) if fixed_shapes else None
-        )
+        shapes = ",".join(listed("--fixed-shapes", fixed_shapes)) or None
+        request = ShapeRequest.parse(profile, batch, shapes)
         building = build_options(
             version_compatible=version_compatible,
             hardware_compatibility=hardware_compatibility,

@@ -17,7 +17,6 @@ from .waveform_inputs import check_sample_rate
 POSITIONS_PER_S = 50
 SAMPLES_PER_POSITION = 320  # 10 ms of hop, halved by the second convolution
 TOKENS_PER_S, SPARE_TOKENS = 12, 16  # speech has 3 to 4 tokens a second; more is a decoder that repeats itself
-MOST_TOKENS = 256  # of 30 s
 PROMPT_TOKENS = 8  # room for start, language, task and timestamp tokens
 
 
@@ -147,9 +146,7 @@ class WhisperRecogniser:
 
     def _most_tokens(self, samples: int) -> int:
         """Return a limit that only a decoder that repeats itself reaches; the same alone and in a batch."""
-        return self._within_positions(SPARE_TOKENS + math.ceil(TOKENS_PER_S * samples / self._rate))
-
-    def _within_positions(self, tokens: int) -> int:
+        tokens = SPARE_TOKENS + math.ceil(TOKENS_PER_S * samples / self._rate)
         return min(tokens, int(self._model.config.max_target_positions) - PROMPT_TOKENS)
 
     def _text(self, tokens: list[int]) -> str:
