@@ -18,7 +18,25 @@ MANIFEST = "manifest.json"
 FORMAT_VERSION = 2
 _GRAPHS_HOLD_THEIR_WEIGHTS = 1  # format version of bundles without a file of weights; older dmcodec reads these, too
 GRAPH_NAMES = ("encoder", "quantizer", "dequantizer", "decoder", "decoder_recurrent", "decoder_upsampler")
+# The encoder in parts, for clips of any length and for streams; bundles of an earlier dmcodec don't have them.
+DOWNSAMPLER, OUTPUT = "encoder_downsampler", "encoder_output"
 _DEFAULT_BUNDLE = Path(__file__).parent / "data" / "dmcodec-small.bundle"
+
+
+def lstm_name(layer: int, direction: str) -> str:
+    """Return the name of the graph of one LSTM layer of the encoder; `direction` is "forward" or "backward"."""
+    return f"encoder_lstm_{layer}_{direction}"
+
+
+def directions(config: CodecConfig) -> tuple[str, ...]:
+    """Return the directions of the encoder's LSTM."""
+    return ("forward", "backward") if config.bidirectional else ("forward",)
+
+
+def encoder_part_names(config: CodecConfig) -> tuple[str, ...]:
+    """Return the names of the graphs that together are the encoder, in the order in which they run."""
+    layers = [lstm_name(layer, way) for layer in range(config.lstm_layers) for way in directions(config)]
+    return (DOWNSAMPLER, *layers, OUTPUT)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,6 +95,11 @@ class Manifest:
     encoder_context: Mapping[str, Any]
     engines: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     weights: WeightsSpec | None = None
+
+    @property
+    def has_encoder_parts(self) -> bool:
+        """Whether the bundle holds the encoder in parts (`encoder_part_names`)."""
+        return all(name in self.graphs for name in encoder_part_names(self.config))
 
     @property
     def arithmetic(self) -> str:

@@ -1,12 +1,13 @@
-"""The receptive field of the decoder: frames before and after a frame that its audio depends on.
+"""The receptive fields of the decoder and the encoder: what one frame depends on.
 
-It is computed from the configuration: from the samples of one output frame back through the layers of
-`dmcodec.nn.seanet.Decoder` to the frames that they depend on.
+They are computed from the configuration: from one output frame back through the layers of `dmcodec.nn.seanet` to the
+frames or samples that they depend on.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from functools import lru_cache
 
 from .config import KERNEL_SIZE, CodecConfig
 
@@ -72,3 +73,60 @@ def _convolution(
     if last and high > end:
         low, high = min(low, 2 * end - high), end
     return low, high
+
+
+@dataclasses.dataclass(frozen=True)
+class EncoderReach:
+    """What one latent frame depends on, besides the LSTM, whose states are kept.
+
+    Attributes:
+        past_samples: samples before the first sample of a frame that its features depend on.
+        future_samples: samples after the last sample of a frame that its features depend on.
+        output_frames: LSTM frames on each side of a latent frame, in the last convolution.
+    """
+
+    past_samples: int
+    future_samples: int
+    output_frames: int
+
+
+@lru_cache(maxsize=16)
+def encoder_reach(config: CodecConfig) -> EncoderReach:
+    """Return the receptive field of a configuration's encoder.
+
+    It holds at the ends of a clip, too, where the padding is a reflection, and for any length of the clip.
+    """
+    hop, middle = config.hop_length, 8
+    past, future = 0, 0
+    for length in range(2 * middle * hop, (2 * middle + 1) * hop):
+        frames = -(-length // hop)
+        for frame in (0, 1, middle, frames - 2, frames - 1):
+            low, high = _downsampler_needs(config, length, frame)
+            past, future = max(past, frame * hop - low), max(future, high - (frame + 1) * hop + 1)
+    return EncoderReach(past, future, (KERNEL_SIZE - 1) // 2)
+
+
+def _downsampler_needs(config: CodecConfig, length: int, frame: int) -> tuple[int, int]:
+    """Return the first and the last sample that the features of a frame of a clip of `length` samples depend on."""
+    lengths = [length]
+    for stride in reversed(config.strides):
+        lengths.append(-(-lengths[-1] // stride))
+    low = high = frame
+    for stride, size in zip(config.strides, reversed(lengths[:-1]), strict=True):
+        left = stride - stride // 2  # of a kernel of 2 * stride
+        low, high = _reflected(low * stride - left, high * stride - left + 2 * stride - 1, size)
+        for layer in reversed(range(config.n_residual_layers)):
+            total = (config.residual_kernel_size - 1) * config.dilation_base**layer
+            low, high = _reflected(low - (total - total // 2), high + total // 2, size)
+    return _reflected(low - KERNEL_SIZE // 2, high + KERNEL_SIZE // 2, length)
+
+
+def _reflected(low: int, high: int, size: int) -> tuple[int, int]:
+    """Return the range of positions 0 to size - 1 that holds `low` to `high` after reflection at both ends."""
+    end = size - 1
+    inside = [max(low, 0), min(high, end)]
+    if low < 0:
+        inside[1] = max(inside[1], -low)
+    if high > end:
+        inside[0] = min(inside[0], 2 * end - high)
+    return inside[0], inside[1]

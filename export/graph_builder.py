@@ -78,15 +78,16 @@ class GraphBuilder:
         assert list(node.output) == [tensor], "only the last node can be renamed"
         node.output[0] = output
 
-    def weight(self, name: str, values: NDArray[Any], exact: bool = False) -> str:
+    def weight(self, name: str, values: NDArray[Any], exact: bool = False, parts: int = 1) -> str:
         """Add a weight, and return the name of the tensor in the precision of the arithmetic.
 
         Args:
             name: of the stored weight.
             values: its values.
             exact: never round it.
+            parts: where `values` are one of so many equal parts of a weight, they are rounded as the whole weight is.
         """
-        if self._rounds_weights and not exact and values.size * self._dtype.itemsize >= _MIN_ROUNDED_BYTES:
+        if self._rounds_weights and not exact and parts * values.size * self._dtype.itemsize >= _MIN_ROUNDED_BYTES:
             return self.cast(self._add(name, _converted(name, values, np.dtype(np.float16))))
         return self._add(name, _converted(name, values, self._dtype))
 

@@ -1,7 +1,7 @@
 """The graphs of a bundle, each from its part of the torch model.
 
 The decoder has two more graphs for streams: `decoder_recurrent` ends after the LSTM, whose state is an input and an
-output, and `decoder_upsampler` holds the layers after it.
+output, and `decoder_upsampler` holds the layers after it. `dmcodec.export.encoder_parts` has those of the encoder.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from dmcodec.nn import DMCodec
 from dmcodec.nn.layers import Conv1d, SkipLSTM
 from dmcodec.precision import PRECISIONS
 
+from .encoder_parts import encoder_parts
 from .graph_builder import Graph, GraphBuilder
 from .layers import Signal, add_layers, array, convolution, lstm_weights
 from .weights import add_codebook, add_codebooks, codebook_name, stored_codebooks
@@ -34,7 +35,7 @@ def build_graphs(codec: DMCodec, precision: str = "fp32") -> dict[str, Graph]:
             half precision changes codes. Inputs and outputs are float32 or int64 in every precision.
 
     Returns:
-        The graphs by the names of `dmcodec.bundle.GRAPH_NAMES`.
+        The graphs by the names of `dmcodec.bundle.GRAPH_NAMES` and `encoder_part_names`.
     """
     latents = TensorSpec("latents", "float32", ("batch", codec.config.dimension, "frames"))
     waveform = TensorSpec("waveform", "float32", ("batch", 1, "samples"))
@@ -46,6 +47,7 @@ def build_graphs(codec: DMCodec, precision: str = "fp32") -> dict[str, Graph]:
         "decoder": _network("decoder", codec.decoder.model, latents, waveform, precision),
         "decoder_recurrent": _recurrent(codec, precision),
         "decoder_upsampler": _upsampler(codec, precision),
+        **encoder_parts(codec, precision),
     }
 
 

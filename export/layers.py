@@ -195,18 +195,26 @@ def _skip_lstm(builder: GraphBuilder, layer: SkipLSTM, signal: Signal, name: str
     return Signal(op("Transpose", op("Add", output, skip), perm=[1, 2, 0]), signal.lengths)
 
 
-def lstm_weights(builder: GraphBuilder, layer: SkipLSTM, index: int, name: str) -> list[str]:
-    """Add the weights of one LSTM layer, and return the names of the ONNX LSTM's inputs W, R and B."""
+def lstm_weights(
+    builder: GraphBuilder, layer: SkipLSTM, index: int, name: str, direction: int | None = None
+) -> list[str]:
+    """Add the weights of one LSTM layer, and return the names of the ONNX LSTM's inputs W, R and B.
+
+    `direction` selects one: 0 is forward, 1 is backward; by default all that the layer has.
+    """
     lstm = layer.lstm
     directions = ["", "_reverse"] if lstm.bidirectional else [""]
-    parts = {
-        part: np.stack([_gates(getattr(lstm, f"{part}_l{index}{suffix}")) for suffix in directions])
+    selected = directions if direction is None else [directions[direction]]
+    values = {
+        part: np.stack([_gates(getattr(lstm, f"{part}_l{index}{suffix}")) for suffix in selected])
         for part in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
     }
+    parts = len(directions) // len(selected)
+    bias = np.concatenate([values["bias_ih"], values["bias_hh"]], axis=1)
     return [
-        builder.weight(f"{name}.weight_ih_{index}", parts["weight_ih"]),
-        builder.weight(f"{name}.weight_hh_{index}", parts["weight_hh"]),
-        builder.weight(f"{name}.bias_{index}", np.concatenate([parts["bias_ih"], parts["bias_hh"]], axis=1)),
+        builder.weight(f"{name}.weight_ih_{index}", values["weight_ih"], parts=parts),
+        builder.weight(f"{name}.weight_hh_{index}", values["weight_hh"], parts=parts),
+        builder.weight(f"{name}.bias_{index}", bias, parts=parts),
     ]
 
 

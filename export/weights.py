@@ -24,12 +24,17 @@ WEIGHTS_FILE = "weights.bin"
 # Smaller weights stay in the graph: ONNX Runtime needs them there to infer shapes.
 MIN_EXTERNAL_BYTES = 1024
 _ALIGNMENT_BYTES = 64
+_DIRECTIONS = 2
 # Key of a graph's metadata: a digest of its external weights, so that graphs with other weights have other hashes.
 _WEIGHTS_DIGEST = "weights_sha256"
 
 
 class SharedWeights:
-    """The file `weights.bin` of a bundle: the large weights of all graphs as ONNX external data, each content once."""
+    """The file `weights.bin` of a bundle: the large weights of all graphs as ONNX external data, each content once.
+
+    The two halves of a weight whose first axis is 2 (the directions of an LSTM) count as contents, too: the graph of
+    one direction refers to its half of the weight of both.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / WEIGHTS_FILE
@@ -46,6 +51,8 @@ class SharedWeights:
             digests.update(digest)
             if digest not in self._offsets:
                 self._offsets[digest] = self._append(tensor.raw_data)
+                if tensor.dims[0] == _DIRECTIONS:
+                    self._add_halves(tensor.raw_data, self._offsets[digest])
             set_external_data(tensor, WEIGHTS_FILE, self._offsets[digest], len(tensor.raw_data))
             tensor.ClearField("raw_data")
         onnx.helper.set_model_props(model, {_WEIGHTS_DIGEST: digests.hexdigest()})
@@ -55,6 +62,12 @@ class SharedWeights:
         if not self._offsets:
             return None
         return WeightsSpec(WEIGHTS_FILE, file_sha256(self._path), self._size_bytes)
+
+    def _add_halves(self, content: bytes, offset: int) -> None:
+        half = len(content) // 2
+        for start in (0, half):
+            digest = hashlib.sha256(content[start : start + half]).digest()
+            self._offsets.setdefault(digest, offset + start)
 
     def _append(self, content: bytes) -> int:
         padding = -self._size_bytes % _ALIGNMENT_BYTES

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from dmcodec.bundle import GRAPH_NAMES, Bundle, write_manifest
+from dmcodec.bundle import GRAPH_NAMES, Bundle, encoder_part_names, write_manifest
 from dmcodec.config import CodecConfig
 from dmcodec.errors import BundleError, BundleNotFoundError, BundleVersionError, ConfigError
 from dmcodec.files import file_sha256
@@ -38,13 +38,13 @@ def test_a_bundle_says_what_was_exported(tiny_bundle: Path, tiny_model: DMCodec,
     assert manifest.model_id == model_id(tiny_model)
     assert manifest.precision == "fp32"
     assert manifest.provenance["seed"] == 0
-    assert set(manifest.graphs) == set(GRAPH_NAMES)
+    assert set(manifest.graphs) == {*GRAPH_NAMES, *encoder_part_names(manifest.config)}
     for name, spec in manifest.graphs.items():
         path = bundle.graph_path(name)
         assert path.parent == tiny_bundle
         assert (spec.sha256, spec.size_bytes) == (file_sha256(path), path.stat().st_size)
         assert hashlib.sha256(path.read_bytes()).hexdigest() == spec.sha256
-    files = {"manifest.json", "weights.bin", *(f"{n}.onnx" for n in GRAPH_NAMES)}
+    files = {"manifest.json", "weights.bin", *(f"{n}.onnx" for n in manifest.graphs)}
     assert {path.name for path in tiny_bundle.iterdir()} == files
     assert manifest.weights is not None
     assert manifest.weights.sha256 == file_sha256(tiny_bundle / "weights.bin")
