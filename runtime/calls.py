@@ -1,7 +1,7 @@
 """Work on graphs as a generator of calls, so that one piece of logic runs alone or in a batch with others.
 
-A step yields each `Call` that it needs and is sent the outputs of the graph. `run_alone` runs a step by itself. A pool of
-streams runs many steps together and joins their calls of one graph and shape along the batch axis.
+A step yields each `Call` that it needs and is sent the outputs of the graph. `run_alone` runs a step by itself. A pool
+of streams runs many steps together and joins their calls of one graph and shape along the batch axis.
 """
 
 from __future__ import annotations
