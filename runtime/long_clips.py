@@ -22,23 +22,31 @@ class WindowPlan:
 
     Attributes:
         core_frames: frames of a window whose codes are kept.
-        context_frames: frames on each side of them that are run and discarded.
+        context_frames: frames before them, and by default also after them, that are run and discarded.
         hop_length: samples per frame.
+        frames_after: frames after them that are run and discarded, where these are others.
     """
 
     core_frames: int
     context_frames: int
     hop_length: int
+    frames_after: int | None = None
+
+    @property
+    def after(self) -> int:
+        """Frames after a window's core that are run and discarded."""
+        return self.context_frames if self.frames_after is None else self.frames_after
 
     @property
     def num_samples(self) -> int:
         """Samples of a window with its context."""
-        return (self.core_frames + 2 * self.context_frames) * self.hop_length
+        return (self.core_frames + self.context_frames + self.after) * self.hop_length
 
     @property
     def overhead(self) -> float:
         """Share of the computed frames that is context."""
-        return 2 * self.context_frames / (self.core_frames + 2 * self.context_frames)
+        context = self.context_frames + self.after
+        return context / (self.core_frames + context)
 
 
 def window_plan(config: CodecConfig, context_s: float) -> WindowPlan:
@@ -84,7 +92,7 @@ class Windows:
         self._num_samples += len(samples)
         plan = self._plan
         # One sample more than the window holds shows that the clip does not end with it.
-        while self._num_samples > (self._next_frame + plan.core_frames + plan.context_frames) * plan.hop_length:
+        while self._num_samples > (self._next_frame + plan.core_frames + plan.after) * plan.hop_length:
             yield self._cut(self._next_frame + plan.core_frames)
 
     def finish(self) -> Iterator[Window]:
@@ -98,7 +106,7 @@ class Windows:
         plan = self._plan
         held = np.concatenate(self._blocks)
         first_frame = max(0, self._next_frame - plan.context_frames)
-        end = min(self._num_samples, (stop_frame + plan.context_frames) * plan.hop_length)
+        end = min(self._num_samples, (stop_frame + plan.after) * plan.hop_length)
         samples = held[first_frame * plan.hop_length - self._first_sample : end - self._first_sample]
         window = Window(samples, self._next_frame - first_frame, stop_frame - self._next_frame)
         keep_from = max(0, stop_frame - plan.context_frames) * plan.hop_length
