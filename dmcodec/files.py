@@ -128,8 +128,8 @@ def _umask() -> int:
 
 
 @contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold a lock on the file `path`; wait while another process holds it.
+def locked(path: Path, wait: bool = True) -> Iterator[None]:
+    """Hold a lock on the file `path`; wait while another process holds it, or with `wait` false raise OutputError.
 
     The file is made if it is missing, and stays. The system releases the lock when the process ends, even if it is
     killed.
@@ -145,7 +145,10 @@ def locked(path: Path) -> Iterator[None]:
             f"{path}: can't be written ({error.strerror or error}); check the disk and the rights"
         ) from None
     try:
-        _lock(handle)
+        if wait:
+            _lock(handle)
+        elif not _try_lock(handle):
+            raise OutputError(f"{path.parent}: another process works there; wait until it ends")
         yield
     finally:
         os.close(handle)
@@ -161,11 +164,25 @@ if sys.platform == "win32":
             except OSError:  # msvcrt stops trying after ten seconds
                 continue
             return
+
+    def _try_lock(handle: int) -> bool:
+        try:
+            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
+        except OSError:
+            return False
+        return True
 else:
     import fcntl
 
     def _lock(handle: int) -> None:
         fcntl.flock(handle, fcntl.LOCK_EX)
+
+    def _try_lock(handle: int) -> bool:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return False
+        return True
 
 
 def file_sha256(path: Path) -> str:

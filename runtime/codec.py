@@ -2,35 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dmcodec.audio import Waveform, audio_writer, prepare_waveform, read_blocks
+from dmcodec.audio import Waveform, audio_writer, prepare_waveform
 from dmcodec.bundle import Bundle, default_bundle_path
 from dmcodec.codes import Codes
 from dmcodec.config import CodecConfig
 from dmcodec.errors import ArgumentError, AudioError, TokensError
 from dmcodec.receptive_field import DecoderReach, decoder_reach
-from dmcodec.token_file import Header, token_file_writer
+from dmcodec.token_file import Header
 from dmcodec.tokens import Tokens
 
 from .backend import Backend, Graphs
 from .batching import stack
-from .long_clips import WindowPlan, window_plan
+from .encode_file import encode_file
+from .encode_options import EncodeOptions, Progress, encode_options, encodes_exactly
 from .onnxruntime_backend import OnnxRuntimeBackend
 from .pipeline import Pipeline
 from .stream_decoder import StreamDecoder
 
 BACKENDS = ("onnxruntime", "tensorrt")
 MAX_LATENTS_S = 120.0
-
-# Called with the seconds of audio that are done, and the seconds in total.
-Progress = Callable[[float, float], None]
 
 
 class Codec:
@@ -142,42 +139,66 @@ class Codec:
         return float(self.bundle.manifest.encoder_context["default_context_s"])
 
     @property
+    def encodes_exactly(self) -> bool:
+        """Whether clips of any length get the tokens of one piece; else those over 30 s are encoded in windows."""
+        return encodes_exactly(self.bundle.manifest, self.backend)
+
+    @property
     def graphs(self) -> Graphs:
         """The loaded graphs."""
         return self._pipeline.graphs
 
-    def encode(self, waveform: Any, sample_rate: int, n_q: int | None = None, context_s: float | None = None) -> Tokens:
+    def encode(
+        self,
+        waveform: Any,
+        sample_rate: int,
+        n_q: int | None = None,
+        context_s: float | None = None,
+        *,
+        spool: str | Path | None = None,
+    ) -> Tokens:
         """Encode a waveform.
 
         Args:
             waveform: (samples,) or (channels, samples), float32, float64 in [-1, 1] or int16; channels are averaged.
             sample_rate: of `waveform` in Hz; resampled to the codec's if it differs.
             n_q: quantizer levels to keep, 1 to `self.n_q`; all by default.
-            context_s: seconds of context around each window of a clip longer than 30 s; `self.context_s` by default.
+            context_s: encode a clip longer than 30 s in windows with this context in seconds, an approximation; by
+                default it is encoded exactly, or where `encodes_exactly` is false, with `self.context_s`.
+            spool: where exact encoding keeps features: "memory", a folder for temporary files, or None: in memory up
+                to 256 MiB, else in the system's folder for temporary files. 16 bytes a frame for each channel of the
+                LSTM: 205 kB a second of audio with the built-in codec, 819 kB at full size.
 
         Returns:
             Tokens with codes (n_q, ceil(samples / hop_length)) and the true number of samples at the codec's rate.
 
         Raises:
             AudioError: another shape or dtype, empty, or NaN.
-            ArgumentError: n_q or context_s out of range.
+            ArgumentError: n_q or context_s out of range, or no such spool folder.
+            OutputError: no room for the spool.
         """
-        return self.encode_batch([waveform], sample_rate, n_q, context_s)[0]
+        return self.encode_batch([waveform], sample_rate, n_q, context_s, spool=spool)[0]
 
     def encode_batch(
-        self, waveforms: Sequence[Any], sample_rate: int, n_q: int | None = None, context_s: float | None = None
+        self,
+        waveforms: Sequence[Any],
+        sample_rate: int,
+        n_q: int | None = None,
+        context_s: float | None = None,
+        *,
+        spool: str | Path | None = None,
     ) -> list[Tokens]:
         """Encode waveforms of any lengths; return one Tokens each, in order, as `encode` returns for each alone.
 
         Clips of similar length run as one batch. The graph receives the length of each clip, so that neither the
         padding after it nor the other clips change its codes. Arguments and errors are those of `encode`.
         """
-        n_q, plan = self._checked_n_q(n_q), self._window_plan(context_s)
+        n_q, options = self._checked_n_q(n_q), self._encode_options(context_s, spool)
         prepared = [
             prepare_waveform(waveform, sample_rate, self.sample_rate, f"waveform {index}")
             for index, waveform in enumerate(waveforms)
         ]
-        all_codes = self._pipeline.encode(prepared, plan)
+        all_codes = self._pipeline.encode(prepared, options)
         return [self._tokens(codes[:n_q], len(item)) for codes, item in zip(all_codes, prepared, strict=True)]
 
     def decode(self, tokens: Tokens, n_q: int | None = None) -> Waveform:
@@ -205,6 +226,9 @@ class Codec:
         n_q: int | None = None,
         context_s: float | None = None,
         progress: Progress | None = None,
+        *,
+        spool: str | Path | None = None,
+        resume: bool = False,
     ) -> Tokens:
         """Encode an audio file of any length, sample rate and number of channels, without holding all its samples.
 
@@ -215,31 +239,19 @@ class Codec:
             n_q: as for `encode`.
             context_s: as for `encode`.
             progress: called with the seconds that are done, and the seconds in total.
+            spool: as for `encode`.
+            resume: keep the progress in the folder `out`.spool until the tokens are complete, and go on from there
+                after an interruption. The spool is a quarter larger.
 
         Raises:
             AudioFileNotFoundError: no such file.
             AudioError: not audio, empty, cut short, NaN, or changed while it was read.
-            OutputError: `out` can't be written.
+            OutputError: `out` can't be written, there is no room for the spool, or `out`.spool belongs to the encode
+                of another file, model or version.
         """
-        n_q, plan, config = self._checked_n_q(n_q), self._window_plan(context_s), self.config
-        model_id = self.bundle.manifest.model_id
-        header = Header(n_q, 0, config.codebook_size, config.hop_length, config.sample_rate, 0, model_id)
-        num_samples, parts = 0, []
-
-        def blocks() -> Iterator[Waveform]:
-            nonlocal num_samples
-            for block in read_blocks(path, self.sample_rate, progress):
-                num_samples += len(block)
-                yield block
-
-        with token_file_writer(out, header) if out is not None else nullcontext() as writer:
-            for codes in self._pipeline.encode_blocks(blocks(), plan):
-                parts.append(codes[:n_q])
-                if writer is not None:
-                    writer.write(parts[-1])
-            if writer is not None:
-                writer.finish(num_samples)
-        return self._tokens(np.concatenate(parts, axis=1), num_samples)
+        n_q = self._checked_n_q(n_q)
+        options = self._encode_options(context_s, spool, resume, progress)
+        return encode_file(self._pipeline, path, out, n_q, options, resume)
 
     def decode_file(
         self,
@@ -337,8 +349,8 @@ class Codec:
     def _tokens(self, codes: Codes, num_samples: int) -> Tokens:
         return Tokens.from_codes(codes, self.config, num_samples, self.bundle.manifest.model_id)
 
-    def _window_plan(self, context_s: float | None) -> WindowPlan:
-        return window_plan(self.config, self.context_s if context_s is None else context_s)
+    def _encode_options(self, context_s: float | None, *others: Any) -> EncodeOptions:
+        return encode_options(self.bundle.manifest, self.backend, context_s, *others)
 
     def _checked_n_q(self, n_q: int | None) -> int:
         if n_q is None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from itertools import chain
+from itertools import chain, islice
 from typing import TypeVar
 
 import numpy as np
@@ -16,9 +18,13 @@ from dmcodec.codes import Codes, checked_codes
 from dmcodec.tokens import Tokens
 
 from .backend import Backend, Graphs
-from .batching import DECODE_TOTAL_S, ENCODE_TOTAL_S, WHOLE_S, WINDOW_S, WINDOWS_PER_BATCH, batches, stack
+from .batching import DECODE_TOTAL_S, ENCODE_TOTAL_S, TILED_S, WHOLE_S, WINDOW_S, WINDOWS_PER_BATCH, batches, stack
+from .encode_options import EncodeOptions, Meter
 from .long_clips import Window, WindowPlan, Windows
+from .spool import Spool
 from .stream_decoder import StreamDecoder
+from .sweeps import MIN_FRAMES, ExactEncoder, Position, spool_bytes
+from .workers import Workers
 
 _Result = TypeVar("_Result")
 
@@ -45,28 +51,41 @@ class Pipeline:
         """Return the number of samples of a duration."""
         return round(duration_s * self._config.sample_rate)
 
-    def encode(self, waveforms: Sequence[Waveform], plan: WindowPlan) -> list[Codes]:
-        """Encode clips (samples,): short ones in batches, each long one in windows. Returns codes (n_q, frames)."""
+    def encode(self, waveforms: Sequence[Waveform], options: EncodeOptions) -> list[Codes]:
+        """Encode clips (samples,). Returns codes (n_q, frames).
+
+        Short ones run in batches, unless there is only one. That one, and each long one, is encoded exactly in tiles
+        and sweeps, or in windows.
+        """
         results: dict[int, Codes] = {}
         short = [index for index, waveform in enumerate(waveforms) if self.runs_whole(len(waveform))]
-        results.update(zip(short, self._encode_batches([waveforms[index] for index in short]), strict=True))
+        if len(short) > 1 or not self._is_tiled(sum(len(waveforms[index]) for index in short), options):
+            results.update(zip(short, self._encode_batches([waveforms[index] for index in short]), strict=True))
         block = self.num_samples(WINDOW_S)
         for index, waveform in enumerate(waveforms):
             if index not in results:
                 blocks = (waveform[start : start + block] for start in range(0, len(waveform), block))
-                results[index] = np.concatenate(list(self.encode_blocks(blocks, plan)), axis=1)
+                meter = Meter(total_s=len(waveform) / self._config.sample_rate)
+                alone = dataclasses.replace(options, meter=meter)
+                results[index] = np.concatenate(list(self.encode_blocks(blocks, alone)), axis=1)
         return [results[index] for index in range(len(waveforms))]
 
-    def encode_blocks(self, blocks: Iterable[Waveform], plan: WindowPlan) -> Iterator[Codes]:
+    def encode_blocks(self, blocks: Iterable[Waveform], options: EncodeOptions) -> Iterator[Codes]:
         """Encode a clip that arrives in blocks (samples,); yield its codes (n_q, n) in order.
 
-        A short clip runs in one piece, as in `encode`, a long one in windows, so that it is never held whole.
+        A short clip runs in one piece, as in `encode`. A long one is encoded exactly in tiles and sweeps, or in
+        windows, so that it is never held whole.
         """
         remaining, head = iter(blocks), []
         for block in remaining:
             head.append(block)
-            if not self.runs_whole(sum(map(len, head))):
-                yield from self._encode_windows(chain(head, remaining), plan)
+            num_samples = sum(map(len, head))
+            if self._is_tiled(num_samples, options):
+                head.extend(islice(remaining, 1))  # by the second block, the length of the whole is known
+                yield from self._encode_exactly(chain(head, remaining), options)
+                return
+            if options.plan is not None and not self.runs_whole(num_samples):
+                yield from self._encode_windows(chain(head, remaining), options.plan)
                 return
         yield from self._encode_batches([np.concatenate(head)])
 
@@ -89,6 +108,32 @@ class Pipeline:
     def stream_decoder(self, n_q: int | None, first_level: int, batch_size: int | None) -> StreamDecoder:
         """Return a new stream; see `dmcodec.runtime.StreamDecoder`."""
         return StreamDecoder(self.graphs.arrays, self._config, n_q, first_level, batch_size)
+
+    def _is_tiled(self, num_samples: int, options: EncodeOptions) -> bool:
+        enough = max(self.num_samples(TILED_S), MIN_FRAMES * self._config.hop_length)
+        return options.plan is None and num_samples >= enough
+
+    def _encode_exactly(self, blocks: Iterable[Waveform], options: EncodeOptions) -> Iterator[Codes]:
+        graphs, meter, record = self._concurrent_graphs or self.graphs, options.meter, options.record
+        config = self._config
+
+        def expected_frames() -> int:
+            return math.ceil(meter.total_s * config.frame_rate)
+
+        def reached(position: Position, share: float) -> None:
+            if record is not None:
+                record.reach(position)
+            meter.stage(share)
+
+        room = spool_bytes(config, expected_frames(), record is not None)
+        rate = spool_bytes(config, round(config.frame_rate), record is not None)
+        with (
+            Spool(options.spool, room, rate) if record is None else record.spool(room, rate) as spool,
+            Workers.start(self._workers) as workers,
+        ):
+            encoder = ExactEncoder(graphs.arrays, config, workers, spool)
+            start = None if record is None else record.position
+            yield from encoder.encode(blocks, expected_frames, reached, start)
 
     def _encode_batches(self, waveforms: Sequence[Waveform]) -> list[Codes]:
         """Encode clips, each in one piece."""

@@ -98,21 +98,21 @@ class _FileStore:
         self._width, self._path = width, path
         # TemporaryFile has no name on POSIX, and is removed with its last handle on Windows.
         self._file: BinaryIO = (
-            tempfile.TemporaryFile(prefix="dmcodec.", dir=folder, buffering=0)  # type: ignore[assignment]  # noqa: SIM115
+            tempfile.TemporaryFile(prefix="dmcodec.", dir=folder, buffering=0)  # noqa: SIM115
             if path is None
             else os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o600), "r+b", 0)
         )
 
     def write(self, first: int, values: Array) -> None:
         self._file.seek(first * self._width * _ITEM_BYTES)
-        left = memoryview(np.ascontiguousarray(values, np.float32)).cast("B")
+        left = memoryview(np.ascontiguousarray(values, np.float32).data).cast("B")
         while left:
             left = left[self._file.write(left) :]
 
     def read(self, first: int, stop: int) -> Array:
         values = np.empty((stop - first, self._width), np.float32)
         self._file.seek(first * self._width * _ITEM_BYTES)
-        left = memoryview(values).cast("B")
+        left = memoryview(values.data).cast("B")
         while left:
             count = self._file.readinto(left)  # type: ignore[attr-defined]
             if not count:
@@ -269,11 +269,14 @@ class Spool:
     def _check_room(self) -> None:
         try:
             free = shutil.disk_usage(self._folder).free
+            if self.kept:  # files of the interrupted encode are a part of what is needed
+                free += sum(path.stat().st_size for path in self._folder.glob("*.f32"))
         except OSError as error:
             raise self._problem(error) from None
         if free < self._expected:
             raise OutputError(
-                f"{self._folder}: {free} bytes are free, the spool of this clip needs {self._needed()}; {self._advice()}"
+                f"{self._folder}: {free} bytes are free, the spool of this clip needs {self._needed()}; "
+                f"{self._advice()}"
             )
 
     def _problem(self, error: OSError) -> OutputError:

@@ -291,10 +291,12 @@ class ExactEncoder:
         starts = range(0, num_frames, block)
         for step in range(first_step, len(starts)):
             firsts = [starts[-1 - step if way == _BACKWARD else step] for way in self._ways]
-            results = self._workers.together([
-                partial(self._block, layer, way, inputs, first, min(num_frames, first + block), states[way])
-                for way, first in zip(self._ways, firsts, strict=True)
-            ])
+            results = self._workers.together(
+                [
+                    partial(self._block, layer, way, inputs, first, min(num_frames, first + block), states[way])
+                    for way, first in zip(self._ways, firsts, strict=True)
+                ]
+            )
             for way, first, (values, state) in zip(self._ways, firsts, results, strict=True):
                 outputs[way].write(first, values)
                 states[way] = state

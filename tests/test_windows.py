@@ -16,6 +16,7 @@ from dmcodec.errors import ArgumentError, AudioError, TokensError
 from dmcodec.export.agreement import snr_db
 from dmcodec.runtime import Codec
 from dmcodec.runtime.batching import MAX_BATCH_SIZE, batches, stack
+from dmcodec.runtime.encode_options import EncodeOptions
 from dmcodec.runtime.long_clips import Window, WindowPlan, Windows, window_plan
 from dmcodec.runtime.pipeline import Pipeline
 from dmcodec.sample import speech
@@ -32,15 +33,16 @@ def codec(tiny_bundle: Path) -> Codec:
     num_samples=st.integers(1, 3000),
     core=st.integers(1, 20),
     context=st.integers(0, 12),
+    after=st.none() | st.integers(0, 12),
     blocks=st.lists(st.integers(1, 700), min_size=1, max_size=5),
 )
 def test_windows_cover_every_frame_once_with_its_context(
-    num_samples: int, core: int, context: int, blocks: list[int]
+    num_samples: int, core: int, context: int, after: int | None, blocks: list[int]
 ) -> None:
     hop = 10
     clip = np.arange(num_samples, dtype=np.float32)
     cut: list[Window] = []
-    windows, start = Windows(WindowPlan(core, context, hop)), 0
+    windows, start = Windows(WindowPlan(core, context, hop, after)), 0
     while start < num_samples:
         size = blocks[start % len(blocks)]
         cut += windows.push(clip[start : start + size])
@@ -54,7 +56,7 @@ def test_windows_cover_every_frame_once_with_its_context(
         assert first == max(0, position - context) * hop  # on a frame border, with the context there is
         assert window.first_frame == position - first // hop
         position += window.num_frames
-        end = min(num_samples, (position + context) * hop)
+        end = min(num_samples, (position + (context if after is None else after)) * hop)
         np.testing.assert_array_equal(window.samples, clip[first:end])
 
 
@@ -70,10 +72,12 @@ def test_batches_hold_each_clip_once_and_keep_their_bounds(lengths: list[int], m
         assert longest <= 1.15 * min(lengths[index] for index in group)
 
 
-def test_codes_of_long_clips_are_16_bit_as_they_come(codec: Codec) -> None:
+@pytest.mark.parametrize("context_s", [None, 1.0])
+def test_codes_of_long_clips_are_16_bit_as_they_come(codec: Codec, context_s: float | None) -> None:
     block = clip(160000, 0)
     pipeline = Pipeline(codec.bundle, codec.backend)
-    parts = list(pipeline.encode_blocks([block] * 5, window_plan(codec.config, 1.0)))
+    plan = None if context_s is None else window_plan(codec.config, context_s)
+    parts = list(pipeline.encode_blocks([block] * 5, EncodeOptions(plan)))
     assert len(parts) > 0
     assert all(part.dtype == np.uint16 for part in parts)
     assert sum(part.shape[1] for part in parts) == 5 * 500
@@ -129,11 +133,11 @@ def test_windows_give_the_codes_of_the_whole_clip(codec: Codec, long_clip: Path,
     samples = soundfile.read(long_clip, dtype="float32")[0]
     latents = codec.run_graph("encoder", waveform=samples[None, None], lengths=np.array([len(samples)]))
     whole = codec.run_graph("quantizer", latents=latents)[:, 0]
-    tokens = codec.encode_file(long_clip, tmp_path / "out.dmc")
+    tokens = codec.encode_file(long_clip, tmp_path / "out.dmc", context_s=codec.context_s)
     assert tokens.num_samples == len(samples)
     np.testing.assert_array_equal(tokens.semantic, whole[0])
     assert (tokens.codes == whole).mean() >= 0.999
-    assert Tokens.load(tmp_path / "out.dmc") == tokens == codec.encode(samples, 16000)
+    assert Tokens.load(tmp_path / "out.dmc") == tokens == codec.encode(samples, 16000, context_s=codec.context_s)
     short = codec.encode_file(long_clip, context_s=0)
     assert (short.codes == whole).mean() < 0.999  # the context is what does it
     assert codec.encode_file(long_clip, n_q=2).codes.shape[0] == 2

@@ -37,9 +37,24 @@ def encode(
     context_s: Annotated[
         float | None,
         typer.Option(
-            help="Context on each side of a window, for clips over 30 s (default: the bundle's).", metavar="SECONDS"
+            help="Encode clips over 30 s in windows with this context, an approximation (default: exactly).",
+            metavar="SECONDS",
         ),
     ] = None,
+    spool: Annotated[
+        str | None,
+        typer.Option(
+            help="Where exact encoding keeps features: a folder, or memory (default: in memory up to 256 MiB, else in "
+            "the system's folder for temporary files).",
+            metavar="DIR|memory",
+        ),
+    ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume", help="Keep the progress in OUT.dmc.spool until it is done; go on from there after a stop."
+        ),
+    ] = False,
     bundle: BundleOption = None,
     backend: BackendOption = "onnxruntime",
     provider: ProviderOption = None,
@@ -59,7 +74,7 @@ def encode(
 
     def work(source: Path, target: Path, progress: FileProgress) -> dict[str, Any]:
         start = time.perf_counter()
-        tokens = codec.encode_file(source, target, n_q, context_s, progress)
+        tokens = codec.encode_file(source, target, n_q, context_s, progress, spool=spool, resume=resume)
         compute_s = time.perf_counter() - start
         return {**describe_tokens(tokens), "file_bytes": target.stat().st_size, **speed(compute_s, tokens.duration_s)}
 
