@@ -24,6 +24,7 @@ from .encoder_context import measure_context
 from .graph_builder import OPSET, Graph
 from .graphs import build_graphs
 from .parity import ParityCase, check_parity, num_cases, require_parity, summary
+from .parts_parity import check_parts
 from .reference import TorchReference
 from .torch_model import torch_model
 from .weights import SharedWeights
@@ -93,7 +94,9 @@ def _write(folder: Path, codec: DMCodec, precision: str, source: Source, report:
     if PRECISIONS[precision].rounds_weights:  # the error of rounding must not hide an error of a graph
         rounded = torch_model(codec.config, {name: folder / spec.file for name, spec in specs.items()})
         _checked_cases(TorchReference(rounded), run, "fp32", report)
+        check_parts(TorchReference(rounded), run, "fp32")
     cases = _checked_cases(TorchReference(codec), run, precision, report)
+    sweeps = check_parts(TorchReference(codec), run, precision)
     report("measuring context", 0, 1)
     encoder_context = measure_context(codec.config, run)
     report("measuring context", 1, 1)
@@ -103,7 +106,7 @@ def _write(folder: Path, codec: DMCodec, precision: str, source: Source, report:
         precision=precision,
         graphs=specs,
         provenance={**source.to_dict(), **_versions(backend)},
-        parity=summary(cases, precision),
+        parity={**summary(cases, precision), **dataclasses.asdict(sweeps)},
         encoder_context=encoder_context,
         weights=weights.spec(),
     )

@@ -126,8 +126,7 @@ class Record:
             raise
         except BaseException:
             keep = True
-            with contextlib.suppress(DmcodecError, OSError):
-                self._save()
+            self._save_at_stop()
             raise
         finally:
             if self._spool is not None:
@@ -150,6 +149,10 @@ class Record:
         if position.stage != self._saved.stage or time.monotonic() - self._saved_at >= SAVE_EVERY_S:
             self._save()
 
+    def _save_at_stop(self) -> None:
+        with contextlib.suppress(DmcodecError, OSError):
+            self._save()
+
     def _save(self) -> None:
         """Write the position, after what it counts as done is on the disk."""
         if self._spool is None or self.position is self._saved:
@@ -160,7 +163,9 @@ class Record:
             for way, state in self.position.states.items()
             for name, array in zip(("hidden", "cell"), state, strict=True)
         }
-        text = json.dumps({**self._values, "stage": self.position.stage, "done": self.position.done})
+        files = {path.name: path.stat().st_size for path in self.folder.glob("*.f32")}
+        place = {"stage": self.position.stage, "done": self.position.done, "files": files}
+        text = json.dumps({**self._values, **place})
         file = io.BytesIO()
         np.savez(file, text=np.array(text), **arrays)
         write_bytes(self.folder / _RECORD, file.getvalue())
@@ -175,7 +180,7 @@ class Record:
                 values = json.loads(str(file["text"]))
                 names = {name.rpartition("_")[0] for name in file.files if name != "text"}
                 states = {name: (file[f"{name}_hidden"], file[f"{name}_cell"]) for name in names}
-                position = Position(values.pop("stage"), values.pop("done"), states)
+                position, sizes = Position(values.pop("stage"), values.pop("done"), states), values.pop("files")
         except (OSError, ValueError, KeyError, AttributeError, EOFError, BadZipFile) as error:
             raise OutputError(f"{path}: can't be read ({error}); remove the folder to encode from the start") from None
         if different := [name for name in {**values, **self._values} if values.get(name) != self._values.get(name)]:
@@ -184,4 +189,14 @@ class Record:
                 f"{self.folder}: holds the progress of another encode ({what} differs); "
                 "remove the folder to encode from the start"
             )
+        for name, size in sizes.items():
+            part = self.folder / name
+            if _is_needed(name, position.stage) and not (part.is_file() and part.stat().st_size >= size):
+                raise OutputError(f"{part}: was cut or removed; remove the folder to encode from the start")
         self.position = self._saved = position
+
+
+def _is_needed(name: str, stage: int) -> bool:
+    """Return whether a stage reads or goes on with a file of the spool; those of earlier layers are freed by then."""
+    layer = name.split("_")[1:2]
+    return not layer or int(layer[0]) >= stage - 2

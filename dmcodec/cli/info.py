@@ -77,6 +77,7 @@ def _describe_bundle(path: Path) -> dict[str, Any]:
         "provenance": body["provenance"],
         "parity": parity,
         "engines": dict(manifest.engines),
+        "long_clips": "encoded exactly" if manifest.has_encoder_parts else "encoded in windows",
         "encoder_context": body["encoder_context"],
         "window_overhead": window_plan(config, manifest.encoder_context["default_context_s"]).overhead,
         "look_ahead_frames": look_ahead,

@@ -1,0 +1,77 @@
+"""Parity of the encoder in parts: tiles, sweeps in blocks and the rest, as the runtime runs long clips."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from dmcodec.errors import ParityError
+from dmcodec.precision import PRECISIONS
+from dmcodec.runtime.spool import MEMORY, Spool
+from dmcodec.runtime.stream_decoder import Run
+from dmcodec.runtime.sweeps import ExactEncoder, Sizes
+from dmcodec.runtime.workers import Workers
+from dmcodec.sample import speech
+
+from .agreement import compare_codes, max_abs_error, snr_db
+from .reference import Reference, run_reference
+
+_FRAMES = 200
+_SIZES = Sizes(tile=16, block=48)  # several of each, and a part of one at the end
+
+
+@dataclasses.dataclass(frozen=True)
+class PartsCase:
+    """Figures of the encoder in parts against the reference in one piece, on speech.
+
+    Attributes:
+        sweep_latents_max_abs_error, sweep_latents_snr_db: of the latents; the SNR is in dB.
+        sweep_code_agreement, sweep_level0_agreement, sweep_frame_agreement, sweep_ties: of the codes; see
+            `dmcodec.export.agreement.CodeComparison`.
+    """
+
+    sweep_latents_max_abs_error: float
+    sweep_latents_snr_db: float
+    sweep_code_agreement: float
+    sweep_level0_agreement: float
+    sweep_frame_agreement: float
+    sweep_ties: int
+
+
+def check_parts(reference: Reference, run: Run, precision: str) -> PartsCase:
+    """Compare the encoder in parts with a reference.
+
+    Args:
+        reference: its results count as right.
+        run: runs a graph by its name.
+        precision: whose thresholds hold; a name of `dmcodec.precision.PRECISIONS`.
+
+    Raises:
+        ParityError: a figure is below its threshold.
+    """
+    config = reference.config
+    waveform = speech(_FRAMES * config.hop_length - config.hop_length // 3, config.sample_rate)
+    expected = run_reference(reference, waveform)
+    with Workers.start(1) as workers, Spool(MEMORY) as spool:
+        encoder = ExactEncoder(run, config, workers, spool, _SIZES)
+        latents = np.concatenate(list(encoder.latents([waveform])), axis=2)[0]
+    codes = run("quantizer", latents=latents[None])[0][:, 0]
+    agreement = compare_codes(reference, [expected], [codes])
+    case = PartsCase(
+        max_abs_error(expected.latents, latents),
+        snr_db(expected.latents, latents),
+        agreement.code_agreement,
+        agreement.level0_agreement,
+        agreement.frame_agreement,
+        agreement.ties,
+    )
+    thresholds = PRECISIONS[precision].thresholds
+    for name in ("latents_snr_db", "level0_agreement", "frame_agreement"):
+        value, bound = getattr(case, f"sweep_{name}"), getattr(thresholds, name)
+        if not value >= bound:
+            raise ParityError(
+                f"parity: sweep_{name} is {value:.6g}; {precision} needs at least {bound:.6g}. "
+                "The bundle was not written"
+            )
+    return case
