@@ -92,10 +92,12 @@ class Checks:
         yield self._compare.audio(f"{use}, decode", detail, references, audio)
 
     def _long_clip(self) -> Iterator[Check]:
-        """Check a long clip, encoded in windows and decoded as a stream, against the reference in one piece."""
-        seconds = self._options.sizes.long_s
-        detail = f"{seconds:g} s, {self._codec.context_s:g} s of context"
-        yield from self._clip("long clip in windows", detail, self._speech(seconds)[:-77])
+        """Check a long clip, encoded exactly or in windows and decoded as a stream, against the reference in one piece."""
+        codec, seconds = self._codec, self._options.sizes.long_s
+        use, how = "long clip in windows", f", {codec.context_s:g} s of context"
+        if codec.encodes_exactly:
+            use, how = "long clip", ", exactly"
+        yield from self._clip(use, f"{seconds:g} s{how}", self._speech(seconds)[:-77])
 
     def _files(self) -> Iterator[Check]:
         """Check the user's audio files."""
@@ -106,7 +108,8 @@ class Checks:
         codec = self._codec
         expected = run_reference(self._reference, waveform)
         codes = codec.encode(waveform, codec.sample_rate).codes
-        agreement = None if codec.runs_whole(len(waveform)) else _window_agreement(codec.bundle.manifest)
+        exact = codec.encodes_exactly or codec.runs_whole(len(waveform))
+        agreement = None if exact else _window_agreement(codec.bundle.manifest)
         yield self._compare.codes(f"{use}, encode", detail, [expected], [codes], window_agreement=agreement)
         audio = codec.decode(self._tokens(expected, len(waveform)))
         yield self._compare.audio(f"{use}, decode", detail, [expected.audio[: len(waveform)]], [audio])
