@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 WHOLE_S = 30.0  # clips up to this length run in one piece, longer ones in windows (encoding) or as a stream (decoding)
 WINDOW_S = 15.0  # of a window without its context, and of the part of a long clip that one decoding step covers
 WINDOWS_PER_BATCH = 4
-TILE_FRAMES = 50  # of the exact encoder's convolutions: their activations fit the cache
+TILE_FRAMES = 100  # of the exact encoder's convolutions: the context of a tile is 3 % of it
 BLOCK_FRAMES = 250  # of its LSTM, and of what follows that
-TILED_S = 2.0  # a single clip from this length on is encoded in tiles, too: in one piece it is slower
+TILED_S = 2.0  # a single clip from this length on is encoded in tiles: as fast on one thread, faster on several
 # Most of batch size x longest clip, summed over concurrent batches. It bounds the memory: at full size, encoding takes
 # about 20 MB and decoding about 45 MB for each second.
 ENCODE_TOTAL_S = 64.0

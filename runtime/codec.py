@@ -315,8 +315,13 @@ class Codec:
         """Load the named graphs (all by default) now, and not when they are first needed."""
         self.graphs.load(*names)
 
+    def load_encoder(self, context_s: float | None = None) -> None:
+        """Load the graphs that `encode_file` needs with this `context_s` now, and not when they are first needed."""
+        self._pipeline.load_encoder(self._encode_options(context_s))
+
     def warm_up(self, duration_s: float = 1.0) -> None:
         """Load the graphs of `encode` and `decode` and run each once, so that the first real call is fast."""
+        self.load_encoder()
         silence = np.zeros(max(1, round(duration_s * self.sample_rate)), np.float32)
         self.decode(self.encode(silence, self.sample_rate))
 

@@ -13,7 +13,7 @@ from typing import TypeVar
 import numpy as np
 
 from dmcodec.audio import Waveform
-from dmcodec.bundle import Bundle
+from dmcodec.bundle import Bundle, encoder_part_names
 from dmcodec.codes import Codes, checked_codes
 from dmcodec.tokens import Tokens
 
@@ -50,6 +50,13 @@ class Pipeline:
     def num_samples(self, duration_s: float) -> int:
         """Return the number of samples of a duration."""
         return round(duration_s * self._config.sample_rate)
+
+    def load_encoder(self, options: EncodeOptions) -> None:
+        """Load the graphs that encode clips of more than a few seconds."""
+        if options.plan is None:
+            (self._concurrent_graphs or self.graphs).load(*encoder_part_names(self._config), "quantizer")
+        else:
+            self.graphs.load("encoder", "quantizer")
 
     def encode(self, waveforms: Sequence[Waveform], options: EncodeOptions) -> list[Codes]:
         """Encode clips (samples,). Returns codes (n_q, frames).

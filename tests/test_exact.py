@@ -172,7 +172,7 @@ def test_progress_goes_up_through_all_stages(codec: Codec, tmp_path: Path) -> No
     codec.encode_file(tmp_path / "long.wav", progress=lambda done, total: seen.append((done, total)))
     done = [each for each, _ in seen]
     assert done == sorted(done)
-    assert len(set(done)) > 80
+    assert len(set(done)) > 60
     assert max(np.diff(done)) < 5
     assert seen[-1] == (60, 60)
 
@@ -234,15 +234,15 @@ def test_arguments_that_exclude_each_other(codec: Codec, tiny_bundle: Path, tmp_
     wave, out = tmp_path / "a.wav", tmp_path / "a.dmc"
     soundfile.write(wave, clip(16000), 16000)
     for wrong, match in (
-        ({"context_s": 1.0, "spool": "memory"}, "context_s chooses windows"),
-        ({"context_s": 1.0, "resume": True}, "context_s chooses windows"),
-        ({"spool": "memory", "resume": True}, "exclude each other"),
+        (dict[str, Any](context_s=1.0, spool="memory"), "context_s chooses windows"),
+        (dict[str, Any](context_s=1.0, resume=True), "context_s chooses windows"),
+        (dict[str, Any](spool="memory", resume=True), "exclude each other"),
     ):
         with pytest.raises(ArgumentError, match=match):
-            codec.encode_file(wave, out, **wrong)  # type: ignore[arg-type]
-    for wrong in ({"spool": "memory"}, {"resume": True}):
+            codec.encode_file(wave, out, **wrong)
+    for wrong in (dict[str, Any](spool="memory"), dict[str, Any](resume=True)):
         with pytest.raises(ArgumentError, match="earlier dmcodec"):
-            old.encode_file(wave, out, **wrong)  # type: ignore[arg-type]
+            old.encode_file(wave, out, **wrong)
     assert old.encode_file(wave, out).num_frames == 50
 
 
@@ -278,9 +278,9 @@ def test_nothing_is_left_of_a_clip_that_ends_early(codec: Codec, tmp_path: Path)
     soundfile.write(tmp_path / "a.wav", samples, 16000, subtype="FLOAT")
     spool = tmp_path / "spool"
     spool.mkdir()
-    for how in ({"spool": spool}, {"resume": True}):
+    for how in (dict[str, Any](spool=spool), dict[str, Any](resume=True)):
         with pytest.raises(AudioError, match="NaN"):
-            codec.encode_file(tmp_path / "a.wav", tmp_path / "a.dmc", **how)  # type: ignore[arg-type]
+            codec.encode_file(tmp_path / "a.wav", tmp_path / "a.dmc", **how)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.wav", "spool"]
     assert list(spool.iterdir()) == []
 

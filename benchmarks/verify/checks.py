@@ -92,7 +92,7 @@ class Checks:
         yield self._compare.audio(f"{use}, decode", detail, references, audio)
 
     def _long_clip(self) -> Iterator[Check]:
-        """Check a long clip, encoded exactly or in windows and decoded as a stream, against the reference in one piece."""
+        """Check a long clip, encoded exactly or in windows, and its decode as a stream, against one piece."""
         codec, seconds = self._codec, self._options.sizes.long_s
         use, how = "long clip in windows", f", {codec.context_s:g} s of context"
         if codec.encodes_exactly:

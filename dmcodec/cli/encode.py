@@ -70,7 +70,7 @@ def encode(
 
     pairs = plan(inputs, out, ".dmc", AUDIO_SUFFIXES, force)
     codec = load_codec(bundle, backend, provider, threads, engine_cache)
-    codec.load_graphs("encoder", "quantizer")
+    codec.load_encoder(context_s)
 
     def work(source: Path, target: Path, progress: FileProgress) -> dict[str, Any]:
         start = time.perf_counter()
