@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import subprocess
+import sys
 import tracemalloc
 from collections.abc import Sequence
 from pathlib import Path
@@ -227,6 +229,19 @@ def test_a_spool_that_is_no_folder_is_refused(codec: Codec, tmp_path: Path, plac
     path = place if place == 7 else tmp_path / place
     with pytest.raises(ArgumentError, match="spool"):
         codec.encode(clip(100), 16000, spool=path)
+
+
+def test_the_command_names_the_folder_of_the_spool(tiny_bundle: Path, tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", clip(48000), 16000)
+    command = [sys.executable, "-m", "dmcodec", "encode", str(tmp_path / "a.wav"), "--bundle", str(tiny_bundle)]
+    wrong = [*command, "-o", str(tmp_path / "a.dmc"), "--spool", str(tmp_path / "none")]
+    done = subprocess.run(wrong, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.count("error: ") == 1
+    assert f"spool {tmp_path / 'none'}: no such folder" in done.stderr
+    right = [*command, "-o", str(tmp_path / "a.dmc"), "--spool", str(tmp_path)]
+    subprocess.run(right, capture_output=True, check=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.dmc", "a.wav"]
 
 
 def test_arguments_that_exclude_each_other(codec: Codec, tiny_bundle: Path, tmp_path: Path) -> None:
