@@ -175,7 +175,7 @@ class Spool:
         self.kept = kept
         self._in_memory = place == MEMORY or (place is None and expected_bytes <= MEMORY_BYTES)
         self._bound = MEMORY_BYTES if place is None else None
-        self._folder = Path(tempfile.gettempdir() if place is None or place == MEMORY else place)
+        self._place = None if place is None or place == MEMORY else Path(place)
         self._expected, self._bytes_per_s = expected_bytes, bytes_per_s
         self._lock = threading.Lock()
         self._arrays: list[SpoolArray] = []
@@ -191,9 +191,14 @@ class Spool:
         self.close()
 
     @property
-    def in_files(self) -> bool:
-        """Whether the arrays are in files."""
-        return not self._in_memory
+    def _folder(self) -> Path:
+        if self._place is None:
+            try:
+                self._place = Path(tempfile.gettempdir())
+            except OSError as error:
+                self._place = Path("the folder for temporary files")
+                raise self._problem(error) from None
+        return self._place
 
     def array(self, name: str, width: int) -> SpoolArray:
         """Make an array of `width` values a frame; of a kept spool, open the one of that name if it is there."""
@@ -206,7 +211,10 @@ class Spool:
         with self._lock:
             for array in self._arrays:
                 if isinstance(array.store, _FileStore):
-                    self._try(array.store.sync)
+                    try:
+                        array.store.sync()
+                    except OSError as error:
+                        raise self._problem(error) from None
 
     def close(self) -> None:
         """Free all arrays; the files of a kept spool stay."""
@@ -293,9 +301,3 @@ class Spool:
         if self.kept:
             return "make room, or encode to another disk"
         return 'make room, or name another folder with spool= (--spool DIR), or "memory"'
-
-    def _try(self, action: object) -> None:
-        try:
-            action()  # type: ignore[operator]
-        except OSError as error:
-            raise self._problem(error) from None

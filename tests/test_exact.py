@@ -271,6 +271,20 @@ def test_no_room_names_folder_bytes_and_argument(codec: Codec, tmp_path: Path, m
     assert codec.encode(waveform, 16000, spool="memory").num_frames == 500
 
 
+def test_a_system_without_a_folder_for_temporary_files(
+    codec: Codec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing() -> str:
+        raise FileNotFoundError(2, "No usable temporary directory found")
+
+    monkeypatch.setattr("tempfile.gettempdir", missing)
+    expected = codec.encode(clip(48000), 16000)  # in memory it needs none
+    assert codec.encode(clip(48000), 16000, spool=tmp_path) == expected
+    monkeypatch.setattr("dmcodec.runtime.spool.MEMORY_BYTES", 0)
+    with pytest.raises(OutputError, match=r"No usable temporary directory.*spool="):
+        codec.encode(clip(48000), 16000)
+
+
 @pytest.mark.parametrize("kept", [False, True])
 def test_a_disk_that_fills_up(codec: Codec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: bool) -> None:
     def full(*_arguments: Any) -> None:
