@@ -4,6 +4,16 @@ from dmcodec.bundle import default_bundle_path
 from dmcodec.tokens import Tokens
 
 from .codec import Codec
+from .encoder_steps import EncoderState
 from .stream_decoder import DecoderState, StreamDecoder
+from .stream_encoder import StreamEncoder
 
-__all__ = ["Codec", "DecoderState", "StreamDecoder", "Tokens", "default_bundle_path"]
+__all__ = [
+    "Codec",
+    "DecoderState",
+    "EncoderState",
+    "StreamDecoder",
+    "StreamEncoder",
+    "Tokens",
+    "default_bundle_path",
+]

@@ -25,6 +25,7 @@ from .long_clips import WindowPlan, window_plan
 from .onnxruntime_backend import OnnxRuntimeBackend
 from .pipeline import Pipeline
 from .stream_decoder import StreamDecoder
+from .stream_encoder import StreamEncoder, check_live_encoding
 
 BACKENDS = ("onnxruntime", "tensorrt")
 MAX_LATENTS_S = 120.0
@@ -140,6 +141,11 @@ class Codec:
     def context_s(self) -> float:
         """Default context of the windows of long clips, in seconds; measured at export."""
         return float(self.bundle.manifest.encoder_context["default_context_s"])
+
+    @property
+    def look_ahead_s(self) -> float:
+        """Default look-ahead of live encoding, in seconds; measured at export."""
+        return self.bundle.manifest.default_look_ahead_s
 
     @property
     def graphs(self) -> Graphs:
@@ -286,6 +292,30 @@ class Codec:
             ArgumentError: levels that the codec doesn't have, or a batch size below 1.
         """
         return self._pipeline.stream_decoder(n_q, first_level, batch_size)
+
+    def stream_encoder(
+        self,
+        look_ahead_s: float | None = None,
+        sample_rate: int | None = None,
+        n_q: int | None = None,
+        batch_size: int | None = None,
+    ) -> StreamEncoder:
+        """Return a stream that encodes samples while they arrive; see `dmcodec.runtime.StreamEncoder`.
+
+        Args:
+            look_ahead_s: seconds of future that the encoder reads, rounded up to frames; `self.look_ahead_s` by
+                default.
+            sample_rate: of the samples, in Hz; the codec's by default.
+            n_q: quantizer levels to return, from level 0 on; all by default.
+            batch_size: clips that are encoded in parallel; None for one clip without a batch axis.
+
+        Raises:
+            ArgumentError: an argument out of range, or backend tensorrt, which has no engines for it.
+            BundleError: the bundle lacks the graphs; an earlier dmcodec exported it.
+        """
+        check_live_encoding(self.bundle, self.backend.name)
+        look_ahead_s = self.look_ahead_s if look_ahead_s is None else look_ahead_s
+        return StreamEncoder(self.graphs.arrays, self.config, look_ahead_s, sample_rate, n_q, batch_size)
 
     def latents(self, waveform: Any, sample_rate: int) -> NDArray[np.float32]:
         """Return the latents of a waveform before quantization, (dimension, frames) float32. They run in one piece.
