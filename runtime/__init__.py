@@ -1,6 +1,8 @@
 """The runtime: runs a bundle without torch. Start with `from dmcodec.runtime import Codec`."""
 
 from dmcodec.bundle import default_bundle_path
+from dmcodec.runtime.pool.stream_pool import StreamPool
+from dmcodec.runtime.pool.streams import PooledDecoder, PooledEncoder
 from dmcodec.tokens import Tokens
 
 from .codec import Codec
@@ -12,8 +14,11 @@ __all__ = [
     "Codec",
     "DecoderState",
     "EncoderState",
+    "PooledDecoder",
+    "PooledEncoder",
     "StreamDecoder",
     "StreamEncoder",
+    "StreamPool",
     "Tokens",
     "default_bundle_path",
 ]

@@ -16,6 +16,7 @@ from dmcodec.codes import Codes
 from dmcodec.config import CodecConfig
 from dmcodec.errors import ArgumentError, AudioError, TokensError
 from dmcodec.receptive_field import DecoderReach, decoder_reach
+from dmcodec.runtime.pool.stream_pool import StreamPool
 from dmcodec.token_file import Header, token_file_writer
 from dmcodec.tokens import Tokens
 
@@ -316,6 +317,18 @@ class Codec:
         check_live_encoding(self.bundle, self.backend.name)
         look_ahead_s = self.look_ahead_s if look_ahead_s is None else look_ahead_s
         return StreamEncoder(self.graphs.arrays, self.config, look_ahead_s, sample_rate, n_q, batch_size)
+
+    def stream_pool(self, max_streams: int = 64, max_wait_ms: float = 10.0) -> StreamPool:
+        """Return a pool for many live streams, whose pushes run together; see `dmcodec.runtime.StreamPool`.
+
+        Args:
+            max_streams: streams that may be open at the same time.
+            max_wait_ms: longest time that a push waits for others, in milliseconds.
+
+        Raises:
+            ArgumentError: an argument out of range.
+        """
+        return StreamPool(self, max_streams, max_wait_ms)
 
     def latents(self, waveform: Any, sample_rate: int) -> NDArray[np.float32]:
         """Return the latents of a waveform before quantization, (dimension, frames) float32. They run in one piece.

@@ -152,6 +152,7 @@ class StreamEncoder:
             StreamError: the clip has ended (`finish`).
             BackendError: a graph failed. The stream is unchanged, but where it resamples only `reset` is left.
         """
+        self._check_open("push after finish")
         return run_alone(self.push_step(self.checked(samples)), self._run)
 
     def finish(self) -> Codes:
@@ -174,12 +175,15 @@ class StreamEncoder:
             raise StreamError(f"stream: left open; call finish() for the codes of the last {max(1, pending)} frames")
 
     def checked(self, samples: Any) -> Array:
-        """Return the samples of a push as [B, n], without a change of the stream; errors as for `push`."""
-        self._check_open("push after finish")
+        """Return the samples of a push as [B, n], without a change of the stream; AudioError as for `push`."""
         return self._input.checked(samples)
 
     def push_step(self, checked: Array) -> Step[Codes]:
-        """Work of a push of `checked` samples, as calls of graphs. The LSTM's states in them are opaque values."""
+        """Work of a push of `checked` samples, as calls of graphs. The LSTM's states in them are opaque values.
+
+        StreamError as for `push`.
+        """
+        self._check_open("push after finish")
         return self._receive(checked, last=False)
 
     def finish_step(self) -> Step[Codes]:
@@ -213,7 +217,9 @@ def look_ahead_frames(config: CodecConfig, look_ahead_s: float | None) -> int:
     """Return a look-ahead in whole frames, rounded up; ArgumentError if it is out of range for this encoder."""
     if not config.bidirectional:
         if look_ahead_s:
-            raise ArgumentError("look_ahead_s: this codec's encoder runs forward only and looks 0 s ahead; leave it out")
+            raise ArgumentError(
+                "look_ahead_s: this codec's encoder runs forward only and looks 0 s ahead; leave it out"
+            )
         return 0
     is_number = isinstance(look_ahead_s, (int, float, np.number)) and not isinstance(look_ahead_s, bool)
     if not is_number or not 0 <= look_ahead_s <= MAX_LOOK_AHEAD_S:

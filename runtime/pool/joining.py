@@ -47,7 +47,7 @@ class JoinedGraphs:
     def _run_group(self, calls: Sequence[Call]) -> Sequence[list[Any] | Exception]:
         try:
             return self._run_batch(calls)
-        except Exception as error:  # whatever it is, it must not reach the other streams
+        except Exception as error:  # noqa: BLE001 - whatever it is, it must not reach the other streams
             if len(calls) == 1:
                 return [error]
             return [self._run_group([call])[0] for call in calls]
@@ -109,7 +109,7 @@ def run_together(steps: Sequence[Step[Any]], graphs: JoinedGraphs, ended: Ended)
             calls[index] = resume()
         except StopIteration as end:
             ended(index, end.value, None)
-        except Exception as error:  # of this stream only
+        except Exception as error:  # noqa: BLE001 - of this stream only
             ended(index, None, error)
 
     for index, step in enumerate(steps):

@@ -28,11 +28,16 @@ MakeStep = Callable[[], Step[NDArray[Any]]]
 class Job:
     """A push, or the end of a clip: steps of one stream that run in order, one in each batch.
 
-    `result` is a future of the joined results. It can be cancelled until the first step runs.
+    Attributes:
+        steps: those that have not run yet.
+        parts: results of those that have.
+        result: future of the joined results. It can be cancelled until the first step runs.
+        stream: the single stream that the steps belong to.
+        last: whether it ends the clip.
     """
 
-    def __init__(self, steps: Sequence[MakeStep]) -> None:
-        self.steps = deque(steps)
+    def __init__(self, steps: Sequence[MakeStep], stream: object, last: bool = False) -> None:
+        self.steps, self.stream, self.last = deque(steps), stream, last
         self.parts: list[NDArray[Any]] = []
         self.result: Future[NDArray[Any]] = Future()
 
@@ -107,7 +112,7 @@ class Scheduler:
         """Return a seat for a new stream; None where all are taken."""
         self._check_process()
         with self._changed:
-            self._check_open()
+            self.check_open()
             self._drop_left()
             if len(self._seats) >= self._max_streams:
                 return None
@@ -118,21 +123,19 @@ class Scheduler:
     def leave(self, seat: Seat, reason: str) -> None:
         """Free a seat; its jobs that wait fail for this reason. One that runs is finished."""
         if os.getpid() == self._process:
-            self.drop_waiting(seat, reason)
             with self._changed:
                 self._seats.discard(seat)
-                self._changed.notify_all()
+            self.drop_waiting(seat, reason)
 
     def leave_later(self, seat: Seat) -> None:
         """Free a seat from a finalizer, which may run while this thread holds the lock."""
         self._left.append(seat)
 
-    def submit(self, seat: Seat, job: Job, last: bool) -> None:
-        """Add a job of a seat behind its others; `last` says that it ends the clip."""
-        self._check_process()
+    def submit(self, seat: Seat, job: Job) -> None:
+        """Add a job of a seat behind its others."""
         with self._changed:
-            self._check_open()
-            seat.active = not last
+            self.check_open()
+            seat.active = not job.last
             if len(seat.jobs) >= MAX_WAITING:
                 seat.door.append(job)
                 return
@@ -158,6 +161,7 @@ class Scheduler:
         with self._changed:
             jobs = seat.take_all()
             seat.active = False
+            self._changed.notify_all()
         for job in jobs:
             _fail(job, StreamError(reason))
 
@@ -182,7 +186,9 @@ class Scheduler:
                 "load a Codec and open a pool in the process that uses them"
             )
 
-    def _check_open(self) -> None:
+    def check_open(self) -> None:
+        """Raise StreamError if the pool was closed, or if this is another process."""
+        self._check_process()
         if self._closed:
             raise StreamError("stream pool: closed; open another with codec.stream_pool()")
 
@@ -204,7 +210,7 @@ class Scheduler:
         left = dict(enumerate(batch))
         try:
             run_together(steps, graphs, lambda index, result, error: self._ended(*left.pop(index), result, error))
-        except BaseException as error:  # a fault of this module must not leave clients waiting
+        except BaseException as error:  # noqa: BLE001 - a fault of this module must not leave clients waiting
             for seat, job in left.values():
                 self._ended(seat, job, None, error)
 
@@ -215,8 +221,9 @@ class Scheduler:
             try:
                 while not self._closed:
                     self._drop_left()
-                    ready = sorted((seat for seat in self._seats if seat.is_ready), key=lambda seat: seat.since)
-                    wait_s = self._wait_s(ready)
+                    seats = list(self._seats)
+                    ready = sorted((seat for seat in seats if seat.is_ready), key=lambda seat: seat.since)
+                    wait_s = self._wait_s(ready, seats)
                     if wait_s is None or wait_s > 0:
                         self._changed.wait(wait_s)
                     elif batch := self._taken(ready):
@@ -225,11 +232,11 @@ class Scheduler:
             finally:
                 self._idle -= 1
 
-    def _wait_s(self, ready: Sequence[Seat]) -> float | None:
-        """Return how long to wait for more jobs; None for no limit."""
+    def _wait_s(self, ready: Sequence[Seat], seats: Sequence[Seat]) -> float | None:
+        """Return how long to wait for more seats to be ready; None for no limit."""
         if not ready:
             return None
-        if len(ready) >= MAX_BATCH or all(seat.is_ready for seat in self._seats if seat.active):
+        if len(ready) >= MAX_BATCH or all(seat.is_ready for seat in seats if seat.active):
             return 0.0
         return ready[0].since + self._max_wait_s - time.monotonic()
 
@@ -251,20 +258,23 @@ class Scheduler:
         """Take the result of a step; hand the job's result out when it was its last."""
         if error is None:
             job.parts.append(result)
+        dropped: list[Job] = []
         with self._changed:
             if error is None and job.steps and (self._closed or seat not in self._seats):
                 error = StreamError("stream: closed while this push ran")
-            done = error is not None or not job.steps
             seat.running = False
             seat.since = time.monotonic()
-            if done:
+            if error is not None or not job.steps:
                 seat.jobs.popleft()
+                dropped = seat.take_all() if error is not None else []
                 self._move_up(seat)
             self._changed.notify_all()
         if error is not None:
             job.result.set_exception(error)
-        elif done:
+        elif not job.steps:
             job.result.set_result(job.parts[0] if len(job.parts) == 1 else np.concatenate(job.parts, axis=-1))
+        for waiting in dropped:
+            _fail(waiting, StreamError("stream: an earlier push failed while this one waited"))
 
 
 def _begun(make: MakeStep) -> Step[NDArray[Any]]:
