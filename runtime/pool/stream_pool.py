@@ -61,8 +61,8 @@ class StreamPool:
             raise ArgumentError(f"max_wait_ms must be 0 to {MAX_WAIT_MS:g} milliseconds, not {max_wait_ms!r}")
         self.max_streams, self.max_wait_ms = int(max_streams), float(max_wait_ms)
         self._codec = codec
-        arena = StateArena(codec.bundle.manifest.graphs, _ROWS_PER_STREAM * self.max_streams)
-        workers = [JoinedGraphs(codec.graphs, arena)]
+        self._arena = StateArena(codec.bundle.manifest.graphs, _ROWS_PER_STREAM * self.max_streams)
+        workers = [JoinedGraphs(codec.graphs, self._arena)]
         self._scheduler = Scheduler(workers, self.max_streams, self.max_wait_ms / 1000)
         self._close = weakref.finalize(self, self._scheduler.close)  # also when Python exits
 
