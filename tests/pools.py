@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,8 @@ def random_codes(frames: int, seed: int = 0) -> NDArray[np.int64]:
 
 def cut(clip: NDArray[Any], sizes: Sequence[int]) -> list[NDArray[Any]]:
     """Chunks along the last axis, of these sizes again and again."""
-    chunks, start = [], 0
+    chunks: list[NDArray[Any]] = []
+    start = 0
     while start < clip.shape[-1]:
         size = sizes[len(chunks) % len(sizes)]
         chunks.append(clip[..., start : start + size])
@@ -77,6 +79,14 @@ class Gate:
     def batches(self, graph: str = "decoder_recurrent") -> list[int]:
         """Batch sizes of the runs of a graph of the decoder."""
         return [inputs["hidden"].shape[1] for name, inputs in self.runs if name == graph]
+
+
+def held(gate: Gate, push: Callable[[Any], Any], threads: ThreadPoolExecutor) -> Any:
+    """Push from a thread, and return its future when the graphs hold it."""
+    gate.shut()
+    future = threads.submit(push, random_codes(5, seed=9))
+    assert gate.held.wait(TIMEOUT_S)
+    return future
 
 
 def wait_until_full(pool: Any, waiting: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from pathlib import Path
 
 import pytest
@@ -81,7 +82,7 @@ def test_a_machine_that_falls_behind_shows_it(tiny_bundle: Path, monkeypatch: py
     arrays = codec.graphs.arrays
 
     def slow(name: str, **inputs: object) -> object:
-        live_streams.time.sleep(0.3 if name == "dequantizer" else 0)
+        time.sleep(0.3 if name == "dequantizer" else 0)
         return arrays(name, **inputs)
 
     monkeypatch.setattr(codec.graphs, "arrays", slow)

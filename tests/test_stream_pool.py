@@ -192,9 +192,9 @@ def test_states_that_find_no_row_are_kept_beside_the_arena(codec: Codec, monkeyp
             with ThreadPoolExecutor(3) as threads:
                 for row, audio in enumerate(threads.map(lambda s, c: s.push(c[index]), streams, chunks)):  # noqa: B023
                     parts[row].append(audio)
-    for row, clip in zip(parts, chunks, strict=True):
+    for joined, clip in zip(parts, chunks, strict=True):
         single = codec.stream_decoder()
-        assert_same(np.concatenate(row), np.concatenate([single.push(chunk) for chunk in clip]))
+        assert_same(np.concatenate(joined), np.concatenate([single.push(chunk) for chunk in clip]))
 
 
 def test_arena_rows_are_values(codec: Codec) -> None:
@@ -245,13 +245,14 @@ def test_wrong_arguments_of_a_pool(codec: Codec, arguments: dict[str, Any]) -> N
 
 def test_wrong_arguments_of_a_stream_take_no_seat(codec: Codec) -> None:
     with codec.stream_pool(max_streams=1) as pool:
-        for open_stream, arguments in [
+        wrong: list[tuple[Any, dict[str, Any]]] = [
             (pool.decoder, {"n_q": 9}),
             (pool.decoder, {"first_level": 8}),
             (pool.encoder, {"n_q": 0}),
             (pool.encoder, {"sample_rate": 1}),
             (pool.encoder, {"look_ahead_s": -1.0}),
-        ]:
+        ]
+        for open_stream, arguments in wrong:
             with pytest.raises(ArgumentError, match=next(iter(arguments))):
                 open_stream(**arguments)
         assert pool.num_streams == 0
