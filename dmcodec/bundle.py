@@ -240,7 +240,7 @@ def _parse(body: Mapping[str, Any], source: str) -> Manifest:
 
 
 def _parse_look_ahead(values: Any) -> dict[str, Any]:
-    if values and not 0 <= float(values["default_look_ahead_s"]):
+    if values and not float(values["default_look_ahead_s"]) >= 0:
         raise ValueError("look_ahead has no default_look_ahead_s in seconds")
     return dict(values)
 

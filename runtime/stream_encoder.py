@@ -14,7 +14,6 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dmcodec.bundle import Bundle
 from dmcodec.config import CodecConfig
@@ -65,7 +64,8 @@ class StreamEncoder:
         self._steps = EncoderSteps(config, look_ahead_frames(config, look_ahead_s))
         rate = config.sample_rate if sample_rate is None else sample_rate
         self._input = StreamInput(rate, config.sample_rate, batch_size)
-        self.reset()
+        self._state = self._steps.initial_state(batch_size or 1)
+        self._is_broken = False
 
     def __repr__(self) -> str:
         batch = f"batch of {self.batch_size}, " if self.batch_size else ""
@@ -213,10 +213,12 @@ def look_ahead_frames(config: CodecConfig, look_ahead_s: float | None) -> int:
     """Return a look-ahead in whole frames, rounded up; ArgumentError if it is out of range for this encoder."""
     if not config.bidirectional:
         if look_ahead_s:
-            raise ArgumentError("look_ahead_s: this codec's encoder runs forward only and looks 0 s ahead; leave it out")
+            raise ArgumentError(
+                "look_ahead_s: this codec's encoder runs forward only and looks 0 s ahead; leave it out"
+            )
         return 0
     is_number = isinstance(look_ahead_s, (int, float, np.number)) and not isinstance(look_ahead_s, bool)
-    if not is_number or not 0 <= look_ahead_s <= MAX_LOOK_AHEAD_S:
+    if look_ahead_s is None or not is_number or not 0 <= look_ahead_s <= MAX_LOOK_AHEAD_S:
         raise ArgumentError(f"look_ahead_s must be 0 to {MAX_LOOK_AHEAD_S:g} seconds, not {look_ahead_s!r}")
     return math.ceil(round(float(look_ahead_s) * config.frame_rate, 6))
 
