@@ -8,7 +8,7 @@ step hands to the next is the state of the forward LSTMs alone.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -54,9 +54,6 @@ class LookAheadCase:
 def measure_look_ahead(config: CodecConfig, run: Run) -> dict[str, Any]:
     """Measure the look-aheads of LOOK_AHEADS_S, and choose the default.
 
-    The default is the shortest whose STOI is at most TOLERANCE below that of the whole clip, but at most
-    MAX_DEFAULT_S: who talks to someone can't wait for longer.
-
     Args:
         config: of the codec.
         run: runs a graph by its name.
@@ -85,12 +82,20 @@ def measure_look_ahead(config: CodecConfig, run: Run) -> dict[str, Any]:
         equal = code_agreement(whole, codes), code_agreement(whole[0], codes[0])
         cases.append(LookAheadCase(look_ahead_s, *equal, intelligibility(_decoded(run, codes))))
     stoi_whole = intelligibility(_decoded(run, whole))
-    enough = (case.look_ahead_s for case in cases if case.stoi >= stoi_whole - TOLERANCE)
     return {
-        "default_look_ahead_s": min(MAX_DEFAULT_S, next(enough, MAX_DEFAULT_S)),
+        "default_look_ahead_s": default_look_ahead(cases, stoi_whole),
         "stoi_whole": stoi_whole,
         "cases": [dataclasses.asdict(case) for case in cases],
     }
+
+
+def default_look_ahead(cases: Sequence[LookAheadCase], stoi_whole: float) -> float:
+    """Return the shortest look-ahead whose STOI is at most TOLERANCE below that of the whole clip.
+
+    It is at most MAX_DEFAULT_S: who talks to someone can't wait for longer.
+    """
+    enough = (case.look_ahead_s for case in cases if case.stoi >= stoi_whole - TOLERANCE)
+    return min(MAX_DEFAULT_S, next(enough, MAX_DEFAULT_S))
 
 
 def streamed_codes(config: CodecConfig, run: Run, features: Array, ahead: Array) -> NDArray[np.int64]:

@@ -15,15 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from dmcodec.bundle import Bundle
+from dmcodec.bundle import MAX_LOOK_AHEAD_S, Bundle
 from dmcodec.config import CodecConfig
 from dmcodec.errors import ArgumentError, BundleError, StreamError
 
 from .calls import RunGraph, Step, run_alone
 from .encoder_steps import Codes, EncoderState, EncoderSteps
 from .stream_input import Array, StreamInput, resampler_lag
-
-MAX_LOOK_AHEAD_S = 60.0
 
 
 class StreamEncoder:
