@@ -20,6 +20,7 @@ _GRAPHS_HOLD_THEIR_WEIGHTS = 1  # format version of bundles without a file of we
 GRAPH_NAMES = ("encoder", "quantizer", "dequantizer", "decoder", "decoder_recurrent", "decoder_upsampler")
 # The encoder in parts, for clips of any length and for streams; bundles of an earlier dmcodec don't have them.
 DOWNSAMPLER, OUTPUT = "encoder_downsampler", "encoder_output"
+MAX_LOOK_AHEAD_S = 60.0
 DEFAULT_LOOK_AHEAD_S = 0.5  # of bundles whose export did not measure it
 _DEFAULT_BUNDLE = Path(__file__).parent / "data" / "dmcodec-small.bundle"
 
@@ -240,9 +241,11 @@ def _parse(body: Mapping[str, Any], source: str) -> Manifest:
 
 
 def _parse_look_ahead(values: Any) -> dict[str, Any]:
-    if values and not 0 <= float(values["default_look_ahead_s"]):
-        raise ValueError("look_ahead has no default_look_ahead_s in seconds")
-    return dict(values)
+    if not isinstance(values, dict):
+        raise TypeError("look_ahead is not an object")
+    if values and not 0 <= values["default_look_ahead_s"] <= MAX_LOOK_AHEAD_S:
+        raise ValueError(f"default_look_ahead_s is not 0 to {MAX_LOOK_AHEAD_S:g}")
+    return values
 
 
 def _parse_engines(values: Any) -> dict[str, dict[str, Any]]:

@@ -74,11 +74,16 @@ class EncoderState:
         return f"{self.samples_in} samples in, {self.frames_out} frames out{', finished' if self.finished else ''}"
 
 
+def step_frames(config: CodecConfig) -> int:
+    """Return the frames of a step: those of STEP_S."""
+    return max(1, round(STEP_S * config.frame_rate))
+
+
 class EncoderSteps:
     """Encodes streams of one configuration and look-ahead, which differ in their states only."""
 
     def __init__(self, config: CodecConfig, look_ahead_frames: int) -> None:
-        self.step_frames = max(1, round(STEP_S * config.frame_rate))
+        self.step_frames = step_frames(config)
         self.look_ahead_frames = look_ahead_frames
         self._config, self._reach, self._directions = config, encoder_reach(config), directions(config)
         self._channels = config.n_filters * 2 ** len(config.strides)

@@ -14,17 +14,14 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from dmcodec.bundle import Bundle
+from dmcodec.bundle import MAX_LOOK_AHEAD_S, Bundle
 from dmcodec.config import CodecConfig
 from dmcodec.errors import ArgumentError, BundleError, StreamError
 
 from .calls import RunGraph, Step, run_alone
 from .encoder_steps import Codes, EncoderState, EncoderSteps
 from .stream_input import Array, StreamInput, resampler_lag
-
-MAX_LOOK_AHEAD_S = 60.0
 
 
 class StreamEncoder:
@@ -65,7 +62,8 @@ class StreamEncoder:
         self._steps = EncoderSteps(config, look_ahead_frames(config, look_ahead_s))
         rate = config.sample_rate if sample_rate is None else sample_rate
         self._input = StreamInput(rate, config.sample_rate, batch_size)
-        self.reset()
+        self._state = self._steps.initial_state(batch_size or 1)
+        self._is_broken = False
 
     def __repr__(self) -> str:
         batch = f"batch of {self.batch_size}, " if self.batch_size else ""
@@ -222,7 +220,7 @@ def look_ahead_frames(config: CodecConfig, look_ahead_s: float | None) -> int:
             )
         return 0
     is_number = isinstance(look_ahead_s, (int, float, np.number)) and not isinstance(look_ahead_s, bool)
-    if not is_number or not 0 <= look_ahead_s <= MAX_LOOK_AHEAD_S:
+    if look_ahead_s is None or not is_number or not 0 <= look_ahead_s <= MAX_LOOK_AHEAD_S:
         raise ArgumentError(f"look_ahead_s must be 0 to {MAX_LOOK_AHEAD_S:g} seconds, not {look_ahead_s!r}")
     return math.ceil(round(float(look_ahead_s) * config.frame_rate, 6))
 
