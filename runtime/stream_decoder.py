@@ -222,7 +222,9 @@ class StreamDecoder:
         if out <= state.frames_out:
             return state, np.zeros((len(state.features), 0), np.float32)
         window_start = max(0, state.frames_out - reach.past)
-        [waveform] = yield Call("decoder_upsampler", {"features": state.features})
+        # The first frames of a clip and its last depend on the padding at its ends.
+        inner = state.frames_out >= reach.past and not state.finished
+        [waveform] = yield Call("decoder_upsampler", {"features": state.features}, inner)
         audio = waveform[:, 0, (state.frames_out - window_start) * hop : (out - window_start) * hop]
         kept = state.features[:, :, max(0, out - reach.past) - window_start :]
         return dataclasses.replace(state, frames_out=out, features=kept), audio

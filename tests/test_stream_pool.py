@@ -147,6 +147,37 @@ def test_levels_and_lengths_that_differ_run_apart(tiny_bundle: Path, monkeypatch
     assert gate.batches()[1:3] == [3, 1]  # latents of ten frames run together, whatever their levels were
 
 
+def test_windows_inside_clips_are_laid_end_to_end(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Windows of different lengths, too; those at the ends of a clip run as they do alone."""
+    codec = Codec.load(tiny_bundle, threads=1)
+    gate = Gate(codec, monkeypatch)
+    clips = [cut(random_codes(40, seed), [size]) for seed, size in enumerate((5, 5, 8, 20))]
+
+    async def everyone(pool: Any) -> None:
+        blocker, streams, singles = (
+            pool.decoder(),
+            [pool.decoder() for _ in clips],
+            [codec.stream_decoder() for _ in clips],
+        )
+        for number in range(2):
+            gate.shut()
+            held = asyncio.create_task(blocker.push_async(random_codes(4)))
+            await asyncio.to_thread(gate.held.wait)
+            tasks = [
+                asyncio.create_task(s.push_async(chunks[number])) for s, chunks in zip(streams, clips, strict=True)
+            ]
+            await asyncio.sleep(0)
+            gate.open()
+            await held
+            for task, single, chunks in zip(tasks, singles, clips, strict=True):
+                assert_same(await task, single.push(chunks[number]))
+
+    with codec.stream_pool(max_wait_ms=0) as pool:
+        asyncio.run(everyone(pool))
+    widths = [inputs["features"].shape for name, inputs in gate.runs if name == "decoder_upsampler"]
+    assert (1, 64, 7 + 7 + 10 + 22) in widths
+
+
 def test_a_long_push_runs_in_parts_between_those_of_others(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     codec = Codec.load(tiny_bundle, threads=1)
     gate = Gate(codec, monkeypatch)
