@@ -1,4 +1,4 @@
-"""The scheduler of a pool: which pushes run together, and when; and the threads that run them."""
+"""The scheduler of a pool: which pushes run together, and when; and the thread that runs them."""
 
 from __future__ import annotations
 
@@ -74,26 +74,22 @@ class Seat:
 
 
 class Scheduler:
-    """Runs the jobs of all seats on worker threads. All its methods are safe to call from any thread.
+    """Runs the jobs of all seats on a thread. All its methods are safe to call from any thread.
 
     A batch starts when the oldest ready job has waited for `max_wait_s`, when all active streams wait, or when it is
     full. It takes the streams in the order in which their jobs became ready, so that none waits forever.
     """
 
-    def __init__(self, workers: Sequence[JoinedGraphs], max_streams: int, max_wait_s: float) -> None:
+    def __init__(self, graphs: JoinedGraphs, max_streams: int, max_wait_s: float) -> None:
+        self._graphs = graphs
         self._max_streams, self._max_wait_s = max_streams, max_wait_s
         self._seats: set[Seat] = set()
         self._left: deque[Seat] = deque()  # of streams that were garbage-collected
         self._changed = threading.Condition()
         self._closed = False
         self._process = os.getpid()
-        self._idle = 0
-        self._threads = [
-            threading.Thread(target=self._work, args=(graphs,), name=f"dmcodec-stream-pool-{index}", daemon=True)
-            for index, graphs in enumerate(workers)
-        ]
-        for thread in self._threads:
-            thread.start()
+        self._thread = threading.Thread(target=self._work, name="dmcodec-stream-pool", daemon=True)
+        self._thread.start()
 
     @property
     def num_streams(self) -> int:
@@ -166,7 +162,7 @@ class Scheduler:
             _fail(job, StreamError(reason))
 
     def close(self) -> None:
-        """End the threads after the batches that run; let all jobs that wait fail."""
+        """End the thread after the batch that runs; let all jobs that wait fail."""
         if os.getpid() != self._process:
             return
         with self._changed:
@@ -175,9 +171,8 @@ class Scheduler:
             self._changed.notify_all()
         for seat in seats:
             self.leave(seat, "stream pool: closed while this push waited")
-        for thread in self._threads:
-            if thread is not threading.current_thread():
-                thread.join(_CLOSE_S)
+        if self._thread is not threading.current_thread():  # a finalizer may run in any thread
+            self._thread.join(_CLOSE_S)
 
     def _check_process(self) -> None:
         if os.getpid() != self._process:
@@ -200,16 +195,16 @@ class Scheduler:
         while seat.door and len(seat.jobs) < MAX_WAITING:
             seat.jobs.append(seat.door.popleft())
 
-    def _work(self, graphs: JoinedGraphs) -> None:
+    def _work(self) -> None:
         while batch := self._next_batch():
-            self._run(batch, graphs)
+            self._run(batch)
             del batch  # a waiting thread must not keep results
 
-    def _run(self, batch: Sequence[tuple[Seat, Job]], graphs: JoinedGraphs) -> None:
+    def _run(self, batch: Sequence[tuple[Seat, Job]]) -> None:
         steps = [_begun(job.steps.popleft()) for _, job in batch]
         left = dict(enumerate(batch))
         try:
-            run_together(steps, graphs, lambda index, result, error: self._ended(*left.pop(index), result, error))
+            run_together(steps, self._graphs, lambda index, result, error: self._ended(*left.pop(index), result, error))
         except BaseException as error:  # noqa: BLE001 - a fault of this module must not leave clients waiting
             for seat, job in left.values():
                 self._ended(seat, job, None, error)
@@ -217,20 +212,16 @@ class Scheduler:
     def _next_batch(self) -> list[tuple[Seat, Job]]:
         """Wait for the next batch; empty where the pool is closed."""
         with self._changed:
-            self._idle += 1
-            try:
-                while not self._closed:
-                    self._drop_left()
-                    seats = list(self._seats)
-                    ready = sorted((seat for seat in seats if seat.is_ready), key=lambda seat: seat.since)
-                    wait_s = self._wait_s(ready, seats)
-                    if wait_s is None or wait_s > 0:
-                        self._changed.wait(wait_s)
-                    elif batch := self._taken(ready):
-                        return batch
-                return []
-            finally:
-                self._idle -= 1
+            while not self._closed:
+                self._drop_left()
+                seats = list(self._seats)
+                ready = sorted((seat for seat in seats if seat.is_ready), key=lambda seat: seat.since)
+                wait_s = self._wait_s(ready, seats)
+                if wait_s is None or wait_s > 0:
+                    self._changed.wait(wait_s)
+                elif batch := self._taken(ready):
+                    return batch
+            return []
 
     def _wait_s(self, ready: Sequence[Seat], seats: Sequence[Seat]) -> float | None:
         """Return how long to wait for more seats to be ready; None for no limit."""
@@ -241,10 +232,9 @@ class Scheduler:
         return ready[0].since + self._max_wait_s - time.monotonic()
 
     def _taken(self, ready: Sequence[Seat]) -> list[tuple[Seat, Job]]:
-        """Start the first job of seats; workers that are idle share them."""
-        share = -(-len(ready) // self._idle)
+        """Start the first job of each seat, as many as a batch holds."""
         batch = []
-        for seat in ready[: min(share, MAX_BATCH)]:
+        for seat in ready[:MAX_BATCH]:
             job = seat.jobs[0]
             if job.result.running() or job.result.set_running_or_notify_cancel():
                 seat.running = True

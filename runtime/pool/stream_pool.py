@@ -62,8 +62,8 @@ class StreamPool:
         self.max_streams, self.max_wait_ms = int(max_streams), float(max_wait_ms)
         self._codec = codec
         self._arena = StateArena(codec.bundle.manifest.graphs, _ROWS_PER_STREAM * self.max_streams)
-        workers = [JoinedGraphs(codec.graphs, self._arena)]
-        self._scheduler = Scheduler(workers, self.max_streams, self.max_wait_ms / 1000)
+        graphs = JoinedGraphs(codec.graphs, self._arena)
+        self._scheduler = Scheduler(graphs, self.max_streams, self.max_wait_ms / 1000)
         self._close = weakref.finalize(self, self._scheduler.close)  # also when Python exits
 
     def __repr__(self) -> str:
