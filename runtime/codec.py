@@ -328,7 +328,7 @@ class Codec:
         Raises:
             ArgumentError: an argument out of range.
         """
-        return StreamPool(self, max_streams, max_wait_ms)
+        return StreamPool(self, *self._pipeline.concurrent, max_streams, max_wait_ms)
 
     def latents(self, waveform: Any, sample_rate: int) -> NDArray[np.float32]:
         """Return the latents of a waveform before quantization, (dimension, frames) float32. They run in one piece.

@@ -90,6 +90,17 @@ def test_threads_push_into_streams_of_one_pool(codec: Codec) -> None:
         assert_same(audio, alone(codec.stream_decoder(), chunks))
 
 
+def test_batches_run_at_the_same_time(tiny_bundle: Path) -> None:
+    codec = Codec.load(tiny_bundle, threads=3)
+    clips = [cut(random_codes(60, seed), [5, 3]) for seed in range(12)]
+    with codec.stream_pool(max_wait_ms=0) as pool, ThreadPoolExecutor(12) as threads:
+        workers = [thread for thread in threading.enumerate() if thread.name.startswith("dmcodec-stream-pool")]
+        assert len(workers) >= 3
+        got = list(threads.map(lambda chunks: alone(pool.decoder(), chunks), clips))
+    for audio, chunks in zip(got, clips, strict=True):
+        assert_same(audio, alone(codec.stream_decoder(), chunks))
+
+
 def test_a_stream_may_be_used_by_threads_and_tasks_in_turn(codec: Codec) -> None:
     chunks = cut(random_codes(20), [5])
     with codec.stream_pool() as pool, ThreadPoolExecutor(1) as thread:

@@ -98,7 +98,6 @@ def _chunks(codec: Codec, operation: str) -> list[NDArray[Any]]:
 def _measure(
     codec: Codec, operation: str, side: str, count: int, chunks: Sequence[NDArray[Any]], duration_s: float, threads: int
 ) -> LiveLevel:
-    _load(codec, operation)
     with _open_streams(codec, operation, side, count, threads) as pushes:
         latencies_s = asyncio.run(_run(pushes, chunks, duration_s))
     p50, p99 = (float(value) for value in np.percentile(latencies_s, (50, 99)))
@@ -120,6 +119,7 @@ def _open_streams(codec: Codec, operation: str, side: str, count: int, threads: 
             streams = [pool.decoder() if operation == "decode" else pool.encoder() for _ in range(count)]
             yield [stream.push_async for stream in streams]
         return
+    _load(codec, operation)
     with ThreadPoolExecutor(threads) as executor:
 
         async def push(stream: Any, chunk: NDArray[Any]) -> object:

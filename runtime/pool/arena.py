@@ -19,7 +19,7 @@ BATCH = "batch"  # the name of the batch axis in the manifest
 
 
 class Table:
-    """Rows of one state in host memory, along the batch axis. Only the pool's thread reads and writes; any may free.
+    """Rows of one state in host memory, along the batch axis. Several threads may read, write and free rows.
 
     Args:
         spec: of the state; its batch axis becomes the axis of the rows.

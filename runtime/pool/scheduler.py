@@ -1,4 +1,4 @@
-"""The scheduler of a pool: which pushes run together, and when; and the thread that runs them."""
+"""The scheduler of a pool: which pushes run together, and when; and the threads that run them."""
 
 from __future__ import annotations
 
@@ -51,12 +51,13 @@ class Seat:
         running: whether a step of the first job runs.
         active: whether the stream is in the middle of a clip, so that others wait for its next push.
         since: when the first job became the first.
+        due: whether the first job was to start with others that another worker took.
     """
 
     def __init__(self) -> None:
         self.jobs: deque[Job] = deque()
         self.door: deque[Job] = deque()
-        self.running = self.active = False
+        self.running = self.active = self.due = False
         self.since = 0.0
 
     @property
@@ -74,13 +75,14 @@ class Seat:
 
 
 class Scheduler:
-    """Runs the jobs of all seats on a thread. All its methods are safe to call from any thread.
+    """Runs the jobs of all seats on worker threads. All its methods are safe to call from any thread.
 
     A batch starts when the oldest ready job has waited for `max_wait_s`, when all active streams wait, or when it is
-    full. It takes the streams in the order in which their jobs became ready, so that none waits forever.
+    full. It takes the streams in the order in which their jobs became ready, so that none waits forever. Workers that
+    are idle share them.
     """
 
-    def __init__(self, graphs: JoinedGraphs, max_streams: int, max_wait_s: float) -> None:
+    def __init__(self, graphs: JoinedGraphs, workers: int, max_streams: int, max_wait_s: float) -> None:
         self._graphs = graphs
         self._max_streams, self._max_wait_s = max_streams, max_wait_s
         self._seats: set[Seat] = set()
@@ -88,8 +90,13 @@ class Scheduler:
         self._changed = threading.Condition()
         self._closed = False
         self._process = os.getpid()
-        self._thread = threading.Thread(target=self._work, name="dmcodec-stream-pool", daemon=True)
-        self._thread.start()
+        self._idle = 0
+        self._threads = [
+            threading.Thread(target=self._work, name=f"dmcodec-stream-pool-{index}", daemon=True)
+            for index in range(workers)
+        ]
+        for thread in self._threads:
+            thread.start()
 
     @property
     def num_streams(self) -> int:
@@ -162,7 +169,7 @@ class Scheduler:
             _fail(job, StreamError(reason))
 
     def close(self) -> None:
-        """End the thread after the batch that runs; let all jobs that wait fail."""
+        """End the threads after the batches that run; let all jobs that wait fail."""
         if os.getpid() != self._process:
             return
         with self._changed:
@@ -171,8 +178,9 @@ class Scheduler:
             self._changed.notify_all()
         for seat in seats:
             self.leave(seat, "stream pool: closed while this push waited")
-        if self._thread is not threading.current_thread():  # a finalizer may run in any thread
-            self._thread.join(_CLOSE_S)
+        for thread in self._threads:
+            if thread is not threading.current_thread():  # a finalizer may run in any thread
+                thread.join(_CLOSE_S)
 
     def _check_process(self) -> None:
         if os.getpid() != self._process:
@@ -212,29 +220,37 @@ class Scheduler:
     def _next_batch(self) -> list[tuple[Seat, Job]]:
         """Wait for the next batch; empty where the pool is closed."""
         with self._changed:
-            while not self._closed:
-                self._drop_left()
-                seats = list(self._seats)
-                ready = sorted((seat for seat in seats if seat.is_ready), key=lambda seat: seat.since)
-                wait_s = self._wait_s(ready, seats)
-                if wait_s is None or wait_s > 0:
-                    self._changed.wait(wait_s)
-                elif batch := self._taken(ready):
-                    return batch
-            return []
+            self._idle += 1
+            try:
+                while not self._closed:
+                    self._drop_left()
+                    seats = list(self._seats)
+                    ready = sorted((seat for seat in seats if seat.is_ready), key=lambda seat: seat.since)
+                    wait_s = self._wait_s(ready, seats)
+                    if wait_s is None or wait_s > 0:
+                        self._changed.wait(wait_s)
+                    elif batch := self._taken(ready):
+                        return batch
+                return []
+            finally:
+                self._idle -= 1
 
     def _wait_s(self, ready: Sequence[Seat], seats: Sequence[Seat]) -> float | None:
         """Return how long to wait for more seats to be ready; None for no limit."""
         if not ready:
             return None
-        if len(ready) >= MAX_BATCH or all(seat.is_ready for seat in seats if seat.active):
+        if ready[0].due or len(ready) >= MAX_BATCH or all(seat.is_ready for seat in seats if seat.active):
             return 0.0
         return ready[0].since + self._max_wait_s - time.monotonic()
 
     def _taken(self, ready: Sequence[Seat]) -> list[tuple[Seat, Job]]:
-        """Start the first job of each seat, as many as a batch holds."""
+        """Start the first job of each seat: this worker's share, as many as a batch holds."""
+        share = -(-len(ready) // self._idle)
         batch = []
-        for seat in ready[:MAX_BATCH]:
+        for seat in ready:
+            seat.due = True
+        for seat in ready[: min(share, MAX_BATCH)]:
+            seat.due = False
             job = seat.jobs[0]
             if job.result.running() or job.result.set_running_or_notify_cancel():
                 seat.running = True

@@ -13,6 +13,7 @@ import numpy as np
 
 from dmcodec.bundle import encoder_part_names
 from dmcodec.errors import ArgumentError, StreamError
+from dmcodec.runtime.backend import Graphs
 
 from .arena import StateArena
 from .joining import JoinedGraphs
@@ -34,8 +35,8 @@ class StreamPool:
 
     Pushes that come at about the same time run as one batch, which takes much less time than one after the other. A
     batch starts when its oldest push has waited for `max_wait_ms`, when all streams that are in the middle of a clip
-    wait, or when it is full. Pushes that come while a batch runs form the next one. Streams take turns: who waits
-    longest is in the next batch.
+    wait, or when it is full. Streams take turns: who waits longest is in the next batch. On the CPU as many batches run
+    at the same time as the codec has threads, with one thread each; those that are idle share the pushes that wait.
 
     Each stream returns what it would return alone, within 1e-5 of full scale; codes are equal, but for ties that
     rounding decides. Streams may be opened and closed at any time. One that is garbage-collected leaves the pool.
@@ -45,6 +46,8 @@ class StreamPool:
 
     Args:
         codec: whose streams these are.
+        graphs: what runs them.
+        workers: batches that run at the same time.
         max_streams: streams that may be open at the same time, 1 to MAX_STREAMS.
         max_wait_ms: longest time that a push waits for others, in milliseconds, 0 to MAX_WAIT_MS.
 
@@ -52,7 +55,9 @@ class StreamPool:
         ArgumentError: an argument out of range.
     """
 
-    def __init__(self, codec: Codec, max_streams: int = 64, max_wait_ms: float = 10.0) -> None:
+    def __init__(
+        self, codec: Codec, graphs: Graphs, workers: int, max_streams: int = 64, max_wait_ms: float = 10.0
+    ) -> None:
         whole = isinstance(max_streams, (int, np.integer)) and not isinstance(max_streams, bool)
         if not whole or not 1 <= max_streams <= MAX_STREAMS:
             raise ArgumentError(f"max_streams must be a whole number from 1 to {MAX_STREAMS}, not {max_streams!r}")
@@ -60,10 +65,10 @@ class StreamPool:
         if not number or not math.isfinite(max_wait_ms) or not 0 <= max_wait_ms <= MAX_WAIT_MS:
             raise ArgumentError(f"max_wait_ms must be 0 to {MAX_WAIT_MS:g} milliseconds, not {max_wait_ms!r}")
         self.max_streams, self.max_wait_ms = int(max_streams), float(max_wait_ms)
-        self._codec = codec
+        self._codec, self._graphs = codec, graphs
         self._arena = StateArena(codec.bundle.manifest.graphs, _ROWS_PER_STREAM * self.max_streams)
-        graphs = JoinedGraphs(codec.graphs, self._arena)
-        self._scheduler = Scheduler(graphs, self.max_streams, self.max_wait_ms / 1000)
+        joined = JoinedGraphs(graphs, self._arena)
+        self._scheduler = Scheduler(joined, workers, self.max_streams, self.max_wait_ms / 1000)
         self._close = weakref.finalize(self, self._scheduler.close)  # also when Python exits
 
     def __repr__(self) -> str:
@@ -96,7 +101,7 @@ class StreamPool:
         """
         open_single = partial(self._codec.stream_decoder, n_q, first_level)
         open_single()  # its errors come first
-        self._codec.load_graphs(*_DECODER_GRAPHS)
+        self._graphs.load(*_DECODER_GRAPHS)
         part = max(1, round(PART_S * self._codec.frame_rate))
         return PooledDecoder(self, self._scheduler, self._seat(), open_single, part)
 
@@ -118,7 +123,7 @@ class StreamPool:
         """
         open_single = partial(self._codec.stream_encoder, look_ahead_s, sample_rate, n_q)
         rate = open_single().sample_rate
-        self._codec.load_graphs(*encoder_part_names(self._codec.config), "quantizer")
+        self._graphs.load(*encoder_part_names(self._codec.config), "quantizer")
         part = max(1, round(PART_S * rate))
         return PooledEncoder(self, self._scheduler, self._seat(), open_single, part)
 
