@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dmcodec.audio import Waveform, audio_writer, prepare_waveform, read_blocks
-from dmcodec.bundle import Bundle, default_bundle_path
+from dmcodec.bundle import Bundle, default_bundle_path, encoder_part_names
 from dmcodec.codes import Codes
 from dmcodec.config import CodecConfig
 from dmcodec.errors import ArgumentError, AudioError, TokensError
@@ -303,6 +303,8 @@ class Codec:
     ) -> StreamEncoder:
         """Return a stream that encodes samples while they arrive; see `dmcodec.runtime.StreamEncoder`.
 
+        Its graphs are loaded now.
+
         Args:
             look_ahead_s: seconds of future that the encoder reads, rounded up to frames; `self.look_ahead_s` by
                 default.
@@ -315,18 +317,14 @@ class Codec:
             BundleError: the bundle lacks the graphs; an earlier dmcodec exported it.
         """
         check_live_encoding(self.bundle, self.backend.name)
+        self.load_graphs(*encoder_part_names(self.config), "quantizer")  # else the first pushes would come late
         look_ahead_s = self.look_ahead_s if look_ahead_s is None else look_ahead_s
         return StreamEncoder(self.graphs.arrays, self.config, look_ahead_s, sample_rate, n_q, batch_size)
 
     def stream_pool(self, max_streams: int = 64, max_wait_ms: float = 10.0) -> StreamPool:
-        """Return a pool for many live streams, whose pushes run together; see `dmcodec.runtime.StreamPool`.
+        """Return a pool for many live streams, whose pushes run together.
 
-        Args:
-            max_streams: streams that may be open at the same time.
-            max_wait_ms: longest time that a push waits for others, in milliseconds.
-
-        Raises:
-            ArgumentError: an argument out of range.
+        Arguments and errors are those of `dmcodec.runtime.StreamPool`.
         """
         return StreamPool(self, *self._pipeline.concurrent, max_streams, max_wait_ms)
 

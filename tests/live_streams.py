@@ -20,7 +20,8 @@ Samples = NDArray[Any]
 
 def cut(samples: Samples, sizes: list[int]) -> list[Samples]:
     """The samples in pieces of the given sizes, again and again."""
-    pieces, start = [], 0
+    pieces: list[Samples] = []
+    start = 0
     while start < samples.shape[-1]:
         size = sizes[len(pieces) % len(sizes)]
         pieces.append(samples[..., start : start + size])
@@ -33,13 +34,31 @@ def streamed(stream: StreamEncoder, pieces: list[Samples]) -> Codes:
     return np.concatenate([*codes, stream.finish()], axis=-1)
 
 
-def assert_ties_aside(run: Run, model: DMCodec, waveform: Samples, got: Codes) -> None:
-    """The codes are those of the whole clip, except where two entries are equally near."""
-    latents = run("encoder", waveform=waveform[None, None], lengths=np.array([len(waveform)]))[0]
-    whole = run("quantizer", latents=latents)[0]
-    assert got.shape == whole[:, 0].shape
-    tied = tied_frames(model.quantizer.codebooks().numpy(), latents, whole, got[:, None].astype(np.int64))
-    np.testing.assert_array_equal(np.where(tied, whole, got[:, None])[:, 0], whole[:, 0])
+class LatentsOf:
+    """Runs graphs, and keeps the latents that go to the quantizer."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._parts: list[NDArray[np.float32]] = []
+
+    def __call__(self, name: str, **inputs: Any) -> Any:
+        if name == "quantizer":
+            self._parts.append(inputs["latents"])
+        return self._run(name, **inputs)
+
+    def take(self) -> NDArray[np.float32]:
+        """The latents (1, dimension, frames) since the last call."""
+        parts, self._parts = self._parts, []
+        return np.concatenate(parts, axis=2)
+
+
+def assert_whole(run: Run, model: DMCodec, waveform: Samples, latents: NDArray[np.float32], got: Codes) -> None:
+    """Latents and codes are those of the whole clip, rounding and ties aside."""
+    whole = run("encoder", waveform=waveform[None, None], lengths=np.array([len(waveform)]))[0]
+    np.testing.assert_allclose(latents, whole, rtol=0, atol=5e-6 * float(np.abs(whole).max()))
+    codes = run("quantizer", latents=whole)[0]
+    tied = tied_frames(model.quantizer.codebooks().numpy(), whole, codes, got[:, None].astype(np.int64))
+    np.testing.assert_array_equal(np.where(tied, codes, got[:, None])[:, 0], codes[:, 0])
 
 
 def runner(model: DMCodec) -> Run:

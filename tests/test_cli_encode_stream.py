@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -178,7 +179,7 @@ def test_what_was_read_ahead_comes_first(tmp_path: Path) -> None:
             assert rejoined.read(size) == bytes(range(min(size, 10)))
         with path.open("rb") as file:
             rejoined = Rejoined(file.read(4), file)
-            parts = list(iter(lambda r=rejoined, n=size: r.read1(n), b""))
+            parts = list(iter(partial(rejoined.read1, size), b""))
             assert b"".join(parts) == bytes(range(10))
             assert max(map(len, parts)) <= size
 

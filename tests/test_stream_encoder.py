@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from live_streams import Codes, Samples, assert_ties_aside, cut, runner, streamed
+from live_streams import Codes, LatentsOf, Samples, assert_whole, cut, runner, streamed
 from numpy.typing import NDArray
 
 from dmcodec.audio import prepare_waveform
@@ -56,8 +56,9 @@ def test_a_look_ahead_as_long_as_the_clip_gives_its_codes(
     codec: Codec, tiny_model: DMCodec, num_samples: int, sizes: list[int]
 ) -> None:
     waveform = speech(50000, 16000)[-num_samples:]
-    got = streamed(codec.stream_encoder(num_samples / 16000), cut(waveform, sizes))
-    assert_ties_aside(codec.graphs.arrays, tiny_model, waveform, got)
+    run = LatentsOf(codec.graphs.arrays)
+    got = streamed(StreamEncoder(run, codec.config, num_samples / 16000), cut(waveform, sizes))
+    assert_whole(codec.graphs.arrays, tiny_model, waveform, run.take(), got)
 
 
 FAMILY: dict[str, dict[str, Any]] = {
@@ -76,15 +77,16 @@ def test_every_configuration_of_the_family(name: str) -> None:
     small: dict[str, Any] = {"n_filters": 2, "dimension": 8, "semantic_dimension": 8, "codebook_size": 16, "n_q": 2}
     config = CodecConfig(**{**small, **FAMILY[name]})
     model, hop = DMCodec.seeded(config, seed=4), config.hop_length
-    run = runner(model)
+    run = LatentsOf(runner(model))
     for num_samples in (1, hop, 3 * hop + 1, 17 * hop - 1, 43 * hop + 5):
         waveform = speech(num_samples, config.sample_rate)
         long_enough = num_samples / config.sample_rate if config.bidirectional else None
         got = streamed(StreamEncoder(run, config, long_enough), cut(waveform, [hop - 1, 5 * hop]))
-        assert_ties_aside(run, model, waveform, got)
+        assert_whole(run, model, waveform, run.take(), got)
         look_ahead_s = 0.3 if config.bidirectional else None
         at_once = streamed(StreamEncoder(run, config, look_ahead_s), [waveform])
         np.testing.assert_array_equal(streamed(StreamEncoder(run, config, look_ahead_s), cut(waveform, [99])), at_once)
+        run.take()
 
 
 @pytest.mark.parametrize("look_ahead_s", [0.0, 0.1, 0.25])
@@ -106,17 +108,11 @@ def test_codes_depend_on_all_samples_that_are_waited_for_and_on_no_later_one(
 ) -> None:
     """The latents of the frame that waits longest change with the last sample, and the codes with none after it."""
     waveform, hop = speech(16000, 16000), codec.hop_length
-    latents: list[NDArray[np.float32]] = []
-
-    def run(name: str, **inputs: Any) -> Any:
-        if name == "quantizer":
-            latents.append(inputs["latents"])
-        return codec.graphs.arrays(name, **inputs)
+    run = LatentsOf(codec.graphs.arrays)
 
     def latents_of(samples: Samples) -> NDArray[np.float32]:
-        latents.clear()
         streamed(StreamEncoder(run, codec.config, look_ahead_s), [samples])
-        return np.concatenate(latents, axis=2)
+        return run.take()
 
     stream = codec.stream_encoder(look_ahead_s)
     frame = 4 * stream.step_frames - 3  # the next one's convolution reads a step later

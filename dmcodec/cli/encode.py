@@ -31,12 +31,20 @@ if TYPE_CHECKING:
 STREAM = "Stream"
 
 
+def _streams(context: typer.Context, stream: bool) -> bool:
+    """Make IN and --out optional with --stream, before they are looked for."""
+    for parameter in context.command.params:
+        if parameter.name in ("inputs", "out"):
+            parameter.required = not stream
+    return stream
+
+
 def encode(
-    inputs: Annotated[list[str] | None, typer.Argument(metavar="IN", help="Audio files, globs or folders.")] = None,
+    inputs: Annotated[list[str] | None, typer.Argument(metavar="IN", help="Audio files, globs or folders.")],
     out: Annotated[
         Path | None,
         typer.Option("--out", "-o", help="Token file, or a folder for several inputs.", metavar="OUT.dmc"),
-    ] = None,
+    ],
     n_q: NqOption = None,
     context_s: Annotated[
         float | None,
@@ -48,8 +56,10 @@ def encode(
         bool,
         typer.Option(
             "--stream",
-            help="Encode stdin (16-bit mono samples without a header) to stdout (16-bit codes, frame by frame) while "
-            "samples come in.",
+            help="Instead of files, encode stdin (16-bit mono samples without a header) to stdout (16-bit codes, frame "
+            "by frame) while samples come in.",
+            callback=_streams,
+            is_eager=True,
             rich_help_panel=STREAM,
         ),
     ] = False,
@@ -88,9 +98,8 @@ def encode(
         return
     if look_ahead_s is not None or rate is not None:
         raise ArgumentError("--look-ahead and --rate belong to --stream; add it")
-    if not inputs or out is None:
-        missing = "missing option '--out' / '-o'" if inputs else "missing argument 'IN'"
-        raise ArgumentError(f"{missing}: name audio files and an output, or use --stream (see dmcodec encode --help)")
+    assert inputs
+    assert out
     from dmcodec.audio import AUDIO_SUFFIXES
 
     from .files import plan, run_files

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
-from dmcodec.bundle import encoder_part_names
 from dmcodec.errors import AudioError
 
 from .pipes import available, ended_by_interrupt, piped, write
@@ -42,7 +41,6 @@ def encode_stream(codec: Codec, look_ahead_s: float | None, sample_rate: int | N
     """
     source, target = piped("raw 16-bit samples", "codes")
     stream = codec.stream_encoder(look_ahead_s, sample_rate, n_q)
-    codec.load_graphs(*encoder_part_names(codec.config), "quantizer")
     size = 2 * max(1, round(_READ_S * stream.sample_rate))
     with ended_by_interrupt(lambda: available(source, size)) as chunks:
         problem: AudioError | None = None
