@@ -20,6 +20,8 @@ _GRAPHS_HOLD_THEIR_WEIGHTS = 1  # format version of bundles without a file of we
 GRAPH_NAMES = ("encoder", "quantizer", "dequantizer", "decoder", "decoder_recurrent", "decoder_upsampler")
 # The encoder in parts, for clips of any length and for streams; bundles of an earlier dmcodec don't have them.
 DOWNSAMPLER, OUTPUT = "encoder_downsampler", "encoder_output"
+MAX_LOOK_AHEAD_S = 60.0
+DEFAULT_LOOK_AHEAD_S = 0.5  # of bundles whose export did not measure it
 _DEFAULT_BUNDLE = Path(__file__).parent / "data" / "dmcodec-small.bundle"
 
 
@@ -82,6 +84,8 @@ class Manifest:
         parity: agreement with the torch model, measured at export.
         encoder_context: effect of the length of a window's context on the codes, measured at export, and
             `default_context_s`, the length that is used.
+        look_ahead: effect of the look-ahead of live encoding on codes and speech, measured at export, and
+            `default_look_ahead_s`, the one that is used. Optional, also for readers: empty where it was not measured.
         engines: TensorRT engines in the bundle's folder `engines`: file -> record. Optional, also for readers.
         weights: file of the weights that the graphs share; None if each graph holds its own.
     """
@@ -95,11 +99,19 @@ class Manifest:
     encoder_context: Mapping[str, Any]
     engines: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     weights: WeightsSpec | None = None
+    look_ahead: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def has_encoder_parts(self) -> bool:
         """Whether the bundle holds the encoder in parts (`encoder_part_names`)."""
         return all(name in self.graphs for name in encoder_part_names(self.config))
+
+    @property
+    def default_look_ahead_s(self) -> float:
+        """Look-ahead of live encoding in seconds, where none is chosen."""
+        if not self.config.bidirectional:
+            return 0.0
+        return float(self.look_ahead.get("default_look_ahead_s", DEFAULT_LOOK_AHEAD_S))
 
     @property
     def arithmetic(self) -> str:
@@ -132,6 +144,8 @@ class Manifest:
             body["weights"] = dataclasses.asdict(self.weights)
         if self.engines:
             body["engines"] = dict(self.engines)
+        if self.look_ahead:
+            body["look_ahead"] = dict(self.look_ahead)
         body = json.loads(json.dumps(body))
         return {**body, "sha256": json_sha256(body)}
 
@@ -222,7 +236,16 @@ def _parse(body: Mapping[str, Any], source: str) -> Manifest:
         encoder_context=body["encoder_context"],
         engines=_parse_engines(body.get("engines", {})),
         weights=_parse_weights(body.get("weights")),
+        look_ahead=_parse_look_ahead(body.get("look_ahead", {})),
     )
+
+
+def _parse_look_ahead(values: Any) -> dict[str, Any]:
+    if not isinstance(values, dict):
+        raise TypeError("look_ahead is not an object")
+    if values and not 0 <= values["default_look_ahead_s"] <= MAX_LOOK_AHEAD_S:
+        raise ValueError(f"default_look_ahead_s is not 0 to {MAX_LOOK_AHEAD_S:g}")
+    return values
 
 
 def _parse_engines(values: Any) -> dict[str, dict[str, Any]]:

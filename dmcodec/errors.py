@@ -100,7 +100,7 @@ class EngineBuildError(ExportError):
 
 
 class StreamError(DmcodecError, RuntimeError):
-    """Calls of a stream in a wrong order: a push after the end, or no end."""
+    """Calls of a stream in a wrong order (a push after the end, or no end), or a pool that is full or closed."""
 
 
 class OutputError(DmcodecError, OSError):

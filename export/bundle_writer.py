@@ -23,6 +23,7 @@ from dmcodec.runtime.stream_decoder import Run
 from .encoder_context import measure_context
 from .graph_builder import OPSET, Graph
 from .graphs import build_graphs
+from .look_ahead import measure_look_ahead
 from .parity import ParityCase, check_parity, num_cases, require_parity, summary
 from .parts_parity import check_parts
 from .reference import TorchReference
@@ -100,6 +101,9 @@ def _write(folder: Path, codec: DMCodec, precision: str, source: Source, report:
     report("measuring context", 0, 1)
     encoder_context = measure_context(codec.config, run)
     report("measuring context", 1, 1)
+    report("measuring look-ahead", 0, 1)
+    look_ahead = measure_look_ahead(codec.config, run)
+    report("measuring look-ahead", 1, 1)
     manifest = Manifest(
         config=codec.config,
         model_id=model_id(codec),
@@ -109,6 +113,7 @@ def _write(folder: Path, codec: DMCodec, precision: str, source: Source, report:
         parity={**summary(cases, precision), **dataclasses.asdict(sweeps)},
         encoder_context=encoder_context,
         weights=weights.spec(),
+        look_ahead=look_ahead,
     )
     write_manifest(folder, manifest)
     return manifest

@@ -1,9 +1,24 @@
 """The runtime: runs a bundle without torch. Start with `from dmcodec.runtime import Codec`."""
 
 from dmcodec.bundle import default_bundle_path
+from dmcodec.runtime.pool.stream_pool import StreamPool
+from dmcodec.runtime.pool.streams import PooledDecoder, PooledEncoder
 from dmcodec.tokens import Tokens
 
 from .codec import Codec
+from .encoder_steps import EncoderState
 from .stream_decoder import DecoderState, StreamDecoder
+from .stream_encoder import StreamEncoder
 
-__all__ = ["Codec", "DecoderState", "StreamDecoder", "Tokens", "default_bundle_path"]
+__all__ = [
+    "Codec",
+    "DecoderState",
+    "EncoderState",
+    "PooledDecoder",
+    "PooledEncoder",
+    "StreamDecoder",
+    "StreamEncoder",
+    "StreamPool",
+    "Tokens",
+    "default_bundle_path",
+]

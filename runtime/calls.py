@@ -24,10 +24,13 @@ class Call:
         graph: its name in the bundle.
         inputs: by name: arrays, or values that an earlier call returned and that only a later call reads (the state of
             an LSTM), which may be kept elsewhere than in an array.
+        inner: whether the outputs that are used don't depend on what lies before and after the inputs, zeros, a
+            reflection or the inputs of another call, so that calls may be laid end to end in time.
     """
 
     graph: str
     inputs: Mapping[str, Any]
+    inner: bool = False
 
 
 # A step is sent the outputs of each call in the order of the graph's outputs.

@@ -10,11 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dmcodec.audio import Waveform, audio_writer, prepare_waveform
-from dmcodec.bundle import Bundle, default_bundle_path
+from dmcodec.bundle import Bundle, default_bundle_path, encoder_part_names
 from dmcodec.codes import Codes
 from dmcodec.config import CodecConfig
 from dmcodec.errors import ArgumentError, AudioError, TokensError
 from dmcodec.receptive_field import DecoderReach, decoder_reach
+from dmcodec.runtime.pool.stream_pool import StreamPool
 from dmcodec.token_file import Header
 from dmcodec.tokens import Tokens
 
@@ -25,6 +26,7 @@ from .encode_options import EncodeOptions, Progress, encode_options, encodes_exa
 from .onnxruntime_backend import OnnxRuntimeBackend
 from .pipeline import Pipeline
 from .stream_decoder import StreamDecoder
+from .stream_encoder import StreamEncoder, check_live_encoding
 
 BACKENDS = ("onnxruntime", "tensorrt")
 MAX_LATENTS_S = 120.0
@@ -142,6 +144,11 @@ class Codec:
     def encodes_exactly(self) -> bool:
         """Whether clips of any length get the tokens of one piece; else those over 30 s are encoded in windows."""
         return encodes_exactly(self.bundle.manifest, self.backend)
+
+    @property
+    def look_ahead_s(self) -> float:
+        """Default look-ahead of live encoding, in seconds; measured at export."""
+        return self.bundle.manifest.default_look_ahead_s
 
     @property
     def graphs(self) -> Graphs:
@@ -298,6 +305,40 @@ class Codec:
             ArgumentError: levels that the codec doesn't have, or a batch size below 1.
         """
         return self._pipeline.stream_decoder(n_q, first_level, batch_size)
+
+    def stream_encoder(
+        self,
+        look_ahead_s: float | None = None,
+        sample_rate: int | None = None,
+        n_q: int | None = None,
+        batch_size: int | None = None,
+    ) -> StreamEncoder:
+        """Return a stream that encodes samples while they arrive; see `dmcodec.runtime.StreamEncoder`.
+
+        Its graphs are loaded now.
+
+        Args:
+            look_ahead_s: seconds of future that the encoder reads, rounded up to frames; `self.look_ahead_s` by
+                default.
+            sample_rate: of the samples, in Hz; the codec's by default.
+            n_q: quantizer levels to return, from level 0 on; all by default.
+            batch_size: clips that are encoded in parallel; None for one clip without a batch axis.
+
+        Raises:
+            ArgumentError: an argument out of range, or backend tensorrt, which has no engines for it.
+            BundleError: the bundle lacks the graphs; an earlier dmcodec exported it.
+        """
+        check_live_encoding(self.bundle, self.backend.name)
+        self.load_graphs(*encoder_part_names(self.config), "quantizer")  # else the first pushes would come late
+        look_ahead_s = self.look_ahead_s if look_ahead_s is None else look_ahead_s
+        return StreamEncoder(self.graphs.arrays, self.config, look_ahead_s, sample_rate, n_q, batch_size)
+
+    def stream_pool(self, max_streams: int = 64, max_wait_ms: float = 10.0) -> StreamPool:
+        """Return a pool for many live streams, whose pushes run together.
+
+        Arguments and errors are those of `dmcodec.runtime.StreamPool`.
+        """
+        return StreamPool(self, *self._pipeline.concurrent, max_streams, max_wait_ms)
 
     def latents(self, waveform: Any, sample_rate: int) -> NDArray[np.float32]:
         """Return the latents of a waveform before quantization, (dimension, frames) float32. They run in one piece.

@@ -43,6 +43,11 @@ class Pipeline:
         self._concurrent_graphs = Graphs(bundle, single) if single else None
         self._workers = backend.threads if single else 1
 
+    @property
+    def concurrent(self) -> tuple[Graphs, int]:
+        """The graphs that concurrent batches run on, and how many do."""
+        return self._concurrent_graphs or self.graphs, self._workers
+
     def runs_whole(self, num_samples: int) -> bool:
         """Return whether a clip of `num_samples` runs in one piece, and not in windows or as a stream."""
         return num_samples <= self.num_samples(WHOLE_S)

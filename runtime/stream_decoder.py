@@ -15,6 +15,8 @@ from dmcodec.config import CodecConfig
 from dmcodec.errors import ArgumentError, StreamError, TokensError
 from dmcodec.receptive_field import decoder_reach
 
+from .calls import Call, Step, run_alone
+
 Array = NDArray[np.float32]
 # Runs a graph of the bundle on arrays: run(name, **inputs) -> outputs.
 Run = Callable[..., list[NDArray[Any]]]
@@ -109,14 +111,14 @@ class StreamDecoder:
     @property
     def state(self) -> DecoderState:
         """The state. Set it to return to this point, in this stream or in another of the same shape."""
-        return self._state
+        hidden, cell = (np.asarray(value) for value in (self._state.hidden, self._state.cell))
+        return dataclasses.replace(self._state, hidden=hidden, cell=cell)
 
     @state.setter
     def state(self, state: DecoderState) -> None:
-        if state.hidden.shape != self._state.hidden.shape:
-            raise ArgumentError(
-                f"state: made for hidden state {state.hidden.shape}, this stream's is {self._state.hidden.shape}"
-            )
+        shape = (self._config.lstm_layers, self.batch_size or 1, self._state.features.shape[1])
+        if state.hidden.shape != shape:
+            raise ArgumentError(f"state: made for hidden state {state.hidden.shape}, this stream's is {shape}")
         self._state = state
 
     def reset(self) -> None:
@@ -138,14 +140,7 @@ class StreamDecoder:
         """
         if self._state.finished:
             raise StreamError("stream: push after finish; call reset() to start a new clip")
-        first_level = np.array(self.first_level, np.int64)
-        latents = self._run("dequantizer", codes=self._checked(codes), first_level=first_level)[0]
-        state = dataclasses.replace(
-            self._state,
-            frames_in=self._state.frames_in + latents.shape[2],
-            latents=np.concatenate([self._state.latents, latents], axis=2),
-        )
-        return self._advance(state)
+        return run_alone(self.push_step(self.checked(codes)), self._run)
 
     def finish(self) -> Array:
         """End the clip; return the rest of its audio, in the shape of `push`.
@@ -155,7 +150,7 @@ class StreamDecoder:
         """
         if self._state.finished:
             raise StreamError("stream: finished already; call reset() to start a new clip")
-        return self._advance(dataclasses.replace(self._state, finished=True))
+        return run_alone(self.finish_step(), self._run)
 
     def __enter__(self) -> StreamDecoder:
         return self
@@ -167,7 +162,8 @@ class StreamDecoder:
         if kind is None and not self._state.finished and pending:
             raise StreamError(f"stream: left open; call finish() for the audio of the last {pending} frames")
 
-    def _checked(self, codes: Any) -> NDArray[np.int64]:
+    def checked(self, codes: Any) -> NDArray[np.int64]:
+        """Return the codes of a push as [n_q, B, frames], without a change of the stream; TokensError as `push`."""
         array = as_array(codes)
         leading = (self.n_q,) if self.batch_size is None else (self.n_q, self.batch_size)
         if array.ndim != len(leading) + 1 or array.shape[:-1] != leading or array.shape[-1] == 0:
@@ -179,20 +175,36 @@ class StreamDecoder:
         flat = checked_codes(array.reshape(self.n_q, -1), self._config.codebook_size)
         return flat.reshape(self.n_q, self.batch_size or 1, -1).astype(np.int64)
 
-    def _advance(self, state: DecoderState) -> Array:
-        state = self._recur(state)
-        state, audio = self._upsample(state)
+    def push_step(self, checked: NDArray[np.int64]) -> Step[Array]:
+        """Work of a push of `checked` codes, as calls of graphs. The LSTM's states in them are opaque values."""
+        inputs = {"codes": checked, "first_level": np.array(self.first_level, np.int64)}
+        [latents] = yield Call("dequantizer", inputs)
+        state = dataclasses.replace(
+            self._state,
+            frames_in=self._state.frames_in + latents.shape[2],
+            latents=np.concatenate([self._state.latents, latents], axis=2),
+        )
+        return (yield from self._advance(state))
+
+    def finish_step(self) -> Step[Array]:
+        """Work of `finish`, as calls of graphs."""
+        return (yield from self._advance(dataclasses.replace(self._state, finished=True)))
+
+    def _advance(self, state: DecoderState) -> Step[Array]:
+        state = yield from self._recur(state)
+        state, audio = yield from self._upsample(state)
         self._state = state  # only now: a push that failed leaves the stream as it was
         return audio if self.batch_size else audio[0]
 
-    def _recur(self, state: DecoderState) -> DecoderState:
+    def _recur(self, state: DecoderState) -> Step[DecoderState]:
         """Run the first convolution and the LSTM on the frames whose context has arrived."""
         front = self._reach.front
         ready = state.frames_in - (0 if state.finished else front)
         if ready <= state.frames_ready:
             return state
         window = _reflected(state.latents, max(0, front - state.frames_ready), front if state.finished else 0)
-        features, hidden, cell = self._run("decoder_recurrent", latents=window, hidden=state.hidden, cell=state.cell)
+        inputs = {"latents": window, "hidden": state.hidden, "cell": state.cell}
+        features, hidden, cell = yield Call("decoder_recurrent", inputs)
         first_kept = max(0, ready - front) - max(0, state.frames_ready - front)
         return dataclasses.replace(
             state,
@@ -203,14 +215,16 @@ class StreamDecoder:
             cell=cell,
         )
 
-    def _upsample(self, state: DecoderState) -> tuple[DecoderState, Array]:
+    def _upsample(self, state: DecoderState) -> Step[tuple[DecoderState, Array]]:
         """Run the upsampling on the frames whose context has arrived; discard samples that depend on its padding."""
         reach, hop = self._reach, self._config.hop_length
         out = state.frames_ready - (0 if state.finished else reach.future)
         if out <= state.frames_out:
             return state, np.zeros((len(state.features), 0), np.float32)
         window_start = max(0, state.frames_out - reach.past)
-        waveform = self._run("decoder_upsampler", features=state.features)[0]
+        # The first frames of a clip and its last depend on the padding at its ends.
+        inner = state.frames_out >= reach.past and not state.finished
+        [waveform] = yield Call("decoder_upsampler", {"features": state.features}, inner)
         audio = waveform[:, 0, (state.frames_out - window_start) * hop : (out - window_start) * hop]
         kept = state.features[:, :, max(0, out - reach.past) - window_start :]
         return dataclasses.replace(state, frames_out=out, features=kept), audio

@@ -51,6 +51,8 @@ def test_raw_codes_stream_to_raw_samples(tiny_bundle: Path, dmc: Path, tmp_path:
     samples = np.frombuffer(done.stdout, "<i2")
     assert len(samples) == tokens.num_frames * 320
     np.testing.assert_allclose(samples[: len(expected)], np.clip(expected, -1, 1) * 32767, atol=2)
+    guessed = stream(tiny_bundle, raw, "--audio", "s16")
+    np.testing.assert_allclose(np.frombuffer(guessed.stdout, "<i2").astype(int), samples, atol=2)
     done = stream(tiny_bundle, tokens.codes[:3].T.astype("<u2").tobytes(), "--tokens", "u16", "--n-q", 3)
     (tmp_path / "unknown.wav").write_bytes(done.stdout)
     assert read_audio(tmp_path / "unknown.wav")[0].shape == (1, tokens.num_frames * 320)
@@ -77,6 +79,9 @@ def test_bad_streams(tiny_bundle: Path, dmc: Path, tmp_path: Path, tiny_config: 
         (good[:-4] + b"\0\0\0\0", (), 1, b"checksum"),
         (good + b"x", (), 1, b"foreign bytes"),
         ((tmp_path / "empty.dmc").read_bytes(), (), 1, b"no frames"),
+        (b"", (), 1, b"no frames"),
+        (b"", ("--tokens", "dmc"), 1, b"not a token file"),
+        (b"hello" * 3, (), 1, b"not a token file (.dmc), and as raw codes it"),
         (b"", ("--tokens", "u16"), 1, b"no frames"),
         (bytes(33), ("--tokens", "u16"), 1, b"within a frame"),
         (b"\xff" * 16, ("--tokens", "u16"), 1, b"outside 0 to 63"),

@@ -17,6 +17,8 @@ DEFAULT_BATCHES = (1, 4, 16)
 DEFAULT_ROUNDS = 10
 DEFAULT_CHUNK_FRAMES = 5
 USUAL_REFERENCE_S = 10.0
+DEFAULT_LIVE_S = 4.0
+MAX_STREAMS = 512
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +47,8 @@ class BenchOptions:
         config: configuration file of the checkpoint; by default the bundle's configuration.
         stream: whether to measure streaming decode.
         chunk_frames: frames in each push of a stream.
+        streams: numbers of live streams to measure at once, pooled and separate; empty: none.
+        live_s: time that each number is measured for, after a warm-up.
         command: the command line, for the record.
     """
 
@@ -59,6 +63,8 @@ class BenchOptions:
     config: Path | None = None
     stream: bool = False
     chunk_frames: int = DEFAULT_CHUNK_FRAMES
+    streams: tuple[int, ...] = ()
+    live_s: float = DEFAULT_LIVE_S
     command: str = ""
 
     def __post_init__(self) -> None:
@@ -66,6 +72,11 @@ class BenchOptions:
         self._check_peers()
         if self.chunk_frames < 1:
             raise ArgumentError(f"chunk_frames must be at least 1, not {self.chunk_frames}")
+        for count in self.streams:
+            if not 1 <= count <= MAX_STREAMS:
+                raise ArgumentError(f"streams must be 1 to {MAX_STREAMS}, not {count}")
+        if not (math.isfinite(self.live_s) and self.live_s > 0):
+            raise ArgumentError(f"live_s must be above 0 s, not {self.live_s:g}")
         if self.rounds < 1:
             raise ArgumentError(f"rounds must be at least 1, not {self.rounds}")
         if self.threads is not None and self.threads < 1:

@@ -60,6 +60,9 @@ def render_report(result: BenchResult) -> str:
         ),
         ("Share of each graph", f"Graphs of {result.side}, p50, one clip of {reference}.", graph_shares),
     ]
+    if result.live:
+        caption = "Latency of a push, p99, by number of live streams; dotted: the limit; both axes logarithmic."
+        plots.append(("Live streams", caption, latency_by_streams))
     parts = [_figure(title, caption, draw(result)) for title, caption, draw in plots]
     parts += [html_table(table) for table in (*result_tables(result), *record_tables(result)) if table.rows]
     head = "".join(f"<p>{escape(line)}</p>" for line in summary_lines(result))
@@ -110,6 +113,24 @@ def throughput_by_batch(result: BenchResult) -> str:
             axes.set_xticks(range(len(batches)), [str(Shape(result.reference_s, batch)) for batch in batches])
             axes.set(title=operation, ylabel="xRT")
             axes.margins(y=0.12)
+        return _svg(figure)
+
+
+def latency_by_streams(result: BenchResult) -> str:
+    """Plot the p99 of the pushes of live streams over their number, pooled and separate; return SVG."""
+    assert result.live is not None
+    levels, limit_ms = result.live.levels, result.live.limit_s * 1000
+    counts = sorted({level.streams for level in levels})
+    with _new_figure("live") as figure:
+        for axes, operation in zip(_panels(figure), OPERATIONS, strict=True):
+            for colour, side in zip(COLOURS, dict.fromkeys(level.side for level in levels), strict=False):
+                points = [level for level in levels if (level.operation, level.side) == (operation, side)]
+                latencies_ms = [point.p99_s * 1000 for point in points]
+                axes.plot([point.streams for point in points], latencies_ms, "o-", color=colour, label=side)
+            axes.axhline(limit_ms, color=_INK, linestyle=":")
+            axes.set(title=operation, xlabel="streams", ylabel="p99, ms", xscale="log", yscale="log")
+            axes.set_xticks(counts, [str(count) for count in counts])
+            axes.minorticks_off()
         return _svg(figure)
 
 

@@ -128,6 +128,59 @@ class StreamResult:
 
 
 @dataclasses.dataclass(frozen=True)
+class LiveLevel:
+    """Pushes of a number of live streams at once.
+
+    Attributes:
+        operation: "encode" or "decode".
+        side: "pooled", or "separate": each stream on its own.
+        streams: their number.
+        pushes: latencies that were measured.
+        p50_s, p99_s: percentiles of the latencies, from when a push is due until its result is there.
+        holds: whether p99 is under the limit.
+    """
+
+    operation: str
+    side: str
+    streams: int
+    pushes: int
+    p50_s: float
+    p99_s: float
+    holds: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class LiveCapacity:
+    """The largest number of live streams whose p99 is under the limit.
+
+    Attributes:
+        is_lower_bound: whether the search ended before the machine fell behind.
+    """
+
+    operation: str
+    side: str
+    streams: int
+    is_lower_bound: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class LiveResult:
+    """Many live streams at once.
+
+    Attributes:
+        chunk_s: duration of the audio of one push, and the time between two pushes of a stream.
+        limit_s: of the latency's p99.
+        levels: numbers of streams that were asked for.
+        capacities: found by a search.
+    """
+
+    chunk_s: float
+    limit_s: float
+    levels: tuple[LiveLevel, ...]
+    capacities: tuple[LiveCapacity, ...]
+
+
+@dataclasses.dataclass(frozen=True)
 class BundleDescription:
     """The bundle that was measured. `parity`: the worst values of the export, without its cases."""
 
@@ -163,6 +216,7 @@ class BenchResult:
         reference_s: clip length of `graphs`, `memory` and the batches.
         open_s: time to read the bundle and verify its checksums.
         engines: TensorRT engines, where TensorRT ran.
+        live: many live streams at once, where they were asked for.
     """
 
     date: str
@@ -182,6 +236,7 @@ class BenchResult:
     memory: tuple[MemoryResult, ...]
     stream: StreamResult | None
     engines: tuple[EngineDescription, ...] = ()
+    live: LiveResult | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""

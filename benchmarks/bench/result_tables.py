@@ -37,6 +37,7 @@ def result_tables(result: BenchResult) -> list[Table]:
         speedup_table(result),
         steady_state_table(result),
         stream_table(result),
+        *live_tables(result),
         graph_table(result),
         loading_table(result),
         engine_table(result),
@@ -145,6 +146,46 @@ def stream_table(result: BenchResult) -> Table:
         note="First audio: compute time of the pushes up to the first samples. + tokens: plus the duration of the "
         "speech whose tokens must have arrived by then.",
     )
+
+
+def live_tables(result: BenchResult) -> list[Table]:
+    """Return the latencies of many live streams at once, and how many the machine keeps up with."""
+    if (live := result.live) is None:
+        return []
+    levels = [
+        (
+            level.operation,
+            level.side,
+            f"{level.streams:,}",
+            f"{level.pushes:,}",
+            milliseconds(level.p50_s),
+            milliseconds(level.p99_s),
+            "yes" if level.holds else "no",
+        )
+        for level in live.levels
+    ]
+    capacities = [
+        (entry.operation, entry.side, f"{entry.streams:,}{' or more' if entry.is_lower_bound else ''}")
+        for entry in live.capacities
+    ]
+    limit = f"p99 under {milliseconds(live.limit_s)} ms"
+    return [
+        Table(
+            f"Live streams of {result.side}",
+            ("operation", "streams", "number", "pushes", "p50 ms", "p99 ms", f"p99 < {live.limit_s * 1000:g} ms"),
+            tuple(levels),
+            labels=2,
+            note=f"Each stream pushes {live.chunk_s * 1000:g} ms at its real times. From when a push is due until its "
+            "result is there. Separate: streams on their own, one thread each, as many at a time as threads.",
+        ),
+        Table(
+            "Live streams that the machine keeps up with",
+            ("operation", "streams", "number"),
+            tuple(capacities),
+            labels=2,
+            note=f"The largest number with {limit}, searched by doubling and halving.",
+        ),
+    ]
 
 
 def graph_table(result: BenchResult) -> Table:

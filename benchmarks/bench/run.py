@@ -13,6 +13,7 @@ from dmcodec.bundle import Bundle
 from dmcodec.runtime.onnxruntime_backend import usable_cpus
 from dmcodec.runtime.tensorrt.engine_store import EngineRecord, EngineStore, engine_folder
 
+from .live_streams import measure_live_streams
 from .measure import measure_graphs, measure_shape, measure_stream
 from .memory import measure_memory
 from .options import BenchOptions
@@ -60,6 +61,7 @@ def run_bench(bundle: str | Path, options: BenchOptions, progress: Progress = no
         peer_failures=tuple(peers.failures),
         memory=measure_memory(bundle, options, in_memory, threads, progress),
         stream=measure_stream(codec, options, progress) if options.stream else None,
+        live=measure_live_streams(codec, options, progress) if options.streams else None,
         engines=describe_engines(bundle) if TENSORRT in (codec.name, *options.peers) else (),
     )
 

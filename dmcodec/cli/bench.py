@@ -61,6 +61,15 @@ def bench(
         bool, typer.Option("--stream", help="Measure streaming decode, too.", rich_help_panel=MEASUREMENT)
     ] = False,
     chunk_frames: Annotated[int | None, chunk_frames_option(MEASUREMENT)] = None,
+    streams: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Measure so many live streams at once, too, in a pool and separate, and search how many the machine "
+            "keeps up with; this takes minutes (default: none).",
+            metavar="N,...",
+            rich_help_panel=MEASUREMENT,
+        ),
+    ] = None,
     against: Annotated[
         list[str] | None,
         typer.Option(
@@ -106,6 +115,7 @@ def bench(
         rounds=rounds,
         against=listed("--against", against),
         stream=stream,
+        streams=numbers("--streams", streams, int) or (),
         chunk_frames=DEFAULT_CHUNK_FRAMES if chunk_frames is None else chunk_frames,
         checkpoint=checkpoint,
         config=config,

@@ -50,8 +50,8 @@ def decode(
     tokens: Annotated[
         str | None,
         typer.Option(
-            help="With --stream, format of stdin: dmc (a token file) or u16 (16-bit codes, frame by frame) "
-            "(default: dmc).",
+            help="With --stream, format of stdin: dmc (a token file) or u16 (16-bit codes, frame by frame, as "
+            "`encode --stream` writes them) (default: found by its first bytes).",
             metavar="NAME",
             rich_help_panel=STREAM,
         ),
@@ -82,7 +82,7 @@ def decode(
 
         if inputs or out or as_json or force:
             raise ArgumentError("--stream reads stdin and writes stdout; it takes no IN, --out, --force or --json")
-        formats = (tokens or "dmc", audio or "wav", DEFAULT_CHUNK_FRAMES if chunk_frames is None else chunk_frames)
+        formats = (tokens, audio or "wav", DEFAULT_CHUNK_FRAMES if chunk_frames is None else chunk_frames)
         check_formats(*formats)
         decode_stream(load_codec(bundle, backend, provider, threads, engine_cache), *formats, n_q)
     elif tokens or audio or chunk_frames is not None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import struct
-import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 import numpy as np
 
-from dmcodec.errors import ArgumentError, OutputError, TokensError
+from dmcodec.errors import ArgumentError, TokensError
+from dmcodec.token_file import MAGIC
+
+from .pipes import Rejoined, piped, write
 
 if TYPE_CHECKING:
     from dmcodec.audio import Waveform
@@ -22,13 +24,13 @@ MAX_CHUNK_FRAMES = 1500
 _UNKNOWN_BYTES = 0xFFFF_FFFF  # size in the header of a WAV of unknown length
 
 
-def check_formats(tokens: str, audio: str, chunk_frames: int) -> None:
+def check_formats(tokens: str | None, audio: str, chunk_frames: int) -> None:
     """Check the formats.
 
     Raises:
         ArgumentError: a format is not known, or chunk_frames is out of bounds.
     """
-    if tokens not in TOKEN_FORMATS:
+    if tokens is not None and tokens not in TOKEN_FORMATS:
         raise ArgumentError(f"--tokens {tokens!r} is not known; use one of {', '.join(TOKEN_FORMATS)}")
     if audio not in AUDIO_FORMATS:
         raise ArgumentError(f"--audio {audio!r} is not known; use one of {', '.join(AUDIO_FORMATS)}")
@@ -36,33 +38,35 @@ def check_formats(tokens: str, audio: str, chunk_frames: int) -> None:
         raise ArgumentError(f"--chunk-frames must be 1 to {MAX_CHUNK_FRAMES}, not {chunk_frames}")
 
 
-def decode_stream(codec: Codec, tokens: str, audio: str, chunk_frames: int, n_q: int | None) -> None:
+def decode_stream(codec: Codec, tokens: str | None, audio: str, chunk_frames: int, n_q: int | None) -> None:
     """Decode stdin to stdout.
 
     Args:
         codec: the codec.
-        tokens: "dmc", a token file, or "u16", little-endian 16-bit codes: frame by frame, in a frame level by level.
+        tokens: "dmc", a token file, or "u16", little-endian 16-bit codes as `encode --stream` writes them: frame by
+            frame, in a frame level by level. None to tell them apart by their first bytes.
         audio: "wav", 16 bit (for "u16" codes, the header has the largest size, since the length is unknown), or "s16",
             16-bit samples without a header.
-        chunk_frames: frames to decode at a time.
+        chunk_frames: frames to decode at a time; of raw codes fewer, where no more have come in yet.
         n_q: levels to use of a token file; levels in a frame of raw codes (default: all of the codec's).
 
     Raises:
-        ArgumentError: stdin or stdout is closed, or n_q doesn't fit the tokens.
+        ArgumentError: stdin or stdout is closed or a terminal, or n_q doesn't fit the tokens.
         TokensError: stdin holds no frames, or ends within one.
         OutputError: stdout cannot be written to.
     """
-    if sys.stdin is None or sys.stdout is None:
-        raise ArgumentError("--stream reads stdin and writes stdout, and one of them is closed")
-    source, target = sys.stdin.buffer, sys.stdout.buffer
-    if tokens == "dmc":
+    stdin, target = piped("tokens", "audio")
+    # As codes these bytes are 17545 and 17229, more than any codebook has that a training makes.
+    head = b"" if tokens else stdin.read(len(MAGIC))
+    source = Rejoined(head, stdin)
+    if tokens == "dmc" or head == MAGIC:
         num_samples, levels, first_level, chunks = _token_file_chunks(codec, source, n_q, chunk_frames)
     else:
         num_samples, levels, first_level = None, codec.n_q if n_q is None else n_q, 0
-        chunks = _raw_chunks(source, levels, chunk_frames)
+        chunks = _raw_chunks(source, levels, chunk_frames, codec.codebook_size if tokens is None else None)
     with codec.stream_decoder(levels, first_level) as stream:
         if audio == "wav":
-            _write(target, _wav_header(codec.sample_rate, num_samples))
+            write(target, _wav_header(codec.sample_rate, num_samples))
         left = num_samples
         for codes in chunks:
             left = _write_samples(target, stream.push(codes), left)
@@ -72,11 +76,11 @@ def decode_stream(codec: Codec, tokens: str, audio: str, chunk_frames: int, n_q:
 
 
 def _token_file_chunks(
-    codec: Codec, source: BinaryIO, n_q: int | None, chunk_frames: int
+    codec: Codec, source: Rejoined, n_q: int | None, chunk_frames: int
 ) -> tuple[int, int, int, Iterator[Codes]]:
     from dmcodec.token_file import TokenFileReader
 
-    reader = TokenFileReader(source, "stdin")
+    reader = TokenFileReader(cast(BinaryIO, source), "stdin")
     header = reader.header
     codec.check_origin(header)
     if n_q is not None and not 1 <= n_q <= header.n_q:
@@ -86,13 +90,24 @@ def _token_file_chunks(
     return header.num_samples, levels, header.first_level, chunks
 
 
-def _raw_chunks(source: BinaryIO, n_q: int, chunk_frames: int) -> Iterator[Codes]:
-    while data := source.read(2 * n_q * chunk_frames):
-        if len(data) % (2 * n_q):
-            raise TokensError(
-                f"stdin: ends within a frame of {n_q} codes of 2 bytes; set the number of levels with --n-q"
-            )
-        yield np.frombuffer(data, "<u2").reshape(-1, n_q).T.astype(np.uint16)
+def _raw_chunks(source: Rejoined, n_q: int, chunk_frames: int, guessed_size: int | None) -> Iterator[Codes]:
+    """Yield codes (n_q, frames) as they come in, at most `chunk_frames` at a time.
+
+    Where it is only a guess that stdin holds raw codes, of a codebook of `guessed_size` entries, errors say so.
+    """
+    found = "stdin: " if guessed_size is None else "stdin: not a token file (.dmc), and as raw codes it "
+    size, rest = 2 * n_q, b""
+    while data := source.read1(chunk_frames * size - len(rest)):
+        rest += data
+        whole = len(rest) // size * size
+        codes = np.frombuffer(rest[:whole], "<u2").reshape(-1, n_q).T.astype(np.uint16)
+        rest = rest[whole:]
+        if guessed_size and codes.size and codes.max() >= guessed_size:
+            raise TokensError(f"{found}holds code {codes.max()}, outside 0 to {guessed_size - 1}")
+        if codes.size:
+            yield codes
+    if rest:
+        raise TokensError(f"{found}ends within a frame of {n_q} codes of 2 bytes; set the number of levels with --n-q")
 
 
 def _wav_header(sample_rate: int, num_samples: int | None) -> bytes:
@@ -105,15 +120,5 @@ def _wav_header(sample_rate: int, num_samples: int | None) -> bytes:
 def _write_samples(target: BinaryIO, waveform: Waveform, left: int | None) -> int | None:
     """Write at most `left` samples; return how many are left."""
     waveform = waveform[:left]
-    _write(target, np.round(np.clip(waveform, -1, 1) * 32767).astype("<i2").tobytes())
+    write(target, np.round(np.clip(waveform, -1, 1) * 32767).astype("<i2").tobytes())
     return None if left is None else left - len(waveform)
-
-
-def _write(target: BinaryIO, data: bytes) -> None:
-    try:
-        target.write(data)
-        target.flush()
-    except BrokenPipeError:
-        raise  # the reader of stdout has ended; main() exits without a message
-    except OSError as error:
-        raise OutputError(f"stdout: can't be written ({error.strerror or error})") from error

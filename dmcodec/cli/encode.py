@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dmcodec.errors import ArgumentError
+
 from .common import (
     BackendOption,
     BundleOption,
@@ -26,11 +28,21 @@ if TYPE_CHECKING:
 
     from .files import FileProgress
 
+STREAM = "Stream"
+
+
+def _streams(context: typer.Context, stream: bool) -> bool:
+    """Make IN and --out optional with --stream, before they are looked for."""
+    for parameter in context.command.params:
+        if parameter.name in ("inputs", "out"):
+            parameter.required = not stream
+    return stream
+
 
 def encode(
-    inputs: Annotated[list[str], typer.Argument(metavar="IN", help="Audio files, globs or folders.")],
+    inputs: Annotated[list[str] | None, typer.Argument(metavar="IN", help="Audio files, globs or folders.")],
     out: Annotated[
-        Path,
+        Path | None,
         typer.Option("--out", "-o", help="Token file, or a folder for several inputs.", metavar="OUT.dmc"),
     ],
     n_q: NqOption = None,
@@ -55,6 +67,32 @@ def encode(
             "--resume", help="Keep the progress in OUT.dmc.spool until it is done; go on from there after a stop."
         ),
     ] = False,
+    stream: Annotated[
+        bool,
+        typer.Option(
+            "--stream",
+            help="Instead of files, encode stdin (16-bit mono samples without a header) to stdout (16-bit codes, frame "
+            "by frame) while samples come in.",
+            callback=_streams,
+            is_eager=True,
+            rich_help_panel=STREAM,
+        ),
+    ] = False,
+    look_ahead_s: Annotated[
+        float | None,
+        typer.Option(
+            "--look-ahead",
+            help="With --stream, what the encoder waits for and reads of the future (default: the bundle's).",
+            metavar="SECONDS",
+            rich_help_panel=STREAM,
+        ),
+    ] = None,
+    rate: Annotated[
+        int | None,
+        typer.Option(
+            help="With --stream, sample rate of stdin (default: the codec's).", metavar="HZ", rich_help_panel=STREAM
+        ),
+    ] = None,
     bundle: BundleOption = None,
     backend: BackendOption = "onnxruntime",
     provider: ProviderOption = None,
@@ -63,7 +101,20 @@ def encode(
     force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Encode speech files to token files (.dmc)."""
+    """Encode speech files to token files (.dmc), or stdin to stdout."""
+    if stream:
+        from .encode_stream import encode_stream
+
+        if inputs or out or as_json or force or context_s is not None:
+            raise ArgumentError(
+                "--stream reads stdin and writes stdout; it takes no IN, --out, --context-s, --force or --json"
+            )
+        encode_stream(load_codec(bundle, backend, provider, threads, engine_cache), look_ahead_s, rate, n_q)
+        return
+    if look_ahead_s is not None or rate is not None:
+        raise ArgumentError("--look-ahead and --rate belong to --stream; add it")
+    assert inputs
+    assert out
     from dmcodec.audio import AUDIO_SUFFIXES
 
     from .files import plan, run_files

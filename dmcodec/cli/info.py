@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,6 +12,9 @@ from dmcodec.bundle import default_bundle_path
 from dmcodec.errors import ArgumentError
 
 from .common import BundleOption, JsonOption, print_json
+
+if TYPE_CHECKING:
+    from dmcodec.bundle import Manifest
 
 
 def info(
@@ -80,9 +83,23 @@ def _describe_bundle(path: Path) -> dict[str, Any]:
         "long_clips": "encoded exactly" if manifest.has_encoder_parts else "encoded in windows",
         "encoder_context": body["encoder_context"],
         "window_overhead": window_plan(config, manifest.encoder_context["default_context_s"]).overhead,
+        "live_encoding": _describe_live_encoding(manifest),
         "look_ahead_frames": look_ahead,
         "look_ahead_ms": 1000 * look_ahead / config.frame_rate,
     }
+
+
+def _describe_live_encoding(manifest: Manifest) -> dict[str, Any] | None:
+    """Return look-ahead and delay of live encoding, and what was measured; None of a bundle that can't encode live."""
+    from dmcodec.runtime.encoder_steps import EncoderSteps
+    from dmcodec.runtime.stream_encoder import look_ahead_frames
+
+    if not manifest.has_encoder_parts:
+        return None
+    look_ahead_s = manifest.default_look_ahead_s
+    steps = EncoderSteps(manifest.config, look_ahead_frames(manifest.config, look_ahead_s))
+    delay_s = steps.delay_samples / manifest.config.sample_rate
+    return {"default_look_ahead_s": look_ahead_s, "delay_s": delay_s, **manifest.look_ahead}
 
 
 def _rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
@@ -98,6 +115,8 @@ def _rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
         elif name == "encoder_context":
             rows.append(("context of windows", f"{value['default_context_s']:g} s"))
             rows += [(f"context {case['context_s']:g} s", _context_line(case)) for case in value["cases"]]
+        elif name == "live_encoding":
+            rows += _live_rows(value)
         elif isinstance(value, dict):
             rows += [(f"{name}.{key}", _text(item)) for key, item in value.items() if item is not None]
         else:
@@ -123,6 +142,24 @@ def _context_line(case: dict[str, Any]) -> str:
     return (
         f"latents differ by {case['latents_relative_error']:.1e} of their peak, codes equal "
         f"{100 * case['code_agreement']:.2f} %, level 0 {100 * case['level0_agreement']:.2f} %"
+    )
+
+
+def _live_rows(value: dict[str, Any] | None) -> list[tuple[str, str]]:
+    if value is None:
+        return [("live encoding", "no: export again with `dmcodec export --bundle OLD --out NEW`")]
+    whole = f"; STOI of the whole clip {value['stoi_whole']:.4f}" if "stoi_whole" in value else ""
+    text = f"look-ahead {value['default_look_ahead_s']:g} s, delay {value['delay_s']:.3f} s{whole}"
+    return [
+        ("live encoding", text),
+        *((f"live, look-ahead {case['look_ahead_s']:g} s", _live_line(case)) for case in value.get("cases", ())),
+    ]
+
+
+def _live_line(case: dict[str, Any]) -> str:
+    return (
+        f"codes equal {100 * case['code_agreement']:.2f} %, level 0 {100 * case['level0_agreement']:.2f} %, "
+        f"STOI {case['stoi']:.4f}"
     )
 
 

@@ -1,0 +1,244 @@
+"""The steps of a streaming encode, as calls of graphs on a state that is a value.
+
+Samples become features in tiles of one step's frames, each with the samples around it that the convolutions reach.
+When the features of a step and of its look-ahead are there, the LSTM runs on them: the forward directions from the
+state that the step before left, the backward directions from zero at the look-ahead's end. The last convolution and the
+quantizer follow. All tiles and steps of a clip begin and end at the same frames however its samples come in, so that
+the codes don't depend on that.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dmcodec.bundle import DOWNSAMPLER, OUTPUT, directions, lstm_name
+from dmcodec.config import CodecConfig
+from dmcodec.receptive_field import encoder_reach
+
+from .calls import Call, Step
+
+Array = NDArray[np.float32]
+Codes = NDArray[np.uint16]
+# Hidden and cell state of a forward LSTM: only later calls read them, so that a pool may keep them on a device.
+Recurrent = tuple[Any, Any]
+
+STEP_S = 0.1
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class EncoderState:
+    """The whole state of a stream. Its arrays are never changed, so a state can be kept without a copy.
+
+    Attributes:
+        look_ahead_frames: of the stream.
+        samples_in: samples received, at the codec's rate.
+        frames_in: frames whose features were computed.
+        frames_ready: frames through the LSTM.
+        frames_out: frames whose codes were returned.
+        finished: the clip has ended.
+        samples: [B, n] the last samples, from the first that later features depend on.
+        features: [n, B, channels] features, from the first frame that later codes depend on.
+        ahead: [n, B, channels] forward outputs of the LSTM's first layer, from frame `frames_ready` on.
+        outputs: by direction, [n, B, channels] outputs of the LSTM's last layer, from the first frame of `features` on.
+        recurrent: hidden and cell state [1, B, channels] of each forward layer.
+    """
+
+    look_ahead_frames: int
+    samples_in: int
+    frames_in: int
+    frames_ready: int
+    frames_out: int
+    finished: bool
+    samples: Array
+    features: Array
+    ahead: Array
+    outputs: Mapping[str, Array]
+    recurrent: tuple[Recurrent, ...]
+
+    def __repr__(self) -> str:
+        arrays = [self.samples, self.features, self.ahead, *self.outputs.values(), *sum(self.recurrent, ())]
+        size = sum(array.nbytes for array in arrays)
+        return (
+            f"EncoderState({self.progress}, {self.frames_ready} through the LSTM, batch of {len(self.samples)}, "
+            f"{size / 1024:.1f} KiB)"
+        )
+
+    @property
+    def progress(self) -> str:
+        """Samples and frames in words."""
+        return f"{self.samples_in} samples in, {self.frames_out} frames out{', finished' if self.finished else ''}"
+
+
+def step_frames(config: CodecConfig) -> int:
+    """Return the frames of a step: those of STEP_S."""
+    return max(1, round(STEP_S * config.frame_rate))
+
+
+class EncoderSteps:
+    """Encodes streams of one configuration and look-ahead, which differ in their states only."""
+
+    def __init__(self, config: CodecConfig, look_ahead_frames: int) -> None:
+        self.step_frames = step_frames(config)
+        self.look_ahead_frames = look_ahead_frames
+        self._config, self._reach, self._directions = config, encoder_reach(config), directions(config)
+        self._channels = config.n_filters * 2 ** len(config.strides)
+
+    @property
+    def delay_samples(self) -> int:
+        """Samples from the first of a frame to the last on which its codes depend, of the frame that waits longest.
+
+        That is the frame whose last convolution reads the first frame of the next step.
+        """
+        frames = self.look_ahead_frames + self.step_frames + self._reach.output_frames
+        return frames * self._config.hop_length + self._reach.future_samples
+
+    def initial_state(self, batch_size: int) -> EncoderState:
+        """Return the state before the first sample."""
+        none = np.zeros((0, batch_size, self._channels), np.float32)
+        zeros = self._zeros(batch_size)
+        return EncoderState(
+            self.look_ahead_frames,
+            samples_in=0,
+            frames_in=0,
+            frames_ready=0,
+            frames_out=0,
+            finished=False,
+            samples=np.zeros((batch_size, 0), np.float32),
+            features=none,
+            ahead=none,
+            outputs=dict.fromkeys(self._directions, none),
+            recurrent=((zeros, zeros),) * self._config.lstm_layers,
+        )
+
+    def receive(self, state: EncoderState, samples: Array, last: bool) -> Step[tuple[EncoderState, Codes]]:
+        """Add samples [B, n], the last ones of the clip or not; return the new state and codes [n_q, B, frames]."""
+        state = dataclasses.replace(
+            state,
+            samples_in=state.samples_in + samples.shape[1],
+            samples=np.concatenate([state.samples, samples], axis=1),
+            finished=last,
+        )
+        codes = [np.zeros((self._config.n_q, len(samples), 0), np.uint16)]
+        while (end := self._end_of_next_tile(state)) > state.frames_in:
+            state = yield from self._add_features(state, end)
+            whole = state.finished and end == self._config.num_frames(state.samples_in)
+            if whole or end == state.frames_ready + self.step_frames + self.look_ahead_frames:
+                size = end - state.frames_ready if whole else self.step_frames
+                state = yield from self._recur(state, size)
+                state, new = yield from self._quantize(state, whole)
+                codes.append(new)
+        return state, np.concatenate(codes, axis=2)
+
+    def _end_of_next_tile(self, state: EncoderState) -> int:
+        """Return the end of the next tile, `state.frames_in` if its samples are not there yet.
+
+        The first tile is as long as it must be for later ones to end where the look-ahead of a step ends.
+        """
+        size = self.step_frames if state.frames_in else self.look_ahead_frames % self.step_frames or self.step_frames
+        end = state.frames_in + size
+        if end * self._config.hop_length + self._reach.future_samples <= state.samples_in:
+            return end
+        return self._config.num_frames(state.samples_in) if state.finished else state.frames_in
+
+    def _add_features(self, state: EncoderState, end: int) -> Step[EncoderState]:
+        """Run the layers before the LSTM, and the first LSTM layer forward, on frames `state.frames_in` to `end`."""
+        hop, start = self._config.hop_length, self._first_frame_of_samples(state.frames_in)
+        is_last = state.finished and end == self._config.num_frames(state.samples_in)
+        stop = state.samples_in if is_last else end * hop + self._reach.future_samples
+        window = state.samples[:, : stop - start * hop]
+        lengths = np.full(len(window), window.shape[1], np.int64)
+        [features] = yield Call(DOWNSAMPLER, {"waveform": window[:, None], "lengths": lengths})
+        new = features[state.frames_in - start : end - start]
+        inputs = {"features": new, **_state_inputs(state.recurrent[0])}
+        output, *recurrent = yield Call(lstm_name(0, "forward"), inputs)
+        return dataclasses.replace(
+            state,
+            frames_in=end,
+            samples=state.samples[:, (self._first_frame_of_samples(end) - start) * hop :],
+            features=np.concatenate([state.features, new]),
+            ahead=np.concatenate([state.ahead, output]),
+            recurrent=(tuple(recurrent), *state.recurrent[1:]),
+        )
+
+    def _first_frame_of_samples(self, frame: int) -> int:
+        """Return the frame at whose first sample the window of a tile from `frame` on begins."""
+        return max(0, frame * self._config.hop_length - self._reach.past_samples) // self._config.hop_length
+
+    def _recur(self, state: EncoderState, size: int) -> Step[EncoderState]:
+        """Run the LSTM on the next `size` frames; all frames with features are their look-ahead."""
+        kept = self._first_frame_of_outputs(state)
+        inputs = {"features": state.features[state.frames_ready - kept :]}
+        zeros = _state_inputs((self._zeros(len(state.samples)),) * 2)
+        recurrent = list(state.recurrent)
+        outputs: dict[str, Array] = {"forward": state.ahead}
+        for layer in range(self._config.lstm_layers):
+            if layer:
+                is_last = layer == self._config.lstm_layers - 1
+                forward, recurrent[layer] = yield from self._forward(layer, inputs, size, is_last, recurrent[layer])
+                outputs = {"forward": forward}
+            if "backward" in self._directions:
+                outputs["backward"], *_ = yield Call(lstm_name(layer, "backward"), {**inputs, **zeros})
+            inputs = outputs
+        return dataclasses.replace(
+            state,
+            frames_ready=state.frames_ready + size,
+            ahead=state.ahead[size:],
+            outputs={way: np.concatenate([state.outputs[way], steps[:size]]) for way, steps in outputs.items()},
+            recurrent=tuple(recurrent),
+        )
+
+    def _forward(
+        self, layer: int, inputs: Mapping[str, Array], size: int, is_last: bool, recurrent: Recurrent
+    ) -> Step[tuple[Array, Recurrent]]:
+        """Run a layer forward on a step of `size` frames; return its outputs and the state after the step.
+
+        Layers above need outputs of the look-ahead, too. Its state is not kept: its inputs are not final.
+        """
+        name = lstm_name(layer, "forward")
+        step = {way: steps[:size] for way, steps in inputs.items()}
+        output, hidden, cell = yield Call(name, {**step, **_state_inputs(recurrent)})
+        rest = {way: steps[size:] for way, steps in inputs.items()}
+        if not is_last and len(rest["forward"]):
+            more, *_ = yield Call(name, {**rest, **_state_inputs((hidden, cell))})
+            output = np.concatenate([output, more])
+        return output, (hidden, cell)
+
+    def _quantize(self, state: EncoderState, is_last: bool) -> Step[tuple[EncoderState, Codes]]:
+        """Run the last convolution and the quantizer on the frames whose context is there."""
+        context, kept = self._reach.output_frames, self._first_frame_of_outputs(state)
+        out = state.frames_ready - (0 if is_last else context)
+        if out <= state.frames_out:
+            return state, np.zeros((self._config.n_q, len(state.samples), 0), np.uint16)
+        left, right = max(0, context - state.frames_out), context if is_last else 0
+        steps = {"features": state.features[: state.frames_ready - kept], **state.outputs}
+        [latents] = yield Call(OUTPUT, {name: _reflected(value, left, right) for name, value in steps.items()})
+        [codes] = yield Call("quantizer", {"latents": latents})
+        state = dataclasses.replace(state, frames_out=out)
+        trimmed = self._first_frame_of_outputs(state) - kept
+        outputs = {way: steps[trimmed:] for way, steps in state.outputs.items()}
+        return dataclasses.replace(state, features=state.features[trimmed:], outputs=outputs), codes.astype(np.uint16)
+
+    def _first_frame_of_outputs(self, state: EncoderState) -> int:
+        return max(0, state.frames_out - self._reach.output_frames)
+
+    def _zeros(self, batch_size: int) -> Array:
+        return np.zeros((1, batch_size, self._channels), np.float32)
+
+
+def _state_inputs(recurrent: Recurrent) -> dict[str, Any]:
+    return dict(zip(("hidden", "cell"), recurrent, strict=True))
+
+
+def _reflected(steps: Array, left: int, right: int) -> Array:
+    """Pad steps [T, B, C] by reflection at the ends of the clip, as `dmcodec.nn.layers.reflect_pad` does."""
+    if not left and not right:
+        return steps
+    extension = max(0, max(left, right) - len(steps) + 1)
+    extended = np.pad(steps, ((0, extension), (0, 0), (0, 0)))
+    padded = np.pad(extended, ((left, right), (0, 0), (0, 0)), mode="reflect")
+    return padded[: len(padded) - extension]
