@@ -98,7 +98,8 @@ def _rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
             rows.append(("context of windows", f"{value['default_context_s']:g} s"))
             rows += [(f"context {case['context_s']:g} s", _context_line(case)) for case in value["cases"]]
         elif isinstance(value, dict):
-            rows += [(f"{name}.{key}", _text(item)) for key, item in value.items() if item is not None]
+            shown = {key: item for key, item in value.items() if item is not None and not isinstance(item, dict)}
+            rows += [(f"{name}.{key}", _text(item)) for key, item in shown.items()]
         else:
             rows.append((name, _text(value)))
     return rows
