@@ -14,7 +14,7 @@ from dmcodec.audio import prepare_waveform
 from dmcodec.benchmarks.codecs.bundle import open_bundle
 from dmcodec.benchmarks.machine import PACKAGES, Machine, describe_machine, utc_now
 from dmcodec.benchmarks.timing import Progress, no_progress
-from dmcodec.export.agreement import AudioComparison, compare_audio, tied_frames
+from dmcodec.export.agreement import INAUDIBLE_ERROR, AudioComparison, compare_audio, tied_frames
 from dmcodec.export.reference import GraphReference
 from dmcodec.precision import PRECISIONS
 from dmcodec.runtime.codec import Codec
@@ -156,7 +156,7 @@ def check_codec(
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Judge:
-    """What is right for each clip: codes [n_q, frames], their audio [samples], and what counts as a tie.
+    """What is right for each clip: codes [n_q, frames], their audio [samples], its tolerances, and ties.
 
     Ties are the suite's `tied` levels [frames] (n_q where there is none), or follow from codebooks and latents.
     """
@@ -164,6 +164,7 @@ class _Judge:
     codes: Mapping[str, NDArray[np.int64]]
     audio: Mapping[str, NDArray[np.float32]]
     snr_db: float
+    max_abs_error: float
     tied_from: Mapping[str, NDArray[np.int64]] | None = None
     latents: Mapping[str, NDArray[np.float32]] | None = None
     codebooks: NDArray[np.float32] | None = None
@@ -186,6 +187,7 @@ def _expected(suite: Suite) -> _Judge:
         codes={name: codes for name, (codes, _) in expected.items()},
         audio={name: audio for name, (_, audio) in expected.items()},
         snr_db=suite.tolerance["audio_snr_db"],
+        max_abs_error=suite.tolerance["audio_max_abs_error"],
         tied_from={name: _tied_levels(clip, expected[name][0]) for name, clip in suite.clips.items()},
     )
 
@@ -206,6 +208,7 @@ def _own(codec: Codec, waveforms: Mapping[str, NDArray[np.float32]]) -> _Judge:
         codes={name: item.codes.astype(np.int64) for name, item in tokens.items()},
         audio={name: codec.decode(item) for name, item in tokens.items()},
         snr_db=PRECISIONS[codec.bundle.manifest.arithmetic].thresholds.decoder_snr_db,
+        max_abs_error=INAUDIBLE_ERROR,
         latents={name: codec.latents(waveform, rate) for name, waveform in waveforms.items()},
         codebooks=GraphReference("itself", codec.config, codec.graphs.arrays).codebooks,
     )
@@ -269,7 +272,7 @@ def _compare_audio(
     if test.shape != right.shape:
         return f"audio has shape {test.shape}, not {right.shape}", ()
     compared = compare_audio(right, test)
-    if compared.passes(judge.snr_db):
+    if compared.snr_db >= judge.snr_db or compared.max_abs_error <= judge.max_abs_error:
         return None, (compared,)
     said = f"audio differs by up to {compared.max_abs_error:.1e} ({compared.snr_db:.1f} dB)"
     return said, (compared,)
