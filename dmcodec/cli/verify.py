@@ -41,8 +41,7 @@ def verify(
         bool,
         typer.Option(
             "--conformance",
-            help="Run the conformance suite instead: are the tokens the same, whatever the batch, padding, chunks, "
-            "process or threads?",
+            help="Run the conformance suite instead: whether tokens depend on batch, padding, chunk, worker or thread.",
         ),
     ] = False,
     bundle: BundleOption = None,
