@@ -79,6 +79,10 @@ class ParityError(ExportError):
     """Exported graphs that do not match the torch model within the thresholds."""
 
 
+class ConformanceError(DmcodecError, ValueError):
+    """Conformance data that are incomplete, altered, or of a newer version."""
+
+
 class BackendError(DmcodecError, RuntimeError):
     """A backend or a graph that can't be loaded, or a graph that failed."""
 

@@ -11,9 +11,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .bundle_writer import Source, export_bundle
+    from .bundle_writer import Source, export_again, export_bundle
 
-__all__ = ["Source", "export_bundle"]
+__all__ = ["Source", "export_again", "export_bundle"]
 
 
 def __getattr__(name: str) -> Any:

@@ -23,7 +23,7 @@ INAUDIBLE_ERROR = 1e-6
 
 # Two entries are tied where moving the latents by this share of their norm (114 dB below them) makes them equally near,
 LATENTS_ROUNDING = 2e-6
-# or where their scores |e|^2 - 2 x.e differ by no more than float32 rounding.
+# or where their scores |e - m|^2 - 2 (x - m).(e - m) differ by no more than float32 rounding.
 SCORE_ROUNDING = 1e-6
 
 
@@ -35,12 +35,14 @@ class CodeComparison:
         code_agreement: share of equal codes, 0 to 1.
         level0_agreement: share of frames whose code of the first level is equal, or that differ by a tie only.
         frame_agreement: share of frames whose codes are all equal, or that differ by a tie only.
+        untied_agreement: share of codes that are equal, or of a frame that differs by a tie only.
         ties: number of frames that differ by a tie only.
     """
 
     code_agreement: float
     level0_agreement: float
     frame_agreement: float
+    untied_agreement: float
     ties: int
 
 
@@ -79,8 +81,14 @@ def compare_codes(reference: Reference, expected: Sequence[Expected], codes: Seq
         code_agreement=float(np.concatenate([item.ravel() for item in equal]).mean()),
         level0_agreement=float((np.concatenate([item[0] for item in equal]) | tied).mean()),
         frame_agreement=float((np.concatenate([item.all(axis=0) for item in equal]) | tied).mean()),
+        untied_agreement=_untied(equal, ties),
         ties=int(tied.sum()),
     )
+
+
+def _untied(equal: Sequence[NDArray[np.bool_]], ties: Sequence[NDArray[np.bool_]]) -> float:
+    """Return the share of equal codes [n, T] of clips, those of tied frames [T] included."""
+    return float(np.concatenate([(item | tied).ravel() for item, tied in zip(equal, ties, strict=True)]).mean())
 
 
 def compare_audio(reference: NDArray[Any], test: NDArray[Any]) -> AudioComparison:
@@ -119,7 +127,7 @@ def tied_frames(
     The first level that differs decides: after a tie the residuals differ, so that further levels may differ too.
 
     Args:
-        codebooks: [n_q, codebook_size, D].
+        codebooks: [n_q, codebook_size, D]; the mean m of a level's entries is taken off in the scores.
         latents: [B, D, T] that `reference` was made from.
         reference, test: codes [n, B, T].
 
@@ -127,13 +135,17 @@ def tied_frames(
         [B, T], true where a frame differs, and only by a tie.
     """
     ties = np.zeros(reference.shape[1:], np.bool_)
+    centres = codebooks.mean(axis=1, dtype=np.float64)
     for batch, frame in np.argwhere((reference != test).any(axis=0)):
         level = int(np.argmax(reference[:, batch, frame] != test[:, batch, frame]))
         vector = latents[batch, :, frame].astype(np.float64)
-        residual = vector.copy()
+        residual = vector - centres[level]
         for earlier in range(level):
             residual -= codebooks[earlier][reference[earlier, batch, frame]]
-        right, other = (codebooks[level][codes[level, batch, frame]].astype(np.float64) for codes in (reference, test))
+        right, other = (
+            codebooks[level][codes[level, batch, frame]].astype(np.float64) - centres[level]
+            for codes in (reference, test)
+        )
         gap = abs(np.square(residual - other).sum() - np.square(residual - right).sum())
         moved = 2 * np.linalg.norm(right - other) * LATENTS_ROUNDING * np.linalg.norm(vector)
         rounded = SCORE_ROUNDING * (np.square(residual).sum() + np.square(right).sum())

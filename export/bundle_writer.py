@@ -49,6 +49,23 @@ class Source:
         return {"checkpoint": self.checkpoint.name, "checkpoint_sha256": sha256, "seed": None}
 
 
+@dataclasses.dataclass(frozen=True)
+class _Origin:
+    """What the manifest says of the weights besides what is measured.
+
+    Attributes:
+        model_id: of the weights.
+        provenance: where they come from, without versions.
+        thresholds_of: the precision whose thresholds the graphs must reach against the model.
+        parity: what is added to the record of parity.
+    """
+
+    model_id: str
+    provenance: Mapping[str, Any]
+    thresholds_of: str
+    parity: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
 def export_bundle(
     codec: DMCodec,
     out: str | Path,
@@ -79,12 +96,50 @@ def export_bundle(
         raise ArgumentError(f"precision {precision!r} can't be exported to ONNX; use one of {', '.join(PRECISIONS)}")
     report = progress or (lambda _stage, _done, _total: None)
     with output_folder(out, force) as folder:
+        origin = _Origin(model_id(codec), (source or Source()).to_dict(), precision)
         # In a function of its own, so that the loaded graphs are released: Windows does not rename open files.
-        manifest = _write(folder, codec.eval(), precision, source or Source(), report)
+        manifest = _write(folder, codec.eval(), precision, origin, report)
     return Bundle(Path(out), manifest)
 
 
-def _write(folder: Path, codec: DMCodec, precision: str, source: Source, report: Progress) -> Manifest:
+def export_again(bundle: Bundle, out: str | Path, force: bool = False, progress: Progress | None = None) -> Bundle:
+    """Write a bundle again with the graphs of today, from the weights that it holds.
+
+    Its model id, precision, weights and origin stay, so its tokens are those of the same model. The graphs are compared
+    with torch with the bundle's weights; what the first export measured against the checkpoint stays in the manifest,
+    as `parity.first_export` and `provenance.first_export`. TensorRT engines are not taken along: they are of the old
+    graphs.
+
+    Args:
+        bundle: written by any earlier version.
+        out: the folder to write; it may be that of `bundle`, with `force`.
+        force: replace `out` where it exists.
+        progress: called as the export goes on.
+
+    Raises:
+        ExportError: the graphs were not written by `dmcodec export`.
+        ParityError: a figure of a graph is below its threshold (`dmcodec.precision`).
+        OutputError: `out` exists, or can't be written.
+    """
+    report = progress or (lambda _stage, _done, _total: None)
+    manifest = bundle.manifest
+    codec = torch_model(manifest.config, {name: bundle.graph_path(name) for name in manifest.graphs})
+    versions = ("exporter", "opset", "torch", "onnx", OnnxRuntimeBackend.name)
+    first = {name: manifest.provenance.get(name) for name in versions}  # where the bundle has no earlier record
+    kept = {name: value for name, value in manifest.provenance.items() if name not in versions}
+    measured = {name: value for name, value in manifest.parity.items() if name != "cases"}
+    origin = _Origin(
+        manifest.model_id,
+        {"first_export": first, **kept},
+        manifest.arithmetic,
+        {"first_export": manifest.parity.get("first_export", measured)},
+    )
+    with output_folder(out, force) as folder:
+        written = _write(folder, codec, manifest.precision, origin, report)
+    return Bundle(Path(out), written)
+
+
+def _write(folder: Path, codec: DMCodec, precision: str, origin: _Origin, report: Progress) -> Manifest:
     report("building graphs", 0, 1)
     graphs = build_graphs(codec, precision)
     weights = SharedWeights(folder)
@@ -92,12 +147,12 @@ def _write(folder: Path, codec: DMCodec, precision: str, source: Source, report:
     report("building graphs", 1, 1)
     backend = OnnxRuntimeBackend()
     run = _runner(backend, folder, specs)
-    if PRECISIONS[precision].rounds_weights:  # the error of rounding must not hide an error of a graph
+    if PRECISIONS[origin.thresholds_of].rounds_weights:  # the error of rounding must not hide an error of a graph
         rounded = torch_model(codec.config, {name: folder / spec.file for name, spec in specs.items()})
         _checked_cases(TorchReference(rounded), run, "fp32", report)
         check_parts(TorchReference(rounded), run, "fp32")
-    cases = _checked_cases(TorchReference(codec), run, precision, report)
-    sweeps = check_parts(TorchReference(codec), run, precision)
+    cases = _checked_cases(TorchReference(codec), run, origin.thresholds_of, report)
+    sweeps = check_parts(TorchReference(codec), run, origin.thresholds_of)
     report("measuring context", 0, 1)
     encoder_context = measure_context(codec.config, run)
     report("measuring context", 1, 1)
@@ -106,11 +161,11 @@ def _write(folder: Path, codec: DMCodec, precision: str, source: Source, report:
     report("measuring look-ahead", 1, 1)
     manifest = Manifest(
         config=codec.config,
-        model_id=model_id(codec),
+        model_id=origin.model_id,
         precision=precision,
         graphs=specs,
-        provenance={**source.to_dict(), **_versions(backend)},
-        parity={**summary(cases, precision), **dataclasses.asdict(sweeps)},
+        provenance={**origin.provenance, **_versions(backend)},
+        parity={**summary(cases, origin.thresholds_of), **dataclasses.asdict(sweeps), **origin.parity},
         encoder_context=encoder_context,
         weights=weights.spec(),
         look_ahead=look_ahead,

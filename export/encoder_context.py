@@ -17,7 +17,8 @@ from dmcodec.runtime.batching import stack
 from dmcodec.runtime.stream_decoder import Run
 from dmcodec.sample import speech
 
-from .agreement import code_agreement, max_abs_error
+from .agreement import max_abs_error, tied_frames
+from .reference import GraphReference
 
 CONTEXTS_S = (0.1, 0.25, 0.5, 1.0, 2.0, 4.0)
 # Difference of two runs over different windows by float32 rounding alone, relative to the latents' peak.
@@ -33,7 +34,8 @@ class ContextCase:
     Attributes:
         context_s: seconds of context.
         latents_relative_error: largest error of the latents, relative to their peak.
-        code_agreement, level0_agreement: shares of equal codes, of all levels and of level 0.
+        code_agreement, level0_agreement: shares of equal codes, of all levels and of level 0; those of a frame that
+            differs by a tie only are counted as equal.
     """
 
     context_s: float
@@ -59,7 +61,8 @@ def measure_context(config: CodecConfig, run: Run) -> dict[str, Any]:
     cores = [_core(config, centre_s) for centre_s in _CENTRES_S]
     [latents], [codes] = _encode(run, [waveform])
     whole = [np.concatenate([item[:, first:last] for first, last in cores], axis=1) for item in (latents, codes)]
-    cases = [_case(config, run, waveform, cores, context_s, *whole) for context_s in CONTEXTS_S]
+    codebooks = GraphReference("bundle", config, run).codebooks
+    cases = [_case(config, run, waveform, cores, context_s, codebooks, *whole) for context_s in CONTEXTS_S]
     threshold = max(ROUNDING, 2 * cases[-1].latents_relative_error)
     enough = next(case.context_s for case in cases if case.latents_relative_error <= threshold)
     return {"default_context_s": max(1.0, enough), "cases": [dataclasses.asdict(case) for case in cases]}
@@ -71,6 +74,7 @@ def _case(
     waveform: NDArray[np.float32],
     cores: list[tuple[int, int]],
     context_s: float,
+    codebooks: NDArray[np.float32],
     latents: NDArray[Any],
     codes: NDArray[Any],
 ) -> ContextCase:
@@ -82,7 +86,9 @@ def _case(
         for items in _encode(run, windows)
     )
     error = max_abs_error(latents, got_latents) / float(np.abs(latents).max())
-    return ContextCase(context_s, error, code_agreement(codes, got_codes), code_agreement(codes[0], got_codes[0]))
+    tied = tied_frames(codebooks, latents[None], codes[:, None], got_codes[:, None])[0]
+    equal = (codes == got_codes) | tied
+    return ContextCase(context_s, error, float(equal.mean()), float(equal[0].mean()))
 
 
 def _core(config: CodecConfig, centre_s: float) -> tuple[int, int]:

@@ -21,7 +21,7 @@ from dmcodec.precision import PRECISIONS
 from .encoder_parts import encoder_parts
 from .graph_builder import Graph, GraphBuilder
 from .layers import Signal, add_layers, array, convolution, lstm_weights
-from .weights import add_codebook, add_codebooks, codebook_name, stored_codebooks
+from .weights import add_codebook, add_codebooks, codebook_centre, codebook_name, stored_codebooks
 
 _FIRST_UPSAMPLER_LAYER = 2  # layer 0 is a convolution, layer 1 the LSTM
 
@@ -61,7 +61,11 @@ def _network(name: str, layers: nn.Sequential, source: TensorSpec, target: Tenso
 
 
 def _quantizer(codec: DMCodec, latents: TensorSpec, precision: str) -> Graph:
-    """Build the greedy residual quantization at all levels. Codes of fewer levels are the first rows of the output."""
+    """Build the greedy residual quantization at all levels. Codes of fewer levels are the first rows of the output.
+
+    The arithmetic is that of `dmcodec.nn.rvq.Codebook.quantize`, on vectors from which the mean of a level's entries
+    is taken. The entries are stored as they are, for the dequantizer, too; a session folds their Sub when it loads.
+    """
     builder = GraphBuilder("quantizer", precision)
     op, config = builder.op, codec.config
     frames = op("Transpose", latents.name, perm=[0, 2, 1])  # [B, T, D]
@@ -71,14 +75,17 @@ def _quantizer(codec: DMCodec, latents: TensorSpec, precision: str) -> Graph:
     code_shape = op("Concat", builder.ints(1), shape, axis=0)
     levels = []
     for level, codebook in enumerate(_codebooks(codec, precision)):
-        entries = add_codebook(builder, level, codebook)
-        norms = builder.weight(f"{codebook_name(level)}.squared_norms", _squared_norms(codebook))
-        # argmin(|e|^2 - 2 x.e): |x|^2 is the same for all entries. The lowest index wins a tie.
-        scores = op("Gemm", residual, entries, norms, alpha=-2.0, transB=1)
+        entries, mean = add_codebook(builder, level, codebook), codebook_centre(codebook)
+        centre = builder.weight(f"{codebook_name(level)}.centre", mean, exact=True)
+        norms = builder.weight(f"{codebook_name(level)}.squared_norms", _squared_norms(codebook - mean), exact=True)
+        vectors = op("Sub", residual, centre)
+        # |x - m|^2 is the same for all entries. The lowest index wins a tie.
+        scores = op("Gemm", vectors, op("Sub", entries, centre), norms, alpha=-2.0, transB=1)
         indices = op("ArgMin", scores, axis=1, keepdims=0, select_last_index=0)
         levels.append(op("Reshape", indices, code_shape))
         if level < config.n_q - 1:
-            residual = op("Sub", residual, op("Gather", entries, indices, axis=0))
+            # From the stored entries: the centred ones exist in the packed form of Gemm only.
+            residual = op("Sub", vectors, op("Sub", op("Gather", entries, indices, axis=0), centre))
     codes = TensorSpec("codes", "int64", (config.n_q, "batch", "frames"))
     builder.alias(op("Concat", *levels, axis=0), codes.name)
     return builder.finish([latents], [codes])

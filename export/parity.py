@@ -20,7 +20,7 @@ from dmcodec.runtime.stream_decoder import Run, StreamDecoder
 from dmcodec.sample import speech
 
 from .agreement import AudioComparison, compare_audio, compare_codes, max_abs_error, snr_db
-from .reference import Reference, run_reference
+from .reference import Expected, Reference, run_reference
 
 SEED = 20241015
 _AUDIO = ("decoder", "stream", "chain")
@@ -37,8 +37,8 @@ class ParityCase:
         latents_max_abs_error, latents_snr_db: of the encoder's latents; SNRs are in dB.
         code_agreement, level0_agreement, frame_agreement, ties: of the codes of encoder and quantizer in a chain; see
             `dmcodec.export.agreement.CodeComparison`.
-        quantizer_agreement: share of frames in which the quantizer alone, on the reference's latents, gives the
-            reference's codes or a tie.
+        quantizer_agreement: share of frames in which the quantizer alone gives the reference's codes or a tie, both
+            on the reference's latents in float32.
         dequantizer_max_abs_error, dequantizer_snr_db: of the dequantizer alone, the worst of several ranges of levels.
         decoder_max_abs_error, decoder_snr_db: of the decoder alone.
         stream_max_abs_error, stream_snr_db: of the first item decoded as a stream.
@@ -175,8 +175,9 @@ def _check(reference: Reference, run: Run, signal: str, waveforms: list[NDArray[
     latents = graphs.encode(waveforms)
     codes = graphs.quantize(latents)
     audio = graphs.decode(graphs.dequantize(codes))
-    # Each graph alone, on the reference's input to it.
-    quantizer_codes = graphs.quantize([item.latents for item in expected])
+    # Each graph alone, on the reference's input to it, which a graph takes in float32.
+    same = [_on_float32_latents(reference, item) for item in expected]
+    quantizer_codes = graphs.quantize([item.latents for item in same])
     decoder_output = graphs.decode([item.quantized for item in expected])
     first = expected[0]
     streamed = _stream(reference.config, run, first.codes)
@@ -187,14 +188,18 @@ def _check(reference: Reference, run: Run, signal: str, waveforms: list[NDArray[
     decoder_audio = compare_audio(expected_audio, _joined(decoder_output)[0])
     stream_audio = compare_audio(first.audio, streamed)
     chain_audio = compare_audio(expected_audio, _joined(audio)[0])
+    agreement = compare_codes(reference, expected, codes)
     return ParityCase(
         signal=signal,
         num_samples=len(waveforms[0]),
         batch=len(waveforms),
         latents_max_abs_error=max_abs_error(expected_latents, _joined(latents)),
         latents_snr_db=snr_db(expected_latents, _joined(latents)),
-        **dataclasses.asdict(compare_codes(reference, expected, codes)),
-        quantizer_agreement=compare_codes(reference, expected, quantizer_codes).frame_agreement,
+        code_agreement=agreement.code_agreement,
+        level0_agreement=agreement.level0_agreement,
+        frame_agreement=agreement.frame_agreement,
+        ties=agreement.ties,
+        quantizer_agreement=compare_codes(reference, same, quantizer_codes).frame_agreement,
         dequantizer_max_abs_error=max(error for error, _ in dequantizer),
         dequantizer_snr_db=min(snr for _, snr in dequantizer),
         decoder_max_abs_error=decoder_audio.max_abs_error,
@@ -204,6 +209,12 @@ def _check(reference: Reference, run: Run, signal: str, waveforms: list[NDArray[
         chain_max_abs_error=chain_audio.max_abs_error,
         chain_snr_db=chain_audio.snr_db,
     )
+
+
+def _on_float32_latents(reference: Reference, item: Expected) -> Expected:
+    """Return the result with its latents rounded to float32, and the codes that the reference gives for them."""
+    latents = item.latents.astype(np.float32)
+    return dataclasses.replace(item, latents=latents, codes=reference.quantize(latents))
 
 
 class _Graphs:
@@ -227,7 +238,7 @@ class _Graphs:
         return self._items("dequantizer", 1, self._config.dimension, codes=batch, first_level=np.array(0, np.int64))
 
     def decode(self, latents: list[NDArray[Any]]) -> list[NDArray[Any]]:
-        batch, lengths = stack(latents)
+        batch, lengths = stack([item.astype(np.float32) for item in latents])
         return self._items("decoder", self._config.hop_length, 1, latents=batch, lengths=lengths)
 
     def _items(self, name: str, samples: int, channels: int, **inputs: NDArray[Any]) -> list[NDArray[Any]]:

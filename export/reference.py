@@ -1,9 +1,13 @@
-"""The references that graphs are compared with: the torch model, or the bundle's graphs on a trusted backend."""
+"""The references that graphs are compared with: the torch model, or the bundle's graphs on a trusted backend.
+
+torch computes in float64, so that a comparison measures the graphs' rounding and not torch's own.
+"""
 
 from __future__ import annotations
 
+import copy
 import dataclasses
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +17,9 @@ from dmcodec.runtime.stream_decoder import Run
 
 if TYPE_CHECKING:
     from dmcodec.nn import DMCodec
+
+
+Floats: TypeAlias = NDArray[np.floating[Any]]
 
 
 class Reference(Protocol):
@@ -30,22 +37,22 @@ class Reference(Protocol):
     def codebooks(self) -> NDArray[np.float32]:
         """All codebook entries: [n_q, codebook_size, D]."""
 
-    def encode(self, waveform: NDArray[np.float32]) -> NDArray[np.float32]:
+    def encode(self, waveform: NDArray[np.float32]) -> Floats:
         """Waveform [samples] -> latents [D, T]."""
 
-    def quantize(self, latents: NDArray[np.float32]) -> NDArray[np.int64]:
+    def quantize(self, latents: Floats) -> NDArray[np.int64]:
         """Latents [D, T] -> codes [n_q, T]."""
 
-    def dequantize(self, codes: NDArray[np.int64], first_level: int = 0) -> NDArray[np.float32]:
+    def dequantize(self, codes: NDArray[np.int64], first_level: int = 0) -> Floats:
         """Codes [n, T] of the levels from `first_level` on -> latents [D, T]."""
 
-    def decode(self, latents: NDArray[np.float32]) -> NDArray[np.float32]:
+    def decode(self, latents: Floats) -> Floats:
         """Latents [D, T] -> waveform [T * hop_length]."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Expected:
-    """A reference's results for one clip.
+    """A reference's results for one clip, float32 or float64 as the reference computes.
 
     Attributes:
         latents: [D, T], the encoder's.
@@ -54,10 +61,10 @@ class Expected:
         audio: waveform [T * hop_length], from `quantized`.
     """
 
-    latents: NDArray[np.float32]
+    latents: Floats
     codes: NDArray[np.int64]
-    quantized: NDArray[np.float32]
-    audio: NDArray[np.float32]
+    quantized: Floats
+    audio: Floats
 
 
 def run_reference(reference: Reference, waveform: NDArray[np.float32]) -> Expected:
@@ -69,30 +76,30 @@ def run_reference(reference: Reference, waveform: NDArray[np.float32]) -> Expect
 
 
 class TorchReference:
-    """The torch model; see `Reference`."""
+    """A copy of the torch model in float64; see `Reference`. Takes latents of any floating type."""
 
     name = "torch"
 
     def __init__(self, codec: DMCodec) -> None:
-        self._codec = codec
+        self._codec = copy.deepcopy(codec).cpu().double()
         self.config = codec.config
         self.codebooks: NDArray[np.float32] = codec.quantizer.codebooks().detach().cpu().numpy()
 
-    def encode(self, waveform: NDArray[np.float32]) -> NDArray[np.float32]:
+    def encode(self, waveform: NDArray[np.float32]) -> NDArray[np.float64]:
         """See `Reference`."""
-        return self._run(self._codec.encoder, waveform[None, None])[0]
+        return self._run(self._codec.encoder, waveform.astype(np.float64)[None, None])[0]
 
-    def quantize(self, latents: NDArray[np.float32]) -> NDArray[np.int64]:
+    def quantize(self, latents: Floats) -> NDArray[np.int64]:
         """See `Reference`."""
-        return self._run(self._codec.quantizer.encode, latents[None])[:, 0]
+        return self._run(self._codec.quantizer.encode, latents.astype(np.float64)[None])[:, 0]
 
-    def dequantize(self, codes: NDArray[np.int64], first_level: int = 0) -> NDArray[np.float32]:
+    def dequantize(self, codes: NDArray[np.int64], first_level: int = 0) -> NDArray[np.float64]:
         """See `Reference`."""
         return self._run(self._codec.quantizer.decode, codes[:, None], first_level)[0]
 
-    def decode(self, latents: NDArray[np.float32]) -> NDArray[np.float32]:
+    def decode(self, latents: Floats) -> NDArray[np.float64]:
         """See `Reference`."""
-        return self._run(self._codec.decoder, latents[None])[0, 0]
+        return self._run(self._codec.decoder, latents.astype(np.float64)[None])[0, 0]
 
     def _run(self, module: Any, array: NDArray[Any], *arguments: Any) -> NDArray[Any]:
         import torch
@@ -122,17 +129,17 @@ class GraphReference:
         """See `Reference`."""
         return self._run("encoder", waveform=waveform[None, None], lengths=_length(waveform))[0][0]
 
-    def quantize(self, latents: NDArray[np.float32]) -> NDArray[np.int64]:
+    def quantize(self, latents: Floats) -> NDArray[np.int64]:
         """See `Reference`."""
-        return self._run("quantizer", latents=latents[None])[0][:, 0]
+        return self._run("quantizer", latents=latents.astype(np.float32)[None])[0][:, 0]
 
     def dequantize(self, codes: NDArray[np.int64], first_level: int = 0) -> NDArray[np.float32]:
         """See `Reference`."""
         return self._run("dequantizer", codes=codes[:, None], first_level=np.array(first_level, np.int64))[0][0]
 
-    def decode(self, latents: NDArray[np.float32]) -> NDArray[np.float32]:
+    def decode(self, latents: Floats) -> NDArray[np.float32]:
         """See `Reference`."""
-        return self._run("decoder", latents=latents[None], lengths=_length(latents))[0][0, 0]
+        return self._run("decoder", latents=latents.astype(np.float32)[None], lengths=_length(latents))[0][0, 0]
 
 
 def _length(array: NDArray[Any]) -> NDArray[np.int64]:

@@ -107,6 +107,12 @@ def codebook_name(level: int) -> str:
     return f"codebook_{level}"
 
 
+def codebook_centre(codebook: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the mean [D] of the entries [codebook_size, D], computed in float64; see `dmcodec.nn.rvq.Codebook`."""
+    mean: NDArray[np.float32] = codebook.mean(axis=0, dtype=np.float64).astype(np.float32)
+    return mean
+
+
 def stored_codebooks(codebooks: NDArray[np.float32], precision: str) -> NDArray[np.float32]:
     """Round codebook entries [n_q, codebook_size, D] as a bundle of `precision` stores them.
 

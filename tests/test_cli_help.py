@@ -127,7 +127,7 @@ def test_a_group_alone_shows_its_help(verb: str, call: Any) -> None:
         (("bench", "--duration", "long"), ("--duration 'long' is not a number",)),
         (("export", "--seed", "0", "--out", "x", "--refit"), ("--refit is for --format trt only",)),
         (("export", "--seed", "0", "--out", "x", "--kind", "gpu"), ("--kind is for --format triton only",)),
-        (("export", "--seed", "0", "--out", "x", "--bundle", "x"), ("--bundle is for --format trt and triton only",)),
+        (("export", "--seed", "0", "--out", "x", "--bundle", "x"), ("--bundle: it has its weights",)),
         (("export", "--format", "triton", "--out", "x", "--batch", "4"), ("--batch is for --format trt only",)),
     ],
 )

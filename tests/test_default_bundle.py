@@ -16,6 +16,7 @@ import soundfile
 from platforms import posix
 
 from dmcodec.benchmarks.evaluate.signal_metrics import pesq_wb, stoi
+from dmcodec.benchmarks.verify.conformance_suite import suite_folder
 from dmcodec.bundle import Bundle, read_manifest
 from dmcodec.cli import export, main
 from dmcodec.errors import ArgumentError, TokensError
@@ -73,12 +74,13 @@ def test_the_wheel_carries_it(tmp_path: Path) -> None:
         (copy / name).symlink_to(root / name)
     subprocess.run(command, cwd=copy, check=True, capture_output=True)
     [wheel] = tmp_path.glob("*.whl")
-    inside = {
-        Path(name).name: info.file_size
-        for info in zipfile.ZipFile(wheel).infolist()
-        if (name := info.filename).startswith("dmcodec/data/dmcodec-small.bundle/")
-    }
-    assert inside == {path.name: path.stat().st_size for path in default_bundle_path().iterdir()}
+    for folder in (default_bundle_path(), suite_folder()):
+        inside = {
+            Path(name).name: info.file_size
+            for info in zipfile.ZipFile(wheel).infolist()
+            if (name := info.filename).startswith(f"dmcodec/data/{folder.name}/")
+        }
+        assert inside == {path.name: path.stat().st_size for path in folder.iterdir()}
 
 
 def test_the_runtime_loads_it_without_torch_and_without_the_command_line() -> None:

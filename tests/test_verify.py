@@ -13,6 +13,7 @@ from typing import Any, cast
 import numpy as np
 import onnx
 import pytest
+import torch
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
@@ -238,3 +239,28 @@ def test_codes_of_windows_are_bounded_by_what_the_context_changed(
     check = comparison.codes("windows", "", [expected], [got], window_agreement=window_agreement)
     assert check.code_agreement == pytest.approx(1 - others / 10)
     assert bool(check.problem) == wrong
+
+
+@pytest.fixture(scope="module")
+def with_ties(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A bundle and its checkpoint; every entry has a neighbour so near that rounding decides between the two."""
+    folder = tmp_path_factory.mktemp("ties")
+    model = DMCodec.seeded(CONFIG, 7)
+    for level in model.quantizer.levels:
+        level.embed[1::2] = level.embed[::2] * (1 + 2e-6)
+    torch.save(model.state_dict(), folder / "model.pt")
+    export_bundle(model, folder / "bundle")
+    return folder / "bundle", folder / "model.pt"
+
+
+def test_ties_are_set_aside_in_windows_too(with_ties: tuple[Path, Path]) -> None:
+    bundle, checkpoint = with_ties
+    result = run_verify(bundle, VerifyOptions(against="torch", checkpoint=checkpoint, threads=1))
+    assert result.passed, result.problems
+    [windows] = [check for check in result.checks if check.what == "long clip in windows, encode"]
+    assert windows.ties
+    assert windows.code_agreement is not None
+    assert windows.code_agreement < 0.999
+    assert windows.untied_agreement == 1.0
+    measured = Bundle.open(bundle).manifest.encoder_context["cases"]
+    assert max(case["code_agreement"] for case in measured) == 1.0

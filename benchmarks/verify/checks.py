@@ -15,7 +15,7 @@ from dmcodec.audio import read_blocks
 from dmcodec.bundle import Manifest
 from dmcodec.export.agreement import compare_audio, compare_codes
 from dmcodec.export.parity import SEED
-from dmcodec.export.reference import Expected, Reference, run_reference
+from dmcodec.export.reference import Expected, Floats, Reference, run_reference
 from dmcodec.precision import PRECISIONS
 from dmcodec.runtime.codec import Codec
 from dmcodec.sample import speech
@@ -132,7 +132,7 @@ class Checks:
     def _tokens(self, expected: Expected, num_samples: int) -> Tokens:
         return Tokens.from_codes(expected.codes, self._codec.config, num_samples)
 
-    def _reference_audio(self, tokens: Tokens) -> NDArray[np.float32]:
+    def _reference_audio(self, tokens: Tokens) -> Floats:
         latents = self._reference.dequantize(tokens.codes.astype(np.int64), tokens.first_level)
         return self._reference.decode(latents)
 
@@ -175,10 +175,10 @@ class OutputComparison:
             expected: output of the reference for each clip.
             codes: output of the codec for each clip.
             levels: the n_q that each clip was encoded with; all levels by default.
-            window_agreement: for codes of windows, whose context is limited: the share that the export measured. The
-                threshold is WINDOW_CODE_AGREEMENT. Where the export measured less (the model has a longer memory than
-                the context), the threshold is half of the measured share: other speech gives other shares, but a
-                broken backend gives nearly 0.
+            window_agreement: for codes of windows, whose context is limited: the share that the export measured. Ties
+                are set aside. The threshold is WINDOW_CODE_AGREEMENT. Where the export measured less (the model has a
+                longer memory than the context), the threshold is half of the measured share: other speech gives other
+                shares, but a broken backend gives nearly 0.
         """
         levels = levels or [len(item.codes) for item in expected]
         shapes = [(n_q, item.codes.shape[1]) for item, n_q in zip(expected, levels, strict=True)]
@@ -195,12 +195,12 @@ class OutputComparison:
         if not thresholds.frame_agreement:  # half precision changes codes, with any context
             return self._bounded(check, level0_agreement=thresholds.level0_agreement)
         if window_agreement < WINDOW_CODE_AGREEMENT:
-            return self._bounded(check, code_agreement=window_agreement / 2)
-        return self._bounded(check, level0_agreement=thresholds.level0_agreement, code_agreement=WINDOW_CODE_AGREEMENT)
+            return self._bounded(check, untied_agreement=window_agreement / 2)
+        return self._bounded(
+            check, level0_agreement=thresholds.level0_agreement, untied_agreement=WINDOW_CODE_AGREEMENT
+        )
 
-    def audio(
-        self, use: str, detail: str, expected: Sequence[NDArray[np.float32]], audio: Sequence[NDArray[np.float32]]
-    ) -> Check:
+    def audio(self, use: str, detail: str, expected: Sequence[Floats], audio: Sequence[NDArray[np.float32]]) -> Check:
         """Compare waveforms [samples] that reference and codec decoded from the same codes.
 
         The lowest SNR of the clips with an audible error is compared with the threshold.

@@ -20,6 +20,7 @@ class Check:
         what: the use.
         detail: lengths and numbers of its clips.
         code_agreement, level0_agreement, frame_agreement: shares, 0 to 1; the latter two count ties as equal.
+        untied_agreement: share of codes that are equal, or of a frame that differs by a tie only.
         ties: number of frames that differ only by a tie.
         snr_db, max_abs_error: of the audio.
         problem: the value below its threshold, in words; None where there is none.
@@ -30,6 +31,7 @@ class Check:
     code_agreement: float | None = None
     level0_agreement: float | None = None
     frame_agreement: float | None = None
+    untied_agreement: float | None = None
     ties: int | None = None
     snr_db: float | None = None
     max_abs_error: float | None = None

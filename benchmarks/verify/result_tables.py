@@ -5,6 +5,7 @@ from __future__ import annotations
 from dmcodec.benchmarks.tables import Table
 from dmcodec.export.parity import shortfall
 
+from .conformance import ConformanceResult
 from .result import VerifyResult
 
 _CASE_COLUMNS = {
@@ -61,6 +62,29 @@ def verify_tables(result: VerifyResult) -> list[Table]:
         Table("Graphs, with the cases of the export", ("input", *_CASE_COLUMNS, "result"), tuple(cases), note=note),
         Table("Uses of the codec", ("use", "input", *_CHECK_COLUMNS, "result"), tuple(checks), labels=2),
     ]
+
+
+def conformance_line(result: ConformanceResult) -> str:
+    """Return one line that names the bundle, the backend, and what it was compared with."""
+    return (
+        f"{result.bundle}: model {result.model_id}, {result.precision}; {result.backend} on {result.provider} "
+        f"against {result.against}"
+    )
+
+
+def conformance_table(result: ConformanceResult) -> Table:
+    """Return the table of the cases."""
+    rows = [
+        (
+            outcome.case,
+            str(outcome.runs),
+            str(outcome.frames),
+            *(_cell(name, getattr(outcome, name)) for name in ("ties", "snr_db", "max_abs_error")),
+            "FAILED" if outcome.problem else f"skipped: {outcome.skipped}" if outcome.skipped else "ok",
+        )
+        for outcome in result.outcomes
+    ]
+    return Table("Conformance", ("case", "runs", "frames", "ties", "SNR dB", "max |error|", "result"), tuple(rows))
 
 
 def _cell(name: str, value: float | None) -> str:

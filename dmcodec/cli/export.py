@@ -42,16 +42,16 @@ from .export_triton import (
     export_repository,
     triton_options,
 )
-from .weights import Weights, write_bundle
+from .weights import Weights, write_bundle, write_bundle_again
 
 if TYPE_CHECKING:
     from dmcodec.bundle import Bundle
 
 FORMATS = ("onnx", "trt", "triton")
 WEIGHTS = "Weights"
-# Options that belong to some formats only: those of a panel of the help, and two that two formats share.
+# Options that belong to some formats only: those of a panel of the help, and one that two formats share.
 FORMATS_OF_PANEL: dict[str | None, tuple[str, ...]] = {ENGINES: ("trt",), SERVER: ("triton",)}
-FORMATS_OF_OPTION = {"bundle": ("trt", "triton"), "engine_cache": ("trt", "triton")}
+FORMATS_OF_OPTION = {"engine_cache": ("trt", "triton")}
 
 
 def export(
@@ -99,8 +99,8 @@ def export(
     bundle: Annotated[
         Path | None,
         typer.Option(
-            help="With --format trt or triton: take this bundle instead of new weights (default: the trained bundle "
-            "that comes with dmcodec).",
+            help="Take the weights of this bundle: writes it again to --out with the graphs of today; with --format "
+            "trt or triton, starts from it as it is (default there: the trained bundle that comes with dmcodec).",
             metavar="BUNDLE",
             rich_help_panel=WEIGHTS,
         ),
@@ -137,7 +137,8 @@ def export(
 ) -> None:
     """Export weights to a bundle, engines or a Triton repository.
 
-    The graphs of a new bundle are compared with torch; the export fails where they differ too much. With --format trt,
+    The graphs of a new bundle are compared with torch; the export fails where they differ too much. --bundle writes a
+    bundle of an earlier version again, with the graphs of today. With --format trt,
     TensorRT engines of the graphs are built, too. With --format triton, a model repository for NVIDIA Triton Inference
     Server is written.
 
@@ -166,6 +167,9 @@ def export(
     def write() -> Bundle:
         return write_bundle(weights, out or Path(), force)
 
+    if output_format == "onnx" and bundle is not None:
+        _print_bundle(write_bundle_again(bundle, out or Path(), precision, force), as_json)
+        return
     if output_format == "trt":
         from dmcodec.runtime.tensorrt.profiles import ShapeRequest
 
@@ -202,7 +206,7 @@ def _checked_source(
     if output_format == "triton":
         if out is None:
             raise ArgumentError("name the model repository to write with --out DIR")
-    elif bundle is None:
+    elif bundle is None or output_format == "onnx":
         if out is None:
             raise ArgumentError("name the bundle to write with --out BUNDLE")
     elif force:

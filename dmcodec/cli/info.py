@@ -118,7 +118,8 @@ def _rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
         elif name == "live_encoding":
             rows += _live_rows(value)
         elif isinstance(value, dict):
-            rows += [(f"{name}.{key}", _text(item)) for key, item in value.items() if item is not None]
+            shown = {key: item for key, item in value.items() if item is not None and not isinstance(item, dict)}
+            rows += [(f"{name}.{key}", _text(item)) for key, item in shown.items()]
         else:
             rows.append((name, _text(value)))
     return rows

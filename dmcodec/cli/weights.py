@@ -72,6 +72,31 @@ def write_bundle(weights: Weights, out: Path, force: bool) -> Bundle:
         return export_bundle(model, out, weights.precision or "fp32", source, force, report)
 
 
+def write_bundle_again(path: Path, out: Path, precision: str | None, force: bool) -> Bundle:
+    """Write the bundle `path` to the bundle `out`, with the graphs of today and progress on stderr.
+
+    Raises:
+        ArgumentError: the bundle has another precision.
+        BundleError: it is no bundle, or was altered.
+        MissingDependencyError: torch or onnx is not installed.
+        OutputExistsError: `out` exists, and `force` is false.
+    """
+    try:
+        from dmcodec.export import export_again
+        from dmcodec.files import refuse_existing
+    except ModuleNotFoundError as error:
+        raise missing_dependency("export", error, "cpu,export") from None
+    refuse_existing(out, force)
+    bundle = Bundle.open(path)
+    if precision not in (None, bundle.manifest.precision):
+        raise ArgumentError(
+            f"--precision {precision}: {path} is {bundle.manifest.precision}, and keeps its weights; "
+            "leave --precision out, or export the checkpoint"
+        )
+    with show_progress() as report:
+        return export_again(bundle, out, force, report)
+
+
 def full_size_bundle(precision: str = "fp32") -> Path:
     """Return the full-size bundle in the user's cache; export it there first where it is missing (needs torch)."""
     try:

@@ -1,4 +1,8 @@
-"""Residual vector quantizer (SoundStream, arXiv 2107.03312; Euclidean codebooks as in EnCodec)."""
+"""Residual vector quantizer (SoundStream, arXiv 2107.03312; Euclidean codebooks as in EnCodec).
+
+Distances are those of centred vectors: the mean of a level's entries is taken off both the entries and what they
+quantize. What latents and entries have in common would cancel in |e|^2 - 2 x.e, and with it the digits that decide.
+"""
 
 from __future__ import annotations
 
@@ -25,13 +29,25 @@ class Codebook(nn.Module):
         self.register_buffer("embed", embed)
         self.register_buffer("embed_avg", embed.clone())
 
-    def nearest(self, x: Tensor) -> Tensor:
-        """Return the index [N] of the entry nearest to each row of `x` [N, D]: argmin(|e|^2 - 2 x.e).
+    def centre(self) -> Tensor:
+        """Return the mean of the entries [D], computed in float64 and rounded to float32, as an export stores it."""
+        wide = torch.float32 if self.embed.device.type == "mps" else torch.float64  # Apple's GPUs have no float64
+        return self.embed.to(wide).mean(dim=0).float().to(self.embed.dtype)
 
-        Of equally near entries it is the lowest index.
+    def nearest(self, x: Tensor) -> Tensor:
+        """Return the index [N] of the entry nearest to each row of `x` [N, D]."""
+        return self.quantize(x)[0]
+
+    def quantize(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the index [N] of the entry nearest to each row of `x` [N, D], and what remains of the row [N, D].
+
+        With m = `centre()` the index is argmin(|e - m|^2 - 2 (x - m).(e - m)), of equally near entries the lowest.
+        What remains is (x - m) - (e - m).
         """
-        scores = torch.addmm(self.embed.square().sum(dim=1), x, self.embed.T, alpha=-2)
-        return scores.argmin(dim=1)
+        centre = self.centre()
+        vectors, entries = x - centre, self.embed - centre
+        indices = torch.addmm(entries.square().sum(dim=1), vectors, entries.T, alpha=-2).argmin(dim=1)
+        return indices, vectors - entries[indices]
 
 
 class QuantizerLevel(nn.Module):
@@ -76,8 +92,7 @@ class ResidualVectorQuantizer(nn.Module):
         residual = latents.transpose(1, 2).reshape(-1, dimension)
         codes = []
         for codebook in self.levels[:n_q]:
-            indices = codebook.nearest(residual)
-            residual = residual - codebook.embed[indices]
+            indices, residual = codebook.quantize(residual)
             codes.append(indices.view(batch, frames))
         return torch.stack(codes)
 

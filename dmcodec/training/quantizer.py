@@ -66,6 +66,7 @@ def quantize(
             valid = residual.detach()[mask]
             if quantizer.training and not codebook.inited:
                 initialise(codebook, valid, config)
+            centre = codebook.centre()
             indices = codebook.nearest(residual.detach().flatten(0, 1)).view(mask.shape)
             entries = codebook.embed[indices]
             if quantizer.training:
@@ -73,7 +74,7 @@ def quantize(
         losses.append(F.mse_loss(residual[mask], entries[mask]))
         levels.append(residual + (entries - residual).detach())
         codes.append(indices)
-        residual = residual - entries
+        residual = (residual - centre) - (entries - centre)  # as in `Codebook.quantize`
         total = total + entries
     straight_through = latents.float() + (total.transpose(1, 2) - latents.float()).detach()
     return Quantized(straight_through.to(latents.dtype), levels, torch.stack(codes), torch.stack(losses).mean())
@@ -97,6 +98,8 @@ def initialise(codebook: Codebook, vectors: Tensor, config: QuantizerConfig) -> 
 
 def kmeans(vectors: Tensor, clusters: int, iterations: int) -> tuple[Tensor, Tensor]:
     """Run Lloyd's algorithm on vectors [N, D], from random ones: return means [clusters, D] and counts [clusters]."""
+    centre = vectors.mean(dim=0)
+    vectors = vectors - centre  # what they have in common would cancel in the distances
     means = _choose(vectors, clusters)
     counts = vectors.new_zeros(clusters)
     for _ in range(max(iterations, 1)):
@@ -104,7 +107,7 @@ def kmeans(vectors: Tensor, clusters: int, iterations: int) -> tuple[Tensor, Ten
         counts = torch.bincount(nearest, minlength=clusters).to(vectors.dtype)
         sums = torch.zeros_like(means).index_add_(0, nearest, vectors)
         means = torch.where(counts[:, None] > 0, sums / counts.clamp(min=1)[:, None], means)
-    return means, counts
+    return means + centre, counts
 
 
 @torch.no_grad()
