@@ -8,6 +8,7 @@ step hands to the next is the state of the forward LSTMs alone.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -64,21 +65,21 @@ def measure_look_ahead(config: CodecConfig, run: Run) -> dict[str, Any]:
     """
     if not config.bidirectional:
         return {}
-    size = step_frames(config)
-    steps = max(2, round(min(_CLIP_S * config.frame_rate, _MAX_FRAMES) / size))
-    frames = steps * size + look_ahead_frames(config, LOOK_AHEADS_S[-1]) + 1  # no window ends where the clip ends
+    context = encoder_reach(config).output_frames
+    plans = [_plan(config, look_ahead_s) for look_ahead_s in LOOK_AHEADS_S]
+    # No window ends where the clip ends.
+    frames = max(plan.steps * plan.size + plan.look_ahead for plan in plans) + 1
+    measured = min(plan.steps * plan.size for plan in plans) - context
     waveform = speech(frames * config.hop_length, config.sample_rate)[None, None]
     lengths = np.array([waveform.shape[2]])
     features = run(DOWNSAMPLER, waveform=waveform, lengths=lengths)[0]
     zeros = np.zeros((1, *features.shape[1:]), np.float32)
     ahead = run(lstm_name(0, "forward"), features=features, hidden=zeros, cell=zeros)[0]
-    measured = steps * size - encoder_reach(config).output_frames
     whole = run("quantizer", latents=run("encoder", waveform=waveform, lengths=lengths)[0])[0][:, :, :measured]
     intelligibility = Stoi(waveform[0, 0, : measured * config.hop_length], config.sample_rate)
     cases = []
-    for look_ahead_s in LOOK_AHEADS_S:
-        window = size + look_ahead_frames(config, look_ahead_s)
-        codes = streamed_codes(config, run, *(_windows(item, window, size, steps) for item in (features, ahead)))
+    for look_ahead_s, plan in zip(LOOK_AHEADS_S, plans, strict=True):
+        codes = streamed_codes(config, run, plan, features, ahead)[:, :, :measured]
         equal = code_agreement(whole, codes), code_agreement(whole[0], codes[0])
         cases.append(LookAheadCase(look_ahead_s, *equal, intelligibility(_decoded(run, codes))))
     stoi_whole = intelligibility(_decoded(run, whole))
@@ -98,32 +99,47 @@ def default_look_ahead(cases: Sequence[LookAheadCase], stoi_whole: float) -> flo
     return min(MAX_DEFAULT_S, next(enough, MAX_DEFAULT_S))
 
 
-def streamed_codes(config: CodecConfig, run: Run, features: Array, ahead: Array) -> NDArray[np.int64]:
-    """Return the codes (n_q, 1, frames) that a stream returns before its end.
+@dataclasses.dataclass(frozen=True)
+class _Plan:
+    """Frames of a step and of its look-ahead, and the number of steps."""
+
+    size: int
+    look_ahead: int
+    steps: int
+
+    def windows(self, frames: Array) -> Array:
+        """Cut [frames, 1, C] into windows that begin at each step: [window, steps, C]."""
+        starts = range(0, self.steps * self.size, self.size)
+        return np.concatenate([frames[start : start + self.size + self.look_ahead] for start in starts], axis=1)
+
+
+def _plan(config: CodecConfig, look_ahead_s: float) -> _Plan:
+    look_ahead = look_ahead_frames(config, look_ahead_s)
+    size = step_frames(config, look_ahead)
+    return _Plan(size, look_ahead, math.ceil(min(_CLIP_S * config.frame_rate, _MAX_FRAMES) / size))
+
+
+def streamed_codes(config: CodecConfig, run: Run, plan: _Plan, features: Array, ahead: Array) -> NDArray[np.int64]:
+    """Return the codes (n_q, 1, frames) of a stream's steps.
 
     Args:
         config: of the codec.
         run: runs a graph by its name.
-        features: [frames of a step and its look-ahead, steps, channels].
+        plan: the steps.
+        features: [frames, 1, channels], of the whole clip.
         ahead: likewise, the forward outputs of the LSTM's first layer.
     """
-    size, layers = step_frames(config), config.lstm_layers
-    inputs, forward = {"features": features}, ahead
+    size, layers = plan.size, config.lstm_layers
+    inputs, forward = {"features": plan.windows(features)}, plan.windows(ahead)
     for layer in range(layers):
         if layer:
             forward = _forward(run, layer, inputs, size, is_last=layer == layers - 1)
         inputs = {"forward": forward, "backward": _backward(run, layer, inputs)}
-    steps = {"features": features, **inputs}
-    context = encoder_reach(config).output_frames
-    start = ((context, 0), (0, 0), (0, 0))
-    padded = {name: np.pad(_joined(item[:size]), start, "reflect") for name, item in steps.items()}
+    steps = {"features": features[: plan.steps * size], **{way: _joined(item[:size]) for way, item in inputs.items()}}
+    start = ((encoder_reach(config).output_frames, 0), (0, 0), (0, 0))
+    padded = {name: np.pad(item, start, "reflect") for name, item in steps.items()}
     codes: NDArray[np.int64] = run("quantizer", latents=run(OUTPUT, **padded)[0])[0]
     return codes
-
-
-def _windows(steps: Array, window: int, size: int, count: int) -> Array:
-    """Cut [frames, 1, C] into windows that begin at each step: [window, count, C]."""
-    return np.concatenate([steps[index * size : index * size + window] for index in range(count)], axis=1)
 
 
 def _joined(windows: Array) -> Array:

@@ -312,6 +312,7 @@ class Codec:
         sample_rate: int | None = None,
         n_q: int | None = None,
         batch_size: int | None = None,
+        step_s: float | None = None,
     ) -> StreamEncoder:
         """Return a stream that encodes samples while they arrive; see `dmcodec.runtime.StreamEncoder`.
 
@@ -323,6 +324,8 @@ class Codec:
             sample_rate: of the samples, in Hz; the codec's by default.
             n_q: quantizer levels to return, from level 0 on; all by default.
             batch_size: clips that are encoded in parallel; None for one clip without a batch axis.
+            step_s: seconds that are encoded at a time; by default 0.1, but at least 0.4 of the look-ahead. Longer
+                steps cost less and delay more.
 
         Raises:
             ArgumentError: an argument out of range, or backend tensorrt, which has no engines for it.
@@ -331,7 +334,7 @@ class Codec:
         check_live_encoding(self.bundle, self.backend.name)
         self.load_graphs(*encoder_part_names(self.config), "quantizer")  # else the first pushes would come late
         look_ahead_s = self.look_ahead_s if look_ahead_s is None else look_ahead_s
-        return StreamEncoder(self.graphs.arrays, self.config, look_ahead_s, sample_rate, n_q, batch_size)
+        return StreamEncoder(self.graphs.arrays, self.config, look_ahead_s, sample_rate, n_q, batch_size, step_s)
 
     def stream_pool(self, max_streams: int = 64, max_wait_ms: float = 10.0) -> StreamPool:
         """Return a pool for many live streams, whose pushes run together.

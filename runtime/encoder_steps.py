@@ -27,7 +27,7 @@ Codes = NDArray[np.uint16]
 # Hidden and cell state of a forward LSTM: only later calls read them, so that a pool may keep them on a device.
 Recurrent = tuple[Any, Any]
 
-STEP_S = 0.1
+STEP_S, STEP_SHARE = 0.1, 0.4
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -35,7 +35,7 @@ class EncoderState:
     """The whole state of a stream. Its arrays are never changed, so a state can be kept without a copy.
 
     Attributes:
-        look_ahead_frames: of the stream.
+        look_ahead_frames, step_frames: of the stream.
         samples_in: samples received, at the codec's rate.
         frames_in: frames whose features were computed.
         frames_ready: frames through the LSTM.
@@ -49,6 +49,7 @@ class EncoderState:
     """
 
     look_ahead_frames: int
+    step_frames: int
     samples_in: int
     frames_in: int
     frames_ready: int
@@ -74,16 +75,22 @@ class EncoderState:
         return f"{self.samples_in} samples in, {self.frames_out} frames out{', finished' if self.finished else ''}"
 
 
-def step_frames(config: CodecConfig) -> int:
-    """Return the frames of a step: those of STEP_S."""
-    return max(1, round(STEP_S * config.frame_rate))
+def step_frames(config: CodecConfig, look_ahead_frames: int, step_s: float | None = None) -> int:
+    """Return the frames of a step of `step_s` seconds, at least one.
+
+    The default is STEP_S, but at least STEP_SHARE of the look-ahead: each step runs over all of its look-ahead, so this
+    bounds the work, for a look-ahead of any length, to a few times that of the whole clip.
+    """
+    if step_s is not None:
+        return max(1, round(step_s * config.frame_rate))
+    return max(1, round(STEP_S * config.frame_rate), round(STEP_SHARE * look_ahead_frames))
 
 
 class EncoderSteps:
-    """Encodes streams of one configuration and look-ahead, which differ in their states only."""
+    """Encodes streams of one configuration, look-ahead and length of a step, which differ in their states only."""
 
-    def __init__(self, config: CodecConfig, look_ahead_frames: int) -> None:
-        self.step_frames = step_frames(config)
+    def __init__(self, config: CodecConfig, look_ahead_frames: int, step_s: float | None = None) -> None:
+        self.step_frames = step_frames(config, look_ahead_frames, step_s)
         self.look_ahead_frames = look_ahead_frames
         self._config, self._reach, self._directions = config, encoder_reach(config), directions(config)
         self._channels = config.n_filters * 2 ** len(config.strides)
@@ -103,6 +110,7 @@ class EncoderSteps:
         zeros = self._zeros(batch_size)
         return EncoderState(
             self.look_ahead_frames,
+            self.step_frames,
             samples_in=0,
             frames_in=0,
             frames_ready=0,

@@ -23,6 +23,8 @@ from .calls import RunGraph, Step, run_alone
 from .encoder_steps import Codes, EncoderState, EncoderSteps
 from .stream_input import Array, StreamInput, resampler_lag
 
+MAX_STEP_S = 10.0
+
 
 class StreamEncoder:
     """Encodes one clip, or a batch of clips in parallel, chunk by chunk; made by `Codec.stream_encoder`.
@@ -38,6 +40,8 @@ class StreamEncoder:
         sample_rate: of the samples, in Hz; the codec's by default.
         n_q: quantizer levels to return, from level 0 on; all by default.
         batch_size: clips that are encoded in parallel; None for one clip without a batch axis.
+        step_s: seconds that are encoded at a time, above 0 to MAX_STEP_S, rounded to frames. Longer steps cost less
+            and delay more; their codes are other ones. By default 0.1, but at least 0.4 of the look-ahead.
 
     Raises:
         ArgumentError: an argument out of range.
@@ -51,6 +55,7 @@ class StreamEncoder:
         sample_rate: int | None = None,
         n_q: int | None = None,
         batch_size: int | None = None,
+        step_s: float | None = None,
     ) -> None:
         n_q = config.n_q if n_q is None else n_q
         if not isinstance(n_q, (int, np.integer)) or not 1 <= n_q <= config.n_q:
@@ -59,7 +64,9 @@ class StreamEncoder:
             raise ArgumentError(f"batch_size must be a whole number from 1 on, not {batch_size}")
         self.n_q, self.batch_size = int(n_q), batch_size
         self._run, self._config = run, config
-        self._steps = EncoderSteps(config, look_ahead_frames(config, look_ahead_s))
+        if step_s is not None and not (_is_number(step_s) and 0 < step_s <= MAX_STEP_S):
+            raise ArgumentError(f"step_s must be above 0 to {MAX_STEP_S:g} seconds, not {step_s!r}")
+        self._steps = EncoderSteps(config, look_ahead_frames(config, look_ahead_s), step_s)
         rate = config.sample_rate if sample_rate is None else sample_rate
         self._input = StreamInput(rate, config.sample_rate, batch_size)
         self._state = self._steps.initial_state(batch_size or 1)
@@ -121,6 +128,7 @@ class StreamEncoder:
         own = self._state
         for name, theirs, ours in (
             ("look-ahead in frames", state.look_ahead_frames, own.look_ahead_frames),
+            ("step in frames", state.step_frames, own.step_frames),
             ("batch size", len(state.samples), len(own.samples)),
             ("number of channels", state.features.shape[2], own.features.shape[2]),
             ("LSTM", (len(state.recurrent), *state.outputs), (len(own.recurrent), *own.outputs)),
@@ -219,10 +227,13 @@ def look_ahead_frames(config: CodecConfig, look_ahead_s: float | None) -> int:
                 "look_ahead_s: this codec's encoder runs forward only and looks 0 s ahead; leave it out"
             )
         return 0
-    is_number = isinstance(look_ahead_s, (int, float, np.number)) and not isinstance(look_ahead_s, bool)
-    if look_ahead_s is None or not is_number or not 0 <= look_ahead_s <= MAX_LOOK_AHEAD_S:
+    if look_ahead_s is None or not _is_number(look_ahead_s) or not 0 <= look_ahead_s <= MAX_LOOK_AHEAD_S:
         raise ArgumentError(f"look_ahead_s must be 0 to {MAX_LOOK_AHEAD_S:g} seconds, not {look_ahead_s!r}")
     return math.ceil(round(float(look_ahead_s) * config.frame_rate, 6))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
 
 
 def check_live_encoding(bundle: Bundle, backend: str) -> None:

@@ -36,10 +36,11 @@ def pcm(num_samples: int, rate: int = 16000) -> NDArray[np.int16]:
 
 
 def test_the_codes_are_those_of_the_stream(tiny_bundle: Path, tiny_codec: Codec) -> None:
-    for rate, arguments in ((16000, ()), (44100, ("--rate", 44100, "--look-ahead", 0.1, "--n-q", 3))):
+    for rate, arguments in ((16000, ()), (44100, ("--rate", 44100, "--look-ahead", 0.1, "--step", 0.2, "--n-q", 3))):
         samples = pcm(rate, rate)
         look_ahead_s, n_q = (0.1, 3) if arguments else (None, 8)
-        expected = streamed(tiny_codec.stream_encoder(look_ahead_s, rate, n_q), cut(samples, [700]))
+        step_s = 0.2 if arguments else 0.1
+        expected = streamed(tiny_codec.stream_encoder(look_ahead_s, rate, n_q, step_s=step_s), cut(samples, [700]))
         done = run(tiny_bundle, samples.tobytes(), *arguments)
         assert (done.returncode, done.stderr) == (0, b"")
         np.testing.assert_array_equal(np.frombuffer(done.stdout, "<u2").reshape(-1, n_q).T, expected)

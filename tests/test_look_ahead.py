@@ -45,7 +45,7 @@ def test_the_measured_codes_are_those_of_streams(tiny_codec: Codec) -> None:
     record = Bundle.open(tiny_codec.bundle.path).manifest.look_ahead
     cases = [LookAheadCase(**case) for case in record["cases"]]
     assert [case.look_ahead_s for case in cases] == list(LOOK_AHEADS_S)
-    waveform = speech(14 * 16000 + 1600, 16000)
+    waveform = speech(560 * 320 + 200 * 320 + 320, 16000)  # the last look-ahead: 7 steps of 80 frames, and 200
     whole = tiny_codec.encode(waveform, 16000).codes
     for case in cases[:3]:
         stream = tiny_codec.stream_encoder(case.look_ahead_s)
@@ -69,7 +69,7 @@ def test_three_layers_are_measured_as_streams_encode(tiny_config: CodecConfig) -
     config = CodecConfig.from_dict({**tiny_config.to_dict(), "n_filters": 2, "lstm_layers": 3})
     run = runner(DMCodec.seeded(config))
     record = measure_look_ahead(config, run)
-    waveform = speech(14 * 16000 + 1600, 16000)[None, None]
+    waveform = speech(560 * 320 + 200 * 320 + 320, 16000)[None, None]
     latents = run("encoder", waveform=waveform, lengths=np.array([waveform.shape[2]]))[0]
     whole = run("quantizer", latents=latents)[0][:, 0, :497]
     codes = StreamEncoder(run, config, 0.25).push(waveform[0, 0, : 11 * 16000])[:, :497]

@@ -31,17 +31,19 @@ def codec(tiny_codec: Codec) -> Codec:
     num_samples=st.integers(1, 16000),
     sizes=st.lists(st.one_of(st.integers(1, 40), st.integers(1, 5000)), min_size=1, max_size=5),
     look_ahead_s=st.sampled_from([0.0, 0.02, 0.1, 0.2, 0.33]),
+    step_s=st.sampled_from([None, 0.02, 0.2]),
 )
 def test_any_cutting_gives_the_same_codes(
-    codec: Codec, num_samples: int, sizes: list[int], look_ahead_s: float
+    codec: Codec, num_samples: int, sizes: list[int], look_ahead_s: float, step_s: float | None
 ) -> None:
     waveform = speech(40000, 16000)[-num_samples:]
     if num_samples / min(sizes) > 3000:
         sizes = [max(sizes) + 50]
-    at_once = streamed(codec.stream_encoder(look_ahead_s), [waveform])
+    at_once = streamed(codec.stream_encoder(look_ahead_s, step_s=step_s), [waveform])
     assert at_once.dtype == np.uint16
     assert at_once.shape == (8, codec.config.num_frames(num_samples))
-    np.testing.assert_array_equal(streamed(codec.stream_encoder(look_ahead_s), cut(waveform, sizes)), at_once)
+    got = streamed(codec.stream_encoder(look_ahead_s, step_s=step_s), cut(waveform, sizes))
+    np.testing.assert_array_equal(got, at_once)
 
 
 def test_single_samples_give_the_same_codes(codec: Codec) -> None:
@@ -89,10 +91,11 @@ def test_every_configuration_of_the_family(name: str) -> None:
         run.take()
 
 
-@pytest.mark.parametrize("look_ahead_s", [0.0, 0.1, 0.25])
-def test_the_delay_is_what_is_stated_and_no_less(codec: Codec, look_ahead_s: float) -> None:
+@pytest.mark.parametrize(("look_ahead_s", "step_s"), [(0.0, 0.1), (0.1, 0.1), (0.25, 0.1), (0.1, 0.02), (0.1, 0.26)])
+def test_the_delay_is_what_is_stated_and_no_less(codec: Codec, look_ahead_s: float, step_s: float) -> None:
     waveform, hop = speech(32000, 16000), codec.hop_length
-    stream = codec.stream_encoder(look_ahead_s)
+    stream = codec.stream_encoder(look_ahead_s, step_s=step_s)
+    assert stream.step_frames == round(50 * step_s)
     assert stream.delay_s == stream.delay_samples / 16000
     arrived: list[int] = []  # samples that had been pushed when each frame came
     for pushed in range(1, len(waveform) + 1):
@@ -123,6 +126,19 @@ def test_codes_depend_on_all_samples_that_are_waited_for_and_on_no_later_one(
     expected = latents_of(waveform)
     np.testing.assert_array_equal(latents_of(later)[:, :, : frame + 1], expected[:, :, : frame + 1])
     assert np.abs(latents_of(last) - expected)[:, :, frame].max() > 0
+
+
+def test_steps_grow_with_the_look_ahead(codec: Codec) -> None:
+    for look_ahead_s, step_s, frames in (
+        (0, None, 5),
+        (0.25, None, 5),
+        (0.5, None, 10),
+        (4, None, 80),
+        (4, 0.1, 5),
+        (0.1, 0.001, 1),
+        (0.1, 1, 50),
+    ):
+        assert codec.stream_encoder(look_ahead_s, step_s=step_s).step_frames == frames
 
 
 @pytest.mark.parametrize("rate", [8000, 44100, 48000])

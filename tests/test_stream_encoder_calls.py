@@ -40,6 +40,8 @@ def test_the_state_is_a_value(codec: Codec) -> None:
     np.testing.assert_array_equal(streamed(again, [other]), streamed(codec.stream_encoder(LOOK_AHEAD_S), [other]))
     with pytest.raises(ArgumentError, match="state: made for the look-ahead"):
         codec.stream_encoder(0.5).state = kept
+    with pytest.raises(ArgumentError, match="state: made for the step"):
+        codec.stream_encoder(LOOK_AHEAD_S, step_s=0.2).state = kept
     with pytest.raises(ArgumentError, match="state: made for the batch size"):
         codec.stream_encoder(LOOK_AHEAD_S, batch_size=2).state = kept
     resampling = codec.stream_encoder(LOOK_AHEAD_S, sample_rate=48000)
@@ -150,6 +152,9 @@ def test_streams_used_out_of_turn(codec: Codec) -> None:
         {"look_ahead_s": 61},
         {"look_ahead_s": "0.5"},
         {"look_ahead_s": True},
+        {"step_s": 0},
+        {"step_s": 11},
+        {"step_s": "0.1"},
         {"sample_rate": 0},
         {"sample_rate": 999},
         {"sample_rate": 44100.0},

@@ -87,6 +87,16 @@ def encode(
             rich_help_panel=STREAM,
         ),
     ] = None,
+    step_s: Annotated[
+        float | None,
+        typer.Option(
+            "--step",
+            help="With --stream, what is encoded at a time; longer steps cost less and delay more (default: 0.1, but "
+            "at least 0.4 of the look-ahead).",
+            metavar="SECONDS",
+            rich_help_panel=STREAM,
+        ),
+    ] = None,
     rate: Annotated[
         int | None,
         typer.Option(
@@ -109,10 +119,10 @@ def encode(
             raise ArgumentError(
                 "--stream reads stdin and writes stdout; it takes no IN, --out, --context-s, --force or --json"
             )
-        encode_stream(load_codec(bundle, backend, provider, threads, engine_cache), look_ahead_s, rate, n_q)
+        encode_stream(load_codec(bundle, backend, provider, threads, engine_cache), look_ahead_s, step_s, rate, n_q)
         return
-    if look_ahead_s is not None or rate is not None:
-        raise ArgumentError("--look-ahead and --rate belong to --stream; add it")
+    if look_ahead_s is not None or step_s is not None or rate is not None:
+        raise ArgumentError("--look-ahead, --step and --rate belong to --stream; add it")
     assert inputs
     assert out
     from dmcodec.audio import AUDIO_SUFFIXES

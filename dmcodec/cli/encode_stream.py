@@ -22,7 +22,9 @@ _READ_S = 0.1
 _CONTAINERS = {b"RIFF": "WAV", b"RF64": "WAV", b"fLaC": "FLAC", b"OggS": "Ogg", b"FORM": "AIFF", b".snd": "AU"}
 
 
-def encode_stream(codec: Codec, look_ahead_s: float | None, sample_rate: int | None, n_q: int | None) -> None:
+def encode_stream(
+    codec: Codec, look_ahead_s: float | None, step_s: float | None, sample_rate: int | None, n_q: int | None
+) -> None:
     """Encode stdin to stdout: 16-bit little-endian mono samples to codes, which `decode --stream` reads.
 
     The codes are little-endian 16-bit numbers, frame by frame, in a frame level by level. They are written as soon as
@@ -30,7 +32,7 @@ def encode_stream(codec: Codec, look_ahead_s: float | None, sample_rate: int | N
 
     Args:
         codec: the codec.
-        look_ahead_s: as for `Codec.stream_encoder`.
+        look_ahead_s, step_s: as for `Codec.stream_encoder`; None for its defaults.
         sample_rate: of the samples, in Hz (default: the codec's).
         n_q: levels to write (default: all).
 
@@ -40,7 +42,7 @@ def encode_stream(codec: Codec, look_ahead_s: float | None, sample_rate: int | N
         OutputError: stdout can't be written to.
     """
     source, target = piped("raw 16-bit samples", "codes")
-    stream = codec.stream_encoder(look_ahead_s, sample_rate, n_q)
+    stream = codec.stream_encoder(look_ahead_s, sample_rate, n_q, step_s=step_s)
     size = 2 * max(1, round(_READ_S * stream.sample_rate))
     with ended_by_interrupt(lambda: available(source, size)) as chunks:
         problem: AudioError | None = None
