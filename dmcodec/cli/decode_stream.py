@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
-from dmcodec.errors import ArgumentError, OutputError, TokensError
+from dmcodec.errors import ArgumentError, TokensError
 
 if TYPE_CHECKING:
     from dmcodec.audio import Waveform
@@ -110,10 +110,5 @@ def _write_samples(target: BinaryIO, waveform: Waveform, left: int | None) -> in
 
 
 def _write(target: BinaryIO, data: bytes) -> None:
-    try:
-        target.write(data)
-        target.flush()
-    except BrokenPipeError:
-        raise  # the reader of stdout has ended; main() exits without a message
-    except OSError as error:
-        raise OutputError(f"stdout: can't be written ({error.strerror or error})") from error
+    target.write(data)
+    target.flush()
