@@ -1,64 +1,22 @@
-"""Sources of audio: files that arguments name, and recordings, from files or from a Hugging Face dataset."""
+"""Recordings, from files or from a Hugging Face dataset."""
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import io
 import os
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from .audio import AUDIO_SUFFIXES, Waveform, prepare_waveform, read_blocks
 from .errors import ArgumentError, AudioError, InputNotFoundError, MissingDependencyError, first_line
+from .file_search import FoundFile, LeftOut, Problem, search
+from .text import utf8
 
 HF_PREFIX = "hf:"
-
-
-@dataclass(frozen=True)
-class FoundFile:
-    """A file that an argument named. `relative`: its path below a named folder; else its name."""
-
-    path: Path
-    relative: Path
-
-
-def find_files(arguments: Iterable[str], suffixes: Collection[str]) -> list[FoundFile]:
-    """Find the files that arguments name, in the order of the arguments.
-
-    Args:
-        arguments: files, folders and glob patterns. A folder stands for all files below it with one of the suffixes,
-            sorted; hidden files (temporary files of other processes, for example) do not count. A pattern stands for
-            all files that match it, sorted, whatever their suffixes.
-        suffixes: lower case, with the dot.
-
-    Returns:
-        Files that are there, and single files as they were named: whether those exist shows when they are read.
-
-    Raises:
-        InputNotFoundError: a folder or a pattern that holds no such file.
-    """
-    return [found for argument in arguments for found in _expand(argument, suffixes)]
-
-
-def _expand(argument: str, suffixes: Collection[str]) -> list[FoundFile]:
-    path = Path(argument)
-    if os.path.isdir(path):  # noqa: PTH112 - Path.is_dir raises where the name is too long
-        inside = (file for file in path.rglob("*") if file.suffix.lower() in suffixes and file.is_file())
-        files = sorted(file for file in inside if not file.name.startswith("."))
-        if not files:
-            raise InputNotFoundError(f"{argument}: no files in this folder end in {', '.join(sorted(suffixes))}")
-        return [FoundFile(file, file.relative_to(path)) for file in files]
-    if not glob.has_magic(argument) or os.path.exists(path):  # noqa: PTH110 - as above
-        return [FoundFile(path, Path(path.name))]
-    matches = sorted(Path(match) for match in glob.glob(argument, recursive=True))
-    files = [match for match in matches if match.is_file()]
-    if not files:
-        raise InputNotFoundError(f"{argument}: no files match this pattern")
-    return [FoundFile(file, Path(file.name)) for file in files]
 
 
 @dataclass(frozen=True)
@@ -86,11 +44,13 @@ class Sources:
         count: number of recordings.
         identity: changes when they change (names, speakers, sizes, modification times).
         get: returns the recording of an index.
+        left_out: what of the named folders does not count.
     """
 
     count: int
     identity: str
     get: Callable[[int], Source]
+    left_out: Sequence[LeftOut] = field(default=())
 
 
 @dataclass(frozen=True)
@@ -112,7 +72,7 @@ def find_sources(inputs: Sequence[str], speaker_from: str | None, dataset: Datas
         dataset: for `hf:`.
 
     Raises:
-        InputNotFoundError: an input that does not exist or holds no audio.
+        InputNotFoundError: no input exists and holds audio. One of several is a recording that can't be read.
         ArgumentError: options that do not fit the inputs.
         MissingDependencyError: `hf:` without the package datasets.
     """
@@ -128,30 +88,52 @@ def find_sources(inputs: Sequence[str], speaker_from: str | None, dataset: Datas
 
 
 def _file_sources(inputs: Sequence[str], speaker_from: str | None) -> Sources:
-    files: set[Path] = set()
-    roots: set[Path] = set()  # folders that the names of their files are relative to
-    for found in find_files(inputs, AUDIO_SUFFIXES):
-        if not os.path.isfile(found.path):  # noqa: PTH113 - Path.is_file raises where the name is too long
-            raise InputNotFoundError(f"{found.path}: no such file or folder")
-        path = found.path.absolute()
-        files.add(path)
-        roots.add(path.parents[len(found.relative.parts) - 1])
-    root = Path(os.path.commonpath(roots))
-    paths = sorted(files)
+    found = search(inputs, AUDIO_SUFFIXES)
+    problems = [*found.problems, *_missing(found.files)]
+    missing = {problem.path for problem in problems}
+    files = [(file.path.absolute(), file.relative) for file in found.files if file.path not in missing]
+    if not files:
+        raise problems[0].error
+    # Folders that the names of their files are relative to.
+    root = Path(os.path.commonpath({path.parents[len(relative.parts) - 1] for path, relative in files}))
+    paths = sorted({path for path, _ in files})
     speaker = _speaker_rule(speaker_from)
-    names = [path.relative_to(root).as_posix() for path in paths]
+    names = [utf8(path.relative_to(root).as_posix()) for path in paths]
     speakers = [speaker(name) for name in names]
     digest = hashlib.sha256()
     for path, name, speaker_name in zip(paths, names, speakers, strict=True):
-        status = path.stat()
-        digest.update(
-            f"{name}\0{speaker_name}\0{status.st_size}\0{status.st_mtime_ns}\n".encode("utf-8", "surrogateescape")
-        )
+        digest.update(f"{name}\0{speaker_name}\0{_state(path)}\n".encode())
+    for problem in problems:
+        digest.update(f"{utf8(problem.path)}\0missing\n".encode())
 
     def get(index: int) -> Source:
-        return Source(names[index], speakers[index], None, lambda rate: read_blocks(paths[index], rate))
+        if index < len(paths):
+            return Source(names[index], speakers[index], None, lambda rate: read_blocks(paths[index], rate))
+        return _unreadable(problems[index - len(paths)])
 
-    return Sources(len(paths), digest.hexdigest(), get)
+    return Sources(len(paths) + len(problems), digest.hexdigest(), get, found.left_out)
+
+
+def _missing(files: Sequence[FoundFile]) -> Iterator[Problem]:
+    for file in files:
+        if not os.path.isfile(file.path):  # noqa: PTH113 - Path.is_file raises where the name is too long
+            yield Problem(file.path, InputNotFoundError(f"{file.path}: no such file or folder"))
+
+
+def _state(path: Path) -> str:
+    """Return what changes when a file changes."""
+    try:
+        status = path.stat()
+    except OSError:
+        return "unreadable"
+    return f"{status.st_size}\0{status.st_mtime_ns}"
+
+
+def _unreadable(problem: Problem) -> Source:
+    def read(_rate: int) -> Iterator[Waveform]:
+        raise AudioError(str(problem.error))
+
+    return Source(utf8(problem.path), "", None, read)
 
 
 def _speaker_rule(speaker_from: str | None) -> Callable[[str], str]:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from dmcodec.audio_sources import FoundFile, find_files
 from dmcodec.errors import InputNotFoundError
+from dmcodec.file_search import FoundFile, find_files
 
 SUFFIXES = {".wav", ".flac"}
 

@@ -30,7 +30,7 @@ def run_verify(bundle: str | Path, options: VerifyOptions, progress: Progress = 
         BundleError, BackendError, ProviderError, MissingDependencyError: the codec or the reference can't run.
         CheckpointError: the checkpoint has other weights than the bundle.
         ParityError: a graph gives a result of another shape than the reference.
-        AudioError: an audio file can't be used.
+        AudioError: the only audio file can't be used; one of several is a problem in the result.
     """
     codec = open_bundle(bundle, options.backend, options.provider, options.threads, options.engine_cache)
     return verify_codec(codec, options, progress)

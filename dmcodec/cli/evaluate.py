@@ -160,6 +160,7 @@ def evaluate(
     except ModuleNotFoundError as error:
         raise missing_dependency("evaluate", error, "cpu,evaluate") from None
     from dmcodec.files import refuse_existing, write_bytes
+    from dmcodec.text import utf8
 
     options = EvaluateOptions(
         reference=reference,
@@ -191,7 +192,7 @@ def evaluate(
     else:
         print_evaluation(evaluation.result, console())
     if report:
-        page = render_page(evaluation).encode()
+        page = utf8(render_page(evaluation)).encode()
         write_bytes(report, page)
         note(f"report written to {report} ({len(page) / 1e6:.1f} MB)")
 

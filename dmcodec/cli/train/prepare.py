@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dmcodec.cli.common import JsonOption, TranscriptsOption, console, missing_dependency, print_json
+from dmcodec.cli.left_out import left_out_json, warn_left_out
 from dmcodec.cli.progress import show_progress
 from dmcodec.errors import ArgumentError
+from dmcodec.text import one_line
 
 if TYPE_CHECKING:
     from dmcodec.training.data.layout import Manifest
@@ -117,11 +119,12 @@ def prepare(
     sources = find_sources(audio, speaker_from, DatasetOptions(hf_split, speaker_column, text_column))
     if texts and transcripts:
         check_used(texts, [sources.get(index).name for index in range(sources.count)], transcripts)
+    warn_left_out(sources.left_out)
     count = threads or min(os.cpu_count() or 1, 8)
     with show_progress() as report:
         manifest = prepare_data(sources, out, settings, texts, count, strict, force, report)
     if as_json:
-        print_json({"data": str(out), **_summary(manifest)})
+        print_json({"data": str(out), **_summary(manifest), "left_out": left_out_json(sources.left_out)})
         return
     _print_summary(out, manifest)
 
@@ -142,7 +145,7 @@ def _print_summary(out: Path, manifest: Manifest) -> None:
         caption = f"and {more} more, in {out / 'manifest.json'}" if more > 0 else None
         table = Table(title=f"Skipped: {len(manifest.skipped)} recordings", caption=caption, show_header=False)
         for each in manifest.skipped[:MAX_SHOWN]:
-            table.add_row(Text(each.reason))
+            table.add_row(Text(one_line(each.reason)))
         console(stderr=True).print(table)
     typer.echo(
         f"{out}: {totals['segments']} segments ({train} train, {validation} validation)"
