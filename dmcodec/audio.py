@@ -77,7 +77,7 @@ def _opened(path: Path) -> Iterator[soundfile.SoundFile]:
         raise AudioFileNotFoundError(f"{path}: {problem}")
     try:
         before = path.stat()
-        with soundfile.SoundFile(path) as file:
+        with soundfile.SoundFile(os.fsencode(path)) as file:
             check_complete(path)
             _check_sample_rate(file.samplerate, str(path))
             if file.frames == _UNKNOWN_FRAMES:
@@ -206,7 +206,7 @@ def audio_writer(path: str | Path, sample_rate: int) -> Iterator[Callable[[Wavef
     written = 0
     with output_file(path) as temporary:
         try:
-            with soundfile.SoundFile(temporary, "w", sample_rate, 1, subtype, format=file_format) as file:
+            with soundfile.SoundFile(os.fsencode(temporary), "w", sample_rate, 1, subtype, format=file_format) as file:
 
                 def write(waveform: Waveform) -> None:
                     nonlocal written
@@ -215,7 +215,9 @@ def audio_writer(path: str | Path, sample_rate: int) -> Iterator[Callable[[Wavef
                         file.write(np.clip(waveform[start : start + _BLOCK_FRAMES], -1.0, 1.0))
 
                 yield write
-            complete = soundfile.info(temporary).frames == written  # a full disk is not always reported during writing
+            complete = (
+                soundfile.info(os.fsencode(temporary)).frames == written
+            )  # a full disk is not always reported during writing
         except soundfile.SoundFileError:
             complete = False
         if not complete:

@@ -117,9 +117,7 @@ class _Walk:
                 self._enter(link)
         found, root = self._found, self._root
         if not self._files and not self._failed:
-            problem = InputNotFoundError(
-                f"{root}: no files in this folder end in {', '.join(sorted(self._suffixes))}"
-            )
+            problem = InputNotFoundError(f"{root}: no files in this folder end in {', '.join(sorted(self._suffixes))}")
             found.problems.append(Problem(root, problem))
         found.files.extend(FoundFile(file, file.relative_to(root)) for file in sorted(self._files))
 
@@ -128,7 +126,7 @@ class _Walk:
         while folders:
             folder = folders.pop()
             try:
-                status = os.stat(folder)
+                status = folder.stat()
                 if (status.st_dev, status.st_ino) in self._seen:
                     self._leave_out(folder, SEEN)
                     continue
@@ -180,7 +178,9 @@ def describe_left_out(left_out: Sequence[LeftOut]) -> str:
     groups: dict[str, list[str]] = {}
     for each in left_out:
         groups.setdefault(each.reason, []).append(str(each.path))
-    return "left out: " + "; ".join(f"{len(paths)} ({_reason(reason, paths)}): {_names(paths)}" for reason, paths in groups.items())
+    return "left out: " + "; ".join(
+        f"{len(paths)} ({_reason(reason, paths)}): {_names(paths)}" for reason, paths in groups.items()
+    )
 
 
 def _reason(reason: str, paths: Sequence[str]) -> str:

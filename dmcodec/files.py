@@ -35,18 +35,18 @@ def refuse_inputs(out: Path, *inputs: Path | None) -> None:
         return
     for path in filter(None, inputs):
         with contextlib.suppress(OSError, ValueError):
-            folder = os.path.realpath(out)
-            inside = os.path.isdir(folder) and os.path.commonpath([folder, os.path.realpath(path)]) == folder
-            if inside or os.path.samefile(out, path):
+            folder = out.resolve()
+            inside = folder.is_dir() and path.resolve().is_relative_to(folder)
+            if inside or out.samefile(path):
                 raise ArgumentError(f"{out}: {'holds' if inside else 'is'} the input {path}; name another output")
 
 
 def is_special(path: Path) -> bool:
-    """Return whether `path` is a device, a FIFO, a socket, or a name of an open descriptor: these are never replaced."""
+    """Return whether `path` is a device, a FIFO, a socket, or the name of a descriptor: these are never replaced."""
     if _descriptor(path) is not None:
         return True
     try:
-        mode = os.stat(path).st_mode
+        mode = path.stat().st_mode
     except (OSError, ValueError):
         return False
     return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))

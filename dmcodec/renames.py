@@ -19,7 +19,7 @@ _UNSUPPORTED = frozenset({errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EOPNO
 def rename_new(source: Path, target: Path) -> None:
     """Rename a file or a folder to a name that nothing has; FileExistsError where something has it."""
     if sys.platform == "win32":
-        os.rename(source, target)  # there, it never replaces
+        source.rename(target)  # there, it never replaces
         return
     if _renameat2(source, target, _NOREPLACE):
         return
@@ -30,11 +30,11 @@ def rename_new(source: Path, target: Path) -> None:
             if error.errno not in _UNSUPPORTED:
                 raise
         else:
-            os.unlink(source)
+            source.unlink()
             return
     if os.path.lexists(target):
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target))
-    os.rename(source, target)
+    source.rename(target)
 
 
 def exchange(first: Path, second: Path) -> bool:

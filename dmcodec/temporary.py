@@ -63,6 +63,7 @@ def temporary_file(path: Path, suffix: str, wait: bool = False) -> Iterator[Path
         BusyError: another writer has the output.
         OSError: the folder can't be written to.
     """
+    handle: int | None
     try:
         temporary, handle = _claimed(name_of(path, PART, suffix=suffix), wait)
     except _NoLocksError:
@@ -89,7 +90,7 @@ def temporary_folder(path: Path) -> Iterator[Path]:
         temporary = name_of(path, PART, secrets.token_hex(6))
     try:
         shutil.rmtree(temporary, ignore_errors=True)  # of a writer that was killed
-        os.mkdir(temporary)
+        temporary.mkdir()
         yield temporary
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -107,10 +108,10 @@ def replace_folder(new: Path, path: Path) -> None:
         return
     aside = name_of(path, OLD)
     shutil.rmtree(aside, ignore_errors=True)
-    os.mkdir(aside)
+    aside.mkdir()
     try:
-        os.rename(path, aside / path.name)
-        os.rename(new, path)
+        path.rename(aside / path.name)
+        new.rename(path)
     finally:
         _restore(aside)
 
@@ -173,12 +174,12 @@ def _claimed(path: Path, wait: bool = False, tries: int = _TRIES) -> tuple[Path,
                 _remove_own(path, found)
             continue
         try:
-            if _lock(handle, wait=False) and _is_same(path, handle):
+            if _lock(handle, False) and _is_same(path, handle):
                 return path, handle
         except BaseException:
             os.close(handle)
             with contextlib.suppress(OSError):
-                os.unlink(path)
+                path.unlink()
             raise
         os.close(handle)  # a sweep came between
 
@@ -215,7 +216,7 @@ def _lock_existing(path: Path, wait: bool = False, tries: int = _TRIES) -> int |
 def _is_same(path: Path, handle: int) -> bool:
     """Return whether `path` still is the name of the open file."""
     try:
-        named, opened = os.stat(path, follow_symlinks=False), os.fstat(handle)
+        named, opened = path.stat(follow_symlinks=False), os.fstat(handle)
     except FileNotFoundError:
         return False
     return (named.st_dev, named.st_ino) == (opened.st_dev, opened.st_ino)
@@ -245,10 +246,10 @@ def _random_file(path: Path, suffix: str) -> tuple[Path, None]:
 
 if sys.platform == "win32":
 
-    def _lock(handle: int, wait: bool) -> bool:
+    def _lock(_handle: int, _wait: bool) -> bool:
         raise _NoLocksError
 
-    def _unlock(handle: int) -> None: ...
+    def _unlock(_handle: int) -> None: ...
 else:
     import fcntl
 

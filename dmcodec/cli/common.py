@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from dmcodec.runtime import Codec
+    from dmcodec.tokens import Tokens
 
 DEFAULT_CHUNK_FRAMES = 5
 PIPE_WIDTH = 160
@@ -95,6 +96,14 @@ TranscriptsOption = Annotated[
     ),
 ]
 ReportOption = Annotated[Path | None, typer.Option(help="Also write a report: one HTML page.", metavar="FILE.html")]
+SkipExistingOption = Annotated[
+    bool,
+    typer.Option("--skip-existing", help="Leave out files whose output is there: go on after an interruption."),
+]
+JobsOption = Annotated[
+    int,
+    typer.Option(help="Processes, each with its own codec; they share the CPUs (default: 1).", metavar="N"),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the results as JSON.")]
 ForceOption = Annotated[bool, typer.Option("--force", help="Overwrite outputs that exist.")]
 
@@ -198,6 +207,18 @@ def load_codec(
 def print_json(value: Any) -> None:
     """Print one JSON document on stdout."""
     typer.echo(json.dumps(value, indent=2))
+
+
+def describe_tokens(tokens: Tokens) -> dict[str, Any]:
+    """Return size and bitrate of tokens as JSON values, with units in the names."""
+    return {
+        "duration_s": tokens.duration_s,
+        "num_samples": tokens.num_samples,
+        "frames": tokens.num_frames,
+        "n_q": tokens.n_q,
+        "first_level": tokens.first_level,
+        "bitrate_bps": tokens.bitrate_bps,
+    }
 
 
 def speed(compute_s: float, audio_s: float) -> dict[str, float]:

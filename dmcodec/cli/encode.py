@@ -2,36 +2,38 @@
 
 from __future__ import annotations
 
-import time
+import functools
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
+
+from dmcodec.errors import ArgumentError, TokenFileError
 
 from .common import (
     BackendOption,
     BundleOption,
     EngineCacheOption,
     ForceOption,
+    JobsOption,
     JsonOption,
     NqOption,
     ProviderOption,
+    SkipExistingOption,
     ThreadsOption,
-    load_codec,
-    speed,
 )
 
-if TYPE_CHECKING:
-    from dmcodec.tokens import Tokens
-
-    from .files import FileProgress
+# What a token file is not called, also where dmcodec does not write such audio.
+AUDIO_NAMES = frozenset({".m4a", ".mp4", ".aac", ".webm", ".oga", ".mp2", ".sph", ".wma", ".amr", ".raw", ".pcm"})
 
 
 def encode(
-    inputs: Annotated[list[str], typer.Argument(metavar="IN", help="Audio files, globs or folders.")],
+    inputs: Annotated[list[str], typer.Argument(metavar="IN", help="Audio files, globs or folders, or - for stdin.")],
     out: Annotated[
-        Path,
-        typer.Option("--out", "-o", help="Token file, or a folder for several inputs.", metavar="OUT.dmc"),
+        str,
+        typer.Option(
+            "--out", "-o", help="Token file, a folder for several inputs, or - for stdout.", metavar="OUT.dmc"
+        ),
     ],
     n_q: NqOption = None,
     context_s: Annotated[
@@ -46,36 +48,59 @@ def encode(
     threads: ThreadsOption = None,
     engine_cache: EngineCacheOption = None,
     force: ForceOption = False,
+    skip_existing: SkipExistingOption = False,
+    jobs: JobsOption = 1,
     as_json: JsonOption = False,
 ) -> None:
-    """Encode speech files to token files (.dmc)."""
+    """Encode speech files to token files (.dmc).
+
+    A file that cannot be used does not stop the others; the exit code is then 1.
+    """
     from dmcodec.audio import AUDIO_SUFFIXES
 
-    from .files import plan, run_files
+    from .files import Outputs, plan
+    from .run_files import Printing, run_files
+    from .work import Encode
 
-    pairs = plan(inputs, out, ".dmc", AUDIO_SUFFIXES, force)
-    codec = load_codec(bundle, backend, provider, threads, engine_cache)
-    codec.load_graphs("encoder", "quantizer")
-
-    def work(source: Path, target: Path, progress: FileProgress) -> dict[str, Any]:
-        start = time.perf_counter()
-        tokens = codec.encode_file(source, target, n_q, context_s, progress)
-        compute_s = time.perf_counter() - start
-        return {**describe_tokens(tokens), "file_bytes": target.stat().st_size, **speed(compute_s, tokens.duration_s)}
-
-    run_files("encode", pairs, work, _line, as_json)
+    outputs = Outputs(out, ".dmc", _check_name, functools.partial(_is_complete, bundle, n_q), force, skip_existing)
+    factory = Encode(bundle, backend, provider, threads, engine_cache, n_q, context_s)
+    run_files(plan(inputs, outputs, AUDIO_SUFFIXES), factory, jobs, Printing("encode", _line, as_json))
 
 
-def describe_tokens(tokens: Tokens) -> dict[str, Any]:
-    """Return size and bitrate of tokens as JSON values, with units in the names."""
-    return {
-        "duration_s": tokens.duration_s,
-        "num_samples": tokens.num_samples,
-        "frames": tokens.num_frames,
-        "n_q": tokens.n_q,
-        "first_level": tokens.first_level,
-        "bitrate_bps": tokens.bitrate_bps,
-    }
+def _check_name(target: Path) -> None:
+    from dmcodec.audio import AUDIO_SUFFIXES
+
+    if target.suffix.lower() in AUDIO_SUFFIXES | AUDIO_NAMES:
+        raise ArgumentError(f"--out {target}: holds tokens, and must not be called like audio; name it .dmc")
+
+
+def _is_complete(bundle: Path | None, n_q: int | None, _source: Path, target: Path) -> bool:
+    """Return whether `target` holds all tokens, of this bundle; False for a damaged token file, or an empty one."""
+    from dmcodec.token_file import MAGIC, read_header
+
+    from .files import foreign
+
+    try:
+        header = read_header(target)
+    except TokenFileError:
+        with target.open("rb") as file:
+            if file.read(len(MAGIC)) in (b"", MAGIC):
+                return False
+        raise foreign(target, "no token file") from None
+    model_id, levels = _model(bundle)
+    if header.model_id != model_id:
+        raise foreign(target, "of another model")
+    if header.n_q != (n_q or levels) or header.first_level:
+        raise foreign(target, f"of {header.n_q} levels from level {header.first_level} on")
+    return True
+
+
+@functools.cache
+def _model(bundle: Path | None) -> tuple[str, int]:
+    from dmcodec.bundle import Bundle, default_bundle_path
+
+    manifest = Bundle.open(bundle or default_bundle_path()).manifest
+    return manifest.model_id, manifest.config.n_q
 
 
 def _line(result: dict[str, Any]) -> str:

@@ -10,13 +10,15 @@ import typer
 
 from dmcodec.bundle import default_bundle_path
 from dmcodec.errors import ArgumentError
+from dmcodec.text import one_line
 
-from .common import BundleOption, JsonOption, print_json
+from .common import BundleOption, JsonOption, describe_tokens, print_json
 
 
 def info(
     file: Annotated[
-        Path | None, typer.Argument(metavar="FILE.dmc", help="Token file; without one, a bundle is shown.")
+        Path | None,
+        typer.Argument(metavar="FILE.dmc", help="Token file, or - for stdin; without one, a bundle is shown."),
     ] = None,
     bundle: BundleOption = None,
     as_json: JsonOption = False,
@@ -34,18 +36,20 @@ def info(
         print_json(facts)
         return
     for name, value in _rows(facts):
-        typer.echo(f"{name:<32} {value}")
+        typer.echo(f"{name:<32} {one_line(value)}")
 
 
 def _describe_token_file(path: Path) -> dict[str, Any]:
     from dmcodec.tokens import Tokens
 
-    from .encode import describe_tokens
+    from .pipes import opened_source
 
-    tokens = Tokens.load(path)
+    with opened_source(path) as source:
+        tokens = Tokens.load(source)
+        file_bytes = source.stat().st_size
     return {
         "file": str(path),
-        "file_bytes": path.stat().st_size,
+        "file_bytes": file_bytes,
         **describe_tokens(tokens),
         "codebook_size": tokens.codebook_size,
         "hop_length": tokens.hop_length,

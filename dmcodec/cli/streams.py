@@ -55,7 +55,7 @@ def _told(stdout: io.TextIOWrapper) -> io.TextIOWrapper:
 class _Stdout(io.FileIO):
     """Stdout, whose errors name it."""
 
-    def write(self, data: Any, /) -> int | None:
+    def write(self, data: Any, /) -> int:
         try:
             return super().write(data)
         except OSError as error:
@@ -86,7 +86,9 @@ def _replaced(error: UnicodeError) -> tuple[str | bytes, int]:
 
 def _plain(character: str) -> str:
     if "\u2500" <= character <= "\u257f":  # box drawing
-        return {"\u2500": "-", "\u2501": "-", "\u2550": "-", "\u2502": "|", "\u2503": "|", "\u2551": "|"}.get(character, "+")
+        return {"\u2500": "-", "\u2501": "-", "\u2550": "-", "\u2502": "|", "\u2503": "|", "\u2551": "|"}.get(
+            character, "+"
+        )
     if "\ud800" <= character <= "\udfff":
         return "?"
     return _PLAIN.get(character) or character.encode("ascii", "backslashreplace").decode()
