@@ -165,8 +165,8 @@ class _Run(Generic[Item, Clip, Result]):
     def _read(self, index: int) -> _Read[Clip]:
         try:
             return _Read(index, self.work.read(self.items[index]))
-        except DmcodecError as error:
-            return _Read(index, None, error)
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with one file, the others run
+            return _Read(index, None, _told(error))
 
     def _compute(self, clips: list[_Read[Clip]]) -> None:
         lengths = [max(1, round(1000 * read.value[1])) for read in clips if read.value]
@@ -182,37 +182,36 @@ class _Run(Generic[Item, Clip, Result]):
         start = time.perf_counter()
         try:
             results = self.work.compute([clip for clip, _ in clips])
-        except (DmcodecError, MemoryError) as error:
+        except Exception as error:  # noqa: BLE001 - as above
             if len(group) == 1:
-                _fail(group[0], error)
+                group[0].outcome.set_result(Outcome(group[0].index, error=_told(error)))
                 return
             for read in group:
                 self._run_group([read])
-            return
-        except BaseException as error:  # noqa: BLE001 - raised where the outcome is taken
-            for read in group:
-                read.outcome.set_exception(error)
             return
         per_second = (time.perf_counter() - start) / sum(seconds for _, seconds in clips)
         for read, result, (_, seconds) in zip(group, results, clips, strict=True):
             self.writers.submit(self._write, read, result, seconds * per_second)
 
     def _write(self, read: _Read[Clip], result: Result, compute_s: float) -> None:
-        try:
-            write = partial(self.work.write, self.items[read.index], result, compute_s)
-            read.outcome.set_result(_outcome(read.index, write))
-        except BaseException as error:  # noqa: BLE001 - as above
-            read.outcome.set_exception(error)
-
-
-def _fail(read: _Read[Clip], error: DmcodecError | MemoryError) -> None:
-    if not isinstance(error, DmcodecError):
-        error = BackendError("out of memory; use shorter clips, or fewer --threads or --jobs")
-    read.outcome.set_result(Outcome(read.index, error=error))
+        read.outcome.set_result(
+            _outcome(read.index, partial(self.work.write, self.items[read.index], result, compute_s))
+        )
 
 
 def _outcome(index: int, work: Callable[[], Facts]) -> Outcome:
     try:
         return Outcome(index, work())
-    except DmcodecError as error:
-        return Outcome(index, error=error)
+    except Exception as error:  # noqa: BLE001 - as above
+        return Outcome(index, error=_told(error))
+
+
+def _told(error: Exception) -> DmcodecError:
+    if isinstance(error, DmcodecError):
+        return error
+    if isinstance(error, MemoryError):
+        told: DmcodecError = BackendError("out of memory; use shorter clips, or fewer --threads or --jobs")
+    else:
+        told = DmcodecError(f"unexpected {type(error).__name__}: {error} (run it alone with --debug and report it)")
+    told.__cause__ = error
+    return told

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from dmcodec.errors import ArgumentError, DmcodecError, OutputExistsError
+from dmcodec.files import STDOUT
 from dmcodec.text import one_line
 
 from .common import print_json
@@ -123,18 +124,20 @@ class _Run:
         if outcome.error is not None:
             self.fail(pair.source, outcome.error)
             return
-        result = {"input": str(pair.source), "output": str(pair.target), **(outcome.facts or {})}
+        target = "stdout" if pair.target == STDOUT else str(pair.target)
+        result = {"input": str(pair.source), "output": target, **(outcome.facts or {})}
         self.results.append(result)
         if not self.printing.as_json:
             lines = self.printing.describe(result).split("\n")
             typer.echo("\n".join(map(one_line, lines)), err=self.plan.to_stdout)
 
     def fail(self, source: Path, error: DmcodecError) -> None:
-        """Note that a file failed, and print why."""
-        self.failures.append({"input": str(source), "error": str(error)})
+        """Note that a file failed, and print why; the file is named."""
+        text = str(error) if str(source) in str(error) else f"{source}: {error}"
+        self.failures.append({"input": str(source), "error": text})
         self.errors.append(error)
         if not self.plan.is_one_error:
-            typer.echo(f"error: {one_line(str(error))}", err=True)
+            typer.echo(f"error: {one_line(text)}", err=True)
 
     def finish(self) -> None:
         """Print the totals; raise the error of a single file, or exit where files failed."""
@@ -171,9 +174,10 @@ class _Run:
 
     def _total_line(self) -> str:
         total = self._total()
+        files = "file" if total["files"] == 1 else "files"
         speed = f" in {total['elapsed_s']:.1f} s (xRT {total['xrt']:.1f})" if total["xrt"] else ""
         return (
-            f"total: {total['files']} files, {total['audio_s']:.1f} s of audio{speed}, "
+            f"total: {total['files']} {files}, {total['audio_s']:.1f} s of audio{speed}, "
             f"{total['failures']} failed, {total['skipped']} skipped"
         )
 
