@@ -14,7 +14,8 @@ from .temporary import is_temporary
 
 STDIN = "-"
 _SHOWN = 5
-HIDDEN, OTHER_SUFFIX, SEEN = "hidden", "another suffix", "a link to a folder that is searched already"
+HIDDEN, OTHER_SUFFIX, OUTPUTS = "hidden", "another suffix", "the folder of the outputs"
+SEEN = "a link to a folder that is searched already"
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ def find_files(arguments: Iterable[str], suffixes: Collection[str]) -> list[Foun
     return search(arguments, suffixes).only()
 
 
-def search(arguments: Iterable[str], suffixes: Collection[str]) -> Found:
+def search(arguments: Iterable[str], suffixes: Collection[str], out: Path | None = None) -> Found:
     """Find the files that arguments name, in the order of the arguments.
 
     Args:
@@ -74,6 +75,7 @@ def search(arguments: Iterable[str], suffixes: Collection[str]) -> Found:
             under the path without links. A file counts under each of its names. Hidden files and folders do not count.
             A pattern stands for all files that match it, sorted, whatever their suffixes.
         suffixes: lower case, with the dot.
+        out: a folder that is not searched where it lies below a folder: that of the outputs.
 
     Returns:
         Files that are there, and single files as they were named: whether those exist shows when they are read.
@@ -82,7 +84,7 @@ def search(arguments: Iterable[str], suffixes: Collection[str]) -> Found:
     for argument in arguments:
         path = Path(argument)
         if argument != STDIN and os.path.isdir(path):  # noqa: PTH112 - Path.is_dir raises where the name is too long
-            _Walk(path, suffixes, found).run()
+            _Walk(path, suffixes, found, out).run()
         elif argument == STDIN or not glob.has_magic(argument) or os.path.exists(path):  # noqa: PTH110 - as above
             found.files.append(FoundFile(path, Path(path.name)))
         else:
@@ -102,8 +104,9 @@ def _match(pattern: str, found: Found) -> None:
 class _Walk:
     """A search of one folder: first without links to folders, then through those, each real folder once."""
 
-    def __init__(self, root: Path, suffixes: Collection[str], found: Found) -> None:
+    def __init__(self, root: Path, suffixes: Collection[str], found: Found, out: Path | None) -> None:
         self._root, self._suffixes, self._found = root, suffixes, found
+        self._out = _identity(out) if out else None
         self._files: list[Path] = []
         self._seen: set[tuple[int, int]] = set()
         self._links: list[Path] = []
@@ -127,10 +130,11 @@ class _Walk:
             folder = folders.pop()
             try:
                 status = folder.stat()
-                if (status.st_dev, status.st_ino) in self._seen:
-                    self._leave_out(folder, SEEN)
+                identity = (status.st_dev, status.st_ino)
+                if identity in self._seen or (identity == self._out and folder != self._root):
+                    self._leave_out(folder, SEEN if identity in self._seen else OUTPUTS)
                     continue
-                self._seen.add((status.st_dev, status.st_ino))
+                self._seen.add(identity)
                 with os.scandir(folder) as entries:
                     names = sorted(entries, key=lambda entry: entry.name)
             except OSError as error:
@@ -162,6 +166,14 @@ class _Walk:
 
     def _leave_out(self, path: Path, reason: str) -> None:
         self._found.left_out.append(LeftOut(path, reason))
+
+
+def _identity(folder: Path) -> tuple[int, int] | None:
+    try:
+        status = folder.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

@@ -34,11 +34,20 @@ def refuse_inputs(out: Path, *inputs: Path | None) -> None:
     if is_special(out):
         return
     for path in filter(None, inputs):
-        with contextlib.suppress(OSError, ValueError):
-            folder = out.resolve()
-            inside = folder.is_dir() and path.resolve().is_relative_to(folder)
-            if inside or out.samefile(path):
-                raise ArgumentError(f"{out}: {'holds' if inside else 'is'} the input {path}; name another output")
+        relation = _relation(out, path)
+        if relation:
+            raise ArgumentError(f"{out}: {relation} the input {path}; name another output")
+
+
+def _relation(out: Path, path: Path) -> str:
+    """Return whether `out` "is" an input, or "holds" it; "" where neither is the case."""
+    try:
+        if out.samefile(path):
+            return "is"
+        folder = out.resolve()
+        return "holds" if folder.is_dir() and path.resolve().is_relative_to(folder) else ""
+    except (OSError, ValueError):
+        return ""
 
 
 def is_special(path: Path) -> bool:

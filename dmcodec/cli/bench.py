@@ -87,7 +87,7 @@ def bench(
     from dmcodec.benchmarks.bench import options
     from dmcodec.benchmarks.bench.page import render_report, require_matplotlib
     from dmcodec.benchmarks.bench.result_tables import print_result
-    from dmcodec.files import refuse_existing, write_bytes
+    from dmcodec.files import refuse_existing, refuse_inputs, write_bytes
     from dmcodec.text import utf8
 
     if size not in (None, *SIZES):
@@ -114,6 +114,7 @@ def bench(
     )
     if report:
         refuse_existing(report, force)
+        refuse_inputs(report, checkpoint, config)
         require_matplotlib()
     if bundle is None:
         bundle = full_size_bundle() if size == "full" else default_bundle_path()

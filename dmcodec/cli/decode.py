@@ -148,8 +148,8 @@ def audio_length(path: Path) -> tuple[int, int]:
     return info.frames, info.samplerate
 
 
-def _line(result: dict[str, Any]) -> str:
-    return (
+def _line(result: dict[str, Any]) -> list[str]:
+    return [
         f"{result['output']}: {result['duration_s']:.2f} s, {result['n_q']} levels, "
         f"RTF {result['rtf']:.3f} (xRT {result['xrt']:.1f})"
-    )
+    ]

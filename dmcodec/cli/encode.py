@@ -103,9 +103,9 @@ def _model(bundle: Path | None) -> tuple[str, int]:
     return manifest.model_id, manifest.config.n_q
 
 
-def _line(result: dict[str, Any]) -> str:
-    return (
+def _line(result: dict[str, Any]) -> list[str]:
+    return [
         f"{result['output']}: {result['duration_s']:.2f} s, {result['frames']} frames x {result['n_q']} levels, "
         f"{result['file_bytes']} bytes, {result['bitrate_bps'] / 1000:g} kbit/s, "
         f"RTF {result['rtf']:.3f} (xRT {result['xrt']:.1f})"
-    )
+    ]

@@ -159,7 +159,7 @@ def evaluate(
         from dmcodec.benchmarks.evaluate.result_tables import print_evaluation
     except ModuleNotFoundError as error:
         raise missing_dependency("evaluate", error, "cpu,evaluate") from None
-    from dmcodec.files import refuse_existing, write_bytes
+    from dmcodec.files import refuse_existing, refuse_inputs, write_bytes
     from dmcodec.text import utf8
 
     options = EvaluateOptions(
@@ -184,6 +184,7 @@ def evaluate(
     )
     if report:
         refuse_existing(report, force)
+        refuse_inputs(report, transcripts, config)
         require_plotting()
     with show_progress() as progress:
         evaluation = run_evaluation(options, progress)

@@ -40,12 +40,14 @@ class Plan:
         failures: what can't be.
         skipped: what is done already (`--skip-existing`).
         left_out: what of the named folders does not count.
+        one_file: whether a single file was named.
     """
 
     pairs: list[Pair] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
     skipped: list[Pair] = field(default_factory=list)
     left_out: list[LeftOut] = field(default_factory=list)
+    one_file: bool = False
 
     @property
     def num_files(self) -> int:
@@ -104,12 +106,12 @@ def plan(inputs: Sequence[str], outputs: Outputs, suffixes: Collection[str]) -> 
     """
     if STDIN in inputs and len(inputs) > 1:
         raise ArgumentError("- is stdin, and stands alone; name files, or pipe one")
-    found = search(inputs, suffixes)
+    out = outputs.out
+    found = search(inputs, suffixes, Path(out) if out != DASH else None)
     files = list(dict.fromkeys(found.files))
     one_file = len(files) == 1 and len(inputs) == 1 and not _is_dir(inputs[0])
-    result = Plan(
-        failures=[Failure(problem.path, problem.error) for problem in found.problems], left_out=found.left_out
-    )
+    failures = [Failure(problem.path, problem.error) for problem in found.problems]
+    result = Plan(failures=failures, left_out=found.left_out, one_file=one_file)
     for pair in _without_collisions(_paired(files, outputs, one_file), result.failures):
         _sort_in(pair, outputs, result)
     return result

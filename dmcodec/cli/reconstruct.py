@@ -65,7 +65,7 @@ def _is_complete(_source: Path, target: Path) -> bool:
     return holds_audio(target)
 
 
-def _lines(result: dict[str, Any]) -> str:
+def _lines(result: dict[str, Any]) -> list[str]:
     """Return the lines of a single file."""
     lines = [
         f"{result['output']}: {result['duration_s']:.2f} s through {result['frames']} frames x {result['n_q']} levels, "
@@ -74,13 +74,13 @@ def _lines(result: dict[str, Any]) -> str:
     for name in ("encode", "decode"):
         values = result[name]
         lines.append(f"{name}: {values['compute_s']:.3f} s, RTF {values['rtf']:.3f} (xRT {values['xrt']:.1f})")
-    return "\n".join(lines)
+    return lines
 
 
-def _line(result: dict[str, Any]) -> str:
+def _line(result: dict[str, Any]) -> list[str]:
     """Return the line of one of many files."""
-    return (
+    return [
         f"{result['output']}: {result['duration_s']:.2f} s through {result['frames']} frames x {result['n_q']} levels, "
         f"encode RTF {result['encode']['rtf']:.3f} (xRT {result['encode']['xrt']:.1f}), "
         f"decode RTF {result['decode']['rtf']:.3f} (xRT {result['decode']['xrt']:.1f})"
-    )
+    ]

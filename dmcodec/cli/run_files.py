@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,13 +35,13 @@ class Printing:
 
     Attributes:
         verb: in messages.
-        describe: returns the line, or the lines, of a result.
+        describe: returns the lines of a result.
         as_json: print one JSON document instead.
-        flat: with `as_json`, print the result of a single file alone.
+        flat: with `as_json`, print the result of a file that was named alone without a list around it.
     """
 
     verb: str
-    describe: Callable[[Facts], str]
+    describe: Callable[[Facts], Sequence[str]]
     as_json: bool
     flat: bool = False
 
@@ -128,8 +128,7 @@ class _Run:
         result = {"input": str(pair.source), "output": target, **(outcome.facts or {})}
         self.results.append(result)
         if not self.printing.as_json:
-            lines = self.printing.describe(result).split("\n")
-            typer.echo("\n".join(map(one_line, lines)), err=self.plan.to_stdout)
+            typer.echo("\n".join(map(one_line, self.printing.describe(result))), err=self.plan.to_stdout)
 
     def fail(self, source: Path, error: DmcodecError) -> None:
         """Note that a file failed, and print why; the file is named."""
@@ -141,10 +140,10 @@ class _Run:
 
     def finish(self) -> None:
         """Print the totals; raise the error of a single file, or exit where files failed."""
-        alone = self.plan.num_files == 1
         if self.printing.as_json:
-            print_json(self.results[0] if self.printing.flat and alone and self.results else self._document())
-        elif not alone and not self.plan.is_one_error:
+            flat = self.printing.flat and self.plan.one_file and self.results
+            print_json(self.results[0] if flat else self._document())
+        elif (self.plan.num_files > 1 and not (self.errors and self.plan.is_one_error)) or self.plan.skipped:
             typer.echo(self._total_line(), err=self.plan.to_stdout)
         if self.errors and self.plan.is_one_error:
             raise _with_count(self.errors)

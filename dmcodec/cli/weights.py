@@ -57,11 +57,12 @@ def write_bundle(weights: Weights, out: Path, force: bool) -> Bundle:
     try:
         from dmcodec.config import CodecConfig
         from dmcodec.export import Source, export_bundle
-        from dmcodec.files import refuse_existing
+        from dmcodec.files import refuse_existing, refuse_inputs
         from dmcodec.nn import DMCodec
     except ModuleNotFoundError as error:
         raise missing_dependency("export", error, "cpu,export") from None
     refuse_existing(out, force)
+    refuse_inputs(out, weights.checkpoint, weights.config)
     config = CodecConfig.from_json(weights.config) if weights.config else CodecConfig()
     if weights.checkpoint is not None:
         model = DMCodec.from_checkpoint(config, weights.checkpoint)
