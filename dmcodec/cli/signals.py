@@ -18,7 +18,8 @@ def unwinding_signals() -> Iterator[None]:
     """Turn the first of SIGINT, SIGTERM and SIGHUP into an exception within the block; further ones are ignored.
 
     SIGINT becomes a KeyboardInterrupt, the others a SystemExit of 128 + their number. Signals that are ignored (by
-    nohup, or by a shell that started the command in the background) stay so. The handlers are restored at the end.
+    nohup, or by a shell that started the command in the background) stay so. The handlers are restored at the end, but
+    after such a signal: the process ends then, and a second signal must not change how.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -42,4 +43,4 @@ def unwinding_signals() -> Iterator[None]:
         yield
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_IGN if ended else handler)

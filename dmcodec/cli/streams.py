@@ -8,7 +8,7 @@ import io
 import os
 import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, BinaryIO
 
 from dmcodec.errors import OutputError
 
@@ -31,11 +31,14 @@ def prepared_streams() -> Iterator[None]:
     try:
         if isinstance(stderr, io.TextIOWrapper):
             stderr.reconfigure(errors=_HANDLER)
+            sys.stderr = _wrapper(stderr.buffer, stderr) if _is_ascii(stderr) else stderr
         if isinstance(stdout, io.TextIOWrapper):
             sys.stdout = _told(stdout)
         yield
     finally:
-        sys.stdout = stdout
+        if sys.stderr not in (stderr, None):
+            sys.stderr.detach()  # type: ignore[attr-defined]
+        sys.stdout, sys.stderr = stdout, stderr
 
 
 def _told(stdout: io.TextIOWrapper) -> io.TextIOWrapper:
@@ -48,8 +51,25 @@ def _told(stdout: io.TextIOWrapper) -> io.TextIOWrapper:
     if stdout.isatty():
         return stdout
     stdout.flush()
-    raw = io.BufferedWriter(_Stdout(handle, "wb", closefd=False))
-    return io.TextIOWrapper(raw, stdout.encoding, _HANDLER)
+    return _wrapper(io.BufferedWriter(_Stdout(handle, "wb", closefd=False)), stdout)
+
+
+def _is_ascii(stream: io.TextIOWrapper) -> bool:
+    return codecs.lookup(stream.encoding).name == "ascii"
+
+
+def _wrapper(raw: BinaryIO, stream: io.TextIOWrapper) -> io.TextIOWrapper:
+    kind = _Ascii if _is_ascii(stream) else io.TextIOWrapper
+    return kind(raw, stream.encoding, _HANDLER, line_buffering=stream.line_buffering)
+
+
+class _Ascii(io.TextIOWrapper):
+    """A stream of ASCII under another name: click writes UTF-8 to what calls itself ASCII."""
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        """The name."""
+        return "plain-ascii"
 
 
 class _Stdout(io.FileIO):

@@ -30,6 +30,7 @@ from dmcodec.errors import (
     first_line,
 )
 from dmcodec.files import make_folder, output_folder, write_bytes
+from dmcodec.temporary import sweep
 
 from .config import TrainingConfig
 
@@ -89,8 +90,11 @@ class RunFolder:
         file = self._settings
         if resume:
             _check_same(settings, _read_json(file), file)
+            for folder in (self.path, self.path / "checkpoints"):
+                sweep(folder)  # of a save that was interrupted; what it had put aside gets its name back
             for unfinished in [*self.path.glob(".best.*"), *self.path.glob("checkpoints/.step-*")]:
-                shutil.rmtree(unfinished, ignore_errors=True)  # of a save that was interrupted
+                if ".dmcodec-" not in unfinished.name:  # of dmcodec 0.1.0
+                    shutil.rmtree(unfinished, ignore_errors=True)
             return
         if self.path.exists() and not self.path.is_dir():
             raise OutputExistsError(f"{self.path}: is a file; name a folder")
