@@ -16,6 +16,7 @@ STDIN = "-"
 _SHOWN = 5
 HIDDEN, OTHER_SUFFIX, OUTPUTS = "hidden", "another suffix", "the folder of the outputs"
 SEEN = "a link to a folder that is searched already"
+FOLDER = "a folder, which a pattern does not search"
 
 
 @dataclass(frozen=True)
@@ -95,10 +96,21 @@ def search(arguments: Iterable[str], suffixes: Collection[str], out: Path | None
 def _match(pattern: str, found: Found) -> None:
     matches = sorted(Path(match) for match in glob.glob(pattern, recursive=True))
     files = [match for match in matches if not match.is_dir()]
+    found.left_out.extend(LeftOut(match, FOLDER) for match in matches if match not in files)
     if not files:
         problem = InputNotFoundError(f"{pattern}: no files match this pattern")
         found.problems.append(Problem(Path(pattern), problem))
-    found.files.extend(FoundFile(file, Path(file.name)) for file in files)
+    folders = _shortest_paths({file.parent for file in files})
+    found.left_out.extend(LeftOut(file, SEEN) for file in files if file.parent not in folders)
+    found.files.extend(FoundFile(file, Path(file.name)) for file in files if file.parent in folders)
+
+
+def _shortest_paths(folders: Collection[Path]) -> set[Path]:
+    """Return one path for each folder, of those that lead to it through links: the shortest."""
+    kept: dict[tuple[int, int] | Path, Path] = {}
+    for folder in sorted(folders, key=lambda path: (len(path.parts), path)):
+        kept.setdefault(_identity(folder) or folder, folder)
+    return set(kept.values())
 
 
 class _Walk:

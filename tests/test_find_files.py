@@ -127,3 +127,6 @@ def test_links_in_any_order_give_each_file_once(
         (root / "in" / f"{source}" / f"link{number}").symlink_to(root / "in" / f"{target}")
     files = search([str(root / "in")], SUFFIXES).files
     assert [str(file.relative) for file in files] == [f"{index}/{index}.wav" for index in range(5)]
+    assert {file.path for file in search([str(root / "in" / "**" / "*.wav")], SUFFIXES).files} == {
+        file.path for file in files
+    }
