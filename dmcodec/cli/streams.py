@@ -36,8 +36,8 @@ def prepared_streams() -> Iterator[None]:
             sys.stdout = _told(stdout)
         yield
     finally:
-        if sys.stderr not in (stderr, None):
-            sys.stderr.detach()  # type: ignore[attr-defined]
+        if isinstance(sys.stderr, _Ascii):
+            sys.stderr.detach()  # stderr has the same buffer
         sys.stdout, sys.stderr = stdout, stderr
 
 
