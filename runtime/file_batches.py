@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
 
 from dmcodec.errors import BackendError, DmcodecError
 
-from .batching import ENCODE_TOTAL_S, batches
+from .batching import batches
 from .codec import Codec
 
 # Audio of a set of clips, from which batches of similar lengths are made; two sets are in memory, and a third is read.
@@ -29,7 +31,18 @@ Progress = Callable[[float, float], None]
 
 
 class Work(Protocol[Given, Clip, Result]):
-    """What is done with each file. Raises DmcodecError where it can't be done."""
+    """What is done with each file. Raises DmcodecError where it can't be done.
+
+    Attributes:
+        workers: batches that run at the same time.
+        total_s: most seconds of audio in all of them together, padding included; it bounds the memory.
+    """
+
+    @property
+    def workers(self) -> int: ...
+
+    @property
+    def total_s(self) -> float: ...
 
     def read(self, item: Given) -> tuple[Clip, float] | None:
         """Read a clip; return it and its seconds, or None for one that is too long for a batch. Called in threads."""
@@ -66,7 +79,6 @@ def clip_codec(codec: Codec) -> tuple[Codec, int]:
 def run_work(
     work: Work[Item, Clip, Result],
     items: Sequence[Item],
-    workers: int,
     record: Callable[[Outcome], None],
     progress: Callable[[Item], Progress],
 ) -> None:
@@ -75,7 +87,7 @@ def run_work(
     One item that fails harms no other: a batch that fails is computed clip by clip. After an exception (Ctrl-C) what is
     computed is written and recorded, and the rest is not begun.
     """
-    run = _Run(work, items, workers)
+    run = _Run(work, items)
     try:
         for index, item in enumerate(items):
             run.feed(index)
@@ -86,6 +98,27 @@ def run_work(
     finally:
         for outcome in run.close():
             record(outcome)
+
+
+class _Room:
+    """Seconds of audio that batches may hold at the same time. One that is larger runs alone."""
+
+    def __init__(self, total_s: float) -> None:
+        self._total_s, self._taken_s = total_s, 0.0
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def taken(self, seconds: float) -> Iterator[None]:
+        """Wait until there is room for a batch, and take it within the block."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._taken_s or self._taken_s + seconds <= self._total_s)
+            self._taken_s += seconds
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._taken_s = max(0.0, self._taken_s - seconds) if self._taken_s > seconds + 1e-6 else 0.0
+                self._changed.notify_all()
 
 
 @dataclass
@@ -104,7 +137,6 @@ class _Run(Generic[Item, Clip, Result]):
 
     work: Work[Item, Clip, Result]
     items: Sequence[Item]
-    workers: int
     reading: deque[Future[_Read[Clip]]] = field(default_factory=deque)
     long: set[int] = field(default_factory=set)
     outcomes: dict[int, Future[Outcome]] = field(default_factory=dict)
@@ -115,7 +147,8 @@ class _Run(Generic[Item, Clip, Result]):
 
     def __post_init__(self) -> None:
         self.readers = ThreadPoolExecutor(READERS, "read")
-        self.computers = ThreadPoolExecutor(self.workers, "compute")
+        self.computers = ThreadPoolExecutor(self.work.workers, "compute")
+        self.room = _Room(self.work.total_s)
         self.writers = ThreadPoolExecutor(WRITERS, "write")
 
     def outcome(self, index: int) -> Outcome:
@@ -170,7 +203,7 @@ class _Run(Generic[Item, Clip, Result]):
 
     def _compute(self, clips: list[_Read[Clip]]) -> None:
         lengths = [max(1, round(1000 * read.value[1])) for read in clips if read.value]
-        for group in batches(lengths, round(1000 * ENCODE_TOTAL_S), self.workers):
+        for group in batches(lengths, round(1000 * self.work.total_s), self.work.workers):
             members = [clips[position] for position in group]
             for read in members:
                 self.outcomes[read.index] = read.outcome
@@ -179,9 +212,11 @@ class _Run(Generic[Item, Clip, Result]):
     def _run_group(self, group: list[_Read[Clip]]) -> None:
         """Compute a batch, in a thread; where that fails, compute each clip alone."""
         clips = [read.value for read in group if read.value]
-        start = time.perf_counter()
         try:
-            results = self.work.compute([clip for clip, _ in clips])
+            with self.room.taken(len(clips) * max(seconds for _, seconds in clips)):
+                start = time.perf_counter()
+                results = self.work.compute([clip for clip, _ in clips])
+                compute_s = time.perf_counter() - start
         except Exception as error:  # noqa: BLE001 - as above
             if len(group) == 1:
                 group[0].outcome.set_result(Outcome(group[0].index, error=_told(error)))
@@ -189,7 +224,7 @@ class _Run(Generic[Item, Clip, Result]):
             for read in group:
                 self._run_group([read])
             return
-        per_second = (time.perf_counter() - start) / sum(seconds for _, seconds in clips)
+        per_second = compute_s / sum(seconds for _, seconds in clips)
         for read, result, (_, seconds) in zip(group, results, clips, strict=True):
             self.writers.submit(self._write, read, result, seconds * per_second)
 

@@ -198,7 +198,7 @@ def _do_slices(connection: Connection, factory: WorkFactory) -> None:
         def record(outcome: Outcome, start: int = part.start) -> None:
             connection.send(replace(outcome, index=start + outcome.index))
 
-        run_work(work, part.pairs, work.workers, record, lambda _pair: lambda _done, _total: None)
+        run_work(work, part.pairs, record, lambda _pair: lambda _done, _total: None)
 
 
 def _prepare_signals() -> None:

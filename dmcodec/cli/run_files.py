@@ -113,7 +113,7 @@ class _Run:
             if work is None:
                 run_jobs(factory, pairs, jobs, record)
             else:
-                run_work(work, pairs, work.workers, record, progress)
+                run_work(work, pairs, record, progress)
         except (KeyboardInterrupt, SystemExit):
             self._interrupted()
             raise

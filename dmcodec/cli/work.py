@@ -16,6 +16,7 @@ import numpy as np
 from dmcodec.audio import Waveform, read_blocks, write_audio
 from dmcodec.files import output_file
 from dmcodec.runtime import Codec, Tokens
+from dmcodec.runtime.batching import DECODE_TOTAL_S, ENCODE_TOTAL_S
 from dmcodec.runtime.file_batches import clip_codec
 from dmcodec.runtime.onnxruntime_backend import usable_cpus
 
@@ -66,9 +67,11 @@ class FileWork(ABC):
     Attributes:
         graphs: that it needs.
         workers: batches that run at the same time.
+        total_s: most seconds of audio in all of them together.
     """
 
     graphs: tuple[str, ...] = ()
+    total_s = DECODE_TOTAL_S
 
     def __init__(self, factory: WorkFactory) -> None:
         self.codec = factory.codec()
@@ -115,6 +118,7 @@ class Encode(WorkFactory):
 
 class _EncodeWork(FileWork):
     graphs = ("encoder", "quantizer")
+    total_s = ENCODE_TOTAL_S
 
     def __init__(self, factory: WorkFactory) -> None:
         super().__init__(factory)
