@@ -8,11 +8,12 @@ import io
 import os
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .audio import AUDIO_SUFFIXES, Waveform, prepare_waveform, read_blocks
+from .audio import AUDIO_SUFFIXES, Waveform, read_blocks
 from .errors import ArgumentError, AudioError, InputNotFoundError, MissingDependencyError, first_line
 
 HF_PREFIX = "hf:"
@@ -205,8 +206,11 @@ def _load_dataset(name: str, options: DatasetOptions) -> tuple[Any, str]:
     if not os.path.exists(path) and ":" not in name and name.startswith((".", "/")):  # noqa: PTH110
         raise InputNotFoundError(f"{HF_PREFIX}{name}: no such folder")
     try:
-        rows = datasets.load_dataset(path, config or None, split=options.split)
+        with _audio_as_it_is(datasets.Audio):
+            rows = datasets.load_dataset(path, config or None, split=options.split)
     except Exception as error:  # noqa: BLE001 - datasets raises all that its readers raise
+        while error.__cause__ is not None:  # the first one says what is wrong
+            error = error.__cause__  # type: ignore[assignment]
         reason = first_line(error)
         raise InputNotFoundError(f"{HF_PREFIX}{name}: can't be loaded, split {options.split!r} ({reason})") from None
     audio_columns = [column for column, kind in rows.features.items() if isinstance(kind, datasets.Audio)]
@@ -215,8 +219,32 @@ def _load_dataset(name: str, options: DatasetOptions) -> tuple[Any, str]:
     for column in filter(None, (options.speaker_column, options.text_column)):
         if column not in rows.column_names:
             raise ArgumentError(f"{HF_PREFIX}{name}: has no column {column!r}, only {', '.join(rows.column_names)}")
-    # Not decoded: soundfile reads it, as it reads files. The decoder of datasets needs another package.
+    # Not decoded: it is read as files are. The decoder of datasets needs another package.
     return rows.cast_column(audio_columns[0], datasets.Audio(decode=False)), audio_columns[0]
+
+
+@contextmanager
+def _audio_as_it_is(column: type[Any]) -> Iterator[None]:
+    """Let datasets take files and their bytes into a column of audio as they are.
+
+    Since version 4, its own function for that imports torchcodec, even where there is nothing to encode.
+    """
+    original = column.encode_example
+
+    def encode_example(self: Any, value: Any) -> Any:
+        if isinstance(value, (str, os.PathLike)):
+            return {"bytes": None, "path": os.fspath(value)}
+        if isinstance(value, (bytes, bytearray)):
+            return {"bytes": bytes(value), "path": None}
+        if isinstance(value, dict) and "array" not in value and (value.get("bytes") or value.get("path")):
+            return {"bytes": value.get("bytes"), "path": value.get("path")}
+        return original(self, value)
+
+    column.encode_example = encode_example
+    try:
+        yield
+    finally:
+        column.encode_example = original
 
 
 def _read_row(audio: dict[str, Any], title: str, rate: int) -> Iterator[Waveform]:
@@ -224,12 +252,6 @@ def _read_row(audio: dict[str, Any], title: str, rate: int) -> Iterator[Waveform
         path = audio.get("path")
         if not path:
             raise AudioError(f"{title}: the row holds no audio")
-        yield from read_blocks(path, rate)
+        yield from read_blocks(path, rate, name=title)
         return
-    import soundfile
-
-    try:
-        samples, sample_rate = soundfile.read(io.BytesIO(audio["bytes"]), dtype="float32", always_2d=True)
-    except soundfile.SoundFileError as error:
-        raise AudioError(f"{title}: can't be read as audio ({error})") from None
-    yield prepare_waveform(samples.T, sample_rate, rate, title)
+    yield from read_blocks(io.BytesIO(audio["bytes"]), rate, name=title)

@@ -35,6 +35,14 @@ class AudioFileNotFoundError(AudioError, FileNotFoundError):
     """No such audio file."""
 
 
+class AudioDependencyError(AudioError, MissingDependencyError):
+    """An audio file that only the extra `media` reads, which is not installed."""
+
+
+class AudioWarning(UserWarning):
+    """Audio that can be used, but is probably not what was meant: channels that cancel, or values far beyond 1."""
+
+
 class TokensError(DmcodecError, ValueError):
     """Codes that are out of range, of a wrong shape, or of another model."""
 

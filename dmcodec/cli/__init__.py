@@ -13,6 +13,7 @@ from dmcodec.cli.train import TRAIN_VERBS
 from dmcodec.errors import DmcodecError
 
 from .app import VERBS, build_app
+from .warnings import warnings_as_lines
 
 
 def main() -> None:
@@ -22,7 +23,8 @@ def main() -> None:
     # A SystemExit unwinds like Ctrl-C does: no temporary file is left.
     signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(143))
     try:
-        exit_code = build_app()(arguments, prog_name="dmcodec", standalone_mode=False)
+        with warnings_as_lines():
+            exit_code = build_app()(arguments, prog_name="dmcodec", standalone_mode=False)
     except DmcodecError as error:
         _fail(str(error), error.exit_code, debug)
     except typer.Abort:

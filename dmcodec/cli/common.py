@@ -95,6 +95,10 @@ TranscriptsOption = Annotated[
     ),
 ]
 ReportOption = Annotated[Path | None, typer.Option(help="Also write a report: one HTML page.", metavar="FILE.html")]
+ChannelOption = Annotated[
+    int | None,
+    typer.Option("--channel", help="Channel to encode, from 0 on (default: the mean of all).", metavar="N"),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the results as JSON.")]
 ForceOption = Annotated[bool, typer.Option("--force", help="Overwrite outputs that exist.")]
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dmcodec.errors import ArgumentError
+
 from .common import (
     BackendOption,
     BundleOption,
@@ -20,6 +22,8 @@ from .common import (
     load_codec,
     speed,
 )
+
+EACH = "each"
 
 if TYPE_CHECKING:
     from dmcodec.tokens import Tokens
@@ -40,6 +44,14 @@ def encode(
             help="Context on each side of a window, for clips over 30 s (default: the bundle's).", metavar="SECONDS"
         ),
     ] = None,
+    channel: Annotated[
+        str | None,
+        typer.Option(
+            help="Channel to encode, from 0 on, or each: a token file for each channel, OUT.ch0.dmc and so on "
+            "(default: the mean of all).",
+            metavar="N",
+        ),
+    ] = None,
     bundle: BundleOption = None,
     backend: BackendOption = "onnxruntime",
     provider: ProviderOption = None,
@@ -49,21 +61,52 @@ def encode(
     as_json: JsonOption = False,
 ) -> None:
     """Encode speech files to token files (.dmc)."""
-    from dmcodec.audio import AUDIO_SUFFIXES
+    from dmcodec.audio import AUDIO_SUFFIXES, channel_count
+    from dmcodec.files import refuse_existing
 
     from .files import plan, run_files
 
+    number = _channel_number(channel)
     pairs = plan(inputs, out, ".dmc", AUDIO_SUFFIXES, force)
     codec = load_codec(bundle, backend, provider, threads, engine_cache)
     codec.load_graphs("encoder", "quantizer")
 
     def work(source: Path, target: Path, progress: FileProgress) -> dict[str, Any]:
         start = time.perf_counter()
-        tokens = codec.encode_file(source, target, n_q, context_s, progress)
+        tokens = codec.encode_file(source, target, n_q, context_s, progress, number)
         compute_s = time.perf_counter() - start
         return {**describe_tokens(tokens), "file_bytes": target.stat().st_size, **speed(compute_s, tokens.duration_s)}
 
-    run_files("encode", pairs, work, _line, as_json)
+    def work_on_each(source: Path, target: Path, progress: FileProgress) -> dict[str, Any]:
+        parts = []
+        targets = [channel_path(target, index) for index in range(channel_count(source))]
+        for path in targets:
+            refuse_existing(path, force)
+        for index, path in enumerate(targets):
+            start = time.perf_counter()
+            tokens = codec.encode_file(source, path, n_q, context_s, progress, index)
+            compute_s = time.perf_counter() - start
+            facts = {**describe_tokens(tokens), "file_bytes": path.stat().st_size}
+            parts.append({"output": str(path), "channel": index, **facts, **speed(compute_s, tokens.duration_s)})
+        return {"output": str(targets[0]), "channels": parts}
+
+    if channel == EACH:
+        run_files("encode", pairs, work_on_each, lambda result: "\n".join(map(_line, result["channels"])), as_json)
+    else:
+        run_files("encode", pairs, work, _line, as_json)
+
+
+def channel_path(target: Path, channel: int) -> Path:
+    """Return the token file of one channel: clip.dmc -> clip.ch0.dmc."""
+    return target.with_name(f"{target.stem}.ch{channel}{target.suffix}")
+
+
+def _channel_number(channel: str | None) -> int | None:
+    if channel is None or channel == EACH:
+        return None
+    if not (channel.isascii() and channel.isdigit()):
+        raise ArgumentError(f"--channel {channel!r}: give the number of a channel, from 0 on, or {EACH}")
+    return int(channel)
 
 
 def describe_tokens(tokens: Tokens) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import typer
 from .common import (
     BackendOption,
     BundleOption,
+    ChannelOption,
     EngineCacheOption,
     ForceOption,
     JsonOption,
@@ -29,6 +30,7 @@ def reconstruct(
         Path, typer.Option("--out", "-o", help="Audio file to write (.wav, .flac or .ogg).", metavar="OUT.wav")
     ],
     n_q: NqOption = None,
+    channel: ChannelOption = None,
     bundle: BundleOption = None,
     backend: BackendOption = "onnxruntime",
     provider: ProviderOption = None,
@@ -51,7 +53,7 @@ def reconstruct(
     codec.load_graphs("encoder", "quantizer", "dequantizer", "decoder")
     with show_progress() as report:
         times = [time.perf_counter()]
-        tokens = codec.encode_file(source, n_q=n_q, progress=file_progress(report, "encode, seconds"))
+        tokens = codec.encode_file(source, n_q=n_q, progress=file_progress(report, "encode, seconds"), channel=channel)
         times.append(time.perf_counter())
         codec.decode_file(tokens, out, progress=file_progress(report, "decode, seconds"))
         times.append(time.perf_counter())
