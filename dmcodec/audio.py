@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import BinaryIO, cast
 
 import numpy as np
@@ -139,6 +140,8 @@ class _Audio:
     source: Input
     parts: Sequence[_Part]
     media: MediaReader | None = None
+    # libsndfile calls PieceReader back, and cffi drops exceptions there. Ctrl-C is raised in the main thread only.
+    thread: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1))
 
     @property
     def name(self) -> str:
@@ -150,7 +153,7 @@ class _Audio:
             return self.media.duration_s()
         total = 0.0
         for part in self.parts:
-            with self._sound_file(part) as file:
+            with self.sound_file(part) as file:
                 total += (file.frames if part.samples is None else part.samples) / file.samplerate
         return total
 
@@ -174,28 +177,37 @@ class _Audio:
 
     def _part_blocks(self) -> Iterator[tuple[int, Block]]:
         for part in self.parts:
-            with self._sound_file(part) as file:
+            with self.sound_file(part) as file:
                 done, declared = 0, file.frames if part.samples is None else part.samples
-                while len(block := file.read(min(_BLOCK_FRAMES, declared - done), dtype="float32", always_2d=True)):
+                while len(block := self.thread.submit(_read, file, declared - done).result()):
                     done += len(block)
                     yield file.samplerate, block
                 if done < declared:
                     raise AudioError(f"{self.name}: cut short, {done} of {declared} samples could be read")
 
-    def _sound_file(self, part: _Part) -> soundfile.SoundFile:
-        file = soundfile.SoundFile(PieceReader(self.source.file, part.pieces))
+    def sound_file(self, part: _Part) -> soundfile.SoundFile:
+        file = self.thread.submit(soundfile.SoundFile, PieceReader(self.source.file, part.pieces)).result()
         check_sample_rate(file.samplerate, self.name)
         return file
+
+
+def _read(file: soundfile.SoundFile, frames: int) -> Block:
+    return file.read(min(_BLOCK_FRAMES, frames), dtype="float32", always_2d=True)
 
 
 @contextmanager
 def _opened(source: AudioSource, name: str | None = None) -> Iterator[_Audio]:
     with opened_input(source) as found:
         found = found if name is None else Input(found.file, name)
+        audio = None
         try:
-            yield _inspected(found)
+            audio = _inspected(found)
+            yield audio
         except soundfile.SoundFileError as error:
             raise AudioError(f"{found.name}: can't be read as audio ({_reason(error)}){_hint(found)}") from None
+        finally:
+            if audio is not None:
+                audio.thread.shutdown()
 
 
 def _inspected(source: Input) -> _Audio:
@@ -234,7 +246,7 @@ def _uncompressed(source: Input, head: bytes) -> _Audio:
 def _is_readable(audio: _Audio) -> bool:
     """Return whether libsndfile knows the codec in a format that it knows."""
     try:
-        with soundfile.SoundFile(PieceReader(audio.source.file, audio.parts[0].pieces)):
+        with audio.sound_file(audio.parts[0]):
             return True
     except soundfile.SoundFileError:
         return False

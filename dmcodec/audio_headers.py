@@ -195,9 +195,11 @@ def _wav(source: Input) -> list[Piece] | None:
             before = b"fmt " + struct.pack("<I", len(form)) + form + bytes(len(form) % 2)
         riff = b"RIFF" + struct.pack("<I", 4 + len(before) + 8 + length) + b"WAVE"
         return [riff + before + b"data" + struct.pack("<I", length), (data.start, length)]
-    chunk = b"fmt " + struct.pack("<I", len(form)) + form + bytes(len(form) % 2)
-    ds64 = b"ds64" + struct.pack("<IQQQI", 28, 4 + 36 + len(chunk) + 8 + length, length, length // max(1, align), 0)
-    head = b"RF64\xff\xff\xff\xffWAVE" + ds64 + chunk + b"data\xff\xff\xff\xff"
+    form_chunk = b"fmt " + struct.pack("<I", len(form)) + form + bytes(len(form) % 2)
+    ds64 = b"ds64" + struct.pack(
+        "<IQQQI", 28, 4 + 36 + len(form_chunk) + 8 + length, length, length // max(1, align), 0
+    )
+    head = b"RF64\xff\xff\xff\xffWAVE" + ds64 + form_chunk + b"data\xff\xff\xff\xff"
     return [head, (data.start, length)]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import struct
 import tempfile
 from collections.abc import Callable, Iterator
@@ -23,7 +22,6 @@ OUTPUT_FORMATS = {".wav": ("WAV", "PCM_16"), ".flac": ("FLAC", "PCM_16"), ".ogg"
 _BLOCK_FRAMES = 1 << 18
 _UNKNOWN_BYTES = 0xFFFF_FFFF  # size in the header of a WAV of unknown length
 _MAX_WAV_SAMPLES = (_UNKNOWN_BYTES - 1024) // 2
-_IN_MEMORY_BYTES = 16 << 20
 
 
 def write_audio(target: AudioTarget, waveform: Waveform, sample_rate: int, audio_format: str | None = None) -> None:
@@ -109,12 +107,13 @@ def _to_stream(
         write_stream(file, wav_header(sample_rate, num_samples), name)
         yield lambda waveform: write_stream(file, to_pcm16(_finite(waveform, name)).astype("<i2").tobytes(), name)
         return
-    with tempfile.SpooledTemporaryFile(_IN_MEMORY_BYTES) as temporary:
+    with tempfile.TemporaryDirectory() as folder:  # a path: exceptions of Python's files are lost within libsndfile
+        temporary = Path(folder, "audio")
         with _encoder(temporary, kind, sample_rate, name) as write:
             yield write
-        temporary.seek(0)
-        while data := temporary.read(_BLOCK_FRAMES):
-            write_stream(file, data, name)
+        with temporary.open("rb") as encoded:
+            while data := encoded.read(_BLOCK_FRAMES):
+                write_stream(file, data, name)
 
 
 def _can_seek(file: BinaryIO) -> bool:
@@ -125,7 +124,7 @@ def _can_seek(file: BinaryIO) -> bool:
 
 
 @contextmanager
-def _encoder(target: Any, kind: tuple[str, str], sample_rate: int, name: str) -> Iterator[Callable[[Waveform], None]]:
+def _encoder(target: Path, kind: tuple[str, str], sample_rate: int, name: str) -> Iterator[Callable[[Waveform], None]]:
     """Yield a function that appends samples to an open file or a path; check afterwards that all are there."""
     file_format, subtype = kind
     written = 0
@@ -143,8 +142,6 @@ def _encoder(target: Any, kind: tuple[str, str], sample_rate: int, name: str) ->
                     file.write(to_pcm16(block) if subtype == "PCM_16" else np.clip(block, -1.0, 1.0))
 
             yield write
-        if not isinstance(target, os.PathLike):
-            target.seek(0)
         complete = soundfile.info(target).frames == written  # a full disk is not always reported during writing
     except soundfile.SoundFileError:
         complete = False

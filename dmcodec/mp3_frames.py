@@ -1,7 +1,7 @@
 """MPEG audio (MP3, MP2): the frames are walked, since most files don't say how long they are.
 
-Sources of the algorithms: ISO/IEC 11172-3 and 13818-3 for the frames, the Xing and VBRI headers as LAME and Fraunhofer's
-encoder write them, ID3v2, APEv2 and Lyrics3 for the tags.
+Sources of the algorithms: ISO/IEC 11172-3 and 13818-3 for the frames, the Xing and VBRI headers as LAME and
+Fraunhofer's encoder write them, ID3v2, APEv2 and Lyrics3 for the tags.
 """
 
 from __future__ import annotations
@@ -64,9 +64,8 @@ def parse_frame(head: bytes) -> Frame | None:
     sample_rate = _RATES[version][rate]
     bits_s = 1000 * _KBIT_S[version == 3, layer][bitrate - 1]
     samples = 384 if layer == 1 else 1152 if layer == 2 or version == 3 else 576
-    length = (
-        (12 * bits_s // sample_rate + padding) * 4 if layer == 1 else samples // 8 * bits_s // sample_rate + padding
-    )
+    slot = 4 if layer == 1 else 1
+    length = (samples // 8 // slot * bits_s // sample_rate + padding) * slot
     return Frame(version, layer, sample_rate, 1 if head[3] >> 6 == 3 else 2, samples, length)
 
 
@@ -124,7 +123,8 @@ def walk(source: Input, start: int) -> MpegAudio:
     Raises:
         AudioError: the file ends within a frame, or a part holds fewer frames than its header says.
     """
-    scanner, parts, foreign = Scanner(source), [], 0
+    scanner, foreign = Scanner(source), 0
+    parts: list[MpegPart] = []
     offset = start
     while offset < scanner.size:
         frame = parse_frame(scanner.peek(offset, 4))
@@ -144,7 +144,7 @@ def walk(source: Input, start: int) -> MpegAudio:
         if header is None:
             parts[-1].frames.append((offset, frame.length))
         offset += frame.length
-    return MpegAudio([each for part in parts for each in _checked(source.name, part, scanner)], foreign)
+    return MpegAudio([each for part in parts for each in _checked(source.name, part)], foreign)
 
 
 def pieces(part: MpegPart, scanner: Scanner) -> tuple[list[Piece], int | None]:
@@ -164,7 +164,7 @@ def pieces(part: MpegPart, scanner: Scanner) -> tuple[list[Piece], int | None]:
     return [head[: tag + 8] + struct.pack(">I", count) + head[tag + 12 :], *frames], None
 
 
-def _checked(name: str, part: MpegPart, scanner: Scanner) -> Iterator[MpegPart]:
+def _checked(name: str, part: MpegPart) -> Iterator[MpegPart]:
     """Compare a part with its header; yield it, or two parts if frames follow that the header doesn't count."""
     if not part.frames:
         if part.declared_frames:
@@ -239,10 +239,7 @@ def _tag_bytes(scanner: Scanner, offset: int) -> int:
         return 10 + size + (10 if head[5] & 0x10 else 0)
     if head[:4] == b"TAG+":
         return 227
-    if (head[:3] == b"TAG" and scanner.size - offset in (128, 128 + 32, 128 + 227)) or (
-        head[:3] == b"TAG"
-        and (parse_frame(scanner.peek(offset + 128, 4)) or scanner.peek(offset + 128, 3) in (b"ID3", b"TAG", b"APE"))
-    ):
+    if head[:3] == b"TAG" and _is_id3v1(scanner, offset):
         return 128
     if head[:8] == b"APETAGEX" and len(head) == 32:
         size, flags = struct.unpack("<I4xI", head[12:24])
@@ -251,3 +248,9 @@ def _tag_bytes(scanner: Scanner, offset: int) -> int:
         end = re.search(rb"LYRICS200|LYRICSEND", scanner.peek(offset, 1 << 16))
         return end.end() if end else 0
     return 0
+
+
+def _is_id3v1(scanner: Scanner, offset: int) -> bool:
+    """Return whether what follows an ID3v1 tag follows here: the end, another tag, or a frame."""
+    following = scanner.peek(offset + 128, 4)
+    return not following or following[:3] in (b"ID3", b"TAG", b"APE") or parse_frame(following) is not None

@@ -96,7 +96,7 @@ class Tokens:
         array = checked_codes(codes, config.codebook_size)
         if len(array) > config.n_q:
             hint = "; transpose (frames, n_q) with .T" if array.shape[1] <= config.n_q else ""
-            raise TokensError(f"codes: {len(array)} levels, but the codec has {config.n_q}{hint}")
+            raise TokensError(f"codes: {len(array)} levels, but this codec has {config.n_q} levels{hint}")
         if num_samples is None:
             num_samples = array.shape[1] * config.hop_length
         return cls(

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import ArgumentError, AudioError, AudioWarning, first_line
+from .errors import ArgumentError, AudioError, AudioWarning, DmcodecError, first_line
 
 Waveform = NDArray[np.float32]
 
@@ -60,24 +60,26 @@ def prepare_waveform(
     return np.ascontiguousarray(resampler(int(sample_rate), target_rate)(mono, True))
 
 
-def as_array(values: Any, what: str, error: type[AudioError] | type[Exception]) -> NDArray[Any]:
+def as_array(values: Any, what: str, error: type[DmcodecError]) -> NDArray[Any]:
     """Return values of any kind as a plain array; torch tensors are taken from their device and graph.
 
     Raises:
         error: it can't be converted, or masked values have no value.
     """
+    if str(getattr(values, "dtype", "")) == "torch.bfloat16":
+        raise error(f"{what}: is bfloat16, which numpy doesn't have; convert it with .float()")
     try:
         if hasattr(values, "detach") and hasattr(values, "cpu"):  # a torch tensor
             values = values.detach().cpu()
-            if str(getattr(values, "dtype", "")) == "torch.bfloat16":
-                raise error(f"{what}: is bfloat16, which numpy doesn't have; convert it with .float()")
-        if np.ma.is_masked(values):
-            raise error(f"{what}: holds masked values; give them a value, for example with .filled(0)")
-        return np.asarray(values)
-    except (error, MemoryError):
+        masked = np.ma.is_masked(values)
+        array = np.asarray(values)
+    except MemoryError:
         raise
     except Exception as failure:  # noqa: BLE001 - __array__ of foreign objects raises what it likes
         raise error(f"{what}: can't be converted to an array ({first_line(failure)})") from None
+    if masked:
+        raise error(f"{what}: holds masked values; give them a value, for example with .filled(0)")
+    return array
 
 
 def _checked_array(waveform: Any, source: str) -> NDArray[Any]:
@@ -116,7 +118,7 @@ def _conversion(dtype: np.dtype[Any]) -> str:
     if dtype.kind == "f":
         return "; convert it with .astype(np.float32)"
     if dtype.kind == "i" and bits in (8, 32):
-        return f"; if it holds {bits}-bit samples, divide them by {1 << bits - 1}: (x / {1 << bits - 1}).astype(np.float32)"
+        return f"; if it holds {bits}-bit samples, convert them: (x / {1 << bits - 1}).astype(np.float32)"
     if dtype.kind == "i":
         return "; if it holds 16-bit samples, convert it with .astype(np.int16)"
     if dtype == np.uint8:
