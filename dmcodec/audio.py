@@ -185,10 +185,15 @@ class _Audio:
                 if done < declared:
                     raise AudioError(f"{self.name}: cut short, {done} of {declared} samples could be read")
 
-    def sound_file(self, part: _Part) -> soundfile.SoundFile:
+    @contextmanager
+    def sound_file(self, part: _Part) -> Iterator[soundfile.SoundFile]:
+        """Open a part; opening, reading and closing run in the thread."""
         file = self.thread.submit(soundfile.SoundFile, PieceReader(self.source.file, part.pieces)).result()
-        check_sample_rate(file.samplerate, self.name)
-        return file
+        try:
+            check_sample_rate(file.samplerate, self.name)
+            yield file
+        finally:
+            self.thread.submit(file.close).result()
 
 
 def _read(file: soundfile.SoundFile, frames: int) -> Block:
