@@ -251,7 +251,7 @@ def aiff_parts(source: Input) -> list[list[Piece]] | None:
     if data is None or common is None:
         return None
     channels, frames, bits = struct.unpack(">HIH", source.read(common.start, 8).ljust(8, b"\0"))
-    length = data_length(source, data, _IFF, wraps=True, guess=unknown(data.length))
+    length = data_length(source, data, _IFF, wraps=True, guess=unknown(data.length) or data.length == 8)
     codec = source.read(common.start + 18, 4) if source.read(8, 4) == b"AIFC" else b"NONE"
     packed = codec.lower() not in _AIFF_WIDTHS
     width = channels * (_AIFF_WIDTHS.get(codec.lower()) or -(-bits // 8))

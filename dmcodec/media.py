@@ -107,7 +107,9 @@ class MediaReader:
                 if stream is None:
                     raise AudioError(f"{self._source.name}: holds no sound track")
                 yield from self._track(container, stream)
-        except av.FFmpegError as error:
+        except (av.FFmpegError, ValueError) as error:
+            if isinstance(error, AudioError):
+                raise
             reason = first_line(error).split("] ")[-1].split(":")[0]
             raise AudioError(f"{self._source.name}: can't be read as {self._kind} ({reason})") from None
 

@@ -164,11 +164,14 @@ class Tokens:
             TokensError: no parts, parts of different models or levels, or an incomplete frame at the end of a part that
                 is not the last.
         """
-        parts = [parts] if isinstance(parts, Tokens) else list(parts)
+        if not isinstance(parts, Iterable):
+            raise TokensError(f"tokens: join takes a list of Tokens, not {type(parts).__name__}")
+        parts = list(parts)
         if not parts:
             raise TokensError("tokens: nothing to join")
-        if other := next((part for part in parts if not isinstance(part, Tokens)), None):
-            raise TokensError(f"tokens: join takes Tokens, not {type(other).__name__}")
+        for part in parts:
+            if not isinstance(part, Tokens):
+                raise TokensError(f"tokens: join takes Tokens, not {type(part).__name__}")
         for index, part in enumerate(parts):
             if part._kind() != parts[0]._kind():
                 raise TokensError(f"tokens: part {index} has another model, configuration or levels than part 0")

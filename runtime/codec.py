@@ -229,7 +229,7 @@ class Codec:
 
         Args:
             path: the audio file: its path (also that of a pipe), or a binary file object, which is read from its
-                position on. [Input formats](../how-to/input-formats.md) lists what is read.
+                position on.
             out: token file to write during encoding; it appears when it is complete, and after an error nothing is
                 left. A binary file object gets all bytes at the end.
             n_q: as for `encode`.
