@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import BinaryIO, cast
 
@@ -100,7 +100,9 @@ def read_blocks(
     """
     with _opened(source, name) as audio:
         mixer = Mixer(audio.name, channel)
-        total_s, done_s, rate = audio.duration_s() if progress else 0.0, 0.0, 0
+        done_s, rate = 0.0, 0
+        if progress:
+            audio.measure()
         resample = resampler(target_rate, target_rate)
         for next_rate, block in audio.blocks():
             if next_rate != rate:
@@ -110,7 +112,7 @@ def read_blocks(
             yield resample(mixer.mix(block.T), False)
             done_s += len(block) / rate
             if progress:
-                progress(done_s, max(done_s, total_s))
+                progress(done_s, max(done_s, audio.total_s))
         yield resample(np.zeros(0, np.float32), True)
         mixer.finish()
 
@@ -133,13 +135,23 @@ class _Part:
     samples: int | None = None
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Audio:
-    """An open file: parts that libsndfile reads one after the other, or a reader of PyAV."""
+    """An open file: parts that libsndfile reads one after the other, or a reader of PyAV.
+
+    Attributes:
+        source: the file.
+        parts: what libsndfile reads.
+        media: reads instead of libsndfile.
+        second: whether PyAV may know a codec that libsndfile doesn't know.
+        total_s: length in seconds, as far as it is known; that of one part from its first block on.
+    """
 
     source: Input
     parts: Sequence[_Part]
     media: MediaReader | None = None
+    second: bool = False
+    total_s: float = 0.0
     # libsndfile calls PieceReader back, and cffi drops exceptions there. Ctrl-C is raised in the main thread only.
     thread: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1))
 
@@ -147,15 +159,14 @@ class _Audio:
     def name(self) -> str:
         return self.source.name
 
-    def duration_s(self) -> float:
-        """Return the length in seconds."""
+    def measure(self) -> None:
+        """Find out the length in seconds where no block tells."""
         if self.media is not None:
-            return self.media.duration_s()
-        total = 0.0
-        for part in self.parts:
-            with self.sound_file(part) as file:
-                total += (file.frames if part.samples is None else part.samples) / file.samplerate
-        return total
+            self.total_s = self.media.duration_s()
+        elif len(self.parts) > 1:
+            for part in self.parts:
+                with self.sound_file(part) as file:
+                    self.total_s += _length(file, part) / file.samplerate
 
     def blocks(self) -> Iterator[tuple[int, Block]]:
         """Yield sample rates and blocks (samples, channels).
@@ -163,37 +174,50 @@ class _Audio:
         Memory grows with the samples that are read, not with the number in the header.
         """
         done = 0
-        for rate, block in self._media_blocks() if self.media is not None else self._part_blocks():
+        for rate, block in self.media.blocks() if self.media is not None else self._part_blocks():
+            check_sample_rate(rate, self.name)
             done += len(block)
             yield rate, block
         if done == 0:
             raise AudioError(f"{self.name}: holds no samples")
 
-    def _media_blocks(self) -> Iterator[tuple[int, Block]]:
-        assert self.media is not None
-        for rate, block in self.media.blocks():
-            check_sample_rate(rate, self.name)
-            yield rate, block
-
     def _part_blocks(self) -> Iterator[tuple[int, Block]]:
         for part in self.parts:
-            with self.sound_file(part) as file:
-                done, declared = 0, file.frames if part.samples is None else part.samples
-                while len(block := self.thread.submit(_read, file, declared - done).result()):
+            try:
+                opened = self._open(part)
+            except soundfile.SoundFileError:
+                if not (self.second and media_installed()):
+                    raise
+                yield from MediaReader(self.source, "audio").blocks()
+                return
+            with self._closed(opened) as file:
+                done, declared = 0, _length(file, part)
+                if len(self.parts) == 1:
+                    self.total_s = declared / file.samplerate
+                while done < declared and len(block := self.thread.submit(_read, file, declared - done).result()):
                     done += len(block)
                     yield file.samplerate, block
                 if done < declared:
                     raise AudioError(f"{self.name}: cut short, {done} of {declared} samples could be read")
 
-    @contextmanager
-    def sound_file(self, part: _Part) -> Iterator[soundfile.SoundFile]:
+    def sound_file(self, part: _Part) -> AbstractContextManager[soundfile.SoundFile]:
         """Open a part; opening, reading and closing run in the thread."""
-        file = self.thread.submit(soundfile.SoundFile, PieceReader(self.source.file, part.pieces)).result()
+        return self._closed(self._open(part))
+
+    def _open(self, part: _Part) -> soundfile.SoundFile:
+        return self.thread.submit(soundfile.SoundFile, PieceReader(self.source.file, part.pieces)).result()
+
+    @contextmanager
+    def _closed(self, file: soundfile.SoundFile) -> Iterator[soundfile.SoundFile]:
         try:
             check_sample_rate(file.samplerate, self.name)
             yield file
         finally:
             self.thread.submit(file.close).result()
+
+
+def _length(file: soundfile.SoundFile, part: _Part) -> int:
+    return file.frames if part.samples is None else part.samples
 
 
 def _read(file: soundfile.SoundFile, frames: int) -> Block:
@@ -242,19 +266,7 @@ def _uncompressed(source: Input, head: bytes) -> _Audio:
         if start is not None:
             return _mpeg(frames, start)
     parts = MENDERS[head[:4]](source) or [[(0, source.size)]]
-    audio = _Audio(source, [_Part(pieces) for pieces in parts])
-    if media_installed() and not _is_readable(audio):
-        return _Audio(source, [], MediaReader(source, "audio"))
-    return audio
-
-
-def _is_readable(audio: _Audio) -> bool:
-    """Return whether libsndfile knows the codec in a format that it knows."""
-    try:
-        with audio.sound_file(audio.parts[0]):
-            return True
-    except soundfile.SoundFileError:
-        return False
+    return _Audio(source, [_Part(pieces) for pieces in parts], second=True)
 
 
 def _ogg(source: Input) -> _Audio:
