@@ -148,11 +148,10 @@ def test_a_wav_over_4_gib_whose_sizes_wrapped(tmp_path: Path, channels: int) -> 
     form = struct.pack("<HHIIHH", 1, channels, RATE, RATE * 2 * channels, 2 * channels, 16)
     sizes = [struct.pack("<I", (each + data_bytes) % GIB_4) for each in (36, 0)]
     sparse(tmp_path / "big.wav", b"RIFF" + sizes[0] + b"WAVEfmt \x10\0\0\0" + form + b"data" + sizes[1], data_bytes)
-    with _opened(tmp_path / "big.wav") as audio:
-        with audio.sound_file(audio.parts[0]) as file:
-            assert file.frames == data_bytes / (2 * channels)
-            file.seek(-1, io.SEEK_END)
-            assert file.read(1, always_2d=True)[0, -1] == -0.5
+    with _opened(tmp_path / "big.wav") as audio, audio.sound_file(audio.parts[0]) as file:
+        assert file.frames == data_bytes / (2 * channels)
+        file.seek(-1, io.SEEK_END)
+        assert file.read(1, always_2d=True)[0, -1] == -0.5
     first = next(read_blocks(tmp_path / "big.wav", RATE))
     assert not first.any()
 
