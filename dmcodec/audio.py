@@ -245,17 +245,19 @@ def _inspected(source: Input) -> _Audio:
     if head[:4] == b"OggS":
         return _ogg(source)
     start = _after_id3(source)
-    if source.read(start, 4) == b"fLaC":
-        return _Audio(source, [_Part(pieces) for pieces in flac_frames.parts(source, start)])
+    if 0 < start < source.size:
+        return _inspected(source.view(start, source.size))
+    if head[:4] == b"fLaC":
+        return _Audio(source, [_Part(pieces) for pieces in flac_frames.parts(source)])
     if head[:4] in MENDERS and head[:12][8:] != b"AVI ":
         return _uncompressed(source, head)
-    kind = media_format(source.read(start, 600)) if start else media_format(head)
+    kind = media_format(head)
     mpeg_start = _mpeg_start(source, kind)
     if mpeg_start is not None:
         return _mpeg(source, mpeg_start)
     if kind is not None:
         media = MediaReader(source, kind)
-        check_sizes(source, kind) if not start else None
+        check_sizes(source, kind)
         return _Audio(source, [], media)
     return _Audio(source, [_Part([(0, source.size)])])
 
@@ -272,6 +274,8 @@ def _uncompressed(source: Input, head: bytes) -> _Audio:
 def _ogg(source: Input) -> _Audio:
     streams = ogg_pages.walk(source)
     parts: list[_Part] = []
+    if foreign := ogg_pages.foreign_bytes(source, streams):
+        warn(f"{source.name}: {foreign} bytes after its last Ogg page are no audio; they are left out")
     for stream in streams:
         if stream.codec == "Speex":
             return _Audio(source, [], MediaReader(source, "Speex"))

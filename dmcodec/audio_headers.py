@@ -17,6 +17,8 @@ _FOUR_GIB = 1 << 32
 _MAX_PADDING_BYTES = 1 << 16  # zeros that programs put behind the last sample, to fill a sector
 _PLAIN = (1, 3, 6, 7, 0xFFFE)  # WAV formats with samples of a fixed size
 _MPEG = 0x55
+# More samples, or another file.
+_NOT_BEHIND = (b"data", b"SSND", b"RIFF", b"RF64", b"BW64", b"riff", b"FORM", b"caff", b".snd", b"OggS", b"fLaC")
 # Codecs of AIFF-C with samples of a fixed size; 0: that of the header.
 _AIFF_WIDTHS = {
     **dict.fromkeys((b"none", b"sowt", b"twos", b"fl32", b"fl64", b"in24", b"in32", b"42ni", b"23ni", b"raw "), 0),
@@ -90,12 +92,14 @@ def data_length(source: Input, chunk: Chunk, kind: ChunkFormat, wraps: bool, gue
             return length
     if guess:
         return available
-    if chunk.length > available:
-        missing = chunk.length - available
-        raise AudioError(
-            f"{name}: cut short, {missing} of {chunk.start + chunk.length} bytes are missing; copy it again"
-        )
+    _refuse_short(source, chunk.start + chunk.length)
     raise contradiction(name, f"{chunk.length} bytes of audio", f"{available - chunk.length} more follow")
+
+
+def _refuse_short(source: Input, declared: int) -> None:
+    if declared > source.size:
+        missing = declared - source.size
+        raise AudioError(f"{source.name}: cut short, {missing} of {declared} bytes are missing; copy it again")
 
 
 def contradiction(name: str, declared: str, found: str) -> AudioError:
@@ -120,7 +124,8 @@ def _are_chunks(source: Input, data: Chunk, kind: ChunkFormat) -> bool:
 def _is_chain(source: Input, start: int, kind: ChunkFormat) -> bool:
     end = start
     for chunk in kind.chunks(source, start):
-        if not re.fullmatch(rb"[ -~]{4}", chunk.name[:4]) or chunk.name[:4] in (b"data", b"SSND") or chunk.length < 0:
+        name = chunk.name[:4]
+        if not re.fullmatch(rb"[ -~]{4}", name) or name in _NOT_BEHIND or chunk.length < 0:
             return False
         end = kind.end(chunk)
         if chunk.start + chunk.length > source.size:
@@ -241,6 +246,7 @@ def caf_parts(source: Input) -> list[list[Piece]] | None:
 def aiff_parts(source: Input) -> list[list[Piece]] | None:
     """Return the file with its true sizes; None where libsndfile shall judge."""
     if source.read(8, 4) not in (b"AIFF", b"AIFC"):
+        _refuse_short(source, 8 + int.from_bytes(source.read(4, 4), "big"))
         return None
     common, data = None, None
     for chunk in _IFF.chunks(source, 12):
@@ -305,6 +311,15 @@ def nist_parts(source: Input) -> list[list[Piece]] | None:
     return [[(0, source.size)]]
 
 
+def voc_parts(source: Input) -> list[list[Piece]] | None:
+    """Return the file; its blocks (type, 24-bit length) are walked."""
+    offset = int.from_bytes(source.read(20, 2), "little")
+    while len(head := source.read(offset, 4)) == 4 and head[0]:
+        offset += 4 + int.from_bytes(head[1:], "little")
+        _refuse_short(source, offset)
+    return None
+
+
 def _shifted(pieces: list[Piece], base: int) -> list[Piece]:
     return [piece if isinstance(piece, bytes) else (piece[0] + base, piece[1]) for piece in pieces]
 
@@ -319,4 +334,5 @@ MENDERS: dict[bytes, Callable[[Input], list[list[Piece]] | None]] = {
     b".snd": au_parts,
     b"dns.": au_parts,
     b"NIST": nist_parts,
+    b"Crea": voc_parts,  # Creative Voice File
 }

@@ -17,18 +17,14 @@ _BLOCK_SIZES = {
 }
 
 
-def parts(source: Input, start: int = 0) -> list[list[Piece]]:
+def parts(source: Input) -> list[list[Piece]]:
     """Return the FLAC files that are joined in one file, each with its true length in its header.
-
-    Args:
-        source: the file.
-        start: where the first one begins (after an ID3 tag).
 
     Raises:
         AudioError: the length isn't known and the last frame is incomplete, or the last frame is not where the header
             says.
     """
-    scanner, starts = Scanner(source), [start]
+    scanner, starts = Scanner(source), [0]
     while True:
         following = [scanner.find(marker, starts[-1] + len(marker)) for marker in _MARKERS]
         if not any(each >= 0 for each in following):

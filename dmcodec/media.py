@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import AudioDependencyError, AudioError, first_line
-from .streams import Input
+from .streams import Input, Scanner
 
 # Files that count as audio in a folder where the extra `media` is installed.
 MEDIA_SUFFIXES = frozenset({
@@ -38,7 +38,8 @@ _MAGIC = (
     (re.compile(rb"\x47.{187}\x47.{187}\x47", re.DOTALL), "MPEG transport stream"),
 )
 _EXACT = ("mov", "matroska", "wv", "tta", "asf")  # containers that give a length, and not an estimate by the bitrate
-_BLOCK_SAMPLES = 1 << 17
+_AC3_KBIT_S = (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384, 448, 512, 576, 640)
+_ASF_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
 
 
 def media_format(head: bytes) -> str | None:
@@ -57,8 +58,12 @@ def check_sizes(source: Input, kind: str) -> None:
         _check_boxes(source)
     elif kind == "Matroska or WebM":
         _check_segment(source)
+    elif kind == "AC-3":
+        _check_frames(source, ac3_frame_bytes)
+    elif kind == "WMA":
+        _check_asf(source)
     elif kind == "AAC":
-        _check_adts(source)
+        _check_frames(source, aac_frame_bytes)
     elif kind == "AVI":
         _refuse_short(source, 8 + int.from_bytes(source.read(4, 4), "little"))
 
@@ -119,6 +124,8 @@ class MediaReader:
         packets, done_s = 0, Fraction(0)
         for packet in container.demux(stream):
             packets += packet.size > 0
+            if packet.is_corrupt:
+                raise AudioError(f"{self._source.name}: cut short or damaged, packet {packets} is incomplete")
             for frame in packet.decode():
                 samples, rate = samples_of(frame), frame.sample_rate
                 if length is not None:  # encoders fill the last frame; the container says where the sound ends
@@ -182,6 +189,14 @@ def _check_segment(source: Input) -> None:
             _refuse_short(source, offset + 4 + width + size)
 
 
+def _check_asf(source: Input) -> None:
+    """Read the size of a WMA file from its file properties object (ASF specification, 3.2)."""
+    head = source.read(0, 1 << 16)
+    at = head.find(_ASF_PROPERTIES)
+    if at >= 0 and not head[at + 88] & 1:  # not a live broadcast
+        _refuse_short(source, int.from_bytes(head[at + 40 : at + 48], "little"))
+
+
 def _ebml_size(head: bytes) -> tuple[int, int, bool]:
     """Return a size, the bytes that it takes, and whether it means that the size is not known."""
     width = 9 - head[0].bit_length() if head and head[0] else 1
@@ -189,17 +204,34 @@ def _ebml_size(head: bytes) -> tuple[int, int, bool]:
     return value, width, value == (1 << 7 * width) - 1
 
 
-def _check_adts(source: Input) -> None:
-    """Walk the frames of an AAC file."""
-    from .streams import Scanner
-
+def _check_frames(source: Input, frame_bytes: Callable[[bytes], int]) -> None:
+    """Walk the frames of a file without a container."""
     scanner, offset = Scanner(source), 0
     while offset < scanner.size:
         head = scanner.peek(offset, 7)
-        length = (head[3] & 3) << 11 | head[4] << 3 | head[5] >> 5 if len(head) == 7 else 0
-        if head[:1] != b"\xff" or length < 7:
-            if len(head) < 7 and head[:1] == b"\xff":
-                raise AudioError(f"{source.name}: cut short within an AAC frame")
+        length = frame_bytes(head) if len(head) == 7 else 0
+        if not length:
+            if len(head) < 7 and head[:1] == source.read(0, 1):
+                raise AudioError(f"{source.name}: cut short within a frame")
             return  # a tag at the end
         _refuse_short(source, offset + length)
         offset += length
+
+
+def aac_frame_bytes(head: bytes) -> int:
+    """Return the length of an ADTS frame by its first 7 bytes (ISO/IEC 13818-7); 0 if they begin none."""
+    length = (head[3] & 3) << 11 | head[4] << 3 | head[5] >> 5
+    return length if head[0] == 0xFF and head[1] & 0xF6 == 0xF0 and length >= 7 else 0
+
+
+def ac3_frame_bytes(head: bytes) -> int:
+    """Return the length of an AC-3 or E-AC-3 frame by its first 7 bytes (ETSI TS 102 366); 0 if they begin none."""
+    if head[:2] != b"\x0b\x77":
+        return 0
+    if head[5] >> 3 > 10:  # E-AC-3
+        return 2 * (((head[2] & 7) << 8 | head[3]) + 1)
+    rate, code = head[4] >> 6, head[4] & 0x3F
+    if rate == 3 or code >= 2 * len(_AC3_KBIT_S):
+        return 0
+    kbit_s = _AC3_KBIT_S[code // 2]
+    return 2 * (96000 * kbit_s // 44100 + code % 2) if rate == 1 else kbit_s * (4, 0, 6)[rate]

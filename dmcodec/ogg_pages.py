@@ -81,6 +81,14 @@ def contents(stream: Stream) -> list[tuple[int, int]]:
     return [(page.content, page.stop - page.content) for page in stream.pages]
 
 
+def foreign_bytes(source: Input, streams: list[Stream]) -> int:
+    """Return how many bytes follow the last page of audio that are no page, no ID3v1 tag and no zeros."""
+    end = max(stream.pages[-1].stop for stream in streams)
+    rest = source.read(end, source.size - end).rstrip(b"\0")
+    is_tag = rest[:3] == b"TAG" and len(rest) <= 128
+    return 0 if is_tag or rest[:4] == b"OggS" else len(rest)
+
+
 def _pages(scanner: Scanner) -> Iterator[Page]:
     offset, name = 0, scanner.source.name
     while offset < scanner.size:

@@ -126,6 +126,28 @@ def test_joined_wavs() -> None:
     assert read(WHOLE["WAV"] + other + WHOLE["WAV"]).shape == (1, 8001 + 1600 + 8001)
 
 
+@pytest.mark.parametrize("kind", ["AIFF", "W64", "AU", "CAF"])
+def test_other_files_behind_the_samples_are_no_chunks(kind: str) -> None:
+    for other in (WHOLE[kind], WHOLE["WAV"]):
+        with pytest.raises(AudioError, match="its header gives"):
+            read(WHOLE[kind] + other)
+
+
+@pytest.mark.parametrize("kind", ["VOC", "SVX"])
+def test_other_formats_that_give_their_size(kind: str) -> None:
+    content = encoded(SAMPLES, kind)
+    assert read(content).shape == (1, 8001)
+    with pytest.raises(AudioError, match="cut short"):
+        read(content[: len(content) // 2])
+
+
+@pytest.mark.parametrize("kind", ["WAV", "FLAC", "OGG", "AIFF"])
+def test_a_tag_before_the_header(kind: str) -> None:
+    content = encoded(SAMPLES, kind)
+    tag = b"ID3\x04\x00\x00\x00\x00\x00\x15" + b"TIT2" + bytes(17)
+    np.testing.assert_array_equal(read(tag + content), read(content))
+
+
 def test_bw64() -> None:
     np.testing.assert_array_equal(read(b"BW64" + WHOLE["RF64"][4:]), EXPECTED)
 

@@ -195,6 +195,14 @@ def test_ogg_pages_that_are_lost_or_damaged() -> None:
         read(b"".join(open_end))
 
 
+def test_what_follows_the_last_ogg_page() -> None:
+    expected = read(OGG["opus"])[0]
+    for tag in (b"TAG" + bytes(125), bytes(900)):
+        np.testing.assert_array_equal(read(OGG["opus"] + tag)[0], expected)
+    with pytest.warns(AudioWarning, match="120 bytes after its last Ogg page"):
+        np.testing.assert_array_equal(read(OGG["opus"] + b"junk" * 30)[0], expected)
+
+
 def test_the_sound_of_a_multiplexed_ogg() -> None:
     """Pages of a stream that is no audio stand between those of the audio."""
     pages = ogg_pages(OGG["opus"])

@@ -37,7 +37,7 @@ def container(
     with av.open(buffer, "w", format=kind, options=options or {}) as file:
         picture = file.add_stream("mpeg4", rate=10) if video else None
         stream = file.add_stream(codec, rate=rate)
-        stream.layout = "mono"
+        stream.layout, stream.bit_rate = "mono", 64000
         resampler = av.AudioResampler(format=stream.codec_context.format or "fltp", layout="mono", rate=rate)
         stream.codec_context.open()
         size = stream.codec_context.frame_size or 1024
@@ -77,6 +77,7 @@ def level_and_pitch(samples: NDArray[np.float32], rate: int) -> tuple[float, flo
         ("matroska", "aac", 16000, 2048), ("adts", "aac", 16000, 3072), ("ac3", "ac3", 48000, 3072),
         ("mpegts", "aac", 16000, 3072), ("flv", "aac", 44100, 3072), ("wv", "wavpack", 16000, 0),
         ("3gp", "libopencore_amrnb", 8000, 0), ("amr", "libopencore_amrnb", 8000, 320), ("avi", "mp2", 48000, 3072),
+        ("asf", "wmav2", 16000, 3072), ("ac3", "ac3", 44100, 3072), ("ac3", "ac3", 32000, 3072), ("eac3", "eac3", 48000, 3072),
     ],
 )  # fmt: skip
 def test_formats(kind: str, codec: str, rate: int, filling: int) -> None:
@@ -117,11 +118,19 @@ def test_a_video_without_sound() -> None:
 
 @pytest.mark.parametrize(
     ("kind", "options"),
-    [("mp4", {}), ("mp4", {"movflags": "frag_keyframe+empty_moov"}), ("matroska", {}), ("webm", {}), ("adts", {})],
+    [
+        ("mp4", {}),
+        ("mp4", {"movflags": "frag_keyframe+empty_moov"}),
+        ("matroska", {}),
+        ("webm", {}),
+        ("adts", {}),
+        ("ac3", {}),
+        ("asf", {}),
+    ],
 )
 @pytest.mark.parametrize("share", [0.02, 0.3, 0.61, 0.9, 0.999])
 def test_cut_files_are_refused(kind: str, options: dict[str, str], share: float) -> None:
-    codec, rate = ("libopus", 48000) if kind == "webm" else ("aac", RATE)
+    codec, rate = {"webm": ("libopus", 48000), "ac3": ("ac3", 44100), "asf": ("wmav2", RATE)}.get(kind, ("aac", RATE))
     content = container(kind, codec, rate, options=options)
     with pytest.raises(AudioError):
         read(content[: int(share * len(content))])
