@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .audio import AUDIO_SUFFIXES, Waveform, read_blocks
+from .audio import Waveform, audio_suffixes, read_blocks
 from .errors import ArgumentError, AudioError, InputNotFoundError, MissingDependencyError, first_line
 
 HF_PREFIX = "hf:"
@@ -131,7 +131,7 @@ def find_sources(inputs: Sequence[str], speaker_from: str | None, dataset: Datas
 def _file_sources(inputs: Sequence[str], speaker_from: str | None) -> Sources:
     files: set[Path] = set()
     roots: set[Path] = set()  # folders that the names of their files are relative to
-    for found in find_files(inputs, AUDIO_SUFFIXES):
+    for found in find_files(inputs, audio_suffixes()):
         if not os.path.isfile(found.path):  # noqa: PTH113 - Path.is_file raises where the name is too long
             raise InputNotFoundError(f"{found.path}: no such file or folder")
         path = found.path.absolute()

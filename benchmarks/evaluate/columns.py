@@ -9,7 +9,7 @@ from typing import Protocol
 
 import numpy as np
 
-from dmcodec.audio import AUDIO_SUFFIXES, Waveform, prepare_waveform, read_audio
+from dmcodec.audio import Waveform, audio_suffixes, prepare_waveform, read_audio
 from dmcodec.audio_sources import find_files
 from dmcodec.benchmarks.codecs.interface import MeasuredCodec, bitrate_bps
 from dmcodec.benchmarks.codecs.registry import levels_to_report, open_codec
@@ -41,7 +41,7 @@ def find_clips(folder: Path, limit: int | None = None) -> tuple[Clip, ...]:
     if not folder.is_dir():
         raise InputNotFoundError(f"{folder}: no such folder of audio")
     paths: dict[str, Path] = {}
-    for file in find_files([str(folder)], AUDIO_SUFFIXES):
+    for file in find_files([str(folder)], audio_suffixes()):
         name = file.relative.with_suffix("").as_posix()
         if name in paths:
             raise ArgumentError(

@@ -61,13 +61,13 @@ def encode(
     as_json: JsonOption = False,
 ) -> None:
     """Encode speech files to token files (.dmc)."""
-    from dmcodec.audio import AUDIO_SUFFIXES, channel_count
+    from dmcodec.audio import audio_suffixes, channel_count
     from dmcodec.files import refuse_existing
 
     from .files import plan, run_files
 
     number = _channel_number(channel)
-    pairs = plan(inputs, out, ".dmc", AUDIO_SUFFIXES, force)
+    pairs = plan(inputs, out, ".dmc", audio_suffixes(), force)
     codec = load_codec(bundle, backend, provider, threads, engine_cache)
     codec.load_graphs("encoder", "quantizer")
 
