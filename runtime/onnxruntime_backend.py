@@ -6,7 +6,6 @@ provider it uses. The GPU code was written from the documentation of the API and
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,10 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dmcodec.bundle import GraphSpec
-from dmcodec.errors import ArgumentError, BackendError, MissingDependencyError, ProviderError, first_line
+from dmcodec.errors import ArgumentError, BackendError, ProviderError, first_line
 from dmcodec.precision import FP16
 
 from .backend import DeviceTensor, Runner
+from .onnxruntime_import import import_onnxruntime
 
 PROVIDERS = {
     "cpu": "CPUExecutionProvider",
@@ -54,7 +54,7 @@ class OnnxRuntimeBackend:
             raise ArgumentError(f"threads must be 1 to {MAX_THREADS}, not {threads}")
         self.provider = provider
         self.threads = threads or usable_cpus()
-        self._ort = _import_onnxruntime()
+        self._ort = import_onnxruntime()
         if provider != "cpu":
             _prepare_gpu(self._ort, provider)
 
@@ -151,30 +151,6 @@ class BoundRunner:
             return list(binding.get_outputs())
         except Exception as error:
             raise BackendError(f"{self._path.name}: failed to run ({first_line(error)})") from error
-
-
-def _import_onnxruntime() -> Any:
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise MissingDependencyError(
-            f'onnxruntime cannot be imported ({error}); run `pip install "dmcodec[cpu]"`, or "dmcodec[gpu]" for CUDA'
-        ) from None
-    installed = [name for name in ("onnxruntime", "onnxruntime-gpu") if _is_installed(name)]
-    if len(installed) > 1:
-        raise MissingDependencyError(
-            "onnxruntime and onnxruntime-gpu are both installed and overwrite each other's files; "
-            'run `pip uninstall onnxruntime onnxruntime-gpu`, then install "dmcodec[cpu]" or "dmcodec[gpu]"'
-        )
-    return onnxruntime
-
-
-def _is_installed(distribution: str) -> bool:
-    try:
-        importlib.metadata.distribution(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return False
-    return True
 
 
 def _prepare_gpu(ort: Any, provider: str) -> None:
