@@ -6,7 +6,6 @@ provider it uses. The GPU code was written from the documentation of the API and
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dmcodec.bundle import GraphSpec
+from dmcodec.cpus import default_threads
 from dmcodec.errors import ArgumentError, BackendError, ProviderError, first_line
 from dmcodec.precision import FP16
 
@@ -53,7 +53,7 @@ class OnnxRuntimeBackend:
         if threads is not None and not 1 <= threads <= MAX_THREADS:
             raise ArgumentError(f"threads must be 1 to {MAX_THREADS}, not {threads}")
         self.provider = provider
-        self.threads = threads or usable_cpus()
+        self.threads = threads or default_threads()
         self._ort = import_onnxruntime()
         if provider != "cpu":
             _prepare_gpu(self._ort, provider)
@@ -163,10 +163,3 @@ def _prepare_gpu(ort: Any, provider: str) -> None:
         )
     if hasattr(ort, "preload_dlls"):
         ort.preload_dlls()
-
-
-def usable_cpus() -> int:
-    """Return the number of CPUs that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

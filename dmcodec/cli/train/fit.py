@@ -11,6 +11,7 @@ import typer
 
 from dmcodec.cli.common import JsonOption, missing_dependency, print_json
 from dmcodec.cli.progress import show_progress
+from dmcodec.cpus import set_torch_threads
 from dmcodec.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -185,7 +186,7 @@ def fit(
     if threads is not None:
         if threads < 1:
             raise ArgumentError(f"--threads must be 1 or more, not {threads}")
-        torch.set_num_threads(threads)
+    set_torch_threads(threads)
     with show_progress() as progress:
 
         def report(done: int, total: int, losses: Mapping[str, float]) -> None:
