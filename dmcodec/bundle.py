@@ -120,6 +120,11 @@ class Bundle:
     path: Path
     manifest: Manifest
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the path: the process that unpickles opens the bundle there, or its own default bundle."""
+        path = None if self.path.absolute() == _DEFAULT_BUNDLE else self.path.absolute()
+        return _reopened, (path, self.manifest.model_id, self.manifest.precision)
+
     def graph_path(self, name: str) -> Path:
         """Return the path of a graph's ONNX file."""
         return self.path / self.manifest.graphs[name].file
@@ -145,6 +150,27 @@ class Bundle:
 def default_bundle_path() -> Path:
     """Return the path of the bundle that comes with dmcodec, a small trained codec; it is the default everywhere."""
     return _DEFAULT_BUNDLE
+
+
+def _reopened(path: Path | None, model_id: str, precision: str) -> Bundle:
+    """Open the bundle of a pickled `Bundle`.
+
+    Raises:
+        BundleNotFoundError, BundleVersionError, BundleError: as `Bundle.open`, or it is another one now.
+    """
+    path = path or _DEFAULT_BUNDLE
+    if not os.path.isdir(path):  # noqa: PTH112
+        raise BundleNotFoundError(
+            f"{path}: no such folder; a pickled codec opens its bundle at the same path, so copy the bundle there"
+        )
+    bundle = Bundle.open(path)
+    found = bundle.manifest
+    if (found.model_id, found.precision) != (model_id, precision):
+        raise BundleError(
+            f"{path}: holds model {found.model_id} in {found.precision}, the pickled codec was of model {model_id} in "
+            f"{precision}; load the codec again and pickle that"
+        )
+    return bundle
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:

@@ -27,7 +27,7 @@ def usable_cpus(root: Path = _ROOT) -> int:
 def default_threads(root: Path = _ROOT) -> int:
     """Return the default number of threads of one computation: `usable_cpus`, limited by OMP_NUM_THREADS.
 
-    The first number counts where OMP_NUM_THREADS is a list for nested levels. What is no positive number is passed over.
+    Of a list for nested levels, the first number counts. What is no positive number is passed over.
     """
     first = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
     limit = int(first) if re.fullmatch(r"[0-9]{1,9}", first) else 0

@@ -12,11 +12,12 @@ import argparse
 import multiprocessing
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dmcodec.cpus import usable_cpus
 from dmcodec.runtime import Codec
@@ -38,7 +39,9 @@ def main() -> None:
     counts = [int(part) for part in arguments.threads.split(",")]
     codecs = {count: Codec.load(arguments.bundle, threads=count) for count in counts}
     print(f"{codecs[counts[0]]}, {usable_cpus()} usable CPUs, load average {os.getloadavg()[0]:.1f}\n")
-    print("| machine | work | " + " | ".join(f"{count} threads" for count in counts) + f" | {counts[0]} / {counts[-1]} |")
+    print(
+        "| machine | work | " + " | ".join(f"{count} threads" for count in counts) + f" | {counts[0]} / {counts[-1]} |"
+    )
     print("|---|---|" + "---|" * (len(counts) + 1))
     table("no other process of ours", codecs, arguments.rounds)
     if arguments.busy == 0:
@@ -55,23 +58,28 @@ def table(machine: str, codecs: dict[int, Codec], rounds: int) -> None:
         for count, codec in codecs.items():
             pushes[count] += stream(codec, codes) if turn else stream(codec, codes)[:0]
     for name, q in (("p50", 50), ("p99", 99)):
-        row(machine, f"push of {CHUNK_FRAMES * 20} ms, {name}", {n: float(np.percentile(t, q)) for n, t in pushes.items()})
+        row(
+            machine,
+            f"push of {CHUNK_FRAMES * 20} ms, {name}",
+            {n: float(np.percentile(t, q)) for n, t in pushes.items()},
+        )
     for duration_s in CLIPS_S:
         waveform = speech(round(duration_s * 16000), 16000)
         tokens = next(iter(codecs.values())).encode(waveform, 16000)
         times: dict[str, dict[int, list[float]]] = {name: {n: [] for n in codecs} for name in ("encode", "decode")}
         for turn in range(rounds + 1):
             for count, codec in codecs.items():
-                encode_s = timed(lambda codec=codec: codec.encode(waveform, 16000))
-                decode_s = timed(lambda codec=codec: codec.decode(tokens))
+                encode_s = timed(codec.encode, waveform, 16000)
+                decode_s = timed(codec.decode, tokens)
                 if turn:
                     times["encode"][count].append(encode_s)
                     times["decode"][count].append(decode_s)
-        for name, found in times.items():
-            row(machine, f"{name} of {duration_s:g} s, median", {n: float(np.median(t)) for n, t in found.items()})
+        for name, by_count in times.items():
+            found = {count: float(np.median(runs)) for count, runs in by_count.items()}
+            row(machine, f"{name} of {duration_s:g} s, median", found)
 
 
-def stream(codec: Codec, codes: np.ndarray) -> list[float]:
+def stream(codec: Codec, codes: NDArray[np.int64]) -> list[float]:
     """Return the seconds of each push of a stream."""
     found = []
     with codec.stream_decoder() as decoder:
@@ -83,10 +91,10 @@ def stream(codec: Codec, codes: np.ndarray) -> list[float]:
     return found
 
 
-def timed(call) -> float:  # type: ignore[no-untyped-def]
+def timed(call: Callable[..., object], *arguments: object) -> float:
     """Return the seconds that a call takes."""
     start = time.perf_counter()
-    call()
+    call(*arguments)
     return time.perf_counter() - start
 
 

@@ -137,8 +137,9 @@ def torch_at_import(root: Path) -> list[str]:
 
 
 def onnxruntime_imports(root: Path) -> list[str]:
-    """Return imports of onnxruntime outside ONNXRUNTIME_IMPORT, in all Python files and in the text of their strings."""
-    pattern = re.compile(r"""^\s*(?:import|from)\s+onnxruntime\b|(?:import_module|importorskip)\(["']onnxruntime\b""", re.M)
+    """Return imports of onnxruntime outside ONNXRUNTIME_IMPORT, also in programs that are strings."""
+    statement, call = r"^\s*(?:import|from)\s+onnxruntime\b", r"(?:import_module|importorskip)\([\"']onnxruntime\b"
+    pattern = re.compile(f"{statement}|{call}", re.MULTILINE)
     return [
         f"{path.relative_to(root)}: imports onnxruntime; take it from {ONNXRUNTIME_IMPORT.as_posix()}"
         for path in _python_files(root)
@@ -190,7 +191,8 @@ def docstrings(root: Path) -> list[str]:
 
 
 RULES: tuple[Callable[[Path], list[str]], ...] = (
-    circles, directions, torch_at_import, onnxruntime_imports, relative_imports, long_files, listed_packages, docstrings,
+    circles, directions, torch_at_import, onnxruntime_imports, relative_imports, long_files, listed_packages,
+    docstrings,
 )  # fmt: skip
 
 

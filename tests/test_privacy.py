@@ -20,7 +20,7 @@ from dmcodec.runtime.onnxruntime_import import load_module
 # onnxruntime sends nothing where one of these says that it runs in CI: there the test could not fail.
 CI_VARIABLES = ("CI", "TF_BUILD", "BUILD", "JENKINS", "TEAMCITY", "TRAVIS", "APPVEYOR", "CIRCLECI", "GITLAB", "GITHUB")
 CONNECTION = re.compile(r"sa_family=AF_INET")
-ENCODE = "import numpy as np; from dmcodec.runtime import Codec; Codec.load(threads=1).encode(np.ones(16000, 'f4'), 16000)"
+ENCODE = "import numpy as np; from dmcodec.runtime import Codec; Codec.load().encode(np.ones(16000, 'f4'), 16000)"
 
 
 def environment(home: Path) -> dict[str, str]:

@@ -160,7 +160,7 @@ VIOLATIONS: list[tuple[Rule, dict[str, str], str]] = [
     ),
     (
         onnxruntime_imports,
-        {"tests/test_a.py": 'ort = pytest.importorskip("onnx' 'runtime.capi")\n'},
+        {"tests/test_a.py": 'ort = pytest.importorskip("onnxruntime.capi")\n'},
         "tests/test_a.py: imports onnxruntime; take it from runtime/onnxruntime_import.py",
     ),
     (

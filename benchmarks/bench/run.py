@@ -31,7 +31,7 @@ def run_bench(bundle: str | Path, options: BenchOptions, progress: Progress = no
     date, machine = utc_now(), describe_machine(PACKAGES)
     threads = options.threads or default_threads()
     open_s = _open_s(bundle)
-    codec = BundleCodec(open_bundle(bundle, options.backend, options.provider, threads))
+    codec = BundleCodec(open_bundle(bundle, options.backend, options.provider, options.threads))
     measurements: list[Measurement] = []
     comparisons: list[Comparison] = []
     with open_peers(codec.codec.bundle, options, threads, progress) as peers:

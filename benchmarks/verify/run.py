@@ -11,10 +11,10 @@ from dmcodec.benchmarks.codecs.bundle import open_bundle
 from dmcodec.benchmarks.codecs.torch import load_model, original_weights_known, torch_threads
 from dmcodec.benchmarks.machine import PACKAGES, describe_machine, utc_now
 from dmcodec.benchmarks.timing import Progress, no_progress
+from dmcodec.cpus import default_threads
 from dmcodec.export.parity import check_parity, num_cases
 from dmcodec.export.reference import GraphReference, Reference, TorchReference
 from dmcodec.runtime.codec import Codec
-from dmcodec.cpus import default_threads
 
 from .checks import Checks
 from .options import TORCH, VerifyOptions
