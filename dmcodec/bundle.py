@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .config import CodecConfig
-from .errors import BundleError, BundleNotFoundError, BundleVersionError, ConfigError
+from .errors import BundleError, BundleNotFoundError, BundleVersionError, ConfigError, detail
 from .files import file_sha256, json_sha256, write_bytes
 from .onnx_locations import external_locations
 
@@ -192,7 +192,7 @@ def read_manifest(path: Path) -> Manifest:
     try:
         body = json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, OSError, RecursionError) as error:
-        raise BundleError(f"{file}: can't be read as a manifest ({error})") from None
+        raise BundleError(f"{file}: can't be read as a manifest ({detail(error)}); export again") from error
     version = body.get("format_version") if isinstance(body, dict) else None
     if not isinstance(version, int):
         raise BundleError(f"{file}: not the manifest of a bundle, it has no format_version")
@@ -208,7 +208,7 @@ def read_manifest(path: Path) -> Manifest:
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         if isinstance(error, ConfigError):
             raise
-        raise BundleError(f"{file}: not a valid manifest ({type(error).__name__}: {error})") from None
+        raise BundleError(f"{file}: not a valid manifest ({type(error).__name__}: {error}); export again") from error
 
 
 def _parse(body: Mapping[str, Any], source: str) -> Manifest:
@@ -272,7 +272,7 @@ def _check_file(path: Path, spec: GraphSpec | WeightsSpec) -> None:
     try:
         sha256 = file_sha256(path)
     except OSError as error:
-        raise BundleError(f"{path}: can't be read ({error.strerror or error})") from None
+        raise BundleError(f"{path}: can't be read ({detail(error)})") from error
     if sha256 != spec.sha256:
         raise BundleError(f"{path}: was altered after the export (its sha256 doesn't match the manifest); export again")
 
@@ -282,6 +282,6 @@ def _check_locations(path: Path, weights: WeightsSpec | None) -> None:
     try:
         locations = external_locations(path)
     except (ValueError, OSError) as error:
-        raise BundleError(f"{path}: not an ONNX graph ({error})") from None
+        raise BundleError(f"{path}: not an ONNX graph ({detail(error)}); export again") from error
     if foreign := locations - ({weights.file} if weights else set()):
         raise BundleError(f"{path}: takes weights from {min(foreign)!r}, which is not a file of this bundle")

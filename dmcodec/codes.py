@@ -37,4 +37,4 @@ def as_array(codes: Any) -> NDArray[Any]:
     try:
         return np.asarray(codes)
     except ValueError as error:
-        raise TokensError(f"codes: can't be converted to an array ({error})") from None
+        raise TokensError("codes: can't be converted to an array; give rows of equal length") from error

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from dmcodec.bundle import GraphSpec
 from dmcodec.cpus import default_threads
-from dmcodec.errors import ArgumentError, BackendError, ProviderError, first_line
+from dmcodec.errors import ArgumentError, BackendError, ProviderError
 from dmcodec.precision import FP16
 
 from .backend import DeviceTensor, Runner
@@ -81,7 +81,10 @@ class OnnxRuntimeBackend:
                 str(path), self._session_options(), providers=_provider_options(provider, spec.precision)
             )
         except Exception as error:
-            raise BackendError(f"{path}: onnxruntime can't load this graph ({first_line(error)})") from error
+            raise BackendError(
+                f"{path}: onnxruntime {self.version} can't load this graph; "
+                "update onnxruntime, or export the bundle again (--debug shows its reason)"
+            ) from error
         wanted = PROVIDERS[provider]
         if session.get_providers()[0] != wanted:
             raise ProviderError(
@@ -137,6 +140,20 @@ def _provider_options(provider: str, precision: str) -> list[Any]:
     return chosen
 
 
+def _run_error(path: Path, inputs: Mapping[str, DeviceTensor], error: Exception) -> BackendError:
+    """Return the error for a run that failed; the words of onnxruntime stay its cause."""
+    shapes = ", ".join(f"{name} {list(value.shape)}" for name, value in inputs.items() if isinstance(value, np.ndarray))
+    text = str(error).lower()
+    if isinstance(error, MemoryError) or "alloc" in text or "out of memory" in text:
+        return BackendError(
+            f"{path.name}: failed to run, out of memory ({shapes}); use shorter clips or smaller batches"
+        )
+    return BackendError(
+        f"{path.name}: failed to run on {shapes or 'these inputs'}; the bundle's manifest has the names, types and "
+        "shapes of its inputs (--debug shows the reason)"
+    )
+
+
 class _ArrayRunner:
     def __init__(self, session: Any, path: Path, options: Any) -> None:
         self._session, self._path, self._options = session, path, options
@@ -145,7 +162,7 @@ class _ArrayRunner:
         try:
             return list(self._session.run(None, dict(inputs), self._options))
         except Exception as error:
-            raise BackendError(f"{self._path.name}: failed to run ({first_line(error)})") from error
+            raise _run_error(self._path, inputs, error) from error
 
 
 class BoundRunner:
@@ -169,7 +186,7 @@ class BoundRunner:
             self._session.run_with_iobinding(binding)
             return list(binding.get_outputs())
         except Exception as error:
-            raise BackendError(f"{self._path.name}: failed to run ({first_line(error)})") from error
+            raise _run_error(self._path, inputs, error) from error
 
 
 def _prepare_gpu(ort: Any, provider: str) -> None:

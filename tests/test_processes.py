@@ -42,9 +42,7 @@ def test_a_codec_is_pickled_by_what_opens_it(tiny_bundle: Path, monkeypatch: pyt
         assert codes_of(other) == expected
 
 
-def test_the_number_of_threads_is_that_of_the_other_machine(
-    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_number_of_threads_is_that_of_the_other_machine(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     data = pickle.dumps(Codec.load(tiny_bundle))
     monkeypatch.setattr("dmcodec.cpus.usable_cpus", lambda root: 5)
@@ -132,7 +130,7 @@ def test_a_gpu_does_not_survive_a_fork(tiny_bundle: Path, monkeypatch: pytest.Mo
     graphs.load("quantizer")
     monkeypatch.setattr(backend, "provider", "cuda")
     graphs._forget()
-    with pytest.raises(BackendError, match='was loaded before a fork.*get_context\\("spawn"\\)'):
+    with pytest.raises(BackendError, match=r'was loaded before a fork.*get_context\("spawn"\)'):
         graphs.load("quantizer")
 
 
