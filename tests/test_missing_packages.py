@@ -65,7 +65,7 @@ def test_the_extras_are_those_of_pyproject(module: str) -> None:
 
 @pytest.mark.parametrize("module", EXTRAS)
 def test_a_missing_package_names_its_extra(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, module, None)  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, module, None)
     assert not is_installed(module)
     with pytest.raises(MissingDependencyError) as found:
         require("this work", EXTRAS[module][-1], module)
@@ -94,6 +94,7 @@ class Hidden:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 sys.meta_path.insert(0, Hidden())
 """
+EXPORT = ("export", "--checkpoint", "x.safetensors", "--config", "c.json")
 EVALUATE = ("evaluate", "--reference", "ref", "--against", "r=ref", "--metrics")
 
 
@@ -107,7 +108,7 @@ EVALUATE = ("evaluate", "--reference", "ref", "--against", "r=ref", "--metrics")
         ("grpc", ("export", "--format", "triton", "--out", "o"), 'needs grpc.*"dmcodec[triton]"'),
         (
             "safetensors",
-            ("export", "--checkpoint", "x.safetensors", "--config", "c.json", "--out", "o"),
+            (*EXPORT, "--out", "o"),
             'needs safetensors.*export]"',
         ),
         ("onnxruntime", ("encode", "ref/a.flac", "-o", "o.dmc"), 'onnxruntime is not installed.*"dmcodec[cpu]"'),

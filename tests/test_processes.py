@@ -38,6 +38,7 @@ def test_a_codec_is_pickled_by_what_opens_it(tiny_bundle: Path, monkeypatch: pyt
     assert len(data) < 2000  # no weights
     for other in (pickle.loads(data), copy.deepcopy(codec), copy.copy(codec)):
         assert (repr(other), other.bundle) == (repr(codec), codec.bundle)
+        assert isinstance(other.backend, OnnxRuntimeBackend)
         assert (other.backend.threads, other.backend.shrink_memory) == (3, True)
         assert codes_of(other) == expected
 
@@ -76,7 +77,7 @@ def test_a_tensorrt_backend_is_pickled_by_its_arguments(tiny_bundle: Path, monke
     monkeypatch.setattr(TensorrtBackend, "__init__", lambda self, *arguments: setattr(self, "arguments", arguments))
     backend = TensorrtBackend(Bundle.open(tiny_bundle))
     backend._bundle, backend._engine_cache, backend._capture = Bundle.open(tiny_bundle), "engines", False
-    bundle, folder, capture = pickle.loads(pickle.dumps(backend)).arguments  # type: ignore[attr-defined]
+    bundle, folder, capture = pickle.loads(pickle.dumps(backend)).arguments
     assert (bundle.path, folder, capture) == (tiny_bundle, Path("engines").absolute(), False)
 
 

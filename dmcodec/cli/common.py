@@ -57,7 +57,9 @@ ProviderOption = Annotated[
 ThreadsOption = Annotated[
     int | None,
     typer.Option(
-        help="CPU threads (default: one for each CPU that this process may use).", metavar="N", rich_help_panel=CODEC
+        help="CPU threads (default: one for each CPU that this process may use; one for streams).",
+        metavar="N",
+        rich_help_panel=CODEC,
     ),
 ]
 EngineCacheOption = Annotated[
