@@ -8,7 +8,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from .errors import CheckpointNotFoundError, ConfigError
+from .errors import CheckpointNotFoundError, ConfigError, detail
 
 MAX_CODEBOOK_SIZE = 65536  # codes are kept as uint16
 MAX_N_Q = 255
@@ -122,11 +122,13 @@ class CodecConfig:
         except FileNotFoundError:
             raise CheckpointNotFoundError(f"{path}: no such configuration file") from None
         except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{path}: can't be read as a configuration ({error})") from None
+            raise ConfigError(f"{path}: can't be read as a configuration ({detail(error)})") from error
         try:
             values = json.loads(text)
         except (ValueError, RecursionError) as error:
-            raise ConfigError(f"{path}: not JSON ({error})") from None
+            raise ConfigError(
+                f"{path}: not JSON ({detail(error)}); correct it, or take the one that came with the checkpoint"
+            ) from error
         return cls.from_dict(values, source=str(path))
 
 

@@ -54,6 +54,7 @@ class Codec:
         provider: str | None = None,
         threads: int | None = None,
         engine_cache: str | Path | None = None,
+        shrink_memory: bool = False,
     ) -> Codec:
         """Open a bundle, check that it is complete and unaltered, and prepare a backend.
 
@@ -63,8 +64,11 @@ class Codec:
             backend: "onnxruntime", or "tensorrt" for the engines that `dmcodec export --format trt` built.
             provider: of onnxruntime: "cpu" (the default), "cuda" or "tensorrt". There is no fallback: a provider that
                 can't run is an error.
-            threads: CPU threads of onnxruntime; by default one for each CPU that this process may use.
+            threads: CPU threads of onnxruntime for one run; by default one for each CPU that this process may use, by
+                affinity, quota and OMP_NUM_THREADS, and one for streams.
             engine_cache: of tensorrt: folder of the engines; by default a folder in the bundle.
+            shrink_memory: of onnxruntime on the CPU: give the memory of each run back to the system, so that one long
+                clip does not raise the memory of the process for good. Runs take longer.
 
         Raises:
             BundleError: missing, incomplete, altered, or from a newer dmcodec.
@@ -77,10 +81,12 @@ class Codec:
             raise ArgumentError(f"backend {backend!r} is not known; use one of {', '.join(BACKENDS)}")
         bundle = default_bundle_path() if bundle is None else bundle
         if backend == "tensorrt":
+            if shrink_memory:
+                raise ArgumentError("shrink_memory is for backend onnxruntime; leave it out")
             return cls._load_tensorrt(bundle, provider, threads, engine_cache)
         if engine_cache is not None:
             raise ArgumentError("engine_cache is for backend tensorrt; onnxruntime has no engines")
-        onnxruntime = OnnxRuntimeBackend(provider or "cpu", threads)
+        onnxruntime = OnnxRuntimeBackend(provider or "cpu", threads, shrink_memory)
         return cls(Bundle.open(bundle), onnxruntime)
 
     @classmethod
@@ -93,6 +99,10 @@ class Codec:
             raise ArgumentError("backend tensorrt runs on the GPU: it takes no provider but cuda, and no threads")
         opened = Bundle.open(bundle)
         return cls(opened, TensorrtBackend(opened, engine_cache))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle bundle and backend by what opens them; the process that unpickles loads its own graphs."""
+        return type(self), (self.bundle, self.backend)
 
     def __repr__(self) -> str:
         manifest, config = self.bundle.manifest, self.config
@@ -326,7 +336,7 @@ class Codec:
 
     def load_graphs(self, *names: str) -> None:
         """Load the named graphs (all by default) now, and not when they are first needed."""
-        self.graphs.load(*names)
+        self._pipeline.load(*names)
 
     def warm_up(self, duration_s: float = 1.0) -> None:
         """Load the graphs of `encode` and `decode` and run each once, so that the first real call is fast."""

@@ -72,6 +72,8 @@ class WrongBackend(OnnxRuntimeBackend):
         runner = super().load(path, spec)
         return _Wrong(runner, self._alter) if path.stem == self._graph else runner
 
+    single_threaded_streams = False
+
     def single_threaded(self) -> None:
         return None
 

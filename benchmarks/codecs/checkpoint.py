@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dmcodec.config import CodecConfig
+from dmcodec.cpus import set_torch_threads
 from dmcodec.errors import AudioError, MissingDependencyError
 
 from .torch import EagerCodec
@@ -39,7 +40,7 @@ def open_checkpoint(path: Path, config: Path | None, threads: int | None) -> Che
         MissingDependencyError: torch isn't installed.
     """
     try:
-        import torch
+        import torch  # noqa: F401
 
         from dmcodec.nn import DMCodec
         from dmcodec.nn.checkpoint import model_id
@@ -47,7 +48,6 @@ def open_checkpoint(path: Path, config: Path | None, threads: int | None) -> Che
         raise MissingDependencyError(
             f'{path}: a checkpoint needs {error.name}, which is not installed; run `pip install "dmcodec[export]"`'
         ) from None
-    if threads:
-        torch.set_num_threads(threads)
+    set_torch_threads(threads)
     model = DMCodec.from_checkpoint(config or CodecConfig(), path)
     return CheckpointCodec(model, description=f"checkpoint, model {model_id(model)}, fp32, torch")

@@ -11,9 +11,13 @@ import typer
 
 from dmcodec.cli.train import TRAIN_VERBS
 from dmcodec.errors import DmcodecError
+from dmcodec.extras import missing_package
 
 from .app import VERBS, build_app
 from .warnings import warnings_as_lines
+
+# Verb -> the extra that its work is part of.
+_EXTRAS = {"bench": "bench", "evaluate": "evaluate", "export": "export", "pull": "pull", "train": "train"}
 
 
 def main() -> None:
@@ -29,6 +33,11 @@ def main() -> None:
         _fail(str(error), error.exit_code, debug)
     except typer.Abort:
         _fail("interrupted", 130, debug)
+    except ModuleNotFoundError as error:  # of a package that a function imports where it needs it
+        if (error.name or "").startswith("dmcodec"):
+            _fail(f"{error}: this installation is incomplete; install dmcodec again", 1, debug)
+        verb = next((argument for argument in arguments if not argument.startswith("-")), "dmcodec")
+        _fail(str(missing_package(error, verb, _EXTRAS.get(verb))), 1, debug)
     except MemoryError:
         _fail("out of memory; use shorter clips or a machine with more memory", 1, debug)
     except Exception as error:  # noqa: BLE001 - a bug in dmcodec: the user still gets one line

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from dmcodec.errors import ArgumentError, MissingDependencyError
+from dmcodec.extras import missing_package
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -56,7 +57,9 @@ ProviderOption = Annotated[
 ThreadsOption = Annotated[
     int | None,
     typer.Option(
-        help="CPU threads (default: one for each CPU that this process may use).", metavar="N", rich_help_panel=CODEC
+        help="CPU threads (default: one for each CPU that this process may use; one for streams).",
+        metavar="N",
+        rich_help_panel=CODEC,
     ),
 ]
 EngineCacheOption = Annotated[
@@ -168,9 +171,7 @@ def command_line() -> str:
 
 def missing_dependency(name: str, error: ImportError, extras: str) -> MissingDependencyError:
     """Return the error for a verb or an option that needs a package which is not installed."""
-    return MissingDependencyError(
-        f'{name} needs {error.name}, which is not installed; run `pip install "dmcodec[{extras}]"`'
-    )
+    return missing_package(error, name, extras)
 
 
 def console(stderr: bool = False) -> Console:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dmcodec.cpus import set_torch_threads
 from dmcodec.errors import (
     ArgumentError,
     DmcodecError,
@@ -157,11 +158,8 @@ def pick_device(device: str | None) -> str:
 
 
 def set_threads(threads: int | None) -> None:
-    """Set the number of torch's CPU threads, for the whole process; None leaves torch's choice."""
-    if threads is not None:
-        import torch
-
-        torch.set_num_threads(threads)
+    """Set the number of torch's CPU threads, for the whole process; see `dmcodec.cpus.set_torch_threads`."""
+    set_torch_threads(threads)
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ import typer
 
 from dmcodec.cli.common import JsonOption, missing_dependency, print_json
 from dmcodec.cli.progress import show_progress
+from dmcodec.cpus import set_torch_threads
 from dmcodec.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -159,7 +160,7 @@ def fit(
     if resume and init is not None:
         raise ArgumentError("--init is for a new run; a resumed run has its own weights")
     try:
-        import torch
+        import torch  # noqa: F401
 
         from dmcodec.training.data.dataset import PreparedData
         from dmcodec.training.fit import fit as train
@@ -182,10 +183,9 @@ def fit(
         "seed": seed,
     }
     training_config = _configuration(config, changes, distill, weights, level, lock)
-    if threads is not None:
-        if threads < 1:
-            raise ArgumentError(f"--threads must be 1 or more, not {threads}")
-        torch.set_num_threads(threads)
+    if threads is not None and threads < 1:
+        raise ArgumentError(f"--threads must be 1 or more, not {threads}")
+    set_torch_threads(threads)
     with show_progress() as progress:
 
         def report(done: int, total: int, losses: Mapping[str, float]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,6 +9,7 @@ import typer
 
 from dmcodec.cli.common import JsonOption, TranscriptsOption, console, missing_dependency, print_json
 from dmcodec.cli.progress import show_progress
+from dmcodec.cpus import usable_cpus
 from dmcodec.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ def prepare(
     sources = find_sources(audio, speaker_from, DatasetOptions(hf_split, speaker_column, text_column))
     if texts and transcripts:
         check_used(texts, [sources.get(index).name for index in range(sources.count)], transcripts)
-    count = threads or min(os.cpu_count() or 1, 8)
+    count = threads or min(usable_cpus(), 8)
     with show_progress() as report:
         manifest = prepare_data(sources, out, settings, texts, count, strict, force, report)
     if as_json:
