@@ -14,6 +14,7 @@ from typing import Any
 
 from .audio import AUDIO_SUFFIXES, Waveform, prepare_waveform, read_blocks
 from .errors import ArgumentError, AudioError, InputNotFoundError, MissingDependencyError, first_line
+from .row_names import audio_paths, row_names
 
 HF_PREFIX = "hf:"
 
@@ -182,11 +183,12 @@ def _speaker_rule(speaker_from: str | None) -> Callable[[str], str]:
 
 def _dataset_sources(name: str, options: DatasetOptions) -> Sources:
     rows, audio_column = _load_dataset(name, options)
+    names = row_names(audio_paths(rows, audio_column))
 
     def get(index: int) -> Source:
         row = rows[index]
         audio = row[audio_column] or {}
-        title = Path(audio.get("path") or "").name or f"row{index:09d}"
+        title = names[index]
         speaker = str(row[options.speaker_column]) if options.speaker_column else ""
         text = row[options.text_column] if options.text_column else None
         return Source(title, speaker, None if text is None else str(text), lambda rate: _read_row(audio, title, rate))
