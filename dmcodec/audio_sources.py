@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from .audio import AUDIO_SUFFIXES, Waveform, prepare_waveform, read_blocks
-from .errors import ArgumentError, AudioError, InputNotFoundError, MissingDependencyError, first_line
+from .errors import ArgumentError, AudioError, InputNotFoundError, MissingDependencyError
 from .row_names import audio_paths, row_names
 
 HF_PREFIX = "hf:"
@@ -208,9 +208,10 @@ def _load_dataset(name: str, options: DatasetOptions) -> tuple[Any, str]:
         raise InputNotFoundError(f"{HF_PREFIX}{name}: no such folder")
     try:
         rows = datasets.load_dataset(path, config or None, split=options.split)
-    except Exception as error:  # noqa: BLE001 - datasets raises all that its readers raise
-        reason = first_line(error)
-        raise InputNotFoundError(f"{HF_PREFIX}{name}: can't be loaded, split {options.split!r} ({reason})") from None
+    except Exception as error:
+        raise InputNotFoundError(
+            f"{HF_PREFIX}{name}: can't be loaded, split {options.split!r}: {_dataset_problem(error, path)}"
+        ) from error
     audio_columns = [column for column, kind in rows.features.items() if isinstance(kind, datasets.Audio)]
     if not audio_columns:
         raise InputNotFoundError(f"{HF_PREFIX}{name}: has no column of audio, only {', '.join(rows.column_names)}")
@@ -219,6 +220,25 @@ def _load_dataset(name: str, options: DatasetOptions) -> tuple[Any, str]:
             raise ArgumentError(f"{HF_PREFIX}{name}: has no column {column!r}, only {', '.join(rows.column_names)}")
     # Not decoded: soundfile reads it, as it reads files. The decoder of datasets needs another package.
     return rows.cast_column(audio_columns[0], datasets.Audio(decode=False)), audio_columns[0]
+
+
+def _dataset_problem(error: BaseException, path: str) -> str:
+    """Return what is wrong with a dataset, and what to do; datasets' own words are in the cause of the error."""
+    chain = [each for each in (error, error.__cause__, error.__context__) if each is not None]
+    text = " ".join(f"{type(each).__name__} {each}" for each in chain)
+    if re.search(r"unknown split|split .* not in|bad split|instruction", text, re.IGNORECASE):
+        known = re.search(r"one of (\[[^\]]*\])", text)
+        return f"it has no such split{f', only {known[1]}' if known else ''}; name another --hf-split"
+    if re.search(r"BuilderConfig|config name|config is missing", text, re.IGNORECASE):
+        return "it needs another configuration; name one of its configurations as hf:NAME:CONFIG"
+    missing = next((each.name for each in chain if isinstance(each, ImportError)), None)
+    if missing:
+        return f"it needs {missing}, which is not installed; install it with pip"
+    if os.path.exists(path):  # noqa: PTH110 - Path.exists raises where the name is too long
+        return "this folder is none that the package datasets reads as audio; give a folder of audio without hf:"
+    if re.search(r"offline|connect|reach|resolve|resolution|service not known", text, re.IGNORECASE):
+        return "it was not fetched before, and the hub can't be reached; go online, or give a folder"
+    return "the hub has no such dataset, or it is private; check the name"
 
 
 def _read_row(audio: dict[str, Any], title: str, rate: int) -> Iterator[Waveform]:
