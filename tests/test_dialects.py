@@ -250,7 +250,7 @@ def test_the_folder_of_a_run_gives_its_best_codec_else_its_last(tmp_path: Path, 
 def test_weights_in_several_files(tmp_path: Path, model: DMCodec, state: State) -> None:
     write_config(tmp_path / "sharded")
     names = sorted(state)
-    index = {}
+    index: dict[str, str] = {}
     for number, part in enumerate((names[::2], names[1::2]), 1):
         file = f"model-0000{number}-of-00002.safetensors"
         safetensors.torch.save_file({name: state[name] for name in part}, tmp_path / "sharded" / file)

@@ -176,8 +176,8 @@ def test_squared_norms_of_large_codebooks_stay_exact(tmp_path: Path) -> None:
     bundle = export_bundle(model, tmp_path / "bundle", "fp16-weights")
     found = read_weights(bundle.graph_path("quantizer"))
     codebooks = read_codebooks(bundle.graph_path("quantizer"), config).astype(np.float64)
-    for level, entries in enumerate(codebooks):
-        norms = found[f"codebook_{level}.squared_norms"]
+    for number, entries in enumerate(codebooks):
+        norms = found[f"codebook_{number}.squared_norms"]
         assert norms.dtype == np.float32
         np.testing.assert_array_equal(norms, np.square(entries).sum(axis=1).astype(np.float32))
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from dmcodec.config import CodecConfig
+from dmcodec.drive import Fetch
 from dmcodec.errors import (
     ArgumentError,
     CheckpointError,
@@ -19,7 +20,7 @@ from dmcodec.errors import (
 )
 from dmcodec.nn import DMCodec
 from dmcodec.nn.checkpoint import model_id
-from dmcodec.pull import RELEASES, Fetch, pull
+from dmcodec.pull import RELEASES, pull
 
 
 @pytest.fixture

@@ -192,10 +192,8 @@ def fit(
         "mixed_precision": mixed_precision,
         "seed": seed,
     }
-    base = RunFolder(out).config() if resume and config is None else _base(config)
-    distillation = _distillation(base.distillation, distill, weights, level, lock)
-    changed = {name: value for name, value in changes.items() if value is not None}
-    training_config = _replace(base, distillation=distillation, **changed)
+    base = RunFolder(out).config() if resume and config is None else None
+    training_config = _configuration(config, changes, distill, weights, level, lock, base)
     if threads is not None:
         if threads < 1:
             raise ArgumentError(f"--threads must be 1 or more, not {threads}")
@@ -236,11 +234,22 @@ def _next_command(data: Path, out: Path, stopped: bool) -> str:
     return f"dmcodec export --checkpoint {best} --config {config} --out BUNDLE"
 
 
-def _base(path: Path | None) -> TrainingConfig:
-    """Return the configuration of the file, or the released recipe."""
+def _configuration(
+    path: Path | None,
+    changes: Mapping[str, Any],
+    distill: str | None,
+    weights: str | None,
+    level: int | None,
+    lock: str | None,
+    base: TrainingConfig | None = None,
+) -> TrainingConfig:
+    """Return `base`, or the configuration of the file, or the released recipe, with the changes by options."""
     from dmcodec.training.config import TrainingConfig
 
-    return TrainingConfig.from_json(path) if path is not None else TrainingConfig()
+    config = base or (TrainingConfig.from_json(path) if path is not None else TrainingConfig())
+    distillation = _distillation(config.distillation, distill, weights, level, lock)
+    changed = {name: value for name, value in changes.items() if value is not None}
+    return _replace(config, distillation=distillation, **changed)
 
 
 def _distillation(
