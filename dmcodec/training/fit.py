@@ -78,7 +78,9 @@ def fit(
     return loop.run(report, stop)
 
 
-def _resumed_codec(folder: RunFolder, accelerator: Accelerator, config: TrainingConfig, initial: str | None) -> DMCodec:
+def _resumed_codec(
+    folder: RunFolder, accelerator: Accelerator, config: TrainingConfig, initial: str | Path | None
+) -> DMCodec:
     """Return the codec of the last checkpoint, or where there is none yet, what the run started from."""
     if accelerator.is_main_process:
         folder.recover()
