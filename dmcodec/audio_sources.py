@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from .audio import Waveform, audio_suffixes, read_blocks
-from .errors import ArgumentError, AudioError, InputNotFoundError, MissingDependencyError, first_line
+from .errors import ArgumentError, AudioError, InputNotFoundError, MissingDependencyError
+from .row_names import audio_paths, row_names
 
 HF_PREFIX = "hf:"
 
@@ -183,11 +184,12 @@ def _speaker_rule(speaker_from: str | None) -> Callable[[str], str]:
 
 def _dataset_sources(name: str, options: DatasetOptions) -> Sources:
     rows, audio_column = _load_dataset(name, options)
+    names = row_names(audio_paths(rows, audio_column))
 
     def get(index: int) -> Source:
         row = rows[index]
         audio = row[audio_column] or {}
-        title = Path(audio.get("path") or "").name or f"row{index:09d}"
+        title = names[index]
         speaker = str(row[options.speaker_column]) if options.speaker_column else ""
         text = row[options.text_column] if options.text_column else None
         return Source(title, speaker, None if text is None else str(text), lambda rate: _read_row(audio, title, rate))
@@ -208,11 +210,10 @@ def _load_dataset(name: str, options: DatasetOptions) -> tuple[Any, str]:
     try:
         with _audio_as_it_is(datasets.Audio):
             rows = datasets.load_dataset(path, config or None, split=options.split)
-    except Exception as error:  # noqa: BLE001 - datasets raises all that its readers raise
-        while error.__cause__ is not None:  # the first one says what is wrong
-            error = error.__cause__  # type: ignore[assignment]
-        reason = first_line(error)
-        raise InputNotFoundError(f"{HF_PREFIX}{name}: can't be loaded, split {options.split!r} ({reason})") from None
+    except Exception as error:
+        raise InputNotFoundError(
+            f"{HF_PREFIX}{name}: can't be loaded, split {options.split!r}: {_dataset_problem(error, path)}"
+        ) from error
     audio_columns = [column for column, kind in rows.features.items() if isinstance(kind, datasets.Audio)]
     if not audio_columns:
         raise InputNotFoundError(f"{HF_PREFIX}{name}: has no column of audio, only {', '.join(rows.column_names)}")
@@ -245,6 +246,25 @@ def _audio_as_it_is(column: type[Any]) -> Iterator[None]:
         yield
     finally:
         column.encode_example = original
+
+
+def _dataset_problem(error: BaseException, path: str) -> str:
+    """Return what is wrong with a dataset, and what to do; datasets' own words are in the cause of the error."""
+    chain = [each for each in (error, error.__cause__, error.__context__) if each is not None]
+    text = " ".join(f"{type(each).__name__} {each}" for each in chain)
+    if re.search(r"unknown split|split .* not in|bad split|instruction", text, re.IGNORECASE):
+        known = re.search(r"one of (\[[^\]]*\])", text)
+        return f"it has no such split{f', only {known[1]}' if known else ''}; name another --hf-split"
+    if re.search(r"BuilderConfig|config name|config is missing", text, re.IGNORECASE):
+        return "it needs another configuration; name one of its configurations as hf:NAME:CONFIG"
+    missing = next((each.name for each in chain if isinstance(each, ImportError)), None)
+    if missing:
+        return f"it needs {missing}, which is not installed; install it with pip"
+    if os.path.exists(path):  # noqa: PTH110 - Path.exists raises where the name is too long
+        return "this folder is none that the package datasets reads as audio; give a folder of audio without hf:"
+    if re.search(r"offline|connect|reach|resolve|resolution|service not known", text, re.IGNORECASE):
+        return "it was not fetched before, and the hub can't be reached; go online, or give a folder"
+    return "the hub has no such dataset, or it is private; check the name"
 
 
 def _read_row(audio: dict[str, Any], title: str, rate: int) -> Iterator[Waveform]:

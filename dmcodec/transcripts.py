@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import DmcodecError, InputNotFoundError
+from .text_files import read_text
 
 COLUMNS = ("file", "start_s", "end_s", "text")
 
@@ -59,7 +60,7 @@ def read_transcripts(
 
 def _lines(path: Path, error: type[DmcodecError]) -> list[str]:
     try:
-        return path.read_text(encoding="utf-8-sig").splitlines()
+        return read_text(path).splitlines()
     except FileNotFoundError:
         raise InputNotFoundError(f"{path}: no such file of transcripts") from None
     except OSError as failure:

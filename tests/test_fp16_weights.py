@@ -17,11 +17,11 @@ from dmcodec.benchmarks.codecs.torch import load_model
 from dmcodec.benchmarks.verify import VerifyOptions, run_verify
 from dmcodec.bundle import GRAPH_NAMES, Bundle, write_manifest
 from dmcodec.config import CodecConfig
-from dmcodec.errors import MissingDependencyError, ParityError
+from dmcodec.errors import ExportError, MissingDependencyError, ParityError
 from dmcodec.export import Source, bundle_writer, export_bundle
 from dmcodec.export.tensorrt.rewrite import rewritten
 from dmcodec.export.torch_model import torch_model
-from dmcodec.export.weights import stored_codebooks
+from dmcodec.export.weights import read_codebooks, read_weights, stored_codebooks
 from dmcodec.nn import DMCodec
 from dmcodec.runtime import Codec
 from dmcodec.runtime.onnxruntime_import import import_onnxruntime
@@ -165,3 +165,23 @@ def test_verify_against_torch_of_the_bundles_own_weights(bundle: Bundle) -> None
         write_manifest(bundle.path, manifest)
     assert result.passed, result.problems
     assert (result.reference, result.thresholds_of) == ("torch", "fp32")
+
+
+def test_squared_norms_of_large_codebooks_stay_exact(tmp_path: Path) -> None:
+    """From 4096 entries on they are as large as weights that are rounded; and they may be beyond half precision."""
+    config = dataclasses.replace(CONFIG, dimension=16, semantic_dimension=16, codebook_size=4096, n_q=2)
+    model = DMCodec.seeded(config)
+    for level in model.quantizer.levels:
+        level.embed.mul_(150)
+    bundle = export_bundle(model, tmp_path / "bundle", "fp16-weights")
+    found = read_weights(bundle.graph_path("quantizer"))
+    codebooks = read_codebooks(bundle.graph_path("quantizer"), config).astype(np.float64)
+    for number, entries in enumerate(codebooks):
+        norms = found[f"codebook_{number}.squared_norms"]
+        assert norms.dtype == np.float32
+        np.testing.assert_array_equal(norms, np.square(entries).sum(axis=1).astype(np.float32))
+
+
+def test_entries_beyond_half_precision_are_an_error() -> None:
+    with pytest.raises(ExportError, match=r"entries up to 70000 .*--precision fp32"):
+        stored_codebooks(np.full((2, 4, 3), 70000.0, np.float32), "fp16-weights")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -148,4 +149,4 @@ def _print_summary(out: Path, manifest: Manifest) -> None:
         f"{out}: {totals['segments']} segments ({train} train, {validation} validation)"
         f" of {totals['audio_s'] / 60:.1f} min in {totals['files']} files; fingerprint {manifest.fingerprint}"
     )
-    typer.echo(f"next: dmcodec train teach {out} --sm MODEL --asr MODEL --lm MODEL")
+    typer.echo(f"next: dmcodec train teach {shlex.quote(str(out))} --sm MODEL --asr MODEL --lm MODEL")
