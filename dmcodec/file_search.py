@@ -5,9 +5,10 @@ from __future__ import annotations
 import glob
 import os
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 from .errors import InputNotFoundError
 from .temporary import is_temporary
@@ -17,6 +18,7 @@ _SHOWN = 5
 HIDDEN, OTHER_SUFFIX, OUTPUTS = "hidden", "another suffix", "the folder of the outputs"
 SEEN = "a link to a folder that is searched already"
 FOLDER = "a folder, which a pattern does not search"
+NO_NEEDS: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,12 @@ def find_files(arguments: Iterable[str], suffixes: Collection[str]) -> list[Foun
     return search(arguments, suffixes).only()
 
 
-def search(arguments: Iterable[str], suffixes: Collection[str], out: Path | None = None) -> Found:
+def search(
+    arguments: Iterable[str],
+    suffixes: Collection[str],
+    out: Path | None = None,
+    needs: Mapping[str, str] = NO_NEEDS,
+) -> Found:
     """Find the files that arguments name, in the order of the arguments.
 
     Args:
@@ -77,6 +84,7 @@ def search(arguments: Iterable[str], suffixes: Collection[str], out: Path | None
             A pattern stands for all files that match it, sorted, whatever their suffixes.
         suffixes: lower case, with the dot.
         out: a folder that is not searched where it lies below a folder: that of the outputs.
+        needs: other suffixes that would count if something were there; files with them are left out for this reason.
 
     Returns:
         Files that are there, and single files as they were named: whether those exist shows when they are read.
@@ -85,7 +93,7 @@ def search(arguments: Iterable[str], suffixes: Collection[str], out: Path | None
     for argument in arguments:
         path = Path(argument)
         if argument != STDIN and os.path.isdir(path):  # noqa: PTH112 - Path.is_dir raises where the name is too long
-            _Walk(path, suffixes, found, out).run()
+            _Walk(path, suffixes, found, out, needs).run()
         elif argument == STDIN or not glob.has_magic(argument) or os.path.exists(path):  # noqa: PTH110 - as above
             found.files.append(FoundFile(path, Path(path.name)))
         else:
@@ -116,8 +124,10 @@ def _shortest_paths(folders: Collection[Path]) -> set[Path]:
 class _Walk:
     """A search of one folder: first without links to folders, then through those, each real folder once."""
 
-    def __init__(self, root: Path, suffixes: Collection[str], found: Found, out: Path | None) -> None:
-        self._root, self._suffixes, self._found = root, suffixes, found
+    def __init__(
+        self, root: Path, suffixes: Collection[str], found: Found, out: Path | None, needs: Mapping[str, str]
+    ) -> None:
+        self._root, self._suffixes, self._found, self._needs = root, suffixes, found, needs
         self._out = _identity(out) if out else None
         self._files: list[Path] = []
         self._seen: set[tuple[int, int]] = set()
@@ -132,9 +142,16 @@ class _Walk:
                 self._enter(link)
         found, root = self._found, self._root
         if not self._files and not self._failed:
-            problem = InputNotFoundError(f"{root}: no files in this folder end in {', '.join(sorted(self._suffixes))}")
-            found.problems.append(Problem(root, problem))
+            found.problems.append(Problem(root, InputNotFoundError(f"{root}: {self._nothing()}")))
         found.files.extend(FoundFile(file, file.relative_to(root)) for file in sorted(self._files))
+
+    def _nothing(self) -> str:
+        """Return why nothing is found: files that need something, or no files at all."""
+        needed = [each for each in self._found.left_out if each.reason in self._needs.values()]
+        below = [each for each in needed if each.path.is_relative_to(self._root)]
+        if below:
+            return f"{below[0].path.relative_to(self._root)} {below[0].reason}"
+        return f"no files in this folder end in {', '.join(sorted(self._suffixes))}"
 
     def _enter(self, start: Path) -> None:
         folders = [start]
@@ -174,7 +191,7 @@ class _Walk:
             elif path.suffix.lower() in self._suffixes:
                 self._files.append(path)
             else:
-                self._leave_out(path, OTHER_SUFFIX)
+                self._leave_out(path, self._needs.get(path.suffix.lower(), OTHER_SUFFIX))
 
     def _leave_out(self, path: Path, reason: str) -> None:
         self._found.left_out.append(LeftOut(path, reason))

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from .renames import exchange, rename_new
 
-PART, LOCK, OLD = ".dmcodec-part", ".dmcodec-lock", ".dmcodec-old"
+MARKS = PART, LOCK, OLD = ".dmcodec-part", ".dmcodec-lock", ".dmcodec-old"
 _NAME_CHARACTERS, _SUFFIX_BYTES = 40, 16
 # A sweep of another process holds a lock for a moment.
 _TRIES, _PAUSE_S = 20, 0.01

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from .errors import DmcodecError, InputNotFoundError
 from .text import utf8
+from .text_files import decode_text
 
 COLUMNS = ("file", "start_s", "end_s", "text")
 
@@ -66,7 +67,7 @@ def _lines(path: Path, error: type[DmcodecError]) -> list[str]:
     except OSError as failure:
         raise InputNotFoundError(f"{path}: can't be read ({failure.strerror or failure})") from None
     try:
-        return data.decode("utf-8-sig").splitlines()
+        return decode_text(data).splitlines()
     except UnicodeDecodeError as failure:
         lines = data.decode("utf-8-sig", "surrogateescape").splitlines()
         # The names of files may hold any bytes, texts may not.

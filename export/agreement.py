@@ -32,7 +32,7 @@ class CodeComparison:
     """Agreement of the codes of several clips with a reference.
 
     Attributes:
-        code_agreement: share of equal codes, 0 to 1.
+        code_agreement: share of equal codes, 0 to 1. Frames that differ by a tie only count as equal.
         level0_agreement: share of frames whose code of the first level is equal, or that differ by a tie only.
         frame_agreement: share of frames whose codes are all equal, or that differ by a tie only.
         ties: number of frames that differ by a tie only.
@@ -76,7 +76,9 @@ def compare_codes(reference: Reference, expected: Sequence[Expected], codes: Seq
         ties.append(tied_frames(reference.codebooks, item.latents[None], right[:, None], test[:, None])[0])
     tied = np.concatenate(ties)
     return CodeComparison(
-        code_agreement=float(np.concatenate([item.ravel() for item in equal]).mean()),
+        code_agreement=float(
+            np.concatenate([(item | tie).ravel() for item, tie in zip(equal, ties, strict=True)]).mean()
+        ),
         level0_agreement=float((np.concatenate([item[0] for item in equal]) | tied).mean()),
         frame_agreement=float((np.concatenate([item.all(axis=0) for item in equal]) | tied).mean()),
         ties=int(tied.sum()),

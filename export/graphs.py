@@ -70,7 +70,8 @@ def _quantizer(codec: DMCodec, latents: TensorSpec, precision: str) -> Graph:
     levels = []
     for level, codebook in enumerate(_codebooks(codec, precision)):
         entries = add_codebook(builder, level, codebook)
-        norms = builder.weight(f"{codebook_name(level)}.squared_norms", _squared_norms(codebook))
+        # Rounded to half precision, norms would move the borders between entries, and overflow from 65504 on.
+        norms = builder.weight(f"{codebook_name(level)}.squared_norms", _squared_norms(codebook), exact=True)
         # argmin(|e|^2 - 2 x.e): |x|^2 is the same for all entries. The lowest index wins a tie.
         scores = op("Gemm", residual, entries, norms, alpha=-2.0, transB=1)
         indices = op("ArgMin", scores, axis=1, keepdims=0, select_last_index=0)

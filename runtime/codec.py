@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 
 from dmcodec.audio import Waveform, audio_writer, prepare_waveform, read_blocks
 from dmcodec.bundle import Bundle, default_bundle_path
-from dmcodec.codes import Codes
+from dmcodec.codes import Codes, is_whole
 from dmcodec.config import CodecConfig
 from dmcodec.errors import ArgumentError, AudioError, TokensError
 from dmcodec.receptive_field import DecoderReach, decoder_reach
+from dmcodec.streams import AudioSource, AudioTarget
 from dmcodec.token_file import Header, token_file_writer
 from dmcodec.tokens import Tokens
 
@@ -53,6 +54,7 @@ class Codec:
         provider: str | None = None,
         threads: int | None = None,
         engine_cache: str | Path | None = None,
+        shrink_memory: bool = False,
     ) -> Codec:
         """Open a bundle, check that it is complete and unaltered, and prepare a backend.
 
@@ -62,8 +64,11 @@ class Codec:
             backend: "onnxruntime", or "tensorrt" for the engines that `dmcodec export --format trt` built.
             provider: of onnxruntime: "cpu" (the default), "cuda" or "tensorrt". There is no fallback: a provider that
                 can't run is an error.
-            threads: CPU threads of onnxruntime; by default one for each CPU that this process may use.
+            threads: CPU threads of onnxruntime for one run; by default one for each CPU that this process may use, by
+                affinity, quota and OMP_NUM_THREADS, and one for streams.
             engine_cache: of tensorrt: folder of the engines; by default a folder in the bundle.
+            shrink_memory: of onnxruntime on the CPU: give the memory of each run back to the system, so that one long
+                clip does not raise the memory of the process for good. Runs take longer.
 
         Raises:
             BundleError: missing, incomplete, altered, or from a newer dmcodec.
@@ -76,10 +81,12 @@ class Codec:
             raise ArgumentError(f"backend {backend!r} is not known; use one of {', '.join(BACKENDS)}")
         bundle = default_bundle_path() if bundle is None else bundle
         if backend == "tensorrt":
+            if shrink_memory:
+                raise ArgumentError("shrink_memory is for backend onnxruntime; leave it out")
             return cls._load_tensorrt(bundle, provider, threads, engine_cache)
         if engine_cache is not None:
             raise ArgumentError("engine_cache is for backend tensorrt; onnxruntime has no engines")
-        onnxruntime = OnnxRuntimeBackend(provider or "cpu", threads)
+        onnxruntime = OnnxRuntimeBackend(provider or "cpu", threads, shrink_memory)
         return cls(Bundle.open(bundle), onnxruntime)
 
     @classmethod
@@ -92,6 +99,10 @@ class Codec:
             raise ArgumentError("backend tensorrt runs on the GPU: it takes no provider but cuda, and no threads")
         opened = Bundle.open(bundle)
         return cls(opened, TensorrtBackend(opened, engine_cache))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle bundle and backend by what opens them; the process that unpickles loads its own graphs."""
+        return type(self), (self.bundle, self.backend)
 
     def __repr__(self) -> str:
         manifest, config = self.bundle.manifest, self.config
@@ -146,37 +157,61 @@ class Codec:
         """The loaded graphs."""
         return self._pipeline.graphs
 
-    def encode(self, waveform: Any, sample_rate: int, n_q: int | None = None, context_s: float | None = None) -> Tokens:
+    def encode(
+        self,
+        waveform: Any,
+        sample_rate: int,
+        n_q: int | None = None,
+        context_s: float | None = None,
+        channel: int | None = None,
+    ) -> Tokens:
         """Encode a waveform.
 
         Args:
-            waveform: (samples,) or (channels, samples), float32, float64 in [-1, 1] or int16; channels are averaged.
+            waveform: (samples,) or (channels, samples), float32, float64 in [-1, 1] or int16; an array, a list or a
+                torch tensor.
             sample_rate: of `waveform` in Hz; resampled to the codec's if it differs.
             n_q: quantizer levels to keep, 1 to `self.n_q`; all by default.
             context_s: seconds of context around each window of a clip longer than 30 s; `self.context_s` by default.
+            channel: the channel to encode, from 0 on; None averages them.
 
         Returns:
             Tokens with codes (n_q, ceil(samples / hop_length)) and the true number of samples at the codec's rate.
 
         Raises:
-            AudioError: another shape or dtype, empty, or NaN.
-            ArgumentError: n_q or context_s out of range.
+            AudioError: another shape or dtype, empty, NaN, or no such channel.
+            ArgumentError: n_q, context_s or channel out of range.
+
+        Warns:
+            AudioWarning: channels that cancel where they are averaged, or values far beyond 1.
         """
-        return self.encode_batch([waveform], sample_rate, n_q, context_s)[0]
+        return self.encode_batch([waveform], sample_rate, n_q, context_s, channel)[0]
 
     def encode_batch(
-        self, waveforms: Sequence[Any], sample_rate: int, n_q: int | None = None, context_s: float | None = None
+        self,
+        waveforms: Sequence[Any],
+        sample_rate: int,
+        n_q: int | None = None,
+        context_s: float | None = None,
+        channel: int | None = None,
     ) -> list[Tokens]:
         """Encode waveforms of any lengths; return one Tokens each, in order, as `encode` returns for each alone.
 
         Clips of similar length run as one batch. The graph receives the length of each clip, so that neither the
         padding after it nor the other clips change its codes. Arguments and errors are those of `encode`.
         """
-        n_q, plan = self._checked_n_q(n_q), self._window_plan(context_s)
+        self._checked_n_q(n_q)
         prepared = [
-            prepare_waveform(waveform, sample_rate, self.sample_rate, f"waveform {index}")
-            for index, waveform in enumerate(waveforms)
+            prepare_waveform(waveform, sample_rate, self.sample_rate, f"waveform {index}", channel)
+            for index, waveform in enumerate(_listed(waveforms, "waveforms"))
         ]
+        return self.encode_prepared(prepared, n_q, context_s)
+
+    def encode_prepared(
+        self, prepared: Sequence[Waveform], n_q: int | None = None, context_s: float | None = None
+    ) -> list[Tokens]:
+        """Encode what `prepare_waveform` or `read_blocks` made, as `encode_batch` does; nothing is checked again."""
+        n_q, plan = self._checked_n_q(n_q), self._window_plan(context_s)
         all_codes = self._pipeline.encode(prepared, plan)
         return [self._tokens(codes[:n_q], len(item)) for codes, item in zip(all_codes, prepared, strict=True)]
 
@@ -196,29 +231,33 @@ class Codec:
 
     def decode_batch(self, batch: Sequence[Tokens], n_q: int | None = None) -> list[Waveform]:
         """Decode tokens of any lengths; return one waveform each, in order, as `decode` returns for each alone."""
-        return self._pipeline.decode([self._checked_tokens(tokens, n_q) for tokens in batch])
+        return self._pipeline.decode([self._checked_tokens(tokens, n_q) for tokens in _listed(batch, "Tokens")])
 
     def encode_file(
         self,
-        path: str | Path,
-        out: str | Path | None = None,
+        path: AudioSource,
+        out: AudioTarget | None = None,
         n_q: int | None = None,
         context_s: float | None = None,
         progress: Progress | None = None,
+        channel: int | None = None,
     ) -> Tokens:
         """Encode an audio file of any length, sample rate and number of channels, without holding all its samples.
 
         Args:
-            path: the audio file.
+            path: the audio file: its path (also that of a pipe), or a binary file object, which is read from its
+                position on.
             out: token file to write during encoding; it appears when it is complete, and after an error nothing is
-                left.
+                left. A binary file object gets all bytes at the end.
             n_q: as for `encode`.
             context_s: as for `encode`.
             progress: called with the seconds that are done, and the seconds in total.
+            channel: as for `encode`.
 
         Raises:
             AudioFileNotFoundError: no such file.
-            AudioError: not audio, empty, cut short, NaN, or changed while it was read.
+            AudioError: not audio, empty, cut short, NaN, no such channel, or changed while it was read.
+            AudioDependencyError: a format that needs the extra `media`.
             OutputError: `out` can't be written.
         """
         n_q, plan, config = self._checked_n_q(n_q), self._window_plan(context_s), self.config
@@ -228,7 +267,7 @@ class Codec:
 
         def blocks() -> Iterator[Waveform]:
             nonlocal num_samples
-            for block in read_blocks(path, self.sample_rate, progress):
+            for block in read_blocks(path, self.sample_rate, progress, channel):
                 num_samples += len(block)
                 yield block
 
@@ -243,18 +282,21 @@ class Codec:
 
     def decode_file(
         self,
-        tokens: Tokens | str | Path,
-        path: str | Path,
+        tokens: Tokens | AudioSource,
+        path: AudioTarget,
         n_q: int | None = None,
         progress: Progress | None = None,
+        format: str | None = None,
     ) -> None:
         """Decode tokens, or a token file, of any length to an audio file (16-bit WAV or FLAC, or Ogg).
 
         Args:
-            tokens: as for `decode`, or the path of a token file.
-            path: the audio file; it appears when it is complete.
+            tokens: as for `decode`, or the path of a token file, or a binary file object with one.
+            path: the audio file; it appears when it is complete. Or a binary file object: one that can't seek (a pipe)
+                gets WAV while it is decoded, all else is written at the end.
             n_q: as for `decode`.
             progress: called with the seconds that are done, and the seconds in total.
+            format: "wav", "flac" or "ogg"; by default the suffix says it, and for a file object without one "wav".
 
         Raises:
             TokenFileError: no token file.
@@ -265,7 +307,7 @@ class Codec:
             tokens = Tokens.load(tokens)
         selected = self._checked_tokens(tokens, n_q)
         done = 0
-        with audio_writer(path, self.sample_rate) as write:
+        with audio_writer(path, self.sample_rate, format, selected.num_samples) as write:
             for block in self._pipeline.decode_blocks(selected):
                 write(block)
                 done += len(block)
@@ -301,7 +343,7 @@ class Codec:
 
     def load_graphs(self, *names: str) -> None:
         """Load the named graphs (all by default) now, and not when they are first needed."""
-        self.graphs.load(*names)
+        self._pipeline.load(*names)
 
     def warm_up(self, duration_s: float = 1.0) -> None:
         """Load the graphs of `encode` and `decode` and run each once, so that the first real call is fast."""
@@ -343,15 +385,31 @@ class Codec:
     def _checked_n_q(self, n_q: int | None) -> int:
         if n_q is None:
             return self.n_q
-        if not isinstance(n_q, (int, np.integer)) or not 1 <= n_q <= self.n_q:
-            raise ArgumentError(f"n_q must be 1 to {self.n_q}, not {n_q}")
+        if not is_whole(n_q) or not 1 <= n_q <= self.n_q:
+            raise ArgumentError(f"n_q must be 1 to {self.n_q}, not {n_q!r}")
         return int(n_q)
 
     def _checked_tokens(self, tokens: Tokens, n_q: int | None) -> Tokens:
         """Return the levels of `tokens` to decode; raise an error if this codec can't decode them."""
+        if not isinstance(tokens, Tokens):
+            raise TokensError(
+                f"expected Tokens, got {type(tokens).__name__}; make them of codes with "
+                "Tokens.from_codes(codes, codec.config), of a file with Tokens.load(path)"
+            )
         self.check_origin(tokens)
-        if n_q is not None and (not isinstance(n_q, (int, np.integer)) or not 1 <= n_q <= tokens.n_q):
-            raise ArgumentError(f"n_q must be 1 to {tokens.n_q} (the levels of these tokens), not {n_q}")
+        if n_q is not None and (not is_whole(n_q) or not 1 <= n_q <= tokens.n_q):
+            raise ArgumentError(f"n_q must be 1 to {tokens.n_q} (the levels of these tokens), not {n_q!r}")
         if tokens.num_frames == 0:
             raise TokensError("tokens: no frames to decode")
         return tokens.levels(n_q)
+
+
+def _listed(items: Any, what: str) -> list[Any]:
+    """Return the items of a batch; raise an error for what is one item."""
+    one = isinstance(items, (Tokens, str, bytes, dict)) or getattr(items, "ndim", 1) == 0
+    try:
+        if not one:
+            return list(items)
+    except TypeError:
+        pass
+    raise ArgumentError(f"expected a list of {what}, got {type(items).__name__}")

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
 
 from dmcodec.errors import BackendError, DmcodecError
 
-from .batching import batches
+from .batching import Budget, batches, runs_alone
 from .codec import Codec
 
 # Audio of a set of clips, from which batches of similar lengths are made; two sets are in memory, and a third is read.
@@ -47,8 +45,13 @@ class Work(Protocol[Given, Clip, Result]):
     def read(self, item: Given) -> tuple[Clip, float] | None:
         """Read a clip; return it and its seconds, or None for one that is too long for a batch. Called in threads."""
 
-    def compute(self, clips: Sequence[Clip]) -> list[Result]:
-        """Return the result of each clip: the same as for each alone. Called in threads."""
+    def compute(self, clips: Sequence[Clip], alone: bool) -> list[Result]:
+        """Return the result of each clip: the same as for each alone. Called in threads.
+
+        Args:
+            clips: of a batch.
+            alone: whether no other batch runs meanwhile, so that it may use all threads.
+        """
 
     def write(self, item: Given, result: Result, compute_s: float) -> Facts:
         """Write a result; return what is told of it. Called in threads."""
@@ -69,8 +72,7 @@ class Outcome:
 def clip_codec(codec: Codec) -> tuple[Codec, int]:
     """Return the codec for batches of short clips, and how many batches to run at the same time.
 
-    On the CPU it is a second copy with one thread for each batch: what is computed then doesn't depend on the number
-    of threads, nor on the other clips.
+    On the CPU it is a second copy with one thread for each batch: what is computed doesn't depend on the other clips.
     """
     single = codec.backend.single_threaded()
     return (Codec(codec.bundle, single), codec.backend.threads) if single else (codec, 1)
@@ -100,27 +102,6 @@ def run_work(
             record(outcome)
 
 
-class _Room:
-    """Seconds of audio that batches may hold at the same time. One that is larger runs alone."""
-
-    def __init__(self, total_s: float) -> None:
-        self._total_s, self._taken_s = total_s, 0.0
-        self._changed = threading.Condition()
-
-    @contextmanager
-    def taken(self, seconds: float) -> Iterator[None]:
-        """Wait until there is room for a batch, and take it within the block."""
-        with self._changed:
-            self._changed.wait_for(lambda: not self._taken_s or self._taken_s + seconds <= self._total_s)
-            self._taken_s += seconds
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._taken_s = max(0.0, self._taken_s - seconds) if self._taken_s > seconds + 1e-6 else 0.0
-                self._changed.notify_all()
-
-
 @dataclass
 class _Read(Generic[Clip]):
     """A clip that is read. `value` is None for a long one."""
@@ -148,7 +129,8 @@ class _Run(Generic[Item, Clip, Result]):
     def __post_init__(self) -> None:
         self.readers = ThreadPoolExecutor(READERS, "read")
         self.computers = ThreadPoolExecutor(self.work.workers, "compute")
-        self.room = _Room(self.work.total_s)
+        self.total = _milliseconds(self.work.total_s)
+        self.budget = Budget(self.total)
         self.writers = ThreadPoolExecutor(WRITERS, "write")
 
     def outcome(self, index: int) -> Outcome:
@@ -202,8 +184,8 @@ class _Run(Generic[Item, Clip, Result]):
             return _Read(index, None, _told(error))
 
     def _compute(self, clips: list[_Read[Clip]]) -> None:
-        lengths = [max(1, round(1000 * read.value[1])) for read in clips if read.value]
-        for group in batches(lengths, round(1000 * self.work.total_s), self.work.workers):
+        lengths = [_milliseconds(read.value[1]) for read in clips if read.value]
+        for group in batches(lengths, self.total, self.work.workers):
             members = [clips[position] for position in group]
             for read in members:
                 self.outcomes[read.index] = read.outcome
@@ -212,10 +194,14 @@ class _Run(Generic[Item, Clip, Result]):
     def _run_group(self, group: list[_Read[Clip]]) -> None:
         """Compute a batch, in a thread; where that fails, compute each clip alone."""
         clips = [read.value for read in group if read.value]
+        size = len(clips) * max(_milliseconds(seconds) for _, seconds in clips)
+        alone = runs_alone(size, self.total, self.work.workers)
+        size = max(size, self.total) if alone else size
+        self.budget.take(size)
         try:
-            with self.room.taken(len(clips) * max(seconds for _, seconds in clips)):
+            with self.budget.given_back(size):
                 start = time.perf_counter()
-                results = self.work.compute([clip for clip, _ in clips])
+                results = self.work.compute([clip for clip, _ in clips], alone)
                 compute_s = time.perf_counter() - start
         except Exception as error:  # noqa: BLE001 - as above
             if len(group) == 1:
@@ -232,6 +218,10 @@ class _Run(Generic[Item, Clip, Result]):
         read.outcome.set_result(
             _outcome(read.index, partial(self.work.write, self.items[read.index], result, compute_s))
         )
+
+
+def _milliseconds(seconds: float) -> int:
+    return max(1, round(1000 * seconds))
 
 
 def _outcome(index: int, work: Callable[[], Facts]) -> Outcome:

@@ -136,15 +136,15 @@ def test_what_is_bad_at_any_stage_stops_nothing_else(call: Call, mixed: Path, tm
 def test_a_wrong_clip_in_a_batch_harms_only_itself(
     call: Call, clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    encode_batch = Codec.encode_batch
+    encode_prepared = Codec.encode_prepared
 
     def fails_for_one(self: Codec, waveforms: Any, *arguments: Any) -> Any:
         if any(len(waveform) == 8000 for waveform in waveforms):
             raise ValueError("a foreign error")
-        return encode_batch(self, waveforms, *arguments)
+        return encode_prepared(self, waveforms, *arguments)
 
     write(clips / "99.wav", 0.5)
-    monkeypatch.setattr(Codec, "encode_batch", fails_for_one)
+    monkeypatch.setattr(Codec, "encode_prepared", fails_for_one)
     code, _, errors = call("encode", clips, "-o", tmp_path / "out")
     assert code == 1
     assert "99.wav: unexpected ValueError: a foreign error" in errors

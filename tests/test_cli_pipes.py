@@ -94,7 +94,7 @@ def test_a_stdout_that_takes_nothing_is_one_error(tiny_bundle: Path, speech_wav:
 @pytest.mark.parametrize("encoding", ["cp1252", "ascii"])
 def test_tables_on_a_stdout_without_their_characters(tmp_path: Path, encoding: str) -> None:
     code = """
-from dmcodec.cli.streams import prepared_streams
+from dmcodec.cli.standard_streams import prepared_streams
 from dmcodec.cli.common import console
 from dmcodec.benchmarks.tables import Table, print_tables
 from rich.table import Table as Boxed

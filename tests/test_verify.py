@@ -72,6 +72,8 @@ class WrongBackend(OnnxRuntimeBackend):
         runner = super().load(path, spec)
         return _Wrong(runner, self._alter) if path.stem == self._graph else runner
 
+    single_threaded_streams = False
+
     def single_threaded(self) -> None:
         return None
 
@@ -238,3 +240,18 @@ def test_codes_of_windows_are_bounded_by_what_the_context_changed(
     check = comparison.codes("windows", "", [expected], [got], window_agreement=window_agreement)
     assert check.code_agreement == pytest.approx(1 - others / 10)
     assert bool(check.problem) == wrong
+
+
+def test_ties_do_not_count_against_windows() -> None:
+    """Latents in the middle of two entries: neither choice is wrong, at any level after it, too."""
+
+    class TwoBooks:
+        codebooks = np.array([[[0.0, 0.0], [1.0, 1.0]], [[0.0, 0.0], [9.0, 9.0]]], np.float32)
+
+    latents = np.full((2, 10), 0.5, np.float32)
+    expected = Expected(latents, np.zeros((2, 10), np.int64), latents, np.zeros(0, np.float32))
+    got = expected.codes.copy()
+    got[:, :4] = 1
+    comparison = OutputComparison(cast(Reference, TwoBooks()), "fp32")
+    check = comparison.codes("windows", "", [expected], [got], window_agreement=1.0)
+    assert (check.code_agreement, check.ties, check.problem) == (1.0, 4, None)

@@ -9,7 +9,7 @@ from typing import Protocol
 
 import numpy as np
 
-from dmcodec.audio import AUDIO_SUFFIXES, Waveform, prepare_waveform, read_audio
+from dmcodec.audio import Waveform, audio_needs, audio_suffixes, prepare_waveform, read_audio
 from dmcodec.benchmarks.codecs.interface import MeasuredCodec, bitrate_bps
 from dmcodec.benchmarks.codecs.registry import levels_to_report, open_codec
 from dmcodec.codes import Codes
@@ -45,7 +45,7 @@ def find_clips(folder: Path, limit: int | None = None) -> tuple[Clip, ...]:
     if not folder.is_dir():
         raise InputNotFoundError(f"{folder}: no such folder of audio")
     paths: dict[str, Path] = {}
-    found = search([str(folder)], AUDIO_SUFFIXES)
+    found = search([str(folder)], audio_suffixes(), needs=audio_needs())
     for file in found.files or found.only():
         name = utf8(file.relative.with_suffix("").as_posix())
         if name in paths:
@@ -58,7 +58,7 @@ def find_clips(folder: Path, limit: int | None = None) -> tuple[Clip, ...]:
 
 def left_out(folder: Path) -> str:
     """Return a line that counts and names what `find_clips` leaves out of a folder; "" where it is nothing."""
-    return describe_left_out(search([str(folder)], AUDIO_SUFFIXES).left_out)
+    return describe_left_out(search([str(folder)], audio_suffixes(), needs=audio_needs()).left_out)
 
 
 def pair(clips: Sequence[Clip], folder: Path, allow_missing: bool) -> Mapping[str, Path]:

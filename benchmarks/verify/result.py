@@ -19,7 +19,7 @@ class Check:
     Attributes:
         what: the use.
         detail: lengths and numbers of its clips.
-        code_agreement, level0_agreement, frame_agreement: shares, 0 to 1; the latter two count ties as equal.
+        code_agreement, level0_agreement, frame_agreement: shares, 0 to 1; ties count as equal.
         ties: number of frames that differ only by a tie.
         snr_db, max_abs_error: of the audio.
         problem: the value below its threshold, in words; None where there is none.

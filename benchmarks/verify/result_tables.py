@@ -53,10 +53,7 @@ def verify_tables(result: VerifyResult) -> list[Table]:
         )
         for check in result.checks
     ]
-    note = (
-        "Equal frames and level 0 count a tie as equal: two codebook entries at the same distance within float32 "
-        "rounding."
-    )
+    note = "A tie counts as equal: two codebook entries at the same distance within float32 rounding."
     return [
         Table("Graphs, with the cases of the export", ("input", *_CASE_COLUMNS, "result"), tuple(cases), note=note),
         Table("Uses of the codec", ("use", "input", *_CHECK_COLUMNS, "result"), tuple(checks), labels=2),

@@ -10,11 +10,16 @@ import typer
 
 from dmcodec.cli.train import TRAIN_VERBS
 from dmcodec.errors import DmcodecError, ExportError
+from dmcodec.extras import missing_package
 from dmcodec.text import one_line
 
 from .app import VERBS, build_app
 from .signals import unwinding_signals
-from .streams import prepared_streams
+from .standard_streams import prepared_streams
+from .warnings import warnings_as_lines
+
+# Verb -> the extra that its work is part of.
+_EXTRAS = {"bench": "bench", "evaluate": "evaluate", "export": "export", "pull": "pull", "train": "train"}
 
 
 def main() -> None:
@@ -26,7 +31,8 @@ def main() -> None:
 
 def _run(arguments: list[str], debug: bool) -> None:
     try:
-        exit_code = build_app()(arguments, prog_name="dmcodec", standalone_mode=False)
+        with warnings_as_lines():
+            exit_code = build_app()(arguments, prog_name="dmcodec", standalone_mode=False)
         if sys.stdout is not None:
             sys.stdout.flush()
     except DmcodecError as error:
@@ -34,6 +40,11 @@ def _run(arguments: list[str], debug: bool) -> None:
         _fail(str(error) if isinstance(error, ExportError) else one_line(str(error)), error.exit_code, debug)
     except (typer.Abort, KeyboardInterrupt):
         _fail("interrupted", 130, debug)
+    except ModuleNotFoundError as error:  # of a package that a function imports where it needs it
+        if (error.name or "").startswith("dmcodec"):
+            _fail(f"{error}: this installation is incomplete; install dmcodec again", 1, debug)
+        verb = next((argument for argument in arguments if not argument.startswith("-")), "dmcodec")
+        _fail(str(missing_package(error, verb, _EXTRAS.get(verb))), 1, debug)
     except MemoryError:
         _fail("out of memory; use shorter clips or a machine with more memory", 1, debug)
     except Exception as error:  # noqa: BLE001 - a bug in dmcodec: the user still gets one line

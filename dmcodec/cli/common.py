@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from dmcodec.errors import ArgumentError, MissingDependencyError
+from dmcodec.extras import missing_package
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -57,7 +58,9 @@ ProviderOption = Annotated[
 ThreadsOption = Annotated[
     int | None,
     typer.Option(
-        help="CPU threads (default: one for each CPU that this process may use).", metavar="N", rich_help_panel=CODEC
+        help="CPU threads (default: one for each CPU that this process may use; one for streams).",
+        metavar="N",
+        rich_help_panel=CODEC,
     ),
 ]
 EngineCacheOption = Annotated[
@@ -96,6 +99,10 @@ TranscriptsOption = Annotated[
     ),
 ]
 ReportOption = Annotated[Path | None, typer.Option(help="Also write a report: one HTML page.", metavar="FILE.html")]
+ChannelOption = Annotated[
+    int | None,
+    typer.Option("--channel", help="Channel to encode, from 0 on (default: the mean of all).", metavar="N"),
+]
 SkipExistingOption = Annotated[
     bool,
     typer.Option("--skip-existing", help="Leave out files whose output is there: go on after an interruption."),
@@ -173,9 +180,7 @@ def command_line() -> str:
 
 def missing_dependency(name: str, error: ImportError, extras: str) -> MissingDependencyError:
     """Return the error for a verb or an option that needs a package which is not installed."""
-    return MissingDependencyError(
-        f'{name} needs {error.name}, which is not installed; run `pip install "dmcodec[{extras}]"`'
-    )
+    return missing_package(error, name, extras)
 
 
 def console(stderr: bool = False) -> Console:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, BinaryIO
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
 TOKEN_FORMATS = ("dmc", "u16")
 AUDIO_FORMATS = ("wav", "s16")
 MAX_CHUNK_FRAMES = 1500
-_UNKNOWN_BYTES = 0xFFFF_FFFF  # size in the header of a WAV of unknown length
 
 
 def check_formats(tokens: str, audio: str, chunk_frames: int) -> None:
@@ -52,6 +50,9 @@ def decode_stream(codec: Codec, tokens: str, audio: str, chunk_frames: int, n_q:
         TokensError: stdin holds no frames, or ends within one.
         OutputError: stdout cannot be written to.
     """
+    from dmcodec.audio_output import wav_header
+    from dmcodec.streams import write_stream
+
     if sys.stdin is None or sys.stdout is None:
         raise ArgumentError("--stream reads stdin and writes stdout, and one of them is closed")
     source, target = sys.stdin.buffer, sys.stdout.buffer
@@ -62,7 +63,7 @@ def decode_stream(codec: Codec, tokens: str, audio: str, chunk_frames: int, n_q:
         chunks = _raw_chunks(source, levels, chunk_frames)
     with codec.stream_decoder(levels, first_level) as stream:
         if audio == "wav":
-            _write(target, _wav_header(codec.sample_rate, num_samples))
+            write_stream(target, wav_header(codec.sample_rate, num_samples), "stdout")
         left = num_samples
         for codes in chunks:
             left = _write_samples(target, stream.push(codes), left)
@@ -95,20 +96,11 @@ def _raw_chunks(source: BinaryIO, n_q: int, chunk_frames: int) -> Iterator[Codes
         yield np.frombuffer(data, "<u2").reshape(-1, n_q).T.astype(np.uint16)
 
 
-def _wav_header(sample_rate: int, num_samples: int | None) -> bytes:
-    size = _UNKNOWN_BYTES if num_samples is None else min(_UNKNOWN_BYTES, 2 * num_samples)
-    riff = min(_UNKNOWN_BYTES, size + 36)
-    form = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, 1, sample_rate, 2 * sample_rate, 2, 16)
-    return struct.pack("<4sI4s", b"RIFF", riff, b"WAVE") + form + struct.pack("<4sI", b"data", size)
-
-
 def _write_samples(target: BinaryIO, waveform: Waveform, left: int | None) -> int | None:
     """Write at most `left` samples; return how many are left."""
+    from dmcodec.streams import write_stream
+    from dmcodec.waveforms import to_pcm16
+
     waveform = waveform[:left]
-    _write(target, np.round(np.clip(waveform, -1, 1) * 32767).astype("<i2").tobytes())
+    write_stream(target, to_pcm16(waveform).astype("<i2").tobytes(), "stdout")
     return None if left is None else left - len(waveform)
-
-
-def _write(target: BinaryIO, data: bytes) -> None:
-    target.write(data)
-    target.flush()

@@ -23,8 +23,9 @@ from .common import (
     ThreadsOption,
 )
 
-# What a token file is not called, also where dmcodec does not write such audio.
-AUDIO_NAMES = frozenset({".m4a", ".mp4", ".aac", ".webm", ".oga", ".mp2", ".sph", ".wma", ".amr", ".raw", ".pcm"})
+EACH = "each"
+# What a token file is not called, besides the suffixes of audio that dmcodec reads.
+RAW_SUFFIXES = frozenset({".raw", ".pcm"})
 
 
 def encode(
@@ -42,6 +43,14 @@ def encode(
             help="Context on each side of a window, for clips over 30 s (default: the bundle's).", metavar="SECONDS"
         ),
     ] = None,
+    channel: Annotated[
+        str | None,
+        typer.Option(
+            help="Channel to encode, from 0 on, or each: a token file for each channel, OUT.ch0.dmc and so on "
+            "(default: the mean of all).",
+            metavar="N",
+        ),
+    ] = None,
     bundle: BundleOption = None,
     backend: BackendOption = "onnxruntime",
     provider: ProviderOption = None,
@@ -56,21 +65,44 @@ def encode(
 
     A file that cannot be used does not stop the others; the exit code is then 1.
     """
-    from dmcodec.audio import AUDIO_SUFFIXES
+    from dmcodec.audio import audio_needs, audio_suffixes
 
     from .files import Outputs, plan
     from .run_files import Printing, run_files
     from .work import Encode
 
-    outputs = Outputs(out, ".dmc", _check_name, functools.partial(_is_complete, bundle, n_q), force, skip_existing)
+    complete = functools.partial(_is_complete, bundle, n_q)
+    number, each = _channel_number(channel), _count_channels if channel == EACH else None
+    outputs = Outputs(out, ".dmc", _check_name, complete, force, skip_existing, number, each)
     factory = Encode(bundle, backend, provider, threads, engine_cache, n_q, context_s)
-    run_files(plan(inputs, outputs, AUDIO_SUFFIXES), factory, jobs, Printing("encode", _line, as_json))
+    planned = plan(inputs, outputs, audio_suffixes(), audio_needs())
+    run_files(planned, factory, jobs, Printing("encode", _line, as_json))
+
+
+def _channel_number(channel: str | None) -> int | None:
+    if channel is None or channel == EACH:
+        return None
+    if not (channel.isascii() and channel.isdigit()):
+        raise ArgumentError(f"--channel {channel!r}: give the number of a channel, from 0 on, or {EACH}")
+    return int(channel)
+
+
+def _count_channels(source: Path) -> int:
+    from dmcodec.audio import channel_count
+
+    from .pipes import from_pipe, shown
+
+    if from_pipe(source):
+        raise ArgumentError(
+            f"{shown(source)}: can be read once only, but --channel {EACH} reads it for each channel; name a file"
+        )
+    return channel_count(source)
 
 
 def _check_name(target: Path) -> None:
-    from dmcodec.audio import AUDIO_SUFFIXES
+    from dmcodec.audio import AUDIO_SUFFIXES, MEDIA_SUFFIXES
 
-    if target.suffix.lower() in AUDIO_SUFFIXES | AUDIO_NAMES:
+    if target.suffix.lower() in AUDIO_SUFFIXES | MEDIA_SUFFIXES | RAW_SUFFIXES:
         raise ArgumentError(f"--out {target}: holds tokens, and must not be called like audio; name it .dmc")
 
 

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from dmcodec.cpus import usable_cpus
 from dmcodec.errors import ArgumentError
 
 from .common import (
@@ -176,7 +177,7 @@ def evaluate(
         speaker_model=speaker_model,
         limit=limit,
         allow_missing=allow_missing,
-        jobs=_usable_cpus() if jobs is None else jobs,
+        jobs=usable_cpus() if jobs is None else jobs,
         threads=threads,
         seed=seed,
         report_clips=(DEFAULT_REPORT_CLIPS if report_clips is None else report_clips) if report else 0,
@@ -196,9 +197,3 @@ def evaluate(
         page = utf8(render_page(evaluation)).encode()
         write_bytes(report, page)
         note(f"report written to {report} ({len(page) / 1e6:.1f} MB)")
-
-
-def _usable_cpus() -> int:
-    from dmcodec.runtime.onnxruntime_backend import usable_cpus
-
-    return usable_cpus()

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from dmcodec.errors import ArgumentError, DmcodecError, OutputExistsError
-from dmcodec.file_search import STDIN, FoundFile, LeftOut, search
+from dmcodec.file_search import NO_NEEDS, STDIN, FoundFile, LeftOut, search
 from dmcodec.files import STDOUT, is_special, refuse_existing, refuse_inputs
 
 DASH = "-"  # as an output, stdout
@@ -16,11 +16,18 @@ DASH = "-"  # as an output, stdout
 
 @dataclass(frozen=True)
 class Pair:
-    """A file and its output. `replace`: whether an output that is there is replaced."""
+    """A file and its output.
+
+    Attributes:
+        source, target: the two.
+        replace: whether an output that is there is replaced.
+        channel: of the audio, from 0 on; None for the mean of all, or where there is no audio.
+    """
 
     source: Path
     target: Path
     replace: bool = False
+    channel: int | None = None
 
 
 @dataclass(frozen=True)
@@ -79,6 +86,9 @@ class Outputs:
             made again, and raises an error for a file that isn't such an output.
         force: overwrite outputs that exist.
         skip_existing: leave out inputs whose output is complete.
+        channel: of the audio, for each pair.
+        each_of: returns the number of channels of an input: each channel then has an output of its own, OUT.ch0.dmc and
+            so on.
     """
 
     out: str
@@ -87,19 +97,24 @@ class Outputs:
     complete: Callable[[Path, Path], bool]
     force: bool = False
     skip_existing: bool = False
+    channel: int | None = None
+    each_of: Callable[[Path], int] | None = None
 
     def __post_init__(self) -> None:
         if self.force and self.skip_existing:
             raise ArgumentError("--force and --skip-existing exclude each other; the one replaces what the other keeps")
 
 
-def plan(inputs: Sequence[str], outputs: Outputs, suffixes: Collection[str]) -> Plan:
+def plan(
+    inputs: Sequence[str], outputs: Outputs, suffixes: Collection[str], needs: Mapping[str, str] = NO_NEEDS
+) -> Plan:
     """Pair each input file with its output file.
 
     Args:
         inputs: files, glob patterns, folders, which are searched for `suffixes`, or "-" for stdin.
         outputs: where they go.
         suffixes: that count in a folder.
+        needs: suffixes that would count if something were there, each with what it needs.
 
     Raises:
         ArgumentError: several inputs and one output file, or an output of a wrong kind.
@@ -107,12 +122,15 @@ def plan(inputs: Sequence[str], outputs: Outputs, suffixes: Collection[str]) -> 
     if STDIN in inputs and len(inputs) > 1:
         raise ArgumentError("- is stdin, and stands alone; name files, or pipe one")
     out = outputs.out
-    found = search(inputs, suffixes, Path(out) if out != DASH else None)
+    found = search(inputs, suffixes, Path(out) if out != DASH else None, needs)
     files = list(dict.fromkeys(found.files))
     one_file = len(files) == 1 and len(inputs) == 1 and not _is_dir(inputs[0])
     failures = [Failure(problem.path, problem.error) for problem in found.problems]
     result = Plan(failures=failures, left_out=found.left_out, one_file=one_file)
-    for pair in _without_collisions(_paired(files, outputs, one_file), result.failures):
+    pairs = [
+        part for pair in _paired(files, outputs, one_file) for part in _of_channels(pair, outputs, result.failures)
+    ]
+    for pair in _without_collisions(pairs, result.failures):
         _sort_in(pair, outputs, result)
     return result
 
@@ -138,6 +156,23 @@ def _paired(files: Sequence[FoundFile], outputs: Outputs, one_file: bool) -> lis
     if not is_special(path):
         outputs.check(path)
     return [Pair(files[0].path, path)]
+
+
+def _of_channels(pair: Pair, outputs: Outputs, failures: list[Failure]) -> Iterator[Pair]:
+    """Yield a pair with its channel; or one for each channel, where each has an output of its own."""
+    if outputs.each_of is None:
+        yield replace(pair, channel=outputs.channel)
+        return
+    if is_special(pair.target):
+        raise ArgumentError(f"--out {outputs.out}: takes one channel; several channels need a file or a folder")
+    try:
+        count = outputs.each_of(pair.source)
+    except DmcodecError as error:
+        failures.append(Failure(pair.source, error))
+        return
+    for channel in range(count):
+        target = pair.target.with_name(f"{pair.target.stem}.ch{channel}{pair.target.suffix}")
+        yield Pair(pair.source, target, channel=channel)
 
 
 def _is_folder_name(out: str) -> bool:
@@ -180,14 +215,14 @@ def _sort_in(pair: Pair, outputs: Outputs, result: Plan) -> None:
             if outputs.complete(pair.source, pair.target):
                 result.skipped.append(pair)
                 return
-            replace = True
+            replaced = True
         else:
             refuse_existing(pair.target, outputs.force)
-            replace = outputs.force
+            replaced = outputs.force
     except DmcodecError as error:
         result.failures.append(Failure(pair.source, error))
     else:
-        result.pairs.append(Pair(pair.source, pair.target, replace))
+        result.pairs.append(replace(pair, replace=replaced))
 
 
 def foreign(target: Path, what: str) -> OutputExistsError:

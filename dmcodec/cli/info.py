@@ -42,14 +42,12 @@ def info(
 def _describe_token_file(path: Path) -> dict[str, Any]:
     from dmcodec.tokens import Tokens
 
-    from .pipes import opened_source
+    from .pipes import stream_of
 
-    with opened_source(path) as source:
-        tokens = Tokens.load(source)
-        file_bytes = source.stat().st_size
+    tokens = Tokens.load(stream_of(path))
     return {
         "file": str(path),
-        "file_bytes": file_bytes,
+        "file_bytes": tokens.file_bytes,
         **describe_tokens(tokens),
         "codebook_size": tokens.codebook_size,
         "hop_length": tokens.hop_length,

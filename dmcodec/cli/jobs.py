@@ -175,7 +175,7 @@ def _interrupts_blocked() -> Iterator[None]:
 def _work(connection: Connection, factory: WorkFactory) -> None:
     """Do the slices that come; in a process of its own. It ends with the process that started it."""
     _prepare_signals()
-    from .streams import prepared_streams
+    from .standard_streams import prepared_streams
 
     with prepared_streams(), suppress(EOFError, BrokenPipeError, ConnectionResetError, KeyboardInterrupt):
         _do_slices(connection, factory)

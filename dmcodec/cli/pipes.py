@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import shutil
 import sys
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
 
+from dmcodec.errors import ArgumentError
 from dmcodec.file_search import STDIN
 from dmcodec.files import is_special
+from dmcodec.streams import AudioSource
 
 
 def from_pipe(source: Path) -> bool:
@@ -19,15 +16,19 @@ def from_pipe(source: Path) -> bool:
     return str(source) == STDIN or is_special(source)
 
 
-@contextlib.contextmanager
-def opened_source(source: Path) -> Iterator[Path]:
-    """Yield the path of a source; what comes from a pipe is copied to a temporary file."""
-    if not from_pipe(source):
-        yield source
-        return
-    with tempfile.TemporaryDirectory(prefix="dmcodec.") as folder:
-        copy = Path(folder, "stdin")
-        with contextlib.ExitStack() as stack, copy.open("wb") as target:
-            stream: BinaryIO = sys.stdin.buffer if str(source) == STDIN else stack.enter_context(source.open("rb"))
-            shutil.copyfileobj(stream, target)
-        yield copy
+def shown(source: Path) -> str:
+    """Return the name of a source in messages."""
+    return "stdin" if str(source) == STDIN else str(source)
+
+
+def stream_of(source: Path) -> AudioSource:
+    """Return what a source is read from: its path, or for "-" the stream stdin.
+
+    Raises:
+        ArgumentError: stdin is closed.
+    """
+    if str(source) != STDIN:
+        return source
+    if sys.stdin is None:
+        raise ArgumentError("- is stdin, which is closed; name a file")
+    return sys.stdin.buffer

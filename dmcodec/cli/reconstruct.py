@@ -7,9 +7,12 @@ from typing import Annotated, Any
 
 import typer
 
+from dmcodec.errors import ArgumentError
+
 from .common import (
     BackendOption,
     BundleOption,
+    ChannelOption,
     EngineCacheOption,
     ForceOption,
     JobsOption,
@@ -34,6 +37,7 @@ def reconstruct(
         ),
     ],
     n_q: NqOption = None,
+    channel: ChannelOption = None,
     bundle: BundleOption = None,
     backend: BackendOption = "onnxruntime",
     provider: ProviderOption = None,
@@ -48,15 +52,17 @@ def reconstruct(
 
     A file that cannot be used does not stop the others; the exit code is then 1.
     """
-    from dmcodec.audio import AUDIO_SUFFIXES
+    from dmcodec.audio import audio_needs, audio_suffixes
 
     from .files import Outputs, plan
     from .run_files import Printing, run_files
     from .work import Reconstruct
 
-    outputs = Outputs(out, ".wav", check_audio_name, _is_complete, force, skip_existing)
+    if channel is not None and channel < 0:
+        raise ArgumentError(f"--channel {channel}: give the number of a channel, from 0 on")
+    outputs = Outputs(out, ".wav", check_audio_name, _is_complete, force, skip_existing, channel)
     factory = Reconstruct(bundle, backend, provider, threads, engine_cache, n_q)
-    planned = plan(inputs, outputs, AUDIO_SUFFIXES)
+    planned = plan(inputs, outputs, audio_suffixes(), audio_needs())
     describe = _lines if planned.num_files == 1 else _line
     run_files(planned, factory, jobs, Printing("reconstruct", describe, as_json, flat=True))
 

@@ -17,6 +17,7 @@ from dmcodec.text import one_line
 from .common import print_json
 from .files import Pair, Plan
 from .left_out import left_out_json, warn_left_out
+from .pipes import from_pipe, shown
 from .progress import Report, show_progress
 
 if TYPE_CHECKING:
@@ -52,13 +53,16 @@ def run_files(plan: Plan, factory: WorkFactory, jobs: int, printing: Printing) -
     A file that fails is reported, and the others go on; outputs that are written stay. The exit code is then 1.
 
     Raises:
-        ArgumentError: `--json` together with an output to stdout, or no positive number of jobs.
+        ArgumentError: `--json` together with an output to stdout, no positive number of jobs, or several for a pipe.
         DmcodecError: there is one file only, and it failed.
     """
     if jobs < 1:
         raise ArgumentError(f"--jobs {jobs} must be at least 1")
     if plan.to_stdout and printing.as_json:
         raise ArgumentError("--json and --out -: both go to stdout; leave one out")
+    pipes = [shown(pair.source) for pair in plan.pairs if from_pipe(pair.source)]
+    if jobs > 1 and pipes:
+        raise ArgumentError(f"--jobs {jobs}: other processes can't read {pipes[0]}; leave out --jobs, or name a file")
     warn_left_out(plan.left_out)
     run = _Run(plan, printing)
     for failure in plan.failures:
@@ -104,7 +108,7 @@ class _Run:
             report(f"{verb}, files", done, len(pairs))
 
         def progress(pair: Pair) -> FileProgress:
-            return file_progress(report, one_line(f"{verb} {pair.source.name}, seconds"))
+            return file_progress(report, one_line(f"{verb} {shown(Path(pair.source.name))}, seconds"))
 
         report(f"{verb}, files", 0, len(pairs))
         work = factory() if jobs == 1 else None  # an error of the codec is one error, not one of each file
@@ -125,14 +129,15 @@ class _Run:
             self.fail(pair.source, outcome.error)
             return
         target = "stdout" if pair.target == STDOUT else str(pair.target)
-        result = {"input": str(pair.source), "output": target, **(outcome.facts or {})}
+        channel = {} if pair.channel is None else {"channel": pair.channel}
+        result = {"input": str(pair.source), "output": target, **channel, **(outcome.facts or {})}
         self.results.append(result)
         if not self.printing.as_json:
             typer.echo("\n".join(map(one_line, self.printing.describe(result))), err=self.plan.to_stdout)
 
     def fail(self, source: Path, error: DmcodecError) -> None:
         """Note that a file failed, and print why; the file is named."""
-        text = str(error) if str(source) in str(error) else f"{source}: {error}"
+        text = str(error) if shown(source) in str(error) else f"{shown(source)}: {error}"
         self.failures.append({"input": str(source), "error": text})
         self.errors.append(error)
         if not self.plan.is_one_error:

@@ -14,15 +14,15 @@ from typing import Any
 import numpy as np
 
 from dmcodec.audio import Waveform, read_blocks, write_audio
+from dmcodec.cpus import default_threads, usable_cpus
 from dmcodec.files import output_file
 from dmcodec.runtime import Codec, Tokens
 from dmcodec.runtime.batching import DECODE_TOTAL_S, ENCODE_TOTAL_S
 from dmcodec.runtime.file_batches import clip_codec
-from dmcodec.runtime.onnxruntime_backend import usable_cpus
 
 from .common import describe_tokens, load_codec, speed
 from .files import Pair
-from .pipes import from_pipe, opened_source
+from .pipes import from_pipe, stream_of
 
 Facts = dict[str, Any]
 Progress = Callable[[float, float], None]
@@ -57,7 +57,9 @@ class WorkFactory(ABC):
     def one_of(self, jobs: int) -> WorkFactory:
         """Return the factory for each of several processes, which share the CPUs."""
         on_cpu = self.backend == "onnxruntime" and self.provider in (None, "cpu")
-        threads = max(1, usable_cpus() // jobs) if self.threads is None and on_cpu else self.threads
+        if self.threads is not None or not on_cpu:
+            return self
+        threads = min(default_threads(), max(1, usable_cpus() // jobs))
         return dataclasses.replace(self, threads=threads)
 
 
@@ -84,7 +86,7 @@ class FileWork(ABC):
         """See `dmcodec.runtime.file_batches.Work`."""
 
     @abstractmethod
-    def compute(self, clips: Sequence[Any]) -> list[Any]:
+    def compute(self, clips: Sequence[Any], alone: bool) -> list[Any]:
         """See `dmcodec.runtime.file_batches.Work`."""
 
     @abstractmethod
@@ -95,13 +97,17 @@ class FileWork(ABC):
     def whole(self, pair: Pair, progress: Progress) -> Facts:
         """See `dmcodec.runtime.file_batches.Work`."""
 
-    def read_audio(self, source: Path) -> tuple[Waveform, float] | None:
+    def codec_for(self, alone: bool) -> Codec:
+        """Return the codec for a batch that runs alone, on all threads, or beside others."""
+        return self.codec if alone else self.clips
+
+    def read_audio(self, pair: Pair) -> tuple[Waveform, float] | None:
         """Return mono audio at the codec's rate and its seconds; None for a long clip, or one from a pipe."""
-        if from_pipe(source):
+        if from_pipe(pair.source):
             return None
         blocks: list[Waveform] = []
         num_samples = 0
-        for block in read_blocks(source, self.codec.sample_rate):
+        for block in read_blocks(pair.source, self.codec.sample_rate, channel=pair.channel):
             blocks.append(block)
             num_samples += len(block)
             if not self.codec.runs_whole(num_samples):
@@ -125,26 +131,26 @@ class _EncodeWork(FileWork):
         self.codec.encode_batch([], self.codec.sample_rate, self.n_q, self.context_s)  # refuses wrong values
 
     def read(self, pair: Pair) -> tuple[Waveform, float] | None:
-        return self.read_audio(pair.source)
+        return self.read_audio(pair)
 
-    def compute(self, clips: Sequence[Waveform]) -> list[Tokens]:
-        return self.clips.encode_batch(clips, self.codec.sample_rate, self.n_q, self.context_s)
+    def compute(self, clips: Sequence[Waveform], alone: bool) -> list[Tokens]:
+        return self.codec_for(alone).encode_prepared(clips, self.n_q, self.context_s)
 
     def write(self, pair: Pair, tokens: Tokens, compute_s: float) -> Facts:
         with _output(pair, ".dmc") as temporary:
             tokens.save(temporary)
-            return _encoded(tokens, temporary, compute_s)
+        return _encoded(tokens, compute_s)
 
     def whole(self, pair: Pair, progress: Progress) -> Facts:
         start = time.perf_counter()
-        with opened_source(pair.source) as source, _output(pair, ".dmc") as temporary:
-            tokens = self.codec.encode_file(source, temporary, self.n_q, self.context_s, progress)
-            return _encoded(tokens, temporary, time.perf_counter() - start)
+        source = stream_of(pair.source)
+        with _output(pair, ".dmc") as temporary:
+            tokens = self.codec.encode_file(source, temporary, self.n_q, self.context_s, progress, pair.channel)
+        return _encoded(tokens, time.perf_counter() - start)
 
 
-def _encoded(tokens: Tokens, path: Path, compute_s: float) -> Facts:
-    facts = describe_tokens(tokens)
-    return {**facts, "file_bytes": path.stat().st_size, **speed(compute_s, tokens.duration_s)}
+def _encoded(tokens: Tokens, compute_s: float) -> Facts:
+    return {**describe_tokens(tokens), "file_bytes": tokens.file_bytes, **speed(compute_s, tokens.duration_s)}
 
 
 class Decode(WorkFactory):
@@ -163,8 +169,8 @@ class _DecodeWork(FileWork):
         tokens = Tokens.load(pair.source)
         return (tokens, tokens.duration_s) if self.codec.runs_whole(tokens.num_samples) else None
 
-    def compute(self, clips: Sequence[Tokens]) -> list[tuple[Tokens, Waveform]]:
-        return list(zip(clips, self.clips.decode_batch(clips, self.n_q), strict=True))
+    def compute(self, clips: Sequence[Tokens], alone: bool) -> list[tuple[Tokens, Waveform]]:
+        return list(zip(clips, self.codec_for(alone).decode_batch(clips, self.n_q), strict=True))
 
     def write(self, pair: Pair, result: tuple[Tokens, Waveform], compute_s: float) -> Facts:
         tokens, waveform = result
@@ -173,11 +179,11 @@ class _DecodeWork(FileWork):
         return self._decoded(tokens, compute_s)
 
     def whole(self, pair: Pair, progress: Progress) -> Facts:
-        with opened_source(pair.source) as source:
-            tokens = Tokens.load(source)
+        tokens = Tokens.load(stream_of(pair.source))
         if self.codec.runs_whole(tokens.num_samples):  # from a pipe
             start = time.perf_counter()
-            return self.write(pair, self.compute([tokens])[0], time.perf_counter() - start)
+            result = self.compute([tokens], alone=True)[0]
+            return self.write(pair, result, time.perf_counter() - start)
         start = time.perf_counter()
         with _output(pair, ".wav") as temporary:
             self.codec.decode_file(tokens, temporary, self.n_q, progress)
@@ -209,13 +215,14 @@ class _ReconstructWork(FileWork):
         self.codec.encode_batch([], self.codec.sample_rate, self.n_q)
 
     def read(self, pair: Pair) -> tuple[Waveform, float] | None:
-        return self.read_audio(pair.source)
+        return self.read_audio(pair)
 
-    def compute(self, clips: Sequence[Waveform]) -> list[_Reconstructed]:
+    def compute(self, clips: Sequence[Waveform], alone: bool) -> list[_Reconstructed]:
+        codec = self.codec_for(alone)
         times = [time.perf_counter()]
-        tokens = self.clips.encode_batch(clips, self.codec.sample_rate, self.n_q)
+        tokens = codec.encode_prepared(clips, self.n_q)
         times.append(time.perf_counter())
-        waveforms = self.clips.decode_batch(tokens)
+        waveforms = codec.decode_batch(tokens)
         times.append(time.perf_counter())
         share = (times[1] - times[0]) / (times[2] - times[0])
         return [_Reconstructed(each, waveform, share) for each, waveform in zip(tokens, waveforms, strict=True)]
@@ -228,8 +235,8 @@ class _ReconstructWork(FileWork):
 
     def whole(self, pair: Pair, progress: Progress) -> Facts:
         times = [time.perf_counter()]
-        with opened_source(pair.source) as source:
-            tokens = self.codec.encode_file(source, n_q=self.n_q, progress=progress)
+        source = stream_of(pair.source)
+        tokens = self.codec.encode_file(source, n_q=self.n_q, progress=progress, channel=pair.channel)
         times.append(time.perf_counter())
         with _output(pair, ".wav") as temporary:
             self.codec.decode_file(tokens, temporary, progress=progress)

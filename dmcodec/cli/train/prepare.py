@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,6 +11,7 @@ import typer
 from dmcodec.cli.common import JsonOption, TranscriptsOption, console, missing_dependency, print_json
 from dmcodec.cli.left_out import left_out_json, warn_left_out
 from dmcodec.cli.progress import show_progress
+from dmcodec.cpus import usable_cpus
 from dmcodec.errors import ArgumentError
 from dmcodec.text import one_line
 
@@ -120,7 +121,7 @@ def prepare(
     if texts and transcripts:
         check_used(texts, [sources.get(index).name for index in range(sources.count)], transcripts)
     warn_left_out(sources.left_out)
-    count = threads or min(os.cpu_count() or 1, 8)
+    count = threads or min(usable_cpus(), 8)
     with show_progress() as report:
         manifest = prepare_data(sources, out, settings, texts, count, strict, force, report)
     if as_json:
@@ -151,4 +152,4 @@ def _print_summary(out: Path, manifest: Manifest) -> None:
         f"{out}: {totals['segments']} segments ({train} train, {validation} validation)"
         f" of {totals['audio_s'] / 60:.1f} min in {totals['files']} files; fingerprint {manifest.fingerprint}"
     )
-    typer.echo(f"next: dmcodec train teach {out} --sm MODEL --asr MODEL --lm MODEL")
+    typer.echo(f"next: dmcodec train teach {shlex.quote(str(out))} --sm MODEL --asr MODEL --lm MODEL")
