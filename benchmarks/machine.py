@@ -10,7 +10,7 @@ import platform
 from collections.abc import Mapping
 from pathlib import Path
 
-from dmcodec.runtime.onnxruntime_backend import usable_cpus
+from dmcodec.cpus import usable_cpus
 
 from .gpu import Gpu, find_gpus
 

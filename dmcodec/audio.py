@@ -1,233 +1,348 @@
-"""Audio files: reading, writing, and conversion to the waveforms of the codec, mono float32 at its sample rate."""
+"""Audio files: one reader for all verbs. What libsndfile would not read whole and right is found out first."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from typing import BinaryIO, cast
 
 import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from .audio_headers import check_complete
-from .errors import AudioError, AudioFileNotFoundError, DmcodecError, OutputError
-from .files import output_file
+from . import flac_frames, mp3_frames, ogg_pages
+from .audio_headers import MENDERS, wav_mpeg
+from .audio_output import OUTPUT_FORMATS, audio_writer, output_format, write_audio
+from .errors import AudioError
+from .media import MEDIA_SUFFIXES, MediaReader, check_sizes, media_format, media_installed
+from .streams import AudioSource, Input, Piece, PieceReader, Scanner, joined, opened_input
+from .waveforms import Mixer, Waveform, check_sample_rate, prepare_waveform, resampler, to_pcm16, warn
 
-Waveform = NDArray[np.float32]
-
-_UNKNOWN_FRAMES = 2**63 - 1  # libsndfile's SF_COUNT_MAX
-_BLOCK_FRAMES = 1 << 18
-# No speech is recorded outside these, and resampling from 1 Hz would fill the memory.
-MIN_SAMPLE_RATE, MAX_SAMPLE_RATE = 1000, 768_000
+__all__ = [
+    "AUDIO_SUFFIXES", "MEDIA_SUFFIXES", "OUTPUT_FORMATS", "AudioSource", "Waveform", "audio_needs", "audio_suffixes",
+    "audio_writer", "channel_count", "output_format", "prepare_waveform", "read_audio", "read_blocks", "to_pcm16",
+    "write_audio",
+]  # fmt: skip
 
 # Files that count as audio in a folder: formats of libsndfile.
-AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif", ".au", ".w64", ".rf64", ".caf"})
-OUTPUT_FORMATS = {".wav": ("WAV", "PCM_16"), ".flac": ("FLAC", "PCM_16"), ".ogg": ("OGG", "VORBIS")}
+AUDIO_SUFFIXES = frozenset({
+    ".wav", ".wave", ".bwf", ".rf64", ".w64", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".mp2", ".mpga", ".aiff",
+    ".aif", ".aifc", ".au", ".snd", ".caf", ".sph", ".nist", ".voc",
+})  # fmt: skip
+
+_BLOCK_FRAMES = 1 << 18
+_MPEG_SUFFIXES = (".mp3", ".mp2", ".mpga")
+Block = NDArray[np.float32]
 
 
-def read_audio(path: str | Path) -> tuple[NDArray[np.float32], int]:
+def audio_suffixes() -> frozenset[str]:
+    """Return the suffixes that count as audio in a folder, `MEDIA_SUFFIXES` included where the extra is installed."""
+    return AUDIO_SUFFIXES | MEDIA_SUFFIXES if media_installed() else AUDIO_SUFFIXES
+
+
+def audio_needs() -> Mapping[str, str]:
+    """Return the suffixes of audio that isn't read here, each with what it needs; none where the extra is installed."""
+    return {} if media_installed() else dict.fromkeys(MEDIA_SUFFIXES, 'needs PyAV: run `pip install "dmcodec[media]"`')
+
+
+def read_audio(source: AudioSource) -> tuple[NDArray[np.float32], int]:
     """Read a whole audio file.
 
+    Args:
+        source: a path (also of a pipe), or a binary file object. Of a video the first sound track is read.
+
     Returns:
-        Samples (channels, samples) float32 in [-1, 1], and the sample rate of the file in Hz.
+        Samples (channels, samples) float32 in [-1, 1], and the sample rate of the file in Hz. Where parts of a file
+        differ (joined MP3s, for example), all have the sample rate of the first one, and are mono if the numbers of
+        channels differ.
 
     Raises:
         AudioFileNotFoundError: no such file.
         AudioError: not audio, empty, cut short, or changed while it was read.
+        AudioDependencyError: a format that needs the extra `media`.
+        ArgumentError: no path and no binary file object.
     """
-    with _opened(Path(path)) as file:
-        return np.concatenate(list(_blocks(file, Path(path)))).T, file.samplerate
+    with _opened(source) as audio:
+        sections: list[tuple[int, list[Block]]] = []
+        for rate, block in audio.blocks():
+            if not sections or sections[-1][0] != rate or sections[-1][1][-1].shape[1] != block.shape[1]:
+                sections.append((rate, []))
+            sections[-1][1].append(block)
+    rate = sections[0][0]
+    arrays = [(each_rate, np.concatenate(blocks).T) for each_rate, blocks in sections]
+    if len({len(array) for _, array in arrays}) > 1:
+        arrays = [(each_rate, array.mean(axis=0, keepdims=True, dtype=np.float32)) for each_rate, array in arrays]
+    resampled = [np.stack([resampler(each, rate)(channel, True) for channel in array]) for each, array in arrays]
+    return np.concatenate(resampled, axis=1), rate
 
 
 def read_blocks(
-    path: str | Path, target_rate: int, progress: Callable[[float, float], None] | None = None
+    source: AudioSource,
+    target_rate: int,
+    progress: Callable[[float, float], None] | None = None,
+    channel: int | None = None,
+    name: str | None = None,
 ) -> Iterator[Waveform]:
     """Read an audio file as `read_audio` and `prepare_waveform` do, a few seconds at a time.
 
     Args:
-        path: the file.
+        source: as for `read_audio`.
         target_rate: in Hz; resampled with soxr (high quality).
         progress: called with the seconds that are read, and the seconds in total.
+        channel: the channel to take, from 0 on; None averages them.
+        name: of the source in errors; by default its path, or the name of the file object.
 
     Yields:
         Blocks (samples,) of mono float32 at `target_rate`.
 
     Raises:
-        AudioFileNotFoundError, AudioError: as for `read_audio`, or NaN or infinite values.
+        AudioFileNotFoundError, AudioError, ArgumentError: as for `read_audio`, no such channel, or NaN or infinite
+            values.
+
+    Warns:
+        AudioWarning: channels that cancel where they are averaged, values far beyond 1, or foreign bytes in an MP3.
     """
-    path = Path(path)
-    with _opened(path) as file:
-        rate, total_s, done = file.samplerate, file.frames / file.samplerate, 0
-        resampler = _resampler(rate, target_rate)
-        for block in _blocks(file, path):
-            yield resampler(_mono(block.T, str(path)), False)
-            done += len(block)
+    with _opened(source, name) as audio:
+        mixer = Mixer(audio.name, channel)
+        done_s, rate = 0.0, 0
+        if progress:
+            audio.measure()
+        resample = resampler(target_rate, target_rate)
+        for next_rate, block in audio.blocks():
+            if next_rate != rate:
+                if rate:
+                    yield resample(np.zeros(0, np.float32), True)
+                rate, resample = next_rate, resampler(next_rate, target_rate)
+            yield resample(mixer.mix(block.T), False)
+            done_s += len(block) / rate
             if progress:
-                progress(done / rate, total_s)
-        yield resampler(np.zeros(0, np.float32), True)
+                progress(done_s, max(done_s, audio.total_s))
+        yield resample(np.zeros(0, np.float32), True)
+        mixer.finish()
 
 
-@contextmanager
-def _opened(path: Path) -> Iterator[soundfile.SoundFile]:
-    if not os.path.isfile(path):  # noqa: PTH113 - Path.is_file raises where the name is too long
-        problem = "is a folder, not an audio file" if os.path.isdir(path) else "no such audio file"  # noqa: PTH112
-        raise AudioFileNotFoundError(f"{path}: {problem}")
-    try:
-        before = path.stat()
-        with soundfile.SoundFile(path) as file:
-            check_complete(path)
-            _check_sample_rate(file.samplerate, str(path))
-            if file.frames == _UNKNOWN_FRAMES:
-                raise AudioError(
-                    f"{path}: its length is unknown (was it written into a pipe?); convert it to WAV first"
-                )
-            yield file
-        after = path.stat()
-    except soundfile.SoundFileError as error:
-        raise AudioError(f"{path}: can't be read as audio ({_reason(error)})") from None
-    except DmcodecError:
-        raise
-    except OSError as error:
-        raise AudioError(f"{path}: can't be read ({error.strerror or error})") from None
-    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
-        raise AudioError(f"{path}: was changed while it was read; try again when it is complete")
-
-
-def _blocks(file: soundfile.SoundFile, path: Path) -> Iterator[NDArray[np.float32]]:
-    """Yield blocks (samples, channels).
-
-    Memory grows with the samples that are read, not with the number in the header.
-    """
-    declared, done = file.frames, 0
-    while len(block := file.read(_BLOCK_FRAMES, dtype="float32", always_2d=True)):
-        done += len(block)
-        yield block
-    if done == 0:
-        raise AudioError(f"{path}: holds no samples")
-    if done < declared:
-        raise AudioError(f"{path}: cut short, {done} of {declared} samples could be read")
-
-
-def prepare_waveform(waveform: Any, sample_rate: int, target_rate: int, source: str = "waveform") -> Waveform:
-    """Convert a waveform to mono float32 at `target_rate`.
-
-    Args:
-        waveform: (samples,) or (channels, samples); float32, float64 in [-1, 1], or int16, which is divided by 32768.
-            Channels are averaged.
-        sample_rate: of `waveform`, in Hz; resampled with soxr (high quality) if it differs from `target_rate`.
-        target_rate: in Hz.
-        source: name of the waveform in errors.
-
-    Returns:
-        (samples,) float32.
+def channel_count(source: AudioSource) -> int:
+    """Return the number of channels of an audio file; where its parts differ, that of the first one.
 
     Raises:
-        AudioError: another shape or dtype, no samples, NaN or infinite values, or a sample rate out of range.
+        AudioFileNotFoundError, AudioError, ArgumentError: as for `read_audio`.
     """
-    try:
-        array = np.asarray(waveform)
-    except ValueError as error:  # rows of different lengths
-        raise AudioError(f"{source}: can't be converted to an array ({error})") from None
-    _check_sample_rate(sample_rate, source)
-    if array.ndim not in (1, 2) or (array.ndim == 2 and not 1 <= array.shape[0] <= 32):
-        raise AudioError(f"{source}: expected shape (samples,) or (channels, samples), got {array.shape}")
-    if array.shape[-1] == 0:
-        raise AudioError(f"{source}: holds no samples")
-    if array.dtype not in (np.int16, np.float32, np.float64):
-        raise AudioError(f"{source}: expected float32, float64 or int16, got {array.dtype}")
-    with np.errstate(over="ignore"):  # infinite values are refused below
-        scaled: Waveform = array.astype(np.float32)
-    if array.dtype == np.int16:
-        scaled /= 32768
-    mono = _mono(scaled, source)
-    return np.ascontiguousarray(_resampler(int(sample_rate), target_rate)(mono, True))
+    with _opened(source) as audio:
+        return next(block.shape[1] for _, block in audio.blocks())
 
 
-def _check_sample_rate(sample_rate: Any, source: str) -> None:
-    whole = isinstance(sample_rate, (int, np.integer)) and not isinstance(sample_rate, bool)
-    if not whole or not MIN_SAMPLE_RATE <= sample_rate <= MAX_SAMPLE_RATE:
-        raise AudioError(
-            f"{source}: sample_rate must be an integer from {MIN_SAMPLE_RATE} to {MAX_SAMPLE_RATE} Hz, "
-            f"not {sample_rate!r}"
-        )
+@dataclass(frozen=True)
+class _Part:
+    """A file that libsndfile reads whole, made of pieces of the input. `samples`: how many of them count."""
+
+    pieces: Sequence[Piece]
+    samples: int | None = None
 
 
-def _mono(samples: NDArray[np.float32], source: str) -> Waveform:
-    """Average the channels: (samples,) or (channels, samples) -> (samples,); AudioError if a value is not finite."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        mono: Waveform = samples.mean(axis=0, dtype=np.float32) if samples.ndim == 2 else samples
-    if not np.isfinite(mono).all():
-        raise AudioError(f"{source}: holds NaN or infinite values (or values too large for float32)")
-    return mono
+@dataclass
+class _Audio:
+    """An open file: parts that libsndfile reads one after the other, or a reader of PyAV.
 
-
-def _resampler(sample_rate: int, target_rate: int) -> Callable[[Waveform, bool], Waveform]:
-    """Return a function resample(samples, last) that takes the next samples and returns the resampled ones so far."""
-    if sample_rate == target_rate:
-        return lambda samples, _last: samples
-    import soxr
-
-    stream = soxr.ResampleStream(sample_rate, target_rate, 1, dtype="float32", quality="HQ")
-    first: Waveform | None = None
-    returned = 0
-
-    def resample(samples: Waveform, last: bool) -> Waveform:
-        nonlocal first, returned
-        if first is None and len(samples):
-            first = samples[:1]
-        resampled: Waveform = stream.resample_chunk(samples, last=last)
-        returned += len(resampled)
-        # soxr rounds the length: of one or two samples nothing may remain
-        return first if last and returned == 0 and first is not None else resampled
-
-    return resample
-
-
-def write_audio(path: str | Path, waveform: Waveform, sample_rate: int) -> None:
-    """Write mono audio (samples,) as 16-bit WAV or FLAC, or as Ogg Vorbis, by the suffix; see `audio_writer`."""
-    with audio_writer(path, sample_rate) as write:
-        write(waveform)
-
-
-@contextmanager
-def audio_writer(path: str | Path, sample_rate: int) -> Iterator[Callable[[Waveform], None]]:
-    """Yield a function that appends mono samples (samples,) to a file.
-
-    The file appears when the block ends without an error; else nothing is left. Values outside [-1, 1] are clipped.
-
-    Raises:
-        OutputError: an unknown suffix, or a file that can't be written.
+    Attributes:
+        source: the file.
+        parts: what libsndfile reads.
+        media: reads instead of libsndfile.
+        second: whether PyAV may know a codec that libsndfile doesn't know.
+        total_s: length in seconds, as far as it is known; that of one part from its first block on.
     """
-    path = Path(path)
-    file_format, subtype = output_format(path)
-    written = 0
-    with output_file(path) as temporary:
+
+    source: Input
+    parts: Sequence[_Part]
+    media: MediaReader | None = None
+    second: bool = False
+    total_s: float = 0.0
+    # libsndfile calls PieceReader back, and cffi drops exceptions there. Ctrl-C is raised in the main thread only.
+    thread: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1))
+
+    @property
+    def name(self) -> str:
+        return self.source.name
+
+    def measure(self) -> None:
+        """Find out the length in seconds where no block tells."""
+        if self.media is not None:
+            self.total_s = self.media.duration_s()
+        elif len(self.parts) > 1:
+            for part in self.parts:
+                with self.sound_file(part) as file:
+                    self.total_s += _length(file, part) / file.samplerate
+
+    def blocks(self) -> Iterator[tuple[int, Block]]:
+        """Yield sample rates and blocks (samples, channels).
+
+        Memory grows with the samples that are read, not with the number in the header.
+        """
+        done = 0
+        for rate, block in self.media.blocks() if self.media is not None else self._part_blocks():
+            check_sample_rate(rate, self.name)
+            done += len(block)
+            yield rate, block
+        if done == 0:
+            raise AudioError(f"{self.name}: holds no samples")
+
+    def _part_blocks(self) -> Iterator[tuple[int, Block]]:
+        for part in self.parts:
+            try:
+                opened = self._open(part)
+            except soundfile.SoundFileError:
+                if not (self.second and media_installed()):
+                    raise
+                yield from MediaReader(self.source, "audio").blocks()
+                return
+            with self._closed(opened) as file:
+                done, declared = 0, _length(file, part)
+                if len(self.parts) == 1:
+                    self.total_s = declared / file.samplerate
+                while done < declared and len(block := self.thread.submit(_read, file, declared - done).result()):
+                    done += len(block)
+                    yield file.samplerate, block
+                if done < declared:
+                    raise AudioError(f"{self.name}: cut short, {done} of {declared} samples could be read")
+
+    def sound_file(self, part: _Part) -> AbstractContextManager[soundfile.SoundFile]:
+        """Open a part; opening, reading and closing run in the thread."""
+        return self._closed(self._open(part))
+
+    def _open(self, part: _Part) -> soundfile.SoundFile:
+        return self.thread.submit(soundfile.SoundFile, PieceReader(self.source.file, part.pieces)).result()
+
+    @contextmanager
+    def _closed(self, file: soundfile.SoundFile) -> Iterator[soundfile.SoundFile]:
         try:
-            with soundfile.SoundFile(temporary, "w", sample_rate, 1, subtype, format=file_format) as file:
-
-                def write(waveform: Waveform) -> None:
-                    nonlocal written
-                    written += len(waveform)
-                    for start in range(0, len(waveform), _BLOCK_FRAMES):  # libsndfile crashes on minutes of Vorbis
-                        file.write(np.clip(waveform[start : start + _BLOCK_FRAMES], -1.0, 1.0))
-
-                yield write
-            complete = soundfile.info(temporary).frames == written  # a full disk is not always reported during writing
-        except soundfile.SoundFileError:
-            complete = False
-        if not complete:
-            raise OutputError(f"{path}: can't be written in full; check the disk and the rights")
+            check_sample_rate(file.samplerate, self.name)
+            yield file
+        finally:
+            self.thread.submit(file.close).result()
 
 
-def output_format(path: Path) -> tuple[str, str]:
-    """Return the format and the subtype of libsndfile for an output path; OutputError for an unknown suffix."""
-    try:
-        return OUTPUT_FORMATS[path.suffix.lower()]
-    except KeyError:
-        raise OutputError(f"{path}: audio is written as {', '.join(OUTPUT_FORMATS)}, not {path.suffix!r}") from None
+def _length(file: soundfile.SoundFile, part: _Part) -> int:
+    return file.frames if part.samples is None else part.samples
+
+
+def _read(file: soundfile.SoundFile, frames: int) -> Block:
+    return file.read(min(_BLOCK_FRAMES, frames), dtype="float32", always_2d=True)
+
+
+@contextmanager
+def _opened(source: AudioSource, name: str | None = None) -> Iterator[_Audio]:
+    with opened_input(source) as found:
+        found = found if name is None else Input(found.file, name)
+        audio = None
+        try:
+            audio = _inspected(found)
+            yield audio
+        except soundfile.SoundFileError as error:
+            raise AudioError(f"{found.name}: can't be read as audio ({_reason(error)}){_hint(found)}") from None
+        finally:
+            if audio is not None:
+                audio.thread.shutdown()
+
+
+def _inspected(source: Input) -> _Audio:
+    """Find out what a file is, and how it is read whole."""
+    head = source.read(0, 600)
+    if head[:4] == b"OggS":
+        return _ogg(source)
+    start = _after_id3(source)
+    if 0 < start < source.size:
+        return _inspected(source.view(start, source.size))
+    if head[:4] == b"fLaC":
+        return _Audio(source, [_Part(pieces) for pieces in flac_frames.parts(source)])
+    if head[:4] in MENDERS and head[:12][8:] != b"AVI ":
+        return _uncompressed(source, head)
+    kind = media_format(head)
+    mpeg_start = _mpeg_start(source, kind)
+    if mpeg_start is not None:
+        return _mpeg(source, mpeg_start)
+    if kind is not None:
+        media = MediaReader(source, kind)
+        check_sizes(source, kind)
+        return _Audio(source, [], media)
+    return _Audio(source, [_Part([(0, source.size)])])
+
+
+def _uncompressed(source: Input, head: bytes) -> _Audio:
+    if head[:4] == b"RIFF" and (frames := wav_mpeg(source)) is not None:
+        start = mp3_frames.first_frame(Scanner(frames), search=True)
+        if start is not None:
+            return _mpeg(frames, start)
+    parts = MENDERS[head[:4]](source) or [[(0, source.size)]]
+    return _Audio(source, [_Part(pieces) for pieces in parts], second=True)
+
+
+def _ogg(source: Input) -> _Audio:
+    streams = ogg_pages.walk(source)
+    parts: list[_Part] = []
+    if foreign := ogg_pages.foreign_bytes(source, streams):
+        warn(f"{source.name}: {foreign} bytes after its last Ogg page are no audio; they are left out")
+    for stream in streams:
+        if stream.codec == "Speex":
+            return _Audio(source, [], MediaReader(source, "Speex"))
+        if stream.codec == "FLAC":  # the packets are a FLAC file, but for 9 bytes
+            ranges = ogg_pages.contents(stream)
+            ranges[0] = (ranges[0][0] + 9, ranges[0][1] - 9)
+            native = Input(cast(BinaryIO, PieceReader(source.file, joined(ranges))), source.name)
+            parts += [_Part(_resolved(pieces, ranges)) for pieces in flac_frames.parts(native)]
+        else:
+            parts.append(_Part(joined([(page.start, page.stop - page.start) for page in stream.pages])))
+    return _Audio(source, parts)
+
+
+def _resolved(pieces: list[Piece], ranges: list[tuple[int, int]]) -> list[Piece]:
+    """Return pieces of a file that is made of `ranges` of another one as pieces of that one."""
+    found: list[Piece] = []
+    for piece in pieces:
+        if isinstance(piece, bytes):
+            found.append(piece)
+            continue
+        start, length = piece
+        for begin, count in ranges:
+            if start < count and length > 0:
+                taken = min(count - start, length)
+                found.append((begin + start, taken))
+                length -= taken
+            start = max(0, start - count)
+    return found
+
+
+def _mpeg_start(source: Input, kind: str | None) -> int | None:
+    """Return where the first frame of an MP3 or MP2 file begins; None for another file."""
+    if kind is not None and kind != "AAC":
+        return None
+    return mp3_frames.first_frame(Scanner(source), search=kind is None and source.name.lower().endswith(_MPEG_SUFFIXES))
+
+
+def _mpeg(source: Input, start: int) -> _Audio:
+    found = mp3_frames.walk(source, start)
+    scanner = Scanner(source)
+    if found.foreign_bytes:
+        warn(f"{source.name}: {found.foreign_bytes} bytes between its MPEG frames are no audio; they are left out")
+    return _Audio(source, [_Part(*mp3_frames.pieces(part, scanner)) for part in found.parts])
+
+
+def _after_id3(source: Input) -> int:
+    """Return where the content begins after an ID3v2 tag."""
+    head = source.read(0, 10)
+    if head[:3] != b"ID3" or len(head) < 10:
+        return 0
+    return 10 + (head[6] << 21 | head[7] << 14 | head[8] << 7 | head[9]) + (10 if head[5] & 0x10 else 0)
+
+
+def _hint(source: Input) -> str:
+    if source.name.lower().endswith((".raw", ".pcm")):
+        return "; samples without a header don't say what they are: convert the file to WAV"
+    known = source.name.lower().endswith(tuple(MEDIA_SUFFIXES))
+    in_known_format = source.read(0, 4) in MENDERS
+    if (known or in_known_format) and not media_installed():
+        return '; more formats are read with PyAV: run `pip install "dmcodec[media]"`'
+    return ""
 
 
 def _reason(error: soundfile.SoundFileError) -> str:

@@ -1,64 +1,24 @@
-"""Sources of audio: files that arguments name, and recordings, from files or from a Hugging Face dataset."""
+"""Recordings, from files or from a Hugging Face dataset."""
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import io
 import os
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .audio import AUDIO_SUFFIXES, Waveform, prepare_waveform, read_blocks
-from .errors import ArgumentError, AudioError, InputNotFoundError, MissingDependencyError, first_line
+from .audio import Waveform, audio_needs, audio_suffixes, read_blocks
+from .errors import ArgumentError, AudioError, InputNotFoundError, MissingDependencyError
+from .file_search import FoundFile, LeftOut, Problem, search
+from .row_names import audio_paths, row_names
+from .text import utf8
 
 HF_PREFIX = "hf:"
-
-
-@dataclass(frozen=True)
-class FoundFile:
-    """A file that an argument named. `relative`: its path below a named folder; else its name."""
-
-    path: Path
-    relative: Path
-
-
-def find_files(arguments: Iterable[str], suffixes: Collection[str]) -> list[FoundFile]:
-    """Find the files that arguments name, in the order of the arguments.
-
-    Args:
-        arguments: files, folders and glob patterns. A folder stands for all files below it with one of the suffixes,
-            sorted; hidden files (temporary files of other processes, for example) do not count. A pattern stands for
-            all files that match it, sorted, whatever their suffixes.
-        suffixes: lower case, with the dot.
-
-    Returns:
-        Files that are there, and single files as they were named: whether those exist shows when they are read.
-
-    Raises:
-        InputNotFoundError: a folder or a pattern that holds no such file.
-    """
-    return [found for argument in arguments for found in _expand(argument, suffixes)]
-
-
-def _expand(argument: str, suffixes: Collection[str]) -> list[FoundFile]:
-    path = Path(argument)
-    if os.path.isdir(path):  # noqa: PTH112 - Path.is_dir raises where the name is too long
-        inside = (file for file in path.rglob("*") if file.suffix.lower() in suffixes and file.is_file())
-        files = sorted(file for file in inside if not file.name.startswith("."))
-        if not files:
-            raise InputNotFoundError(f"{argument}: no files in this folder end in {', '.join(sorted(suffixes))}")
-        return [FoundFile(file, file.relative_to(path)) for file in files]
-    if not glob.has_magic(argument) or os.path.exists(path):  # noqa: PTH110 - as above
-        return [FoundFile(path, Path(path.name))]
-    matches = sorted(Path(match) for match in glob.glob(argument, recursive=True))
-    files = [match for match in matches if match.is_file()]
-    if not files:
-        raise InputNotFoundError(f"{argument}: no files match this pattern")
-    return [FoundFile(file, Path(file.name)) for file in files]
 
 
 @dataclass(frozen=True)
@@ -86,11 +46,13 @@ class Sources:
         count: number of recordings.
         identity: changes when they change (names, speakers, sizes, modification times).
         get: returns the recording of an index.
+        left_out: what of the named folders does not count.
     """
 
     count: int
     identity: str
     get: Callable[[int], Source]
+    left_out: Sequence[LeftOut] = field(default=())
 
 
 @dataclass(frozen=True)
@@ -112,7 +74,7 @@ def find_sources(inputs: Sequence[str], speaker_from: str | None, dataset: Datas
         dataset: for `hf:`.
 
     Raises:
-        InputNotFoundError: an input that does not exist or holds no audio.
+        InputNotFoundError: no input exists and holds audio. One of several is a recording that can't be read.
         ArgumentError: options that do not fit the inputs.
         MissingDependencyError: `hf:` without the package datasets.
     """
@@ -128,30 +90,52 @@ def find_sources(inputs: Sequence[str], speaker_from: str | None, dataset: Datas
 
 
 def _file_sources(inputs: Sequence[str], speaker_from: str | None) -> Sources:
-    files: set[Path] = set()
-    roots: set[Path] = set()  # folders that the names of their files are relative to
-    for found in find_files(inputs, AUDIO_SUFFIXES):
-        if not os.path.isfile(found.path):  # noqa: PTH113 - Path.is_file raises where the name is too long
-            raise InputNotFoundError(f"{found.path}: no such file or folder")
-        path = found.path.absolute()
-        files.add(path)
-        roots.add(path.parents[len(found.relative.parts) - 1])
-    root = Path(os.path.commonpath(roots))
-    paths = sorted(files)
+    found = search(inputs, audio_suffixes(), needs=audio_needs())
+    problems = [*found.problems, *_missing(found.files)]
+    missing = {problem.path for problem in problems}
+    files = [(file.path.absolute(), file.relative) for file in found.files if file.path not in missing]
+    if not files:
+        raise problems[0].error
+    # Folders that the names of their files are relative to.
+    root = Path(os.path.commonpath({path.parents[len(relative.parts) - 1] for path, relative in files}))
+    paths = sorted({path for path, _ in files})
     speaker = _speaker_rule(speaker_from)
-    names = [path.relative_to(root).as_posix() for path in paths]
+    names = [utf8(path.relative_to(root).as_posix()) for path in paths]
     speakers = [speaker(name) for name in names]
     digest = hashlib.sha256()
     for path, name, speaker_name in zip(paths, names, speakers, strict=True):
-        status = path.stat()
-        digest.update(
-            f"{name}\0{speaker_name}\0{status.st_size}\0{status.st_mtime_ns}\n".encode("utf-8", "surrogateescape")
-        )
+        digest.update(f"{name}\0{speaker_name}\0{_state(path)}\n".encode())
+    for problem in problems:
+        digest.update(f"{utf8(problem.path)}\0missing\n".encode())
 
     def get(index: int) -> Source:
-        return Source(names[index], speakers[index], None, lambda rate: read_blocks(paths[index], rate))
+        if index < len(paths):
+            return Source(names[index], speakers[index], None, lambda rate: read_blocks(paths[index], rate))
+        return _unreadable(problems[index - len(paths)])
 
-    return Sources(len(paths), digest.hexdigest(), get)
+    return Sources(len(paths) + len(problems), digest.hexdigest(), get, found.left_out)
+
+
+def _missing(files: Sequence[FoundFile]) -> Iterator[Problem]:
+    for file in files:
+        if not os.path.isfile(file.path):  # noqa: PTH113 - Path.is_file raises where the name is too long
+            yield Problem(file.path, InputNotFoundError(f"{file.path}: no such file or folder"))
+
+
+def _state(path: Path) -> str:
+    """Return what changes when a file changes."""
+    try:
+        status = path.stat()
+    except OSError:
+        return "unreadable"
+    return f"{status.st_size}\0{status.st_mtime_ns}"
+
+
+def _unreadable(problem: Problem) -> Source:
+    def read(_rate: int) -> Iterator[Waveform]:
+        raise AudioError(str(problem.error))
+
+    return Source(utf8(problem.path), "", None, read)
 
 
 def _speaker_rule(speaker_from: str | None) -> Callable[[str], str]:
@@ -182,11 +166,12 @@ def _speaker_rule(speaker_from: str | None) -> Callable[[str], str]:
 
 def _dataset_sources(name: str, options: DatasetOptions) -> Sources:
     rows, audio_column = _load_dataset(name, options)
+    names = row_names(audio_paths(rows, audio_column))
 
     def get(index: int) -> Source:
         row = rows[index]
         audio = row[audio_column] or {}
-        title = Path(audio.get("path") or "").name or f"row{index:09d}"
+        title = names[index]
         speaker = str(row[options.speaker_column]) if options.speaker_column else ""
         text = row[options.text_column] if options.text_column else None
         return Source(title, speaker, None if text is None else str(text), lambda rate: _read_row(audio, title, rate))
@@ -205,18 +190,63 @@ def _load_dataset(name: str, options: DatasetOptions) -> tuple[Any, str]:
     if not os.path.exists(path) and ":" not in name and name.startswith((".", "/")):  # noqa: PTH110
         raise InputNotFoundError(f"{HF_PREFIX}{name}: no such folder")
     try:
-        rows = datasets.load_dataset(path, config or None, split=options.split)
-    except Exception as error:  # noqa: BLE001 - datasets raises all that its readers raise
-        reason = first_line(error)
-        raise InputNotFoundError(f"{HF_PREFIX}{name}: can't be loaded, split {options.split!r} ({reason})") from None
+        with _audio_as_it_is(datasets.Audio):
+            rows = datasets.load_dataset(path, config or None, split=options.split)
+    except Exception as error:
+        raise InputNotFoundError(
+            f"{HF_PREFIX}{name}: can't be loaded, split {options.split!r}: {_dataset_problem(error, path)}"
+        ) from error
     audio_columns = [column for column, kind in rows.features.items() if isinstance(kind, datasets.Audio)]
     if not audio_columns:
         raise InputNotFoundError(f"{HF_PREFIX}{name}: has no column of audio, only {', '.join(rows.column_names)}")
     for column in filter(None, (options.speaker_column, options.text_column)):
         if column not in rows.column_names:
             raise ArgumentError(f"{HF_PREFIX}{name}: has no column {column!r}, only {', '.join(rows.column_names)}")
-    # Not decoded: soundfile reads it, as it reads files. The decoder of datasets needs another package.
+    # Not decoded: it is read as files are. The decoder of datasets needs another package.
     return rows.cast_column(audio_columns[0], datasets.Audio(decode=False)), audio_columns[0]
+
+
+@contextmanager
+def _audio_as_it_is(column: type[Any]) -> Iterator[None]:
+    """Let datasets take files and their bytes into a column of audio as they are.
+
+    Since version 4, its own function for that imports torchcodec, even where there is nothing to encode.
+    """
+    original = column.encode_example
+
+    def encode_example(self: Any, value: Any) -> Any:
+        if isinstance(value, (str, os.PathLike)):
+            return {"bytes": None, "path": os.fspath(value)}
+        if isinstance(value, (bytes, bytearray)):
+            return {"bytes": bytes(value), "path": None}
+        if isinstance(value, dict) and "array" not in value and (value.get("bytes") or value.get("path")):
+            return {"bytes": value.get("bytes"), "path": value.get("path")}
+        return original(self, value)
+
+    column.encode_example = encode_example
+    try:
+        yield
+    finally:
+        column.encode_example = original
+
+
+def _dataset_problem(error: BaseException, path: str) -> str:
+    """Return what is wrong with a dataset, and what to do; datasets' own words are in the cause of the error."""
+    chain = [each for each in (error, error.__cause__, error.__context__) if each is not None]
+    text = " ".join(f"{type(each).__name__} {each}" for each in chain)
+    if re.search(r"unknown split|split .* not in|bad split|instruction", text, re.IGNORECASE):
+        known = re.search(r"one of (\[[^\]]*\])", text)
+        return f"it has no such split{f', only {known[1]}' if known else ''}; name another --hf-split"
+    if re.search(r"BuilderConfig|config name|config is missing", text, re.IGNORECASE):
+        return "it needs another configuration; name one of its configurations as hf:NAME:CONFIG"
+    missing = next((each.name for each in chain if isinstance(each, ImportError)), None)
+    if missing:
+        return f"it needs {missing}, which is not installed; install it with pip"
+    if os.path.exists(path):  # noqa: PTH110 - Path.exists raises where the name is too long
+        return "this folder is none that the package datasets reads as audio; give a folder of audio without hf:"
+    if re.search(r"offline|connect|reach|resolve|resolution|service not known", text, re.IGNORECASE):
+        return "it was not fetched before, and the hub can't be reached; go online, or give a folder"
+    return "the hub has no such dataset, or it is private; check the name"
 
 
 def _read_row(audio: dict[str, Any], title: str, rate: int) -> Iterator[Waveform]:
@@ -224,12 +254,6 @@ def _read_row(audio: dict[str, Any], title: str, rate: int) -> Iterator[Waveform
         path = audio.get("path")
         if not path:
             raise AudioError(f"{title}: the row holds no audio")
-        yield from read_blocks(path, rate)
+        yield from read_blocks(path, rate, name=title)
         return
-    import soundfile
-
-    try:
-        samples, sample_rate = soundfile.read(io.BytesIO(audio["bytes"]), dtype="float32", always_2d=True)
-    except soundfile.SoundFileError as error:
-        raise AudioError(f"{title}: can't be read as audio ({error})") from None
-    yield prepare_waveform(samples.T, sample_rate, rate, title)
+    yield from read_blocks(io.BytesIO(audio["bytes"]), rate, name=title)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .config import CodecConfig
-from .errors import BundleError, BundleNotFoundError, BundleVersionError, ConfigError
+from .errors import BundleError, BundleNotFoundError, BundleVersionError, ConfigError, detail
 from .files import file_sha256, json_sha256, write_bytes
 from .onnx_locations import external_locations
 
@@ -157,6 +157,11 @@ class Bundle:
     path: Path
     manifest: Manifest
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the path: the process that unpickles opens the bundle there, or its own default bundle."""
+        path = None if self.path.absolute() == _DEFAULT_BUNDLE else self.path.absolute()
+        return _reopened, (path, self.manifest.model_id, self.manifest.precision)
+
     def graph_path(self, name: str) -> Path:
         """Return the path of a graph's ONNX file."""
         return self.path / self.manifest.graphs[name].file
@@ -184,6 +189,27 @@ def default_bundle_path() -> Path:
     return _DEFAULT_BUNDLE
 
 
+def _reopened(path: Path | None, model_id: str, precision: str) -> Bundle:
+    """Open the bundle of a pickled `Bundle`.
+
+    Raises:
+        BundleNotFoundError, BundleVersionError, BundleError: as `Bundle.open`, or it is another one now.
+    """
+    path = path or _DEFAULT_BUNDLE
+    if not os.path.isdir(path):  # noqa: PTH112
+        raise BundleNotFoundError(
+            f"{path}: no such folder; a pickled codec opens its bundle at the same path, so copy the bundle there"
+        )
+    bundle = Bundle.open(path)
+    found = bundle.manifest
+    if (found.model_id, found.precision) != (model_id, precision):
+        raise BundleError(
+            f"{path}: holds model {found.model_id} in {found.precision}, the pickled codec was of model {model_id} in "
+            f"{precision}; load the codec again and pickle that"
+        )
+    return bundle
+
+
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write `manifest.json` into the folder of the graphs, whole or not at all."""
     text = json.dumps(manifest.to_dict(), indent=1, allow_nan=False)
@@ -203,7 +229,7 @@ def read_manifest(path: Path) -> Manifest:
     try:
         body = json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, OSError, RecursionError) as error:
-        raise BundleError(f"{file}: can't be read as a manifest ({error})") from None
+        raise BundleError(f"{file}: can't be read as a manifest ({detail(error)}); export again") from error
     version = body.get("format_version") if isinstance(body, dict) else None
     if not isinstance(version, int):
         raise BundleError(f"{file}: not the manifest of a bundle, it has no format_version")
@@ -219,7 +245,7 @@ def read_manifest(path: Path) -> Manifest:
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         if isinstance(error, ConfigError):
             raise
-        raise BundleError(f"{file}: not a valid manifest ({type(error).__name__}: {error})") from None
+        raise BundleError(f"{file}: not a valid manifest ({type(error).__name__}: {error}); export again") from error
 
 
 def _parse(body: Mapping[str, Any], source: str) -> Manifest:
@@ -292,7 +318,7 @@ def _check_file(path: Path, spec: GraphSpec | WeightsSpec) -> None:
     try:
         sha256 = file_sha256(path)
     except OSError as error:
-        raise BundleError(f"{path}: can't be read ({error.strerror or error})") from None
+        raise BundleError(f"{path}: can't be read ({detail(error)})") from error
     if sha256 != spec.sha256:
         raise BundleError(f"{path}: was altered after the export (its sha256 doesn't match the manifest); export again")
 
@@ -302,6 +328,6 @@ def _check_locations(path: Path, weights: WeightsSpec | None) -> None:
     try:
         locations = external_locations(path)
     except (ValueError, OSError) as error:
-        raise BundleError(f"{path}: not an ONNX graph ({error})") from None
+        raise BundleError(f"{path}: not an ONNX graph ({detail(error)}); export again") from error
     if foreign := locations - ({weights.file} if weights else set()):
         raise BundleError(f"{path}: takes weights from {min(foreign)!r}, which is not a file of this bundle")

@@ -8,7 +8,9 @@ import math
 from pathlib import Path
 from typing import Any
 
-from .errors import CheckpointNotFoundError, ConfigError
+from .checkpoint_files import config_file
+from .errors import ConfigError
+from .text_files import read_text
 
 MAX_CODEBOOK_SIZE = 65536  # codes are kept as uint16
 MAX_N_Q = 255
@@ -111,23 +113,30 @@ class CodecConfig:
 
     @classmethod
     def from_json(cls, path: str | Path) -> CodecConfig:
-        """Read a configuration from a JSON file.
+        """Read a configuration from a JSON file, or from config.json in a folder.
 
         Raises:
             CheckpointNotFoundError: no such file.
-            ConfigError: not JSON, or a field is missing or out of range.
+            ConfigError: a folder without config.json, not JSON, or a field is missing or out of range.
         """
-        try:
-            text = Path(path).read_text(encoding="utf-8")
-        except FileNotFoundError:
-            raise CheckpointNotFoundError(f"{path}: no such configuration file") from None
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{path}: can't be read as a configuration ({error})") from None
-        try:
-            values = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise ConfigError(f"{path}: not JSON ({error})") from None
-        return cls.from_dict(values, source=str(path))
+        path = config_file(path)
+        return cls.from_dict(read_json_config(path), source=str(path))
+
+
+def read_json_config(path: Path) -> Any:
+    """Read the JSON value of a configuration file; ConfigError where it is not JSON."""
+    try:
+        text = read_text(path)
+    except OSError as error:
+        raise ConfigError(f"{path}: can't be read ({error.strerror or error}); check the rights") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: is not UTF-8 text; name a configuration, a JSON file") from None
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"{path}: not JSON (line {error.lineno}, column {error.colno}: {error.msg})") from None
+    except (ValueError, RecursionError):
+        raise ConfigError(f"{path}: not JSON; name a configuration file") from None
 
 
 def bits_per_code(codebook_size: int) -> int:

@@ -3,6 +3,8 @@
 Each class also derives from the built-in error that a caller expects (`FileNotFoundError`, `ValueError`, ...).
 """
 
+import json
+
 
 class DmcodecError(Exception):
     """Base class. The message says what is wrong (with the file or the argument), then what to do.
@@ -33,6 +35,14 @@ class AudioError(DmcodecError, ValueError):
 
 class AudioFileNotFoundError(AudioError, FileNotFoundError):
     """No such audio file."""
+
+
+class AudioDependencyError(AudioError, MissingDependencyError):
+    """An audio file that only the extra `media` reads, which is not installed."""
+
+
+class AudioWarning(UserWarning):
+    """Audio that can be used, but is probably not what was meant: channels that cancel, or values far beyond 1."""
 
 
 class TokensError(DmcodecError, ValueError):
@@ -149,6 +159,19 @@ class EvaluationError(DmcodecError, RuntimeError):
 
 class PretrainedModelError(DmcodecError, RuntimeError):
     """A pretrained model (recogniser, speaker model) that can't be loaded or is of another kind."""
+
+
+def detail(error: BaseException) -> str:
+    """Return the fact in an error of Python that a message of ours adds in brackets: a system's reason, or a place."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    if isinstance(error, UnicodeDecodeError):
+        return f"not UTF-8 from byte {error.start} on"
+    if isinstance(error, json.JSONDecodeError):
+        return f"line {error.lineno}, column {error.colno}"
+    if isinstance(error, RecursionError):
+        return "nested too deeply"
+    return first_line(error)
 
 
 def first_line(error: BaseException) -> str:

@@ -1,14 +1,14 @@
-"""Released checkpoints: downloaded from Google Drive with gdown, checked, and converted to safetensors."""
+"""Released checkpoints: downloaded from Google Drive, checked, and converted to safetensors."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 from .config import CodecConfig
+from .drive import Fetch, download, gdown_fetch
 from .errors import (
     ArgumentError,
     CheckpointError,
@@ -16,7 +16,6 @@ from .errors import (
     DownloadError,
     MissingDependencyError,
     OutputExistsError,
-    first_line,
 )
 from .files import file_sha256, make_folder, write_bytes
 
@@ -26,9 +25,6 @@ RELEASES = {
     "lm": "14DMrDzIssP-8qzXBG8v65ctF4WPA_Uyv",
 }
 WEIGHTS, CONFIG, RECORD = "checkpoint.safetensors", "config.json", "source.json"
-
-# Downloads a Google Drive file id to a path, and continues a download that was interrupted.
-Fetch = Callable[[str, Path], None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +52,8 @@ def pull(
         config: the released configuration by default.
 
     Raises:
-        DownloadError: the download was interrupted (the next call continues it), or the file has another sha256.
+        DownloadError: the download was interrupted (the next call continues it), or refused, or the file has another
+            sha256.
         CheckpointNotFoundError: `from_file` does not exist.
         CheckpointError: the file does not hold the released network.
         OutputExistsError: `folder` holds another released model.
@@ -71,7 +68,7 @@ def pull(
         raise CheckpointNotFoundError(f"{raw}: no such checkpoint file")
     if not from_file:
         make_folder(folder)
-        _download(name, raw, fetch or _gdown)
+        download(RELEASES[name], raw, fetch or gdown_fetch)
     actual = file_sha256(raw)
     if expected and actual != expected.lower():
         raise DownloadError(
@@ -81,37 +78,14 @@ def pull(
         _convert(raw, folder, config)
     except CheckpointError as error:
         raise CheckpointError(
-            f"{error} The file is not the released {name} checkpoint; delete it and pull again"
-        ) from None
+            f"{error}. The file is not the released {name} checkpoint; delete it and pull again"
+        ) from error
     size_bytes = raw.stat().st_size
     record = {"name": name, "google_drive_id": RELEASES[name], "sha256": actual, "size_bytes": size_bytes}
     write_bytes(folder / RECORD, (json.dumps(record, indent=1) + "\n").encode())
     if not from_file:
         raw.unlink()
     return Pulled(folder / WEIGHTS, folder / CONFIG, actual, size_bytes)
-
-
-def _download(name: str, raw: Path, fetch: Fetch) -> None:
-    try:
-        fetch(RELEASES[name], raw)
-    except MissingDependencyError:
-        raise
-    except Exception as error:
-        reason = first_line(error)
-        raise DownloadError(
-            f"{name}: the download failed ({reason}). Run the same command again to resume it, or fetch Google Drive "
-            f"file {RELEASES[name]} with a browser and give it with --from-file"
-        ) from error
-    if not raw.is_file() or raw.stat().st_size == 0:
-        raise DownloadError(f"{name}: the download wrote no file; try again, or give a file with --from-file")
-
-
-def _gdown(file_id: str, target: Path) -> None:
-    try:
-        import gdown
-    except ModuleNotFoundError:
-        raise MissingDependencyError('pull needs gdown; run `pip install "dmcodec[pull]"`') from None
-    gdown.download(id=file_id, output=str(target), resume=True)
 
 
 def _recorded(folder: Path, name: str) -> str | None:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import math
-import os
+import shutil
 import struct
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,7 @@ from .codes import Codes, checked_codes
 from .config import MAX_CODEBOOK_SIZE, MAX_N_Q, bits_per_code
 from .errors import TokenFileError, TokenFileNotFoundError, TokensError
 from .files import output_file
+from .streams import is_path, source_name, write_stream
 
 MAGIC = b"\x89DMC"
 VERSION = 1
@@ -94,15 +96,20 @@ class Header:
 
 
 @contextmanager
-def token_file_writer(path: str | Path, header: Header) -> Iterator[TokenFileWriter]:
+def token_file_writer(path: str | Path | BinaryIO, header: Header) -> Iterator[TokenFileWriter]:
     """Open a token file for writing. It appears when the block ends without an error; else nothing is left.
 
     Args:
-        path: the file.
+        path: the file, or a binary file object, which gets all bytes when the block ends.
         header: what is known of the clip; `num_samples` is given to `TokenFileWriter.finish`.
     """
-    with output_file(path) as temporary, temporary.open("wb") as file:
-        yield TokenFileWriter(file, header)
+    if is_path(path):
+        with output_file(cast(str, path)) as temporary, temporary.open("wb") as file:
+            yield TokenFileWriter(file, header)
+        return
+    content = io.BytesIO()
+    yield TokenFileWriter(content, header)
+    write_stream(cast(BinaryIO, path), content.getvalue(), source_name(path))
 
 
 class TokenFileWriter:
@@ -151,26 +158,46 @@ def read_header(path: str | Path) -> Header:
 
 
 @contextmanager
-def token_file_reader(path: str | Path) -> Iterator[TokenFileReader]:
+def token_file_reader(path: str | Path | BinaryIO) -> Iterator[TokenFileReader]:
     """Open a token file for reading; its header is checked, and the file's size against it.
+
+    Args:
+        path: the file (also a pipe), or a binary file object, which is read from its position to its end.
 
     Raises:
         TokenFileNotFoundError: no such file.
         TokenFileError: not a token file, truncated, altered, or of a newer version.
     """
+    name, named = source_name(path), is_path(path)
     try:
-        file = open(path, "rb")  # noqa: SIM115 - closed below; what the block raises is no error of opening
-    except FileNotFoundError:
-        raise TokenFileNotFoundError(f"{path}: no such token file") from None
-    except OSError as error:
-        raise TokenFileError(f"{path}: can't be read ({error.strerror or error})") from None
+        # Closed below; what the block raises is no error of opening.
+        file = open(cast(str, path), "rb") if named else _content(cast(BinaryIO, path))  # noqa: SIM115
+        if not file.seekable():
+            with file:
+                file = _content(file)
+    except (FileNotFoundError, IsADirectoryError) as error:
+        problem = "no such token file" if isinstance(error, FileNotFoundError) else "is a folder, not a token file"
+        raise TokenFileNotFoundError(f"{name}: {problem}") from None
+    except (OSError, ValueError) as error:
+        if "null byte" in str(error):
+            raise TokenFileNotFoundError(f"{name}: no such token file") from None
+        raise TokenFileError(f"{name}: can't be read ({getattr(error, 'strerror', None) or error})") from None
     with file:
-        reader = TokenFileReader(file, str(path))
-        size, expected = os.fstat(file.fileno()).st_size, reader.header.file_bytes
+        reader = TokenFileReader(file, name)
+        size, expected = file.seek(0, io.SEEK_END), reader.header.file_bytes
+        file.seek(HEADER_BYTES)
         if size != expected:
             problem = "cut short" if size < expected else "followed by foreign bytes"
-            raise TokenFileError(f"{path}: {problem} ({size} bytes, its header says {expected})")
+            raise TokenFileError(f"{name}: {problem} ({size} bytes, its header says {expected})")
         yield reader
+
+
+def _content(file: BinaryIO) -> BinaryIO:
+    """Return all that a file object still holds: it may not seek, and a raw one may return less than is asked for."""
+    content = io.BytesIO()
+    shutil.copyfileobj(file, content)
+    content.seek(0)
+    return content
 
 
 class TokenFileReader:

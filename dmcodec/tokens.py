@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import operator
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
-from .codes import Codes, as_array, checked_codes
+from .codes import Codes, checked_codes, is_whole
 from .config import MAX_CODEBOOK_SIZE, MAX_N_Q, CodecConfig, bits_per_code
 from .errors import ArgumentError, TokensError
 from .token_file import Header, token_file_reader, token_file_writer
@@ -61,9 +61,10 @@ class Tokens:
         object.__setattr__(self, "codes", codes)
         expected = -(-self.num_samples // self.hop_length)
         if codes.shape[1] != expected:
+            hint = "; transpose (frames, n_q) with .T" if codes.shape[0] == expected else ""
             raise TokensError(
                 f"tokens: {self.num_samples} samples at {self.hop_length} a frame make {expected} frames, "
-                f"but codes have {codes.shape[1]}"
+                f"but codes have {codes.shape[1]}{hint}"
             )
         if self.model_id and not _is_model_id(self.model_id):
             raise TokensError(f"tokens: model_id must be 16 hex digits or empty, not {self.model_id!r}")
@@ -77,15 +78,30 @@ class Tokens:
         )
 
     @classmethod
-    def from_codes(cls, codes: Any, config: CodecConfig, num_samples: int | None = None, model_id: str = "") -> Tokens:
+    def from_codes(
+        cls, codes: Any, config: CodecConfig, num_samples: int | None = None, model_id: str = "", first_level: int = 0
+    ) -> Tokens:
         """Make tokens of codes (n_q, frames), of a language model for example.
 
-        Without `num_samples` the clip has whole frames. Raises TokensError as the class does.
+        Args:
+            codes: row 0 is quantizer level `first_level`.
+            config: of the codec.
+            num_samples: true length; without it the clip has whole frames.
+            model_id: as for the class.
+            first_level: as for the class.
+
+        Raises:
+            TokensError: as the class does, or more levels than the codec has.
         """
-        codes = as_array(codes)
+        array = checked_codes(codes, config.codebook_size)
+        if len(array) > config.n_q:
+            hint = "; transpose (frames, n_q) with .T" if array.shape[1] <= config.n_q else ""
+            raise TokensError(f"codes: {len(array)} levels, but this codec has {config.n_q} levels{hint}")
         if num_samples is None:
-            num_samples = codes.shape[-1] * config.hop_length if codes.ndim else 0
-        return cls(codes, num_samples, config.sample_rate, config.hop_length, config.codebook_size, model_id)
+            num_samples = array.shape[1] * config.hop_length
+        return cls(
+            array, num_samples, config.sample_rate, config.hop_length, config.codebook_size, model_id, first_level
+        )
 
     @property
     def n_q(self) -> int:
@@ -119,12 +135,17 @@ class Tokens:
         """Bits per second of the packed codes."""
         return self.sample_rate / self.hop_length * self.n_q * bits_per_code(self.codebook_size)
 
+    @property
+    def file_bytes(self) -> int:
+        """Bytes of the token file that `save` writes."""
+        return self._header().file_bytes
+
     def levels(self, n_q: int | None = None, skip: int = 0) -> Tokens:
         """Return the same clip with `n_q` levels (all by default) from row `skip` on, or TokensError."""
-        if not 0 <= skip < self.n_q:
-            raise TokensError(f"tokens: skip must be 0 to {self.n_q - 1}, not {skip}")
-        if n_q is not None and not 1 <= n_q <= self.n_q - skip:
-            raise TokensError(f"tokens: n_q must be 1 to {self.n_q - skip}, not {n_q}")
+        if not is_whole(skip) or not 0 <= skip < self.n_q:
+            raise TokensError(f"tokens: skip must be 0 to {self.n_q - 1}, not {skip!r}")
+        if n_q is not None and (not is_whole(n_q) or not 1 <= n_q <= self.n_q - skip):
+            raise TokensError(f"tokens: n_q must be 1 to {self.n_q - skip}, not {n_q!r}")
         kept = self.codes[skip : None if n_q is None else skip + n_q]
         return dataclasses.replace(self, codes=kept, first_level=self.first_level + skip)
 
@@ -133,21 +154,29 @@ class Tokens:
 
         The last frame of a clip can be incomplete. It is incomplete in the result as well, if that holds it.
         """
+        if not is_whole(start) or not (stop is None or is_whole(stop)):
+            raise TokensError(f"tokens: frames are whole numbers, not {start!r} and {stop!r}")
         start, stop, _ = slice(start, stop).indices(self.num_frames)
         stop = max(start, stop)
         num_samples = max(0, min(self.num_samples, stop * self.hop_length) - start * self.hop_length)
         return dataclasses.replace(self, codes=self.codes[:, start:stop], num_samples=num_samples)
 
     @classmethod
-    def join(cls, parts: Sequence[Tokens]) -> Tokens:
+    def join(cls, parts: Iterable[Tokens]) -> Tokens:
         """Join several clips to one, in order.
 
         Raises:
             TokensError: no parts, parts of different models or levels, or an incomplete frame at the end of a part that
                 is not the last.
         """
+        if not isinstance(parts, Iterable):
+            raise TokensError(f"tokens: join takes a list of Tokens, not {type(parts).__name__}")
+        parts = list(parts)
         if not parts:
             raise TokensError("tokens: nothing to join")
+        for part in parts:
+            if not isinstance(part, Tokens):
+                raise TokensError(f"tokens: join takes Tokens, not {type(part).__name__}")
         for index, part in enumerate(parts):
             if part._kind() != parts[0]._kind():
                 raise TokensError(f"tokens: part {index} has another model, configuration or levels than part 0")
@@ -167,23 +196,31 @@ class Tokens:
 
     __hash__ = None  # type: ignore[assignment]
 
-    def save(self, path: str | Path) -> None:
+    def save(self, path: str | Path | BinaryIO) -> None:
         """Write a token file (docs/reference/token-file.md), whole or not at all.
+
+        Args:
+            path: the file, or a binary file object (it need not seek).
 
         Raises:
             OutputError: the file can't be written.
         """
-        header = Header(
-            self.n_q, self.first_level, self.codebook_size, self.hop_length, self.sample_rate, self.num_samples,
-            self.model_id,
-        )  # fmt: skip
-        with token_file_writer(path, header) as writer:
+        with token_file_writer(path, self._header()) as writer:
             writer.write(self.codes)
             writer.finish(self.num_samples)
 
+    def _header(self) -> Header:
+        return Header(
+            self.n_q, self.first_level, self.codebook_size, self.hop_length, self.sample_rate, self.num_samples,
+            self.model_id,
+        )  # fmt: skip
+
     @classmethod
-    def load(cls, path: str | Path) -> Tokens:
+    def load(cls, path: str | Path | BinaryIO) -> Tokens:
         """Read a token file.
+
+        Args:
+            path: the file (also a pipe), or a binary file object, which is read from its position to its end.
 
         Raises:
             TokenFileNotFoundError: no such file.

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import DmcodecError, InputNotFoundError
+from .text import utf8
+from .text_files import decode_text
 
 COLUMNS = ("file", "start_s", "end_s", "text")
 
@@ -59,13 +61,24 @@ def read_transcripts(
 
 def _lines(path: Path, error: type[DmcodecError]) -> list[str]:
     try:
-        return path.read_text(encoding="utf-8-sig").splitlines()
+        data = path.read_bytes()
     except FileNotFoundError:
         raise InputNotFoundError(f"{path}: no such file of transcripts") from None
     except OSError as failure:
         raise InputNotFoundError(f"{path}: can't be read ({failure.strerror or failure})") from None
+    try:
+        return decode_text(data).splitlines()
     except UnicodeDecodeError as failure:
+        lines = data.decode("utf-8-sig", "surrogateescape").splitlines()
+        # The names of files may hold any bytes, texts may not.
+        if b"\0" not in data and not any(map(_has_other_bytes, lines)):
+            return [utf8(line) for line in lines]
         raise error(f"{path}: can't be read as UTF-8 text ({failure.reason}, byte {failure.start})") from None
+
+
+def _has_other_bytes(line: str) -> bool:
+    """Return whether a line holds bytes that are no UTF-8 after its first column."""
+    return any("\udc80" <= character <= "\udcff" for character in line.partition("\t")[2])
 
 
 @dataclass(frozen=True)

@@ -119,10 +119,18 @@ def stored_codebooks(codebooks: NDArray[np.float32], precision: str) -> NDArray[
     fp16-weights rounds all levels but level 0, whose entries, and so their rounding errors, are about ten times as
     large as the others: of a trained model's codes 1.1 % changed with all levels rounded, and 0.4 % with level 0 exact,
     as many as with all levels exact.
+
+    Raises:
+        ExportError: entries are too large for half precision.
     """
     if not PRECISIONS[precision].rounds_weights:
         return codebooks
-    return np.concatenate([codebooks[:1], codebooks[1:].astype(np.float16).astype(np.float32)])
+    with np.errstate(over="ignore"):
+        rounded = codebooks[1:].astype(np.float16).astype(np.float32)
+    if not np.isfinite(rounded).all():
+        largest = np.abs(codebooks[1:]).max()
+        raise ExportError(f"codebook entries up to {largest:g} don't fit float16; export with --precision fp32")
+    return np.concatenate([codebooks[:1], rounded])
 
 
 def add_codebook(builder: GraphBuilder, level: int, codebook: NDArray[np.float32]) -> str:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
 import threading
+import weakref
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -10,6 +13,7 @@ from typing import Any, Protocol
 from numpy.typing import NDArray
 
 from dmcodec.bundle import GRAPH_NAMES, Bundle, GraphSpec
+from dmcodec.errors import BackendError
 
 # A numpy array, or the backend's own type for a tensor that stays on its device between two graphs.
 DeviceTensor = Any
@@ -56,18 +60,27 @@ class Backend(Protocol):
     def single_threaded(self) -> Backend | None:
         """Return a backend with one thread per run, for concurrent batches; None if these are not faster."""
 
+    @property
+    def single_threaded_streams(self) -> bool:
+        """Whether streams run on `single_threaded`, where there is one: their steps are too small for more threads."""
+
     def to_array(self, value: DeviceTensor) -> NDArray[Any]:
         """Return an output as an array in host memory."""
 
 
 class Graphs:
-    """The graphs of a bundle on one backend, each loaded when it is first needed. Safe to use from several threads."""
+    """The graphs of a bundle on one backend, each loaded when it is first needed. Safe to use from several threads.
+
+    A child process of a fork loads its own: the threads of the parent's do not exist there. On a GPU that is an error.
+    """
 
     def __init__(self, bundle: Bundle, backend: Backend) -> None:
         self.bundle = bundle
         self.backend = backend
         self._runners: dict[str, Runner] = {}
         self._lock = threading.Lock()
+        self._forked = False
+        _open.add(self)
 
     def load(self, *names: str) -> None:
         """Load the named graphs, all by default."""
@@ -84,7 +97,31 @@ class Graphs:
 
     def _runner(self, name: str) -> Runner:
         with self._lock:
+            if self._forked and self.backend.provider != "cpu":
+                raise BackendError(
+                    f"{self.bundle.path}: was loaded before a fork, which a GPU does not survive; load the codec in "
+                    'the process that uses it, or start processes with multiprocessing.get_context("spawn")'
+                )
             if name not in self._runners:
                 spec = self.bundle.manifest.graphs[name]
                 self._runners[name] = self.backend.load(self.bundle.graph_path(name), spec)
             return self._runners[name]
+
+    def _forget(self) -> None:
+        """Give up the parent's runners without ending them: that would wait for threads that are not here."""
+        for runner in self._runners.values():
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(runner))  # never freed, not even when the process ends
+        self._runners, self._lock, self._forked = {}, threading.Lock(), True
+
+
+# What a fork copies: all that a child process must give up.
+_open: weakref.WeakSet[Graphs] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for graphs in list(_open):
+        graphs._forget()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

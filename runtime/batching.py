@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+
+from dmcodec.errors import ArgumentError
+from dmcodec.tokens import Tokens
+
+_Result = TypeVar("_Result")
 
 WHOLE_S = 30.0  # clips up to this length run in one piece, longer ones in windows (encoding) or as a stream (decoding)
 WINDOW_S = 15.0  # of a window without its context, and of the part of a long clip that one decoding step covers
@@ -13,11 +22,14 @@ WINDOWS_PER_BATCH = 4
 TILE_FRAMES = 100  # of the exact encoder's convolutions: the context of a tile is 3 % of it
 BLOCK_FRAMES = 250  # of its LSTM, and of what follows that
 TILED_S = 2.0  # a single clip from this length on is encoded in tiles: as fast on one thread, faster on several
-# Most of batch size x longest clip, summed over concurrent batches. It bounds the memory: at full size, encoding takes
-# about 20 MB and decoding about 45 MB for each second.
+# Most of batch size x longest clip, summed over the concurrent batches of a call, for any number of threads. It bounds
+# the memory: at full size, encoding takes about 20 MB and decoding about 45 MB for each second.
 ENCODE_TOTAL_S = 64.0
 DECODE_TOTAL_S = 32.0
 MAX_BATCH_SIZE = 16
+# Where fewer batches than this fit into the total at a time, they run one by one on all threads. (An estimate: a graph
+# on many threads is at most about four times as fast as on one.)
+_MIN_CONCURRENT = 4
 # Largest ratio of longest to shortest clip in a batch. Above it, the padding costs more time than batching saves.
 _MAX_LENGTH_RATIO = 1.15
 
@@ -48,6 +60,67 @@ def batches(lengths: Sequence[int], max_total: int, concurrent: int = 1) -> Iter
         yield batch
 
 
+def runs_alone(size: int, max_total: int, concurrent: int) -> bool:
+    """Return whether a batch of this size runs on all threads, one at a time: too few such batches run concurrently.
+
+    Args:
+        size: batch size x longest clip.
+        max_total: most of it over concurrent batches.
+        concurrent: batches that could run at the same time.
+    """
+    return max_total // max(1, size) < min(concurrent, _MIN_CONCURRENT)
+
+
+def run_within(run: Callable[[int], _Result], sizes: Sequence[int], max_total: int, concurrent: int) -> list[_Result]:
+    """Call run(index) for each of `sizes` in up to `concurrent` threads; return the results in order.
+
+    The sizes of the calls that run at the same time sum up to `max_total` at most; a larger one runs alone. They begin
+    in order. After an error no further call begins.
+    """
+    budget, failed = Budget(max_total), threading.Event()
+
+    def call(index: int) -> _Result:
+        with budget.given_back(sizes[index]):
+            try:
+                return run(index)
+            except BaseException:
+                failed.set()
+                raise
+
+    futures = []
+    with ThreadPoolExecutor(concurrent) as pool:
+        for index, size in enumerate(sizes):
+            budget.take(size)
+            if failed.is_set():
+                break
+            futures.append(pool.submit(call, index))
+    return [future.result() for future in futures]
+
+
+class Budget:
+    """What may run at the same time: sizes that sum up to `total` at most. A larger one runs alone."""
+
+    def __init__(self, total: int) -> None:
+        self._total, self._taken = total, 0
+        self._change = threading.Condition()
+
+    def take(self, size: int) -> None:
+        """Wait until there is room for `size`, and take it."""
+        with self._change:
+            self._change.wait_for(lambda: not self._taken or self._taken + size <= self._total)
+            self._taken += size
+
+    @contextmanager
+    def given_back(self, size: int) -> Iterator[None]:
+        """Give `size`, which was taken, back after the block."""
+        try:
+            yield
+        finally:
+            with self._change:
+                self._taken -= size
+                self._change.notify_all()
+
+
 def stack(arrays: Sequence[NDArray[np.generic]]) -> tuple[NDArray[np.generic], NDArray[np.int64]]:
     """Stack arrays [..., T] of different T into one array [batch, ..., longest T], zero-padded at the end.
 
@@ -60,3 +133,14 @@ def stack(arrays: Sequence[NDArray[np.generic]]) -> tuple[NDArray[np.generic], N
     for row, array in zip(stacked, arrays, strict=True):
         row[..., : array.shape[-1]] = array
     return stacked, lengths
+
+
+def listed(items: Any, what: str) -> list[Any]:
+    """Return the items of a batch; raise an error for what is one item."""
+    one = isinstance(items, (Tokens, str, bytes, dict)) or getattr(items, "ndim", 1) == 0
+    try:
+        if not one:
+            return list(items)
+    except TypeError:
+        pass
+    raise ArgumentError(f"expected a list of {what}, got {type(items).__name__}")

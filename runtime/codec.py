@@ -9,26 +9,28 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dmcodec.audio import Waveform, audio_writer, prepare_waveform
-from dmcodec.bundle import Bundle, default_bundle_path, encoder_part_names
+from dmcodec.audio import Waveform, prepare_waveform
+from dmcodec.bundle import Bundle, encoder_part_names
 from dmcodec.codes import Codes
 from dmcodec.config import CodecConfig
-from dmcodec.errors import ArgumentError, AudioError, TokensError
+from dmcodec.errors import AudioError
 from dmcodec.receptive_field import DecoderReach, decoder_reach
 from dmcodec.runtime.pool.stream_pool import StreamPool
+from dmcodec.streams import AudioSource, AudioTarget
 from dmcodec.token_file import Header
 from dmcodec.tokens import Tokens
 
 from .backend import Backend, Graphs
-from .batching import stack
+from .batching import listed, stack
+from .decode_file import decode_file
 from .encode_file import encode_file
 from .encode_options import EncodeOptions, Progress, encode_options, encodes_exactly
-from .onnxruntime_backend import OnnxRuntimeBackend
+from .loading import open_codec
 from .pipeline import Pipeline
 from .stream_decoder import StreamDecoder
 from .stream_encoder import StreamEncoder, check_live_encoding
+from .token_checks import check_origin, checked_n_q, checked_tokens
 
-BACKENDS = ("onnxruntime", "tensorrt")
 MAX_LATENTS_S = 120.0
 
 
@@ -52,6 +54,7 @@ class Codec:
         provider: str | None = None,
         threads: int | None = None,
         engine_cache: str | Path | None = None,
+        shrink_memory: bool = False,
     ) -> Codec:
         """Open a bundle, check that it is complete and unaltered, and prepare a backend.
 
@@ -61,8 +64,11 @@ class Codec:
             backend: "onnxruntime", or "tensorrt" for the engines that `dmcodec export --format trt` built.
             provider: of onnxruntime: "cpu" (the default), "cuda" or "tensorrt". There is no fallback: a provider that
                 can't run is an error.
-            threads: CPU threads of onnxruntime; by default one for each CPU that this process may use.
+            threads: CPU threads of onnxruntime for one run; by default one for each CPU that this process may use, by
+                affinity, quota and OMP_NUM_THREADS, and one for streams.
             engine_cache: of tensorrt: folder of the engines; by default a folder in the bundle.
+            shrink_memory: of onnxruntime on the CPU: give the memory of each run back to the system, so that one long
+                clip does not raise the memory of the process for good. Runs take longer.
 
         Raises:
             BundleError: missing, incomplete, altered, or from a newer dmcodec.
@@ -71,26 +77,11 @@ class Codec:
             EngineError: no engine for this bundle, GPU and version of TensorRT.
             MissingDependencyError: the backend isn't installed.
         """
-        if backend not in BACKENDS:
-            raise ArgumentError(f"backend {backend!r} is not known; use one of {', '.join(BACKENDS)}")
-        bundle = default_bundle_path() if bundle is None else bundle
-        if backend == "tensorrt":
-            return cls._load_tensorrt(bundle, provider, threads, engine_cache)
-        if engine_cache is not None:
-            raise ArgumentError("engine_cache is for backend tensorrt; onnxruntime has no engines")
-        onnxruntime = OnnxRuntimeBackend(provider or "cpu", threads)
-        return cls(Bundle.open(bundle), onnxruntime)
+        return cls(*open_codec(bundle, backend, provider, threads, engine_cache, shrink_memory))
 
-    @classmethod
-    def _load_tensorrt(
-        cls, bundle: str | Path, provider: str | None, threads: int | None, engine_cache: str | Path | None
-    ) -> Codec:
-        from dmcodec.runtime.tensorrt.backend import TensorrtBackend
-
-        if provider not in (None, "cuda") or threads is not None:
-            raise ArgumentError("backend tensorrt runs on the GPU: it takes no provider but cuda, and no threads")
-        opened = Bundle.open(bundle)
-        return cls(opened, TensorrtBackend(opened, engine_cache))
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle bundle and backend by what opens them; the process that unpickles loads its own graphs."""
+        return type(self), (self.bundle, self.backend)
 
     def __repr__(self) -> str:
         manifest, config = self.bundle.manifest, self.config
@@ -161,17 +152,20 @@ class Codec:
         sample_rate: int,
         n_q: int | None = None,
         context_s: float | None = None,
+        channel: int | None = None,
         *,
         spool: str | Path | None = None,
     ) -> Tokens:
         """Encode a waveform.
 
         Args:
-            waveform: (samples,) or (channels, samples), float32, float64 in [-1, 1] or int16; channels are averaged.
+            waveform: (samples,) or (channels, samples), float32, float64 in [-1, 1] or int16; an array, a list or a
+                torch tensor.
             sample_rate: of `waveform` in Hz; resampled to the codec's if it differs.
             n_q: quantizer levels to keep, 1 to `self.n_q`; all by default.
             context_s: encode a clip longer than 30 s in windows with this context in seconds, an approximation; by
                 default it is encoded exactly, or where `encodes_exactly` is false, with `self.context_s`.
+            channel: the channel to encode, from 0 on; None averages them.
             spool: where exact encoding keeps features: "memory", a folder for temporary files, or None: in memory up
                 to 256 MiB, else in the system's folder for temporary files. 16 bytes a frame for each channel of the
                 LSTM: 205 kB a second of audio with the built-in codec, 819 kB at full size.
@@ -180,11 +174,14 @@ class Codec:
             Tokens with codes (n_q, ceil(samples / hop_length)) and the true number of samples at the codec's rate.
 
         Raises:
-            AudioError: another shape or dtype, empty, or NaN.
-            ArgumentError: n_q or context_s out of range, or no such spool folder.
+            AudioError: another shape or dtype, empty, NaN, or no such channel.
+            ArgumentError: n_q, context_s or channel out of range, or no such spool folder.
             OutputError: no room for the spool.
+
+        Warns:
+            AudioWarning: channels that cancel where they are averaged, or values far beyond 1.
         """
-        return self.encode_batch([waveform], sample_rate, n_q, context_s, spool=spool)[0]
+        return self.encode_batch([waveform], sample_rate, n_q, context_s, channel, spool=spool)[0]
 
     def encode_batch(
         self,
@@ -192,6 +189,7 @@ class Codec:
         sample_rate: int,
         n_q: int | None = None,
         context_s: float | None = None,
+        channel: int | None = None,
         *,
         spool: str | Path | None = None,
     ) -> list[Tokens]:
@@ -200,11 +198,22 @@ class Codec:
         Clips of similar length run as one batch. The graph receives the length of each clip, so that neither the
         padding after it nor the other clips change its codes. Arguments and errors are those of `encode`.
         """
-        n_q, options = self._checked_n_q(n_q), self._encode_options(context_s, spool)
+        checked_n_q(n_q, self.config)
         prepared = [
-            prepare_waveform(waveform, sample_rate, self.sample_rate, f"waveform {index}")
-            for index, waveform in enumerate(waveforms)
+            prepare_waveform(waveform, sample_rate, self.sample_rate, f"waveform {index}", channel)
+            for index, waveform in enumerate(listed(waveforms, "waveforms"))
         ]
+        return self.encode_prepared(prepared, n_q, context_s, spool)
+
+    def encode_prepared(
+        self,
+        prepared: Sequence[Waveform],
+        n_q: int | None = None,
+        context_s: float | None = None,
+        spool: str | Path | None = None,
+    ) -> list[Tokens]:
+        """Encode what `prepare_waveform` or `read_blocks` made, as `encode_batch` does; nothing is checked again."""
+        n_q, options = checked_n_q(n_q, self.config), self._encode_options(context_s, spool)
         all_codes = self._pipeline.encode(prepared, options)
         return [self._tokens(codes[:n_q], len(item)) for codes, item in zip(all_codes, prepared, strict=True)]
 
@@ -224,15 +233,18 @@ class Codec:
 
     def decode_batch(self, batch: Sequence[Tokens], n_q: int | None = None) -> list[Waveform]:
         """Decode tokens of any lengths; return one waveform each, in order, as `decode` returns for each alone."""
-        return self._pipeline.decode([self._checked_tokens(tokens, n_q) for tokens in batch])
+        return self._pipeline.decode(
+            [checked_tokens(tokens, self.bundle.manifest, n_q) for tokens in listed(batch, "Tokens")]
+        )
 
     def encode_file(
         self,
-        path: str | Path,
-        out: str | Path | None = None,
+        path: AudioSource,
+        out: AudioTarget | None = None,
         n_q: int | None = None,
         context_s: float | None = None,
         progress: Progress | None = None,
+        channel: int | None = None,
         *,
         spool: str | Path | None = None,
         resume: bool = False,
@@ -240,40 +252,45 @@ class Codec:
         """Encode an audio file of any length, sample rate and number of channels, without holding all its samples.
 
         Args:
-            path: the audio file.
+            path: the audio file: its path (also that of a pipe), or a binary file object, which is read from its
+                position on.
             out: token file to write during encoding; it appears when it is complete, and after an error nothing is
-                left.
+                left. A binary file object gets all bytes at the end.
             n_q: as for `encode`.
             context_s: as for `encode`.
             progress: called with the seconds that are done, and the seconds in total.
+            channel: as for `encode`.
             spool: as for `encode`.
             resume: keep the progress in the folder `out`.spool until the tokens are complete, and go on from there
                 after an interruption. The spool is a quarter larger.
 
         Raises:
             AudioFileNotFoundError: no such file.
-            AudioError: not audio, empty, cut short, NaN, or changed while it was read.
+            AudioError: not audio, empty, cut short, NaN, no such channel, or changed while it was read.
+            AudioDependencyError: a format that needs the extra `media`.
             OutputError: `out` can't be written, there is no room for the spool, or `out`.spool belongs to the encode
                 of another file, model or version.
         """
-        n_q = self._checked_n_q(n_q)
         options = self._encode_options(context_s, spool, resume, progress)
-        return encode_file(self._pipeline, path, out, n_q, options, resume)
+        return encode_file(self._pipeline, path, out, checked_n_q(n_q, self.config), options, channel, resume)
 
     def decode_file(
         self,
-        tokens: Tokens | str | Path,
-        path: str | Path,
+        tokens: Tokens | AudioSource,
+        path: AudioTarget,
         n_q: int | None = None,
         progress: Progress | None = None,
+        format: str | None = None,
     ) -> None:
         """Decode tokens, or a token file, of any length to an audio file (16-bit WAV or FLAC, or Ogg).
 
         Args:
-            tokens: as for `decode`, or the path of a token file.
-            path: the audio file; it appears when it is complete.
+            tokens: as for `decode`, or the path of a token file, or a binary file object with one.
+            path: the audio file; it appears when it is complete. Or a binary file object: one that can't seek (a pipe)
+                gets WAV while it is decoded, all else is written at the end.
             n_q: as for `decode`.
             progress: called with the seconds that are done, and the seconds in total.
+            format: "wav", "flac" or "ogg"; by default the suffix says it, and for a file object without one "wav".
 
         Raises:
             TokenFileError: no token file.
@@ -282,14 +299,8 @@ class Codec:
         """
         if not isinstance(tokens, Tokens):
             tokens = Tokens.load(tokens)
-        selected = self._checked_tokens(tokens, n_q)
-        done = 0
-        with audio_writer(path, self.sample_rate) as write:
-            for block in self._pipeline.decode_blocks(selected):
-                write(block)
-                done += len(block)
-                if progress:
-                    progress(done / self.sample_rate, selected.duration_s)
+        selected = checked_tokens(tokens, self.bundle.manifest, n_q)
+        decode_file(self._pipeline, selected, path, progress, format)
 
     def stream_decoder(
         self, n_q: int | None = None, first_level: int = 0, batch_size: int | None = None
@@ -332,9 +343,10 @@ class Codec:
             BundleError: the bundle lacks the graphs; an earlier dmcodec exported it.
         """
         check_live_encoding(self.bundle, self.backend.name)
-        self.load_graphs(*encoder_part_names(self.config), "quantizer")  # else the first pushes would come late
+        graphs = self._pipeline.stream_graphs
+        graphs.load(*encoder_part_names(self.config), "quantizer")  # else the first pushes would come late
         look_ahead_s = self.look_ahead_s if look_ahead_s is None else look_ahead_s
-        return StreamEncoder(self.graphs.arrays, self.config, look_ahead_s, sample_rate, n_q, batch_size, step_s)
+        return StreamEncoder(graphs.arrays, self.config, look_ahead_s, sample_rate, n_q, batch_size, step_s)
 
     def stream_pool(self, max_streams: int = 64, max_wait_ms: float = 10.0) -> StreamPool:
         """Return a pool for many live streams, whose pushes run together.
@@ -357,7 +369,7 @@ class Codec:
 
     def load_graphs(self, *names: str) -> None:
         """Load the named graphs (all by default) now, and not when they are first needed."""
-        self.graphs.load(*names)
+        self._pipeline.load(*names)
 
     def load_encoder(self, context_s: float | None = None) -> None:
         """Load the graphs that `encode_file` needs with this `context_s` now, and not when they are first needed."""
@@ -379,40 +391,10 @@ class Codec:
 
     def check_origin(self, tokens: Tokens | Header) -> None:
         """Raise TokensError if `tokens` are of another model or configuration than this codec's."""
-        for name in ("sample_rate", "hop_length", "codebook_size"):
-            if getattr(tokens, name) != getattr(self.config, name):
-                raise TokensError(
-                    f"tokens: {name} is {getattr(tokens, name)}, this codec's is {getattr(self.config, name)}; "
-                    "decode them with the model that made them"
-                )
-        model_id = self.bundle.manifest.model_id
-        if tokens.model_id not in ("", model_id):
-            raise TokensError(
-                f"tokens: made by model {tokens.model_id}, this bundle holds model {model_id}; "
-                "decode them with the model that made them"
-            )
-        if tokens.first_level + tokens.n_q > self.n_q:
-            last = tokens.first_level + tokens.n_q - 1
-            raise TokensError(f"tokens: levels {tokens.first_level} to {last}, this codec has {self.n_q} levels")
+        check_origin(tokens, self.bundle.manifest)
 
     def _tokens(self, codes: Codes, num_samples: int) -> Tokens:
         return Tokens.from_codes(codes, self.config, num_samples, self.bundle.manifest.model_id)
 
     def _encode_options(self, context_s: float | None, *others: Any) -> EncodeOptions:
         return encode_options(self.bundle.manifest, self.backend, context_s, *others)
-
-    def _checked_n_q(self, n_q: int | None) -> int:
-        if n_q is None:
-            return self.n_q
-        if not isinstance(n_q, (int, np.integer)) or not 1 <= n_q <= self.n_q:
-            raise ArgumentError(f"n_q must be 1 to {self.n_q}, not {n_q}")
-        return int(n_q)
-
-    def _checked_tokens(self, tokens: Tokens, n_q: int | None) -> Tokens:
-        """Return the levels of `tokens` to decode; raise an error if this codec can't decode them."""
-        self.check_origin(tokens)
-        if n_q is not None and (not isinstance(n_q, (int, np.integer)) or not 1 <= n_q <= tokens.n_q):
-            raise ArgumentError(f"n_q must be 1 to {tokens.n_q} (the levels of these tokens), not {n_q}")
-        if tokens.num_frames == 0:
-            raise TokensError("tokens: no frames to decode")
-        return tokens.levels(n_q)

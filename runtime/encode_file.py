@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
 from dmcodec.audio import Waveform, read_blocks
+from dmcodec.streams import AudioSource
 from dmcodec.token_file import Header, token_file_writer
 from dmcodec.tokens import Tokens
 
@@ -19,7 +21,13 @@ from .resume import resumable
 
 
 def encode_file(
-    pipeline: Pipeline, path: str | Path, out: str | Path | None, n_q: int, options: EncodeOptions, resume: bool
+    pipeline: Pipeline,
+    path: AudioSource,
+    out: str | Path | BinaryIO | None,
+    n_q: int,
+    options: EncodeOptions,
+    channel: int | None,
+    resume: bool,
 ) -> Tokens:
     """Encode an audio file; arguments and errors are those of `dmcodec.runtime.Codec.encode_file`."""
     manifest, backend = pipeline.graphs.bundle.manifest, pipeline.graphs.backend
@@ -29,12 +37,12 @@ def encode_file(
 
     def blocks() -> Iterator[Waveform]:
         nonlocal num_samples
-        for block in read_blocks(path, config.sample_rate, options.meter.reading):
+        for block in read_blocks(path, config.sample_rate, options.meter.reading, channel):
             num_samples += len(block)
             yield block
 
     with (
-        resumable(path, out, model_id, backend) if resume else nullcontext() as record,
+        resumable(path, out, model_id, backend, channel=channel) if resume else nullcontext() as record,
         token_file_writer(out, header) if out is not None else nullcontext() as writer,
     ):
         for codes in pipeline.encode_blocks(blocks(), replace(options, record=record)):

@@ -51,8 +51,9 @@ class WindowPlan:
 
 def window_plan(config: CodecConfig, context_s: float) -> WindowPlan:
     """Return the plan for windows with `context_s` seconds of context; ArgumentError if that is out of range."""
-    if not 0 <= context_s <= MAX_CONTEXT_S:
-        raise ArgumentError(f"context_s must be 0 to {MAX_CONTEXT_S:g} seconds, not {context_s}")
+    is_number = isinstance(context_s, (int, float, np.integer, np.floating)) and not isinstance(context_s, bool)
+    if not is_number or not 0 <= context_s <= MAX_CONTEXT_S:
+        raise ArgumentError(f"context_s must be 0 to {MAX_CONTEXT_S:g} seconds, not {context_s!r}")
     core, context = (round(seconds * config.frame_rate) for seconds in (WINDOW_S, context_s))
     return WindowPlan(max(1, core), context, config.hop_length)
 

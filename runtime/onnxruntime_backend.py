@@ -6,8 +6,6 @@ provider it uses. The GPU code was written from the documentation of the API and
 
 from __future__ import annotations
 
-import importlib.metadata
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,10 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dmcodec.bundle import GraphSpec
-from dmcodec.errors import ArgumentError, BackendError, MissingDependencyError, ProviderError, first_line
+from dmcodec.cpus import default_threads
+from dmcodec.errors import ArgumentError, BackendError, ProviderError
 from dmcodec.precision import FP16
 
 from .backend import DeviceTensor, Runner
+from .onnxruntime_import import import_onnxruntime
 
 PROVIDERS = {
     "cpu": "CPUExecutionProvider",
@@ -37,26 +37,36 @@ class OnnxRuntimeBackend:
 
     Args:
         provider: "cpu", "cuda", or "tensorrt" (encoder and decoder; the RVQ then runs on CUDA).
-        threads: threads of one operator; by default one for each CPU that this process may use.
+        threads: threads of one operator; by default `dmcodec.cpus.default_threads`, and one for streams.
+        shrink_memory: give the memory of each run back to the system after it; on the CPU only.
 
     Raises:
-        ArgumentError: an unknown provider, or a number of threads out of range.
+        ArgumentError: an unknown provider, a number of threads out of range, or shrink_memory on a GPU.
         MissingDependencyError: onnxruntime is not installed, or two distributions of it are.
         ProviderError: this onnxruntime does not have the provider.
     """
 
     name = "onnxruntime"
 
-    def __init__(self, provider: str = "cpu", threads: int | None = None) -> None:
+    def __init__(self, provider: str = "cpu", threads: int | None = None, shrink_memory: bool = False) -> None:
         if provider not in PROVIDERS:
             raise ArgumentError(f"provider {provider!r} is not known to onnxruntime; use one of {', '.join(PROVIDERS)}")
         if threads is not None and not 1 <= threads <= MAX_THREADS:
             raise ArgumentError(f"threads must be 1 to {MAX_THREADS}, not {threads}")
+        if shrink_memory and provider != "cpu":
+            raise ArgumentError(f"shrink_memory is for provider cpu, not {provider}; leave it out")
         self.provider = provider
-        self.threads = threads or usable_cpus()
-        self._ort = _import_onnxruntime()
+        self.threads = threads or default_threads()
+        self.shrink_memory = shrink_memory
+        self.single_threaded_streams = threads is None
+        self._chosen_threads = threads
+        self._ort = import_onnxruntime()
         if provider != "cpu":
             _prepare_gpu(self._ort, provider)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the arguments: the process that unpickles has its own onnxruntime, and its own number of CPUs."""
+        return type(self), (self.provider, self._chosen_threads, self.shrink_memory)
 
     @property
     def version(self) -> str:
@@ -71,7 +81,10 @@ class OnnxRuntimeBackend:
                 str(path), self._session_options(), providers=_provider_options(provider, spec.precision)
             )
         except Exception as error:
-            raise BackendError(f"{path}: onnxruntime can't load this graph ({first_line(error)})") from error
+            raise BackendError(
+                f"{path}: onnxruntime {self.version} can't load this graph; "
+                "update onnxruntime, or export the bundle again (--debug shows its reason)"
+            ) from error
         wanted = PROVIDERS[provider]
         if session.get_providers()[0] != wanted:
             raise ProviderError(
@@ -79,17 +92,26 @@ class OnnxRuntimeBackend:
                 'check the NVIDIA driver and `pip install "dmcodec[gpu]"`, or use provider cpu'
             )
         if self.provider == "cpu":
-            return _ArrayRunner(session, path)
+            return _ArrayRunner(session, path, self._run_options())
         return BoundRunner(self._ort, session, path, device="cuda")
 
     def single_threaded(self) -> OnnxRuntimeBackend | None:
         """Return a backend with one thread per run; None on a GPU, or if this one has one thread."""
-        return OnnxRuntimeBackend(self.provider, 1) if self.provider == "cpu" and self.threads > 1 else None
+        if self.provider != "cpu" or self.threads == 1:
+            return None
+        return OnnxRuntimeBackend(self.provider, 1, self.shrink_memory)
 
     def to_array(self, value: DeviceTensor) -> NDArray[Any]:
         """Return an output as an array in host memory."""
         array: NDArray[Any] = value if isinstance(value, np.ndarray) else value.numpy()
         return array
+
+    def _run_options(self) -> Any:
+        if not self.shrink_memory:
+            return None
+        options = self._ort.RunOptions()
+        options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+        return options
 
     def _session_options(self) -> Any:
         options = self._ort.SessionOptions()
@@ -118,15 +140,29 @@ def _provider_options(provider: str, precision: str) -> list[Any]:
     return chosen
 
 
+def _run_error(path: Path, inputs: Mapping[str, DeviceTensor], error: Exception) -> BackendError:
+    """Return the error for a run that failed; the words of onnxruntime stay its cause."""
+    shapes = ", ".join(f"{name} {list(value.shape)}" for name, value in inputs.items() if isinstance(value, np.ndarray))
+    text = str(error).lower()
+    if isinstance(error, MemoryError) or "alloc" in text or "out of memory" in text:
+        return BackendError(
+            f"{path.name}: failed to run, out of memory ({shapes}); use shorter clips or smaller batches"
+        )
+    return BackendError(
+        f"{path.name}: failed to run on {shapes or 'these inputs'}; the bundle's manifest has the names, types and "
+        "shapes of its inputs (--debug shows the reason)"
+    )
+
+
 class _ArrayRunner:
-    def __init__(self, session: Any, path: Path) -> None:
-        self._session, self._path = session, path
+    def __init__(self, session: Any, path: Path, options: Any) -> None:
+        self._session, self._path, self._options = session, path, options
 
     def run(self, inputs: Mapping[str, DeviceTensor]) -> list[DeviceTensor]:
         try:
-            return list(self._session.run(None, dict(inputs)))
+            return list(self._session.run(None, dict(inputs), self._options))
         except Exception as error:
-            raise BackendError(f"{self._path.name}: failed to run ({first_line(error)})") from error
+            raise _run_error(self._path, inputs, error) from error
 
 
 class BoundRunner:
@@ -150,31 +186,7 @@ class BoundRunner:
             self._session.run_with_iobinding(binding)
             return list(binding.get_outputs())
         except Exception as error:
-            raise BackendError(f"{self._path.name}: failed to run ({first_line(error)})") from error
-
-
-def _import_onnxruntime() -> Any:
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise MissingDependencyError(
-            f'onnxruntime cannot be imported ({error}); run `pip install "dmcodec[cpu]"`, or "dmcodec[gpu]" for CUDA'
-        ) from None
-    installed = [name for name in ("onnxruntime", "onnxruntime-gpu") if _is_installed(name)]
-    if len(installed) > 1:
-        raise MissingDependencyError(
-            "onnxruntime and onnxruntime-gpu are both installed and overwrite each other's files; "
-            'run `pip uninstall onnxruntime onnxruntime-gpu`, then install "dmcodec[cpu]" or "dmcodec[gpu]"'
-        )
-    return onnxruntime
-
-
-def _is_installed(distribution: str) -> bool:
-    try:
-        importlib.metadata.distribution(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return False
-    return True
+            raise _run_error(self._path, inputs, error) from error
 
 
 def _prepare_gpu(ort: Any, provider: str) -> None:
@@ -187,10 +199,3 @@ def _prepare_gpu(ort: Any, provider: str) -> None:
         )
     if hasattr(ort, "preload_dlls"):
         ort.preload_dlls()
-
-
-def usable_cpus() -> int:
-    """Return the number of CPUs that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -5,20 +5,29 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from itertools import chain, islice
 from typing import TypeVar
 
 import numpy as np
 
 from dmcodec.audio import Waveform
-from dmcodec.bundle import Bundle, encoder_part_names
+from dmcodec.bundle import GRAPH_NAMES, Bundle, encoder_part_names
 from dmcodec.codes import Codes, checked_codes
 from dmcodec.tokens import Tokens
 
 from .backend import Backend, Graphs
-from .batching import DECODE_TOTAL_S, ENCODE_TOTAL_S, TILED_S, WHOLE_S, WINDOW_S, WINDOWS_PER_BATCH, batches, stack
+from .batching import (
+    DECODE_TOTAL_S,
+    ENCODE_TOTAL_S,
+    TILED_S,
+    WHOLE_S,
+    WINDOW_S,
+    WINDOWS_PER_BATCH,
+    batches,
+    run_within,
+    runs_alone,
+    stack,
+)
 from .encode_options import EncodeOptions, Meter
 from .long_clips import Window, WindowPlan, Windows
 from .spool import Spool
@@ -27,13 +36,15 @@ from .sweeps import MIN_FRAMES, ExactEncoder, Position, spool_bytes
 from .workers import Workers
 
 _Result = TypeVar("_Result")
+# The graphs of a stream, but for the dequantizer.
+STREAM_GRAPHS = ("decoder_recurrent", "decoder_upsampler")
 
 
 class Pipeline:
     """Runs graphs: waveforms to codes, and tokens to waveforms. Safe to use from several threads.
 
     On the CPU, several batches run concurrently with one thread each. They run on a second copy of the graphs, which is
-    loaded when it is first needed.
+    loaded when it is first needed. Streams run on that copy as well, unless the number of threads was chosen.
     """
 
     def __init__(self, bundle: Bundle, backend: Backend) -> None:
@@ -47,6 +58,18 @@ class Pipeline:
     def concurrent(self) -> tuple[Graphs, int]:
         """The graphs that concurrent batches run on, and how many do."""
         return self._concurrent_graphs or self.graphs, self._workers
+
+    def load(self, *names: str) -> None:
+        """Load the named graphs, all by default, where they will run."""
+        names = names or GRAPH_NAMES
+        self.graphs.load(*(name for name in names if name not in STREAM_GRAPHS))
+        self.stream_graphs.load(*(name for name in names if name in STREAM_GRAPHS))
+
+    @property
+    def stream_graphs(self) -> Graphs:
+        """The graphs that streams run on: on the CPU, unless the number of threads was chosen, with one thread."""
+        single = self._concurrent_graphs
+        return single if single and self.graphs.backend.single_threaded_streams else self.graphs
 
     def runs_whole(self, num_samples: int) -> bool:
         """Return whether a clip of `num_samples` runs in one piece, and not in windows or as a stream."""
@@ -119,7 +142,7 @@ class Pipeline:
 
     def stream_decoder(self, n_q: int | None, first_level: int, batch_size: int | None) -> StreamDecoder:
         """Return a new stream; see `dmcodec.runtime.StreamDecoder`."""
-        return StreamDecoder(self.graphs.arrays, self._config, n_q, first_level, batch_size)
+        return StreamDecoder(self.stream_graphs.arrays, self._config, n_q, first_level, batch_size)
 
     def _is_tiled(self, num_samples: int, options: EncodeOptions) -> bool:
         enough = max(self.num_samples(TILED_S), MIN_FRAMES * self._config.hop_length)
@@ -176,13 +199,21 @@ class Pipeline:
         self, run: Callable[[Graphs, list[int]], list[_Result]], lengths: Sequence[int], total_s: float
     ) -> list[_Result]:
         """Call run(graphs, indices) for batches of clips of these lengths; return the results in the clips' order."""
-        groups = list(batches(lengths, self.num_samples(total_s), self._workers))
-        if self._concurrent_graphs is None or len(groups) == 1:
-            done = [run(self.graphs, group) for group in groups]
-        else:
-            with ThreadPoolExecutor(self._workers) as pool:
-                done = list(pool.map(partial(run, self._concurrent_graphs), groups))
-        results = dict(zip(chain(*groups), chain(*done), strict=True))
+        total, single = self.num_samples(total_s), self._concurrent_graphs
+        groups = list(batches(lengths, total, self._workers))
+        sizes = [len(group) * max(lengths[index] for index in group) for group in groups]
+        small = [index for index, size in enumerate(sizes) if not runs_alone(size, total, self._workers)]
+        done: dict[int, list[_Result]] = {}
+        if single is not None and len(small) > 1:
+
+            def run_small(place: int) -> list[_Result]:
+                return run(single, groups[small[place]])
+
+            found = run_within(run_small, [sizes[index] for index in small], total, self._workers)
+            done = dict(zip(small, found, strict=True))
+        results: dict[int, _Result] = {}
+        for index, group in enumerate(groups):
+            results.update(zip(group, done[index] if index in done else run(self.graphs, group), strict=True))
         return [results[index] for index in range(len(lengths))]
 
     def _encode_windows(self, blocks: Iterable[Waveform], plan: WindowPlan) -> Iterator[Codes]:
@@ -209,7 +240,7 @@ class Pipeline:
         return np.concatenate(cores, axis=1)
 
     def _decode_stream(self, tokens: Tokens) -> Iterator[Waveform]:
-        stream = self.stream_decoder(tokens.n_q, tokens.first_level, None)
+        stream = StreamDecoder(self.graphs.arrays, self._config, tokens.n_q, tokens.first_level)
         step, left = round(WINDOW_S * self._config.frame_rate), tokens.num_samples
         for start in range(0, tokens.num_frames, step):
             audio = stream.push(tokens.codes[:, start : start + step])[:left]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dmcodec.codes import as_array, checked_codes
+from dmcodec.codes import checked_codes, codes_array, is_whole
 from dmcodec.config import CodecConfig
 from dmcodec.errors import ArgumentError, StreamError, TokensError
 from dmcodec.receptive_field import decoder_reach
@@ -79,10 +79,10 @@ class StreamDecoder:
         first_level: int = 0,
         batch_size: int | None = None,
     ) -> None:
-        n_q = config.n_q - first_level if n_q is None else n_q
+        n_q = config.n_q - (first_level if is_whole(first_level) else 0) if n_q is None else n_q
         if (
-            not isinstance(n_q, int)
-            or not isinstance(first_level, int)
+            not is_whole(n_q)
+            or not is_whole(first_level)
             or first_level < 0
             or n_q < 1
             or first_level + n_q > config.n_q
@@ -90,9 +90,10 @@ class StreamDecoder:
             raise ArgumentError(
                 f"n_q {n_q} from first_level {first_level} on: the codec has levels 0 to {config.n_q - 1}"
             )
-        if batch_size is not None and batch_size < 1:
-            raise ArgumentError(f"batch_size must be at least 1, not {batch_size}")
-        self.n_q, self.first_level, self.batch_size = n_q, first_level, batch_size
+        if batch_size is not None and (not is_whole(batch_size) or batch_size < 1):
+            raise ArgumentError(f"batch_size must be a whole number from 1 on, not {batch_size!r}")
+        self.n_q, self.first_level = int(n_q), int(first_level)
+        self.batch_size = None if batch_size is None else int(batch_size)
         self._run, self._config, self._reach = run, config, decoder_reach(config)
         self._state = initial_state(config, batch_size or 1)
 
@@ -164,14 +165,12 @@ class StreamDecoder:
 
     def checked(self, codes: Any) -> NDArray[np.int64]:
         """Return the codes of a push as [n_q, B, frames], without a change of the stream; TokensError as `push`."""
-        array = as_array(codes)
+        array = codes_array(codes)
         leading = (self.n_q,) if self.batch_size is None else (self.n_q, self.batch_size)
         if array.ndim != len(leading) + 1 or array.shape[:-1] != leading or array.shape[-1] == 0:
             shape = "(n_q, frames)" if self.batch_size is None else "(n_q, batch_size, frames)"
             sizes = f"n_q {self.n_q}" + (f" and batch_size {self.batch_size}" if self.batch_size else "")
-            raise TokensError(
-                f"stream: expected codes {shape} with {sizes} and at least one frame, got {np.shape(codes)}"
-            )
+            raise TokensError(f"stream: expected codes {shape} with {sizes} and at least one frame, got {array.shape}")
         flat = checked_codes(array.reshape(self.n_q, -1), self._config.codebook_size)
         return flat.reshape(self.n_q, self.batch_size or 1, -1).astype(np.int64)
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dmcodec.audio import MAX_SAMPLE_RATE, MIN_SAMPLE_RATE
 from dmcodec.errors import ArgumentError, AudioError
+from dmcodec.waveforms import MAX_SAMPLE_RATE, MIN_SAMPLE_RATE
 
 Array = NDArray[np.float32]
 

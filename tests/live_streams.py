@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
 from dmcodec.export.agreement import tied_frames
 from dmcodec.export.graphs import build_graphs
 from dmcodec.nn import DMCodec
 from dmcodec.runtime import StreamEncoder
+from dmcodec.runtime.onnxruntime_import import import_onnxruntime
 from dmcodec.runtime.stream_decoder import Run
 
 Codes = NDArray[np.uint16]
@@ -63,10 +63,10 @@ def assert_whole(run: Run, model: DMCodec, waveform: Samples, latents: NDArray[n
 
 def runner(model: DMCodec) -> Run:
     """The graphs of a model, without an export."""
-    options = onnxruntime.SessionOptions()
+    options = import_onnxruntime().SessionOptions()
     options.intra_op_num_threads = 1
     sessions = {
-        name: onnxruntime.InferenceSession(graph.model.SerializeToString(), options, ["CPUExecutionProvider"])
+        name: import_onnxruntime().InferenceSession(graph.model.SerializeToString(), options, ["CPUExecutionProvider"])
         for name, graph in build_graphs(model, "fp32").items()
     }
     return lambda name, **inputs: sessions[name].run(None, inputs)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -31,6 +32,8 @@ EXCEPTIONS = {
 }
 # What may import torch when it is imported itself; everything else imports it in functions, where it is needed.
 TORCH = ("dmcodec.nn", "dmcodec.training", "dmcodec.export", "dmcodec.pretrained", "dmcodec.benchmarks.codecs.torch")
+# The only file that imports onnxruntime: its telemetry is off there.
+ONNXRUNTIME_IMPORT = Path("runtime/onnxruntime_import.py")
 NO_TORCH = ("dmcodec.export.parity", "dmcodec.export.agreement", "dmcodec.export.tensorrt")
 
 AT_IMPORT, IN_FUNCTION, FOR_TYPES = "at import", "in a function", "for type checkers"
@@ -133,6 +136,17 @@ def torch_at_import(root: Path) -> list[str]:
     )
 
 
+def onnxruntime_imports(root: Path) -> list[str]:
+    """Return imports of onnxruntime outside ONNXRUNTIME_IMPORT, also in programs that are strings."""
+    statement, call = r"^\s*(?:import|from)\s+onnxruntime\b", r"(?:import_module|importorskip)\([\"']onnxruntime\b"
+    pattern = re.compile(f"{statement}|{call}", re.MULTILINE)
+    return [
+        f"{path.relative_to(root)}: imports onnxruntime; take it from {ONNXRUNTIME_IMPORT.as_posix()}"
+        for path in _python_files(root)
+        if path.relative_to(root) != ONNXRUNTIME_IMPORT and pattern.search(path.read_text(encoding="utf-8"))
+    ]
+
+
 def relative_imports(root: Path) -> list[str]:
     """Return absolute imports within a folder, relative imports between folders, and all imports with `..`."""
     known, violations = modules(root), []
@@ -177,7 +191,8 @@ def docstrings(root: Path) -> list[str]:
 
 
 RULES: tuple[Callable[[Path], list[str]], ...] = (
-    circles, directions, torch_at_import, relative_imports, long_files, listed_packages, docstrings,
+    circles, directions, torch_at_import, onnxruntime_imports, relative_imports, long_files, listed_packages,
+    docstrings,
 )  # fmt: skip
 
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 import torch
 from numpy.typing import NDArray
@@ -23,6 +22,7 @@ from dmcodec.nn import DMCodec
 from dmcodec.nn.layers import Conv1d
 from dmcodec.nn.rvq import Codebook
 from dmcodec.runtime import Codec
+from dmcodec.runtime.onnxruntime_import import import_onnxruntime
 from dmcodec.sample import speech
 
 Codes = NDArray[np.int64]
@@ -98,7 +98,7 @@ def test_the_forms_of_the_graphs_agree(bundle: Bundle, reference: TorchReference
     expected = reference.quantize(reference.encode(clip))
 
     def run(name: str, **inputs: Any) -> Any:
-        session = onnxruntime.InferenceSession(rewritten(bundle.graph_path(name)))
+        session = import_onnxruntime().InferenceSession(rewritten(bundle.graph_path(name)))
         return session.run(None, inputs)[0]
 
     latents = run("encoder", waveform=clip[None, None], lengths=np.array([len(clip)]))
@@ -139,11 +139,11 @@ def test_the_lowest_index_wins_a_tie() -> None:
 
 def test_a_session_centres_the_entries_when_it_loads(bundle: Bundle, tmp_path: Path) -> None:
     """Nothing of the size of a codebook is computed in a call, and the file holds each codebook once."""
-    options = onnxruntime.SessionOptions()
+    options = import_onnxruntime().SessionOptions()
     options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    options.graph_optimization_level = import_onnxruntime().GraphOptimizationLevel.ORT_ENABLE_EXTENDED
     path, config = bundle.graph_path("quantizer"), bundle.manifest.config
-    onnxruntime.InferenceSession(str(path), options)
+    import_onnxruntime().InferenceSession(str(path), options)
     optimized = onnx.load(tmp_path / "optimized.onnx", load_external_data=False).graph
     weights = {item.name for item in optimized.initializer}
     assert not [node for node in optimized.node if node.op_type == "Sub" and set(node.input) <= weights]

@@ -148,7 +148,7 @@ def test_what_is_not_a_checkpoint_is_refused(tmp_path: Path, suffix: str, conten
 
 
 @pytest.mark.parametrize(
-    "content", [[torch.zeros(2)], torch.zeros(2), {1: torch.zeros(2)}, {"state_dict": {BIAS: torch.zeros(2)}}, None]
+    "content", [[torch.zeros(2)], torch.zeros(2), {1: torch.zeros(2)}, {"state_dict": {"step": 3}}, None]
 )
 def test_what_is_not_a_state_dict_is_refused(tmp_path: Path, content: object) -> None:
     torch.save(content, tmp_path / "other.pt")

@@ -15,7 +15,7 @@ from live_streams import cut, streamed
 from numpy.typing import NDArray
 from platforms import linux, posix
 
-from dmcodec.cli.pipes import Rejoined, ended_by_interrupt
+from dmcodec.cli.stream_pipes import Rejoined, ended_by_interrupt
 from dmcodec.runtime import Codec
 from dmcodec.sample import speech
 from dmcodec.tokens import Tokens

@@ -138,6 +138,7 @@ class Counted:
         self._backend, self.loaded = OnnxRuntimeBackend("cpu", threads), set[str]()
         self.name, self.provider, self.version, self.threads = "onnxruntime", "cpu", "1", threads
         self.to_array = self._backend.to_array
+        self.single_threaded_streams = False
 
     def single_threaded(self) -> None:
         return None

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 import torch
 
@@ -18,13 +17,14 @@ from dmcodec.benchmarks.codecs.torch import load_model
 from dmcodec.benchmarks.verify import VerifyOptions, run_verify
 from dmcodec.bundle import GRAPH_NAMES, Bundle, write_manifest
 from dmcodec.config import CodecConfig
-from dmcodec.errors import MissingDependencyError, ParityError
+from dmcodec.errors import ExportError, MissingDependencyError, ParityError
 from dmcodec.export import Source, bundle_writer, export_bundle
 from dmcodec.export.tensorrt.rewrite import rewritten
 from dmcodec.export.torch_model import torch_model
-from dmcodec.export.weights import stored_codebooks
+from dmcodec.export.weights import read_codebooks, read_weights, stored_codebooks
 from dmcodec.nn import DMCodec
 from dmcodec.runtime import Codec
+from dmcodec.runtime.onnxruntime_import import import_onnxruntime
 from dmcodec.sample import speech
 
 CONFIG = CodecConfig(n_filters=4, dimension=32, semantic_dimension=24, codebook_size=256, n_q=3)
@@ -62,10 +62,10 @@ def test_weights_are_half_and_arithmetic_is_not(bundle: Bundle) -> None:
 @pytest.mark.parametrize("name", GRAPH_NAMES)
 def test_the_casts_are_gone_once_a_graph_is_loaded(bundle: Bundle, name: str, tmp_path: Path) -> None:
     """The graph is therefore as fast as one with float32 weights."""
-    options = onnxruntime.SessionOptions()
+    options = import_onnxruntime().SessionOptions()
     options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
-    onnxruntime.InferenceSession(str(bundle.graph_path(name)), options)
+    options.graph_optimization_level = import_onnxruntime().GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    import_onnxruntime().InferenceSession(str(bundle.graph_path(name)), options)
     graph = onnx.load(tmp_path / "optimized.onnx", load_external_data=False).graph
     assert onnx.TensorProto.FLOAT16 not in {item.data_type for item in graph.initializer}
     floats = [item for item in graph.initializer if item.data_type == onnx.TensorProto.FLOAT]
@@ -82,7 +82,7 @@ def test_the_form_for_tensorrt_has_float32_weights(bundle: Bundle, name: str) ->
 def test_the_form_for_tensorrt_is_the_same_function(bundle: Bundle) -> None:
     inputs = {"waveform": speech(900, 16000)[None, None], "lengths": np.array([900])}
     models = (str(bundle.graph_path("encoder")), rewritten(bundle.graph_path("encoder")))
-    want, got = (onnxruntime.InferenceSession(item).run(None, inputs)[0] for item in models)
+    want, got = (import_onnxruntime().InferenceSession(item).run(None, inputs)[0] for item in models)
     np.testing.assert_allclose(got, want, rtol=0, atol=2e-6)
 
 
@@ -165,3 +165,23 @@ def test_verify_against_torch_of_the_bundles_own_weights(bundle: Bundle) -> None
         write_manifest(bundle.path, manifest)
     assert result.passed, result.problems
     assert (result.reference, result.thresholds_of) == ("torch", "fp32")
+
+
+def test_squared_norms_of_large_codebooks_stay_exact(tmp_path: Path) -> None:
+    """From 4096 entries on they are as large as weights that are rounded; and they may be beyond half precision."""
+    config = dataclasses.replace(CONFIG, dimension=16, semantic_dimension=16, codebook_size=4096, n_q=2)
+    model = DMCodec.seeded(config)
+    for level in model.quantizer.levels:
+        level.embed.mul_(150)
+    bundle = export_bundle(model, tmp_path / "bundle", "fp16-weights")
+    found = read_weights(bundle.graph_path("quantizer"))
+    codebooks = read_codebooks(bundle.graph_path("quantizer"), config).astype(np.float64)
+    for number, entries in enumerate(codebooks):
+        norms = found[f"codebook_{number}.squared_norms"]
+        assert norms.dtype == np.float32
+        np.testing.assert_array_equal(norms, np.square(entries).sum(axis=1).astype(np.float32))
+
+
+def test_entries_beyond_half_precision_are_an_error() -> None:
+    with pytest.raises(ExportError, match=r"entries up to 70000 .*--precision fp32"):
+        stored_codebooks(np.full((2, 4, 3), 70000.0, np.float32), "fp16-weights")

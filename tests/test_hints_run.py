@@ -87,6 +87,21 @@ def test_a_missing_teacher(
     run(f"{fit} --steps 1 --samples 0 --no-tensorboard")
 
 
+def test_one_teacher_alone_and_a_folder_with_a_space(
+    run: Run, untaught: Path, teacher_models: Path, training_config: object, tmp_path: Path
+) -> None:
+    """What `teach` prints trains with the teacher that there is."""
+    (tmp_path / "tiny.json").write_text(json.dumps(training_config.to_dict()))  # type: ignore[attr-defined]
+    untaught.rename(tmp_path / "my data")
+    taught = run(f"dmcodec train teach 'my data' --sm {teacher_models / 'hubert'} --device cpu")
+    fit = hint(taught, {"RUN": "'my run'"})
+    assert fit == "dmcodec train fit 'my data' --out 'my run' --distill sm"
+    output = run(f"{fit} --config tiny.json --steps 1 --samples 0 --no-tensorboard")
+    assert hint(output).startswith("dmcodec export --checkpoint 'my run/best/codec.safetensors'")
+    (tmp_path / "my run" / "best" / "codec.safetensors").rename(tmp_path / "init.pt")
+    run("dmcodec train fit 'my data' --out 'my run' --resume --steps 2 --samples 0 --no-tensorboard")
+
+
 def test_decode_without_arguments(run: Run, speech_wav: Path, tiny_bundle: Path, tmp_path: Path) -> None:
     run(f"dmcodec encode {speech_wav} --out in.dmc --bundle {tiny_bundle}")
     command = hint(run("dmcodec decode", fails=True)).replace("...", "")

@@ -69,6 +69,8 @@ class ZeroBackend:
     def load(self, path: Path, spec: GraphSpec) -> ZeroGraph:
         return ZeroGraph(self._config, path.stem, self._held)
 
+    single_threaded_streams = False
+
     def single_threaded(self) -> None:
         return None
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from dmcodec.config import CodecConfig
+from dmcodec.drive import Fetch
 from dmcodec.errors import (
     ArgumentError,
     CheckpointError,
@@ -19,7 +20,7 @@ from dmcodec.errors import (
 )
 from dmcodec.nn import DMCodec
 from dmcodec.nn.checkpoint import model_id
-from dmcodec.pull import RELEASES, Fetch, pull
+from dmcodec.pull import RELEASES, pull
 
 
 @pytest.fixture
@@ -61,7 +62,7 @@ def test_a_broken_download_is_kept_and_resumed(release: bytes, tmp_path: Path, t
             raise ConnectionError("connection reset")
         part.rename(target)
 
-    with pytest.raises(DownloadError, match=r"connection reset.*same command again.*--from-file"):
+    with pytest.raises(DownloadError, match=r"broke off; .*same command again.*--from-file"):
         pull("lm", tmp_path, fetch=fetch, config=tiny_config)
     assert not (tmp_path / "checkpoint.safetensors").exists()
     assert pull("lm", tmp_path, fetch=fetch, config=tiny_config).size_bytes == len(release)
@@ -80,10 +81,92 @@ def test_another_sha256_is_refused(release: bytes, tmp_path: Path, tiny_config: 
     assert file.exists()
 
 
-def test_a_web_page_instead_of_the_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="is not the released lm checkpoint"):
-        pull("lm", tmp_path, fetch=brings(b"<html>quota exceeded</html>"))
+class FileURLRetrievalError(Exception):
+    """As gdown calls it."""
+
+
+# As gdown and Google Drive word them.
+QUOTA = (
+    "Failed to retrieve file url:\n\n\tCannot retrieve the public link of the file. You may need to change\n\tthe "
+    "permission to 'Anyone with the link', or have had many accesses."
+)
+QUOTA_PAGE = b"<!DOCTYPE html><html><title>Google Drive - Quota exceeded</title><p>Too many users have viewed it</html>"
+VIRUS_PAGE = b"<!DOCTYPE html><html><head><title>Google Drive - Virus scan warning</title></head></html>"
+NO_NAME = "HTTPSConnectionPool: Max retries exceeded (Caused by NameResolutionError: Failed to resolve 'host')"
+
+
+@pytest.mark.parametrize(
+    ("failure", "reason"),
+    [
+        (RuntimeError(QUOTA), "too many people fetched it .*tomorrow"),
+        (FileURLRetrievalError("anything"), "too many people"),
+        (QUOTA_PAGE, "too many people"),
+        (VIRUS_PAGE, r"virus scans.*pip install --upgrade"),
+        (b"\n<html><title>Hotel WiFi</title></html>", "web page came instead.*proxy"),
+        (b"<html>Sign in - Google Accounts</html>", "asks for an account"),
+        (ConnectionError(NO_NAME), "can't be reached: there is no network"),
+        (OSError("[Errno 101] Network is unreachable"), "there is no network"),
+        (ConnectionError("Connection aborted."), "broke off; run the same command again"),
+        (TimeoutError("timed out"), "broke off"),
+        (SystemExit(1), "broke off"),
+        (None, "wrote no file"),
+    ],
+)
+def test_each_failure_has_its_sentence_and_a_way_out(
+    tmp_path: Path, failure: BaseException | bytes | None, reason: str
+) -> None:
+    def fetch(file_id: str, target: Path) -> None:
+        if isinstance(failure, BaseException):
+            raise failure
+        if failure is not None:
+            target.write_bytes(failure)
+
+    with pytest.raises(DownloadError, match=reason) as caught:
+        pull("lm", tmp_path, fetch=fetch)
+    text = str(caught.value)
+    assert "--from-file" in text
+    assert RELEASES["lm"] in text
+    assert "\n" not in text
+    assert not any(words in text for words in ("public link", "Caused by", "Errno", "aborted"))
     assert not (tmp_path / "source.json").exists()
+    assert not (tmp_path / "lm.download.pt").exists()  # the same command must not stumble over it
+
+
+def test_a_cut_file_is_continued(release: bytes, tmp_path: Path, tiny_config: CodecConfig) -> None:
+    """gdown takes a file with the right name for complete; it continues one that begins like it and ends in .part."""
+
+    def fetch(file_id: str, target: Path) -> None:
+        parts = list(tmp_path.glob(f"{target.name}????????.part"))
+        assert not target.exists()
+        target.write_bytes(release if parts else release[:-5000])
+        for part in parts:
+            assert part.read_bytes() == release[:-5000]
+            part.unlink()
+
+    with pytest.raises(DownloadError, match="ended before the file did; run the same command again"):
+        pull("lm", tmp_path, fetch=fetch, config=tiny_config)
+    assert pull("lm", tmp_path, fetch=fetch, config=tiny_config).size_bytes == len(release)
+
+
+def test_of_several_parts_the_largest_is_continued(release: bytes, tmp_path: Path, tiny_config: CodecConfig) -> None:
+    """gdown refuses to choose."""
+    for name, size in (("aaaaaaaa", 10), ("bbbbbbbb", 3_000_000), ("cccccccc", 20)):
+        (tmp_path / f"lm.download.pt{name}.part").write_bytes(bytes(size))
+
+    def fetch(file_id: str, target: Path) -> None:
+        assert [path.name for path in tmp_path.glob("*.part")] == ["lm.download.ptbbbbbbbb.part"]
+        raise ConnectionError("Connection aborted.")
+
+    with pytest.raises(DownloadError, match=r"3\.0 MB are kept"):
+        pull("lm", tmp_path, fetch=fetch, config=tiny_config)
+
+
+def test_a_file_that_is_here_and_is_a_page_or_cut(release: bytes, tmp_path: Path, tiny_config: CodecConfig) -> None:
+    for content, reason in ((QUOTA_PAGE, "is a web page"), (release[:-5000], "cut short"), (b"x", "no checkpoint")):
+        (tmp_path / "mine.pt").write_bytes(content)
+        with pytest.raises(CheckpointError, match=rf"mine\.pt: .*{reason}.*not the released lm checkpoint"):
+            pull("lm", tmp_path / "out", from_file=tmp_path / "mine.pt", config=tiny_config)
+        assert (tmp_path / "mine.pt").exists()
 
 
 def test_the_released_configuration_is_required(release: bytes, tmp_path: Path) -> None:

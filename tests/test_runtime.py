@@ -19,8 +19,9 @@ from dmcodec.config import CodecConfig
 from dmcodec.errors import ArgumentError, AudioError, BackendError, MissingDependencyError, ProviderError, TokensError
 from dmcodec.export.agreement import snr_db
 from dmcodec.nn import DMCodec
-from dmcodec.runtime import Codec, onnxruntime_backend
+from dmcodec.runtime import Codec, onnxruntime_backend, onnxruntime_import
 from dmcodec.runtime.onnxruntime_backend import BoundRunner, OnnxRuntimeBackend
+from dmcodec.runtime.onnxruntime_import import import_onnxruntime
 from dmcodec.sample import speech
 from dmcodec.tokens import Tokens
 
@@ -179,9 +180,7 @@ def test_wrong_load_arguments_are_refused(tiny_bundle: Path, arguments: dict[str
 
 @pytest.mark.parametrize("provider", ["cuda", "tensorrt"])
 def test_a_gpu_without_a_gpu_build_is_an_error(tiny_bundle: Path, provider: str) -> None:
-    import onnxruntime
-
-    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+    if "CUDAExecutionProvider" in import_onnxruntime().get_available_providers():
         pytest.skip("this onnxruntime has the CUDA provider")
     with pytest.raises(ProviderError, match=r"dmcodec\[gpu\]"):
         Codec.load(tiny_bundle, provider=provider)
@@ -198,14 +197,14 @@ def test_a_silent_fallback_to_the_cpu_is_an_error(tiny_bundle: Path, monkeypatch
 
 
 def test_both_onnxruntimes_installed_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(onnxruntime_backend, "_is_installed", lambda name: True)
+    monkeypatch.setattr(onnxruntime_import, "_is_installed", lambda name: True)
     with pytest.raises(MissingDependencyError, match="overwrite each other"):
         OnnxRuntimeBackend()
 
 
 def test_io_binding_gives_the_same_results(tiny_bundle: Path, codec: Codec) -> None:
     """The runner of the CUDA provider, on the CPU device."""
-    import onnxruntime
+    onnxruntime = import_onnxruntime()
 
     paths = {name: tiny_bundle / f"{name}.onnx" for name in ("encoder", "quantizer")}
     sessions = {name: onnxruntime.InferenceSession(path) for name, path in paths.items()}

@@ -16,6 +16,7 @@ from structure import (
     listed_packages,
     long_files,
     modules,
+    onnxruntime_imports,
     relative_imports,
     torch_at_import,
 )
@@ -32,6 +33,7 @@ packages = ["dmcodec", "dmcodec.cli", "dmcodec.export", "dmcodec.export.tensorrt
 "dmcodec.export" = "export"
 "dmcodec.runtime" = "runtime"
 """
+ORT = "onnxruntime"
 DOC = '"""What it is."""\n'
 TREE = {
     "pyproject.toml": PYPROJECT,
@@ -51,6 +53,7 @@ TREE = {
     "runtime/__init__.py": DOC + "from .codec import Codec\n",
     "runtime/codec.py": DOC + "from dmcodec.a import x\nfrom . import batching\n",
     "runtime/batching.py": DOC,
+    "runtime/onnxruntime_import.py": DOC + "def f():\n    import onnxruntime\n",
     "tests/test_a.py": "from dmcodec.runtime import codec\nimport torch\n",
 }
 
@@ -150,6 +153,16 @@ VIOLATIONS: list[tuple[Rule, dict[str, str], str]] = [
         torch_at_import,
         {"export/tensorrt/build.py": DOC + "import torch\n"},
         "export/tensorrt/build.py:2: import torch: here torch is imported in functions only",
+    ),
+    (
+        onnxruntime_imports,
+        {"runtime/batching.py": DOC + "def f():\n    import onnxruntime as ort\n"},
+        "runtime/batching.py: imports onnxruntime; take it from runtime/onnxruntime_import.py",
+    ),
+    (
+        onnxruntime_imports,
+        {"tests/test_a.py": f'ort = pytest.importorskip("{ORT}.capi")\n'},
+        "tests/test_a.py: imports onnxruntime; take it from runtime/onnxruntime_import.py",
     ),
     (
         relative_imports,

@@ -14,7 +14,7 @@ from recordings import prepared
 from dmcodec.audio_sources import DatasetOptions, find_sources
 from dmcodec.errors import ArgumentError, DataError, DmcodecError, InputNotFoundError
 from dmcodec.training.data import PreparedData
-from dmcodec.training.data.given_transcripts import find_transcript, read_given_transcripts, read_tsv
+from dmcodec.training.data.given_transcripts import match_transcripts, read_given_transcripts, read_tsv
 from dmcodec.training.data.layout import Manifest
 from dmcodec.training.data.prepare import PrepareSettings, prepare
 from dmcodec.transcripts import TextSpan
@@ -30,8 +30,8 @@ def test_given_transcripts(tmp_path: Path) -> None:
     assert read_tsv(table) == {"a": [TextSpan("one", 0.5, 1.0), TextSpan("two", 1.0, 2.0)]}
     table.write_text("\ufefftext\tduration\tfile\nyes\t3\ta\n", encoding="utf-8")
     assert read_tsv(table) == {"a": [TextSpan("yes")]}
-    assert find_transcript({"b": [TextSpan("x")]}, "sub/b.wav") == [TextSpan("x")]
-    assert find_transcript({"c": [TextSpan("x")]}, "sub/b.wav") is None
+    assert match_transcripts({"b": [TextSpan("x")]}, ["sub/b.wav"], table) == {"sub/b.wav": [TextSpan("x")]}
+    assert match_transcripts({"c": [TextSpan("x")]}, ["sub/b.wav"], table) == {}
     for content, words in (
         ("", "no transcripts"),
         ("a\tb\tc\n", "3 columns"),
@@ -122,7 +122,7 @@ def test_the_command(noise_recordings: Path, tmp_path: Path) -> None:
     result = json.loads(done.stdout)
     assert result["segments"] == PreparedData.open(tmp_path / "data").num_segments
     assert Manifest.read(tmp_path / "data").fingerprint == result["fingerprint"]
-    assert read_given_transcripts(tmp_path / "data") == {"00": [TextSpan("some words")]}
+    assert read_given_transcripts(tmp_path / "data") == {"00.wav": [TextSpan("some words")]}
     for exit_code, words, arguments in (
         (1, "no such file", (tmp_path / "none", "--out", tmp_path / "x")),
         (2, "--segment", (noise_recordings, "--out", tmp_path / "x", "--segment", 0)),

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 
 from dmcodec.bundle import GRAPH_NAMES, Bundle, GraphSpec, read_manifest
@@ -26,6 +25,7 @@ from dmcodec.export.tensorrt.builder import build_plan
 from dmcodec.export.tensorrt.inspection import inspect_engine, require_precision
 from dmcodec.export.tensorrt.rewrite import rewrite, rewritten
 from dmcodec.runtime import Codec
+from dmcodec.runtime.onnxruntime_import import import_onnxruntime
 from dmcodec.runtime.tensorrt.driver import gpu_or_none
 from dmcodec.runtime.tensorrt.engine import Engine
 from dmcodec.runtime.tensorrt.library import TENSORRT_RTX, Library
@@ -54,10 +54,10 @@ def half_graphs(tiny_model: DMCodec, tmp_path_factory: pytest.TempPathFactory) -
 
 
 def session(model: bytes) -> Any:
-    options = onnxruntime.SessionOptions()
+    options = import_onnxruntime().SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = 1
-    return onnxruntime.InferenceSession(model, options)
+    return import_onnxruntime().InferenceSession(model, options)
 
 
 def whole(path: Path) -> bytes:

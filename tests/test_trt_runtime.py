@@ -14,6 +14,7 @@ from fakes.device import GPU, FakeDevice
 
 from dmcodec.errors import BackendError, GpuError, ProviderError
 from dmcodec.runtime import Codec
+from dmcodec.runtime.onnxruntime_import import import_onnxruntime
 from dmcodec.runtime.tensorrt.backend import TensorrtBackend
 from dmcodec.runtime.tensorrt.device import CudaDevice, _unsigned_64
 from dmcodec.runtime.tensorrt.driver import gpu_or_none
@@ -165,9 +166,7 @@ def test_no_device_memory_left_is_one_error_and_later_runs_work(
 
 
 def test_onnx_runtimes_tensorrt_provider_runs_or_is_an_error(tiny_bundle: Path) -> None:
-    import onnxruntime
-
-    if "TensorrtExecutionProvider" in onnxruntime.get_available_providers():
+    if "TensorrtExecutionProvider" in import_onnxruntime().get_available_providers():
         pytest.skip("this onnxruntime has the TensorRT provider")
     with pytest.raises(ProviderError, match="provider tensorrt: the installed onnxruntime"):
         Codec.load(tiny_bundle, provider="tensorrt")

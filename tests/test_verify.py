@@ -73,6 +73,8 @@ class WrongBackend(OnnxRuntimeBackend):
         runner = super().load(path, spec)
         return _Wrong(runner, self._alter) if path.stem == self._graph else runner
 
+    single_threaded_streams = False
+
     def single_threaded(self) -> None:
         return None
 
@@ -264,3 +266,18 @@ def test_ties_are_set_aside_in_windows_too(with_ties: tuple[Path, Path]) -> None
     assert windows.untied_agreement == 1.0
     measured = Bundle.open(bundle).manifest.encoder_context["cases"]
     assert max(case["code_agreement"] for case in measured) == 1.0
+
+
+def test_ties_do_not_count_against_windows() -> None:
+    """Latents in the middle of two entries: neither choice is wrong, at any level after it, too."""
+
+    class TwoBooks:
+        codebooks = np.array([[[0.0, 0.0], [1.0, 1.0]], [[0.0, 0.0], [9.0, 9.0]]], np.float32)
+
+    latents = np.full((2, 10), 0.5, np.float32)
+    expected = Expected(latents, np.zeros((2, 10), np.int64), latents, np.zeros(0, np.float32))
+    got = expected.codes.copy()
+    got[:, :4] = 1
+    comparison = OutputComparison(cast(Reference, TwoBooks()), "fp32")
+    check = comparison.codes("windows", "", [expected], [got], window_agreement=1.0)
+    assert (check.untied_agreement, check.ties, check.problem) == (1.0, 4, None)

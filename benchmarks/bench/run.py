@@ -10,7 +10,7 @@ from dmcodec.benchmarks.codecs.registry import TENSORRT
 from dmcodec.benchmarks.machine import PACKAGES, describe_machine, utc_now
 from dmcodec.benchmarks.timing import Progress, no_progress
 from dmcodec.bundle import Bundle
-from dmcodec.runtime.onnxruntime_backend import usable_cpus
+from dmcodec.cpus import default_threads
 from dmcodec.runtime.tensorrt.engine_store import EngineRecord, EngineStore, engine_folder
 
 from .live_streams import measure_live_streams
@@ -30,9 +30,9 @@ def run_bench(bundle: str | Path, options: BenchOptions, progress: Progress = no
         MissingDependencyError: onnxruntime, or torch for the torch peer, isn't installed.
     """
     date, machine = utc_now(), describe_machine(PACKAGES)
-    threads = options.threads or usable_cpus()
+    threads = options.threads or default_threads()
     open_s = _open_s(bundle)
-    codec = BundleCodec(open_bundle(bundle, options.backend, options.provider, threads))
+    codec = BundleCodec(open_bundle(bundle, options.backend, options.provider, options.threads))
     measurements: list[Measurement] = []
     comparisons: list[Comparison] = []
     with open_peers(codec.codec.bundle, options, threads, progress) as peers:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from dmcodec.config import CodecConfig
+from dmcodec.cpus import set_torch_threads
 from dmcodec.errors import AudioError, MissingDependencyError
 
 from .torch import EagerCodec
@@ -32,14 +32,14 @@ class CheckpointCodec(EagerCodec):
 
 
 def open_checkpoint(path: Path, config: Path | None, threads: int | None) -> CheckpointCodec:
-    """Load a checkpoint with its configuration (by default that of the released models).
+    """Load a checkpoint with its configuration (by default that in its folder, else that of the released models).
 
     Raises:
         CheckpointError, ConfigError: the checkpoint or its configuration can't be loaded.
         MissingDependencyError: torch isn't installed.
     """
     try:
-        import torch
+        import torch  # noqa: F401
 
         from dmcodec.nn import DMCodec
         from dmcodec.nn.checkpoint import model_id
@@ -47,7 +47,6 @@ def open_checkpoint(path: Path, config: Path | None, threads: int | None) -> Che
         raise MissingDependencyError(
             f'{path}: a checkpoint needs {error.name}, which is not installed; run `pip install "dmcodec[export]"`'
         ) from None
-    if threads:
-        torch.set_num_threads(threads)
-    model = DMCodec.from_checkpoint(config or CodecConfig(), path)
+    set_torch_threads(threads)
+    model = DMCodec.from_checkpoint(config, path)
     return CheckpointCodec(model, description=f"checkpoint, model {model_id(model)}, fp32, torch")

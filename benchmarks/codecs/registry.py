@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from dmcodec.checkpoint_files import is_bundle
 from dmcodec.errors import ArgumentError, BundleNotFoundError
 
 from .bundle import BundleCodec, open_bundle
@@ -34,21 +35,21 @@ def runs_on_gpu(name: str) -> bool:
 
 
 def open_codec(path: Path, config: Path | None, threads: int | None) -> MeasuredCodec:
-    """Open a bundle where `path` is a folder, else a checkpoint.
+    """Open a bundle, or a checkpoint: a file, or a folder without a bundle's manifest.
 
     Args:
-        path: bundle folder or checkpoint file.
-        config: configuration file of a checkpoint; by default that of the released models.
+        path: bundle folder, checkpoint file, or folder with a checkpoint.
+        config: configuration file of a checkpoint; by default that in its folder, else that of the released models.
         threads: CPU threads; by default those of the library.
 
     Raises:
         BundleError, CheckpointError, ConfigError: the codec can't be loaded.
         MissingDependencyError: onnxruntime, or for a checkpoint torch, isn't installed.
     """
-    if path.is_dir():
-        return BundleCodec(open_bundle(path, threads=threads))
-    if not path.is_file():
+    if not path.exists():
         raise BundleNotFoundError(f"{path}: no such bundle or checkpoint")
+    if is_bundle(path):
+        return BundleCodec(open_bundle(path, threads=threads))
     return open_checkpoint(path, config, threads)
 
 

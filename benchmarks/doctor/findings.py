@@ -15,6 +15,7 @@ from typing import Any
 from dmcodec import __version__
 from dmcodec.benchmarks.gpu import find_gpus, open_reader
 from dmcodec.benchmarks.machine import describe_machine, installed_version
+from dmcodec.privacy import ONNXRUNTIME, wanted
 
 from .probe import PROBE_CODE, PROBES, Outcome, run_json
 from .result import MISSING, OK, PROBLEM, Examination, Finding
@@ -66,6 +67,10 @@ def _onnxruntime(outcome: Outcome) -> Iterator[Finding]:
     yield Finding(
         "onnxruntime", OK, f"{outcome.value['version']} ({installed[0] if installed else 'unknown'}): {names}"
     )
+    if wanted(ONNXRUNTIME):
+        yield Finding("onnxruntime telemetry", OK, f"on, as {ONNXRUNTIME} asks for")
+    else:
+        yield Finding("onnxruntime telemetry", OK, "off")
     if "CUDAExecutionProvider" in providers:
         yield Finding("onnxruntime CUDA", OK, "built in; only --gpu tests whether it loads")
     else:

@@ -79,8 +79,9 @@ def _reason(done: subprocess.CompletedProcess[str]) -> str:
 
 
 def _onnxruntime() -> dict[str, Any]:
-    import onnxruntime
+    from dmcodec.runtime.onnxruntime_import import load_module
 
+    onnxruntime = load_module()
     return {"version": onnxruntime.__version__, "providers": onnxruntime.get_available_providers()}
 
 

@@ -9,12 +9,13 @@ from typing import Protocol
 
 import numpy as np
 
-from dmcodec.audio import AUDIO_SUFFIXES, Waveform, prepare_waveform, read_audio
-from dmcodec.audio_sources import find_files
+from dmcodec.audio import Waveform, audio_needs, audio_suffixes, prepare_waveform, read_audio
 from dmcodec.benchmarks.codecs.interface import MeasuredCodec, bitrate_bps
 from dmcodec.benchmarks.codecs.registry import levels_to_report, open_codec
 from dmcodec.codes import Codes
 from dmcodec.errors import ArgumentError, AudioError, InputNotFoundError, MetricError, TokensError
+from dmcodec.file_search import describe_left_out, search
+from dmcodec.text import utf8
 
 from .options import ORIGINAL, EvaluateOptions
 from .signal_metrics import SAMPLE_RATE
@@ -25,7 +26,10 @@ MAX_DIFFERENCE_S, MAX_DIFFERENCE_SHARE = 0.5, 0.05
 
 @dataclasses.dataclass(frozen=True)
 class Clip:
-    """One file of the reference folder. `name`: its path relative to the folder, without the suffix, with slashes."""
+    """One file of the reference folder. `name`: its path relative to the folder, without the suffix, with slashes.
+
+    Bytes of the path that are no UTF-8 are escaped in the name.
+    """
 
     name: str
     path: Path
@@ -41,14 +45,20 @@ def find_clips(folder: Path, limit: int | None = None) -> tuple[Clip, ...]:
     if not folder.is_dir():
         raise InputNotFoundError(f"{folder}: no such folder of audio")
     paths: dict[str, Path] = {}
-    for file in find_files([str(folder)], AUDIO_SUFFIXES):
-        name = file.relative.with_suffix("").as_posix()
+    found = search([str(folder)], audio_suffixes(), needs=audio_needs())
+    for file in found.files or found.only():
+        name = utf8(file.relative.with_suffix("").as_posix())
         if name in paths:
             raise ArgumentError(
                 f"{paths[name]} and {file.path} have the same name but for the suffix; keep one of them"
             )
         paths[name] = file.path
     return tuple(Clip(name, paths[name]) for name in sorted(paths)[:limit])
+
+
+def left_out(folder: Path) -> str:
+    """Return a line that counts and names what `find_clips` leaves out of a folder; "" where it is nothing."""
+    return describe_left_out(search([str(folder)], audio_suffixes(), needs=audio_needs()).left_out)
 
 
 def pair(clips: Sequence[Clip], folder: Path, allow_missing: bool) -> Mapping[str, Path]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from dmcodec.errors import MissingDependencyError
+from dmcodec.extras import require
 from dmcodec.pretrained.loading import NOT_INSTALLED, package_version
 
 
@@ -94,6 +95,10 @@ SPEAKER_METRIC = "speaker"
 WORD_METRICS = ("wer", "wil")
 
 
+# Distribution -> its module.
+_MODULES = {"visqol-python": "visqol", "ai-edge-litert": "ai_edge_litert"}
+
+
 def require_packages(keys: tuple[str, ...]) -> None:
     """Raise MissingDependencyError where a package of one of the metrics isn't installed."""
     missing = {
@@ -102,3 +107,5 @@ def require_packages(keys: tuple[str, ...]) -> None:
     if missing:
         packages, needers = ", ".join(missing), ", ".join(dict.fromkeys(missing.values()))
         raise MissingDependencyError(f'{needers}: missing {packages}; run `pip install "dmcodec[evaluate]"`')
+    modules = [_MODULES.get(package, package) for key in keys for package in METRICS[key].packages]
+    require("evaluate", "evaluate", "scipy", *modules)  # scipy computes the intervals

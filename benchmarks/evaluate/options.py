@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+from dmcodec.checkpoint_files import is_bundle
 from dmcodec.errors import ArgumentError
 
 from .metrics import METRICS, SIGNAL_METRICS, SPEAKER_METRIC, WORD_METRICS
@@ -89,7 +90,7 @@ class EvaluateOptions:
         self._check_metrics()
         if self.normaliser not in NORMALISERS:
             raise ArgumentError(f"--normaliser {self.normaliser!r} is not known; use one of {', '.join(NORMALISERS)}")
-        if self.config and all(codec.path.is_dir() for codec in self.codecs):
+        if self.config and all(is_bundle(codec.path) for codec in self.codecs):
             raise ArgumentError("--config belongs to a checkpoint, and no --codec is one; leave it out")
         if self.n_q and not self.codecs:
             raise ArgumentError("--n-q belongs to a codec; add --codec")

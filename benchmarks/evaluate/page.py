@@ -12,7 +12,7 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from dmcodec.audio import Waveform
+from dmcodec.audio import Waveform, to_pcm16
 from dmcodec.benchmarks.pages import html_page, html_table
 from dmcodec.benchmarks.tables import Table
 from dmcodec.errors import MissingDependencyError
@@ -171,7 +171,7 @@ def _scores(score: ClipScore | None) -> str:
 
 def _flac(waveform: Waveform) -> bytes:
     buffer = io.BytesIO()
-    soundfile.write(buffer, np.clip(waveform, -1, 1), SAMPLE_RATE, subtype="PCM_16", format="FLAC")
+    soundfile.write(buffer, to_pcm16(waveform), SAMPLE_RATE, subtype="PCM_16", format="FLAC")
     return buffer.getvalue()
 
 

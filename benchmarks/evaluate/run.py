@@ -14,7 +14,7 @@ from dmcodec.benchmarks.timing import Progress, no_progress
 from dmcodec.errors import AudioError, EvaluationError, MetricError
 
 from . import statistics
-from .columns import Clip, Column, Original, Source, find_clips, open_sources
+from .columns import Clip, Column, Original, Source, find_clips, left_out, open_sources
 from .metrics import METRICS, WORD_METRICS, require_packages
 from .models import Models, load_models
 from .options import ORIGINAL, EvaluateOptions
@@ -166,7 +166,7 @@ def summarise(
         original=_original(options, models, book, names),
         reference_texts=dict(models.words.references) if models.words else {},
         intervals=statistics.describe(options.seed),
-        remarks=tuple(_remarks(models, book, columns)),
+        remarks=(*_remarks(models, book, columns), *_left_out(options)),
         date=date,
         command=options.command,
         dmcodec_version=__version__,
@@ -204,6 +204,12 @@ def _estimate(key: str, scores: Iterable[ClipScore], seed: int) -> statistics.Es
 def _definitions(keys: Sequence[str], models: Models) -> dict[str, str]:
     of_models = models.definitions
     return {key: "; ".join(filter(None, (METRICS[key].described(), of_models.get(key)))) for key in keys}
+
+
+def _left_out(options: EvaluateOptions) -> Iterator[str]:
+    for folder in (options.reference, *(entry.path for entry in options.against)):
+        if line := left_out(folder):
+            yield f"{folder}: {line}"
 
 
 def _remarks(models: Models, book: ScoreBook, columns: Sequence[ColumnResult]) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dmcodec.audio import AUDIO_SUFFIXES
+from dmcodec.audio import AUDIO_SUFFIXES, MEDIA_SUFFIXES
 from dmcodec.errors import EvaluationError, MetricError
 from dmcodec.pretrained.loading import package_version
 from dmcodec.transcripts import TextSpan, read_transcripts
@@ -99,4 +99,4 @@ def _start_s(span: TextSpan) -> float:
 
 def _clip_name(file: str) -> str:
     path = PurePosixPath(file)
-    return str(path.with_suffix("")) if path.suffix.lower() in AUDIO_SUFFIXES else str(path)
+    return str(path.with_suffix("")) if path.suffix.lower() in AUDIO_SUFFIXES | MEDIA_SUFFIXES else str(path)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from dmcodec.audio import read_blocks
 from dmcodec.bundle import Manifest
+from dmcodec.errors import AudioError
 from dmcodec.export.agreement import compare_audio, compare_codes
 from dmcodec.export.parity import SEED
 from dmcodec.export.reference import Expected, Floats, Reference, run_reference
@@ -100,9 +101,17 @@ class Checks:
         yield from self._clip(use, f"{seconds:g} s{how}", self._speech(seconds)[:-77])
 
     def _files(self) -> Iterator[Check]:
-        """Check the user's audio files."""
+        """Check the user's audio files; one of several that can't be used is a problem, and the others run."""
+        detail = f"the first {MAX_FILE_S:g} s at most"
         for path in self._options.audio:
-            yield from self._clip(path.name, f"the first {MAX_FILE_S:g} s at most", self._read(path))
+            try:
+                waveform = self._read(path)
+            except AudioError as error:
+                if len(self._options.audio) == 1:
+                    raise
+                yield Check(path.name, detail, problem=str(error))
+            else:
+                yield from self._clip(path.name, detail, waveform)
 
     def _clip(self, use: str, detail: str, waveform: NDArray[np.float32]) -> Iterator[Check]:
         codec = self._codec

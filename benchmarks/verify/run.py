@@ -11,10 +11,10 @@ from dmcodec.benchmarks.codecs.bundle import open_bundle
 from dmcodec.benchmarks.codecs.torch import load_model, original_weights_known, torch_threads
 from dmcodec.benchmarks.machine import PACKAGES, describe_machine, utc_now
 from dmcodec.benchmarks.timing import Progress, no_progress
+from dmcodec.cpus import default_threads
 from dmcodec.export.parity import check_parity, num_cases
 from dmcodec.export.reference import GraphReference, Reference, TorchReference
 from dmcodec.runtime.codec import Codec
-from dmcodec.runtime.onnxruntime_backend import usable_cpus
 
 from .checks import Checks
 from .options import TORCH, VerifyOptions
@@ -30,7 +30,7 @@ def run_verify(bundle: str | Path, options: VerifyOptions, progress: Progress = 
         BundleError, BackendError, ProviderError, MissingDependencyError: the codec or the reference can't run.
         CheckpointError: the checkpoint has other weights than the bundle.
         ParityError: a graph gives a result of another shape than the reference.
-        AudioError: an audio file can't be used.
+        AudioError: the only audio file can't be used; one of several is a problem in the result.
     """
     codec = open_bundle(bundle, options.backend, options.provider, options.threads, options.engine_cache)
     return verify_codec(codec, options, progress)
@@ -89,5 +89,5 @@ def _reference(codec: Codec, options: VerifyOptions) -> Iterator[tuple[Reference
         return
     model = load_model(codec.bundle, options.checkpoint, options.config)
     known = original_weights_known(manifest, options.checkpoint)
-    with torch_threads(options.threads or usable_cpus()):
+    with torch_threads(options.threads or default_threads()):
         yield TorchReference(model), manifest.precision if known else manifest.arithmetic

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 from itertools import takewhile
 from typing import Any
@@ -10,29 +9,50 @@ from typing import Any
 import typer
 
 from dmcodec.cli.train import TRAIN_VERBS
-from dmcodec.errors import DmcodecError
+from dmcodec.errors import DmcodecError, ExportError
+from dmcodec.extras import missing_package
+from dmcodec.text import one_line
 
 from .app import VERBS, build_app
+from .signals import unwinding_signals
+from .standard_streams import prepared_streams
+from .warnings import warnings_as_lines
+
+# Verb -> the extra that its work is part of.
+_EXTRAS = {"bench": "bench", "evaluate": "evaluate", "export": "export", "pull": "pull", "train": "train"}
 
 
 def main() -> None:
     """Run the command line and exit; every error is one line on stderr, or with `--debug` its traceback."""
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
-    debug = len(arguments) < len(sys.argv) - 1
-    # A SystemExit unwinds like Ctrl-C does: no temporary file is left.
-    signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(143))
+    with prepared_streams(), unwinding_signals():
+        _run(arguments, debug=len(arguments) < len(sys.argv) - 1)
+
+
+def _run(arguments: list[str], debug: bool) -> None:
     try:
-        exit_code = build_app()(arguments, prog_name="dmcodec", standalone_mode=False)
+        with warnings_as_lines():
+            exit_code = build_app()(arguments, prog_name="dmcodec", standalone_mode=False)
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except DmcodecError as error:
-        _fail(str(error), error.exit_code, debug)
-    except typer.Abort:
+        # The message of an export may hold a log; a line break in any other comes from the name of a file.
+        _fail(str(error) if isinstance(error, ExportError) else one_line(str(error)), error.exit_code, debug)
+    except (typer.Abort, KeyboardInterrupt):
         _fail("interrupted", 130, debug)
+    except ModuleNotFoundError as error:  # of a package that a function imports where it needs it
+        if (error.name or "").startswith("dmcodec"):
+            _fail(f"{error}: this installation is incomplete; install dmcodec again", 1, debug)
+        verb = next((argument for argument in arguments if not argument.startswith("-")), "dmcodec")
+        _fail(str(missing_package(error, verb, _EXTRAS.get(verb))), 1, debug)
     except MemoryError:
         _fail("out of memory; use shorter clips or a machine with more memory", 1, debug)
     except Exception as error:  # noqa: BLE001 - a bug in dmcodec: the user still gets one line
         if hasattr(error, "format_message"):  # click's exceptions; some versions of typer have a copy of click
-            _fail(_usage_message(error, arguments), getattr(error, "exit_code", 2), debug)
+            _fail(one_line(_usage_message(error, arguments)), getattr(error, "exit_code", 2), debug)
         _fail(f"unexpected {type(error).__name__}: {error} (run again with --debug and report it)", 1, debug)
+    if exit_code == 130:  # some versions of typer return it after Ctrl-C
+        typer.echo("error: interrupted", err=True)
     sys.exit(exit_code)  # None after success; the code of a typer.Exit
 
 

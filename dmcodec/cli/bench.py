@@ -96,7 +96,8 @@ def bench(
     from dmcodec.benchmarks.bench import options
     from dmcodec.benchmarks.bench.page import render_report, require_matplotlib
     from dmcodec.benchmarks.bench.result_tables import print_result
-    from dmcodec.files import refuse_existing, write_bytes
+    from dmcodec.files import refuse_existing, refuse_inputs, write_bytes
+    from dmcodec.text import utf8
 
     if size not in (None, *SIZES):
         raise ArgumentError(f"--size {size!r} is not known; use one of {', '.join(SIZES)}")
@@ -123,6 +124,7 @@ def bench(
     )
     if report:
         refuse_existing(report, force)
+        refuse_inputs(report, checkpoint, config)
         require_matplotlib()
     if bundle is None:
         bundle = full_size_bundle() if size == "full" else default_bundle_path()
@@ -133,5 +135,5 @@ def bench(
     else:
         print_result(result, console())
     if report:
-        write_bytes(report, render_report(result).encode())
+        write_bytes(report, utf8(render_report(result)).encode())
         note(f"report written to {report}")

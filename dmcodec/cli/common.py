@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from dmcodec.errors import ArgumentError, MissingDependencyError
+from dmcodec.extras import missing_package
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from dmcodec.runtime import Codec
+    from dmcodec.tokens import Tokens
 
 DEFAULT_CHUNK_FRAMES = 5
 PIPE_WIDTH = 160
@@ -56,7 +58,9 @@ ProviderOption = Annotated[
 ThreadsOption = Annotated[
     int | None,
     typer.Option(
-        help="CPU threads (default: one for each CPU that this process may use).", metavar="N", rich_help_panel=CODEC
+        help="CPU threads (default: one for each CPU that this process may use; one for streams).",
+        metavar="N",
+        rich_help_panel=CODEC,
     ),
 ]
 EngineCacheOption = Annotated[
@@ -95,6 +99,18 @@ TranscriptsOption = Annotated[
     ),
 ]
 ReportOption = Annotated[Path | None, typer.Option(help="Also write a report: one HTML page.", metavar="FILE.html")]
+ChannelOption = Annotated[
+    int | None,
+    typer.Option("--channel", help="Channel to encode, from 0 on (default: the mean of all).", metavar="N"),
+]
+SkipExistingOption = Annotated[
+    bool,
+    typer.Option("--skip-existing", help="Leave out files whose output is there: go on after an interruption."),
+]
+JobsOption = Annotated[
+    int,
+    typer.Option(help="Processes, each with its own codec; they share the CPUs (default: 1).", metavar="N"),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the results as JSON.")]
 ForceOption = Annotated[bool, typer.Option("--force", help="Overwrite outputs that exist.")]
 
@@ -164,9 +180,7 @@ def command_line() -> str:
 
 def missing_dependency(name: str, error: ImportError, extras: str) -> MissingDependencyError:
     """Return the error for a verb or an option that needs a package which is not installed."""
-    return MissingDependencyError(
-        f'{name} needs {error.name}, which is not installed; run `pip install "dmcodec[{extras}]"`'
-    )
+    return missing_package(error, name, extras)
 
 
 def console(stderr: bool = False) -> Console:
@@ -198,6 +212,18 @@ def load_codec(
 def print_json(value: Any) -> None:
     """Print one JSON document on stdout."""
     typer.echo(json.dumps(value, indent=2))
+
+
+def describe_tokens(tokens: Tokens) -> dict[str, Any]:
+    """Return size and bitrate of tokens as JSON values, with units in the names."""
+    return {
+        "duration_s": tokens.duration_s,
+        "num_samples": tokens.num_samples,
+        "frames": tokens.num_frames,
+        "n_q": tokens.n_q,
+        "first_level": tokens.first_level,
+        "bitrate_bps": tokens.bitrate_bps,
+    }
 
 
 def speed(compute_s: float, audio_s: float) -> dict[str, float]:

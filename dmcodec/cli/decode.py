@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -16,31 +15,30 @@ from .common import (
     BundleOption,
     EngineCacheOption,
     ForceOption,
+    JobsOption,
     JsonOption,
     NqOption,
     ProviderOption,
+    SkipExistingOption,
     ThreadsOption,
     chunk_frames_option,
     load_codec,
-    speed,
 )
-from .files import plan
-
-if TYPE_CHECKING:
-    from dmcodec.runtime import Codec
-
 
 STREAM = "Stream"
 
 
 def decode(
     inputs: Annotated[
-        list[str] | None, typer.Argument(metavar="IN", help="Token files (.dmc), globs or folders.")
+        list[str] | None, typer.Argument(metavar="IN", help="Token files (.dmc), globs or folders, or - for stdin.")
     ] = None,
     out: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
-            "--out", "-o", help="Audio file (.wav, .flac or .ogg), or a folder for several inputs.", metavar="OUT.wav"
+            "--out",
+            "-o",
+            help="Audio file (.wav, .flac or .ogg), a folder for several inputs, or - for stdout.",
+            metavar="OUT.wav",
         ),
     ] = None,
     n_q: NqOption = None,
@@ -71,17 +69,23 @@ def decode(
     threads: ThreadsOption = None,
     engine_cache: EngineCacheOption = None,
     force: ForceOption = False,
+    skip_existing: SkipExistingOption = False,
+    jobs: JobsOption = 1,
     as_json: JsonOption = False,
 ) -> None:
     """Decode token files (.dmc) to speech files, or stdin to stdout.
 
-    WAV and FLAC files are written with 16 bits.
+    WAV and FLAC files are written with 16 bits. A file that cannot be used does not stop the others; the exit code is
+    then 1.
     """
     if stream:
         from .decode_stream import check_formats, decode_stream
 
-        if inputs or out or as_json or force:
-            raise ArgumentError("--stream reads stdin and writes stdout; it takes no IN, --out, --force or --json")
+        if inputs or out or as_json or force or skip_existing or jobs != 1:
+            raise ArgumentError(
+                "--stream reads stdin and writes stdout; it takes no IN, --out, --force, --skip-existing, --jobs or "
+                "--json"
+            )
         formats = (tokens, audio or "wav", DEFAULT_CHUNK_FRAMES if chunk_frames is None else chunk_frames)
         check_formats(*formats)
         decode_stream(load_codec(bundle, backend, provider, threads, engine_cache), *formats, n_q)
@@ -90,33 +94,62 @@ def decode(
     elif not inputs or out is None:
         raise ArgumentError("name token files and an output: `dmcodec decode IN.dmc -o OUT.wav`; or use --stream")
     else:
-        pairs = plan(inputs, out, ".wav", {".dmc"}, force)
-        _decode_files(pairs, load_codec(bundle, backend, provider, threads, engine_cache), n_q, as_json)
+        from .files import Outputs, plan
+        from .run_files import Printing, run_files
+        from .work import Decode
+
+        outputs = Outputs(out, ".wav", check_audio_name, _is_complete, force, skip_existing)
+        factory = Decode(bundle, backend, provider, threads, engine_cache, n_q)
+        run_files(plan(inputs, outputs, {".dmc"}), factory, jobs, Printing("decode", _line, as_json))
 
 
-def _decode_files(pairs: list[tuple[Path, Path]], codec: Codec, n_q: int | None, as_json: bool) -> None:
+def check_audio_name(target: Path) -> None:
+    """Raise an error for an output that is not called like audio."""
     from dmcodec.audio import output_format
-    from dmcodec.tokens import Tokens
 
-    from .encode import describe_tokens
-    from .files import FileProgress, run_files
-
-    for _, target in pairs:
-        output_format(target)
-    codec.load_graphs("dequantizer", "decoder")
-
-    def work(source: Path, target: Path, progress: FileProgress) -> dict[str, Any]:
-        clip = Tokens.load(source)
-        start = time.perf_counter()
-        codec.decode_file(clip, target, n_q, progress)
-        compute_s = time.perf_counter() - start
-        return {**describe_tokens(clip.levels(n_q)), **speed(compute_s, clip.duration_s)}
-
-    run_files("decode", pairs, work, _line, as_json)
+    if target.suffix.lower() == ".dmc":
+        raise ArgumentError(f"--out {target}: holds audio, and must not be called like tokens; name it .wav")
+    output_format(target)
 
 
-def _line(result: dict[str, Any]) -> str:
-    return (
+def _is_complete(source: Path, target: Path) -> bool:
+    from dmcodec.token_file import read_header
+
+    from .files import foreign
+
+    if not holds_audio(target):
+        return False
+    header = read_header(source)
+    if audio_length(target) != (header.num_samples, header.sample_rate):
+        raise foreign(target, f"not as long as {source}")
+    return True
+
+
+def holds_audio(target: Path) -> bool:
+    """Return whether an output is audio; False for an empty file. Raises OutputExistsError for anything else."""
+    from .files import foreign
+
+    if target.stat().st_size == 0:
+        return False
+    if not audio_length(target)[0]:
+        raise foreign(target, "no audio")
+    return True
+
+
+def audio_length(path: Path) -> tuple[int, int]:
+    """Return the number of samples and the sample rate of an audio file; (0, 0) where it can't be read."""
+    import soundfile
+
+    try:
+        with path.open("rb") as file:
+            info = soundfile.info(file)
+    except (soundfile.SoundFileError, OSError):
+        return 0, 0
+    return info.frames, info.samplerate
+
+
+def _line(result: dict[str, Any]) -> list[str]:
+    return [
         f"{result['output']}: {result['duration_s']:.2f} s, {result['n_q']} levels, "
         f"RTF {result['rtf']:.3f} (xRT {result['xrt']:.1f})"
-    )
+    ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, BinaryIO, cast
 
@@ -11,7 +10,7 @@ import numpy as np
 from dmcodec.errors import ArgumentError, TokensError
 from dmcodec.token_file import MAGIC
 
-from .pipes import Rejoined, piped, write
+from .stream_pipes import Rejoined, piped
 
 if TYPE_CHECKING:
     from dmcodec.audio import Waveform
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
 TOKEN_FORMATS = ("dmc", "u16")
 AUDIO_FORMATS = ("wav", "s16")
 MAX_CHUNK_FRAMES = 1500
-_UNKNOWN_BYTES = 0xFFFF_FFFF  # size in the header of a WAV of unknown length
 
 
 def check_formats(tokens: str | None, audio: str, chunk_frames: int) -> None:
@@ -55,6 +53,9 @@ def decode_stream(codec: Codec, tokens: str | None, audio: str, chunk_frames: in
         TokensError: stdin holds no frames, or ends within one.
         OutputError: stdout cannot be written to.
     """
+    from dmcodec.audio_output import wav_header
+    from dmcodec.streams import write_stream
+
     stdin, target = piped("tokens", "audio")
     # As codes these bytes are 17545 and 17229, more than any codebook has that a training makes.
     head = b"" if tokens else stdin.read(len(MAGIC))
@@ -66,7 +67,7 @@ def decode_stream(codec: Codec, tokens: str | None, audio: str, chunk_frames: in
         chunks = _raw_chunks(source, levels, chunk_frames, codec.codebook_size if tokens is None else None)
     with codec.stream_decoder(levels, first_level) as stream:
         if audio == "wav":
-            write(target, _wav_header(codec.sample_rate, num_samples))
+            write_stream(target, wav_header(codec.sample_rate, num_samples), "stdout")
         left = num_samples
         for codes in chunks:
             left = _write_samples(target, stream.push(codes), left)
@@ -110,15 +111,11 @@ def _raw_chunks(source: Rejoined, n_q: int, chunk_frames: int, guessed_size: int
         raise TokensError(f"{found}ends within a frame of {n_q} codes of 2 bytes; set the number of levels with --n-q")
 
 
-def _wav_header(sample_rate: int, num_samples: int | None) -> bytes:
-    size = _UNKNOWN_BYTES if num_samples is None else min(_UNKNOWN_BYTES, 2 * num_samples)
-    riff = min(_UNKNOWN_BYTES, size + 36)
-    form = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, 1, sample_rate, 2 * sample_rate, 2, 16)
-    return struct.pack("<4sI4s", b"RIFF", riff, b"WAVE") + form + struct.pack("<4sI", b"data", size)
-
-
 def _write_samples(target: BinaryIO, waveform: Waveform, left: int | None) -> int | None:
     """Write at most `left` samples; return how many are left."""
+    from dmcodec.streams import write_stream
+    from dmcodec.waveforms import to_pcm16
+
     waveform = waveform[:left]
-    write(target, np.round(np.clip(waveform, -1, 1) * 32767).astype("<i2").tobytes())
+    write_stream(target, to_pcm16(waveform).astype("<i2").tobytes(), "stdout")
     return None if left is None else left - len(waveform)

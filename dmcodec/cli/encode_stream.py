@@ -9,7 +9,7 @@ import numpy as np
 
 from dmcodec.errors import AudioError
 
-from .pipes import available, ended_by_interrupt, piped, write
+from .stream_pipes import available, ended_by_interrupt, piped, write
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

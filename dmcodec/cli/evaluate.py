@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from dmcodec.cpus import usable_cpus
 from dmcodec.errors import ArgumentError
 
 from .common import (
@@ -159,7 +160,8 @@ def evaluate(
         from dmcodec.benchmarks.evaluate.result_tables import print_evaluation
     except ModuleNotFoundError as error:
         raise missing_dependency("evaluate", error, "cpu,evaluate") from None
-    from dmcodec.files import refuse_existing, write_bytes
+    from dmcodec.files import refuse_existing, refuse_inputs, write_bytes
+    from dmcodec.text import utf8
 
     options = EvaluateOptions(
         reference=reference,
@@ -175,7 +177,7 @@ def evaluate(
         speaker_model=speaker_model,
         limit=limit,
         allow_missing=allow_missing,
-        jobs=_usable_cpus() if jobs is None else jobs,
+        jobs=usable_cpus() if jobs is None else jobs,
         threads=threads,
         seed=seed,
         report_clips=(DEFAULT_REPORT_CLIPS if report_clips is None else report_clips) if report else 0,
@@ -183,6 +185,7 @@ def evaluate(
     )
     if report:
         refuse_existing(report, force)
+        refuse_inputs(report, transcripts, config)
         require_plotting()
     with show_progress() as progress:
         evaluation = run_evaluation(options, progress)
@@ -191,12 +194,6 @@ def evaluate(
     else:
         print_evaluation(evaluation.result, console())
     if report:
-        page = render_page(evaluation).encode()
+        page = utf8(render_page(evaluation)).encode()
         write_bytes(report, page)
         note(f"report written to {report} ({len(page) / 1e6:.1f} MB)")
-
-
-def _usable_cpus() -> int:
-    from dmcodec.runtime.onnxruntime_backend import usable_cpus
-
-    return usable_cpus()

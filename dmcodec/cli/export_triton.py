@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dmcodec.errors import ArgumentError
-from dmcodec.files import refuse_existing
+from dmcodec.files import refuse_existing, refuse_inputs
 
 from .common import missing_dependency, print_json
 from .weights import Weights, write_bundle
@@ -85,6 +85,7 @@ def export_repository(
     from dmcodec.export import triton
 
     refuse_existing(out, force)
+    refuse_inputs(out, bundle, weights.checkpoint, weights.config)
     if bundle is not None and weights.precision is not None:
         raise ArgumentError("--precision: the bundle has its own; leave it out, or export the checkpoint again")
     if bundle is not None:

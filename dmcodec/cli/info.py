@@ -10,8 +10,9 @@ import typer
 
 from dmcodec.bundle import default_bundle_path
 from dmcodec.errors import ArgumentError
+from dmcodec.text import one_line
 
-from .common import BundleOption, JsonOption, print_json
+from .common import BundleOption, JsonOption, describe_tokens, print_json
 
 if TYPE_CHECKING:
     from dmcodec.bundle import Manifest
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
 
 def info(
     file: Annotated[
-        Path | None, typer.Argument(metavar="FILE.dmc", help="Token file; without one, a bundle is shown.")
+        Path | None,
+        typer.Argument(metavar="FILE.dmc", help="Token file, or - for stdin; without one, a bundle is shown."),
     ] = None,
     bundle: BundleOption = None,
     as_json: JsonOption = False,
@@ -37,18 +39,18 @@ def info(
         print_json(facts)
         return
     for name, value in _rows(facts):
-        typer.echo(f"{name:<32} {value}")
+        typer.echo(f"{name:<32} {one_line(value)}")
 
 
 def _describe_token_file(path: Path) -> dict[str, Any]:
     from dmcodec.tokens import Tokens
 
-    from .encode import describe_tokens
+    from .pipes import stream_of
 
-    tokens = Tokens.load(path)
+    tokens = Tokens.load(stream_of(path))
     return {
         "file": str(path),
-        "file_bytes": path.stat().st_size,
+        "file_bytes": tokens.file_bytes,
         **describe_tokens(tokens),
         "codebook_size": tokens.codebook_size,
         "hop_length": tokens.hop_length,

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import typer
 
+from dmcodec.text import one_line
+
 from .common import console
 
 if TYPE_CHECKING:
@@ -38,17 +40,34 @@ def show_progress() -> Iterator[Report]:
 
 @contextmanager
 def _bar(errors: Console) -> Iterator[Report]:
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.markup import escape
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+        TimeElapsedColumn(), TextColumn("left:"), TimeRemainingColumn(),
+    )  # fmt: skip
     # Lines printed on stdout go above the bar; where stdout is a file, rich must not take them to the terminal.
     with Progress(
         *columns, console=errors, transient=True, redirect_stdout=sys.stdout is not None and sys.stdout.isatty()
     ) as bar:
         task = bar.add_task("", total=None)
+        shown = ""
 
         def report(stage: str, done: float, total: float, detail: str = "") -> None:
-            bar.update(task, description=_title(stage, detail), completed=round(done), total=round(total))
+            nonlocal shown
+            if stage != shown:  # what is left is estimated from the speed of this stage alone
+                shown = stage
+                bar.reset(task)
+            title = escape(one_line(_title(stage, detail)))
+            bar.update(task, description=title, completed=round(done), total=round(total))
 
         yield report
 
@@ -67,10 +86,20 @@ class ProgressLines:
         self._reported = now
         ended = done >= total
         if now - self._written >= LINE_EVERY_S or (ended and now - started >= LINE_EVERY_S):
-            self._write(f"{_title(stage, detail)}: {done:.0f} of {total:.0f} after {now - started:.0f} s")
+            left = "" if ended or done <= 0 else _left((now - started) * (total - done) / done)
+            title = one_line(_title(stage, detail))
+            self._write(f"{title}: {done:.0f} of {total:.0f} after {now - started:.0f} s{left}")
             self._written = now
         if ended:
             del self._started[stage]
+
+
+def _left(seconds: float) -> str:
+    """Return an estimate in words; "" for less than a minute."""
+    if seconds < 60:
+        return ""
+    minutes = round(seconds / 60)
+    return f", about {minutes} min left" if minutes < 120 else f", about {minutes / 60:.0f} h left"
 
 
 def _title(stage: str, detail: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -34,4 +35,5 @@ def pull(
         print_json({**paths, "sha256": pulled.sha256, "size_bytes": pulled.size_bytes})
         return
     typer.echo(f"{pulled.checkpoint}: {pulled.size_bytes / 1e6:.1f} MB fetched, sha256 {pulled.sha256}")
-    typer.echo(f"next: dmcodec export --checkpoint {pulled.checkpoint} --config {pulled.config} --out BUNDLE")
+    checkpoint, config = shlex.quote(str(pulled.checkpoint)), shlex.quote(str(pulled.config))
+    typer.echo(f"next: dmcodec export --checkpoint {checkpoint} --config {config} --out BUNDLE")

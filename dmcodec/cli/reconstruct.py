@@ -2,70 +2,91 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+
+from dmcodec.errors import ArgumentError
 
 from .common import (
     BackendOption,
     BundleOption,
+    ChannelOption,
     EngineCacheOption,
     ForceOption,
+    JobsOption,
     JsonOption,
     NqOption,
     ProviderOption,
+    SkipExistingOption,
     ThreadsOption,
-    load_codec,
-    print_json,
-    speed,
 )
+from .decode import check_audio_name, holds_audio
 
 
 def reconstruct(
-    source: Annotated[Path, typer.Argument(metavar="IN", help="Audio file.")],
+    inputs: Annotated[list[str], typer.Argument(metavar="IN", help="Audio files, globs or folders, or - for stdin.")],
     out: Annotated[
-        Path, typer.Option("--out", "-o", help="Audio file to write (.wav, .flac or .ogg).", metavar="OUT.wav")
+        str,
+        typer.Option(
+            "--out",
+            "-o",
+            help="Audio file (.wav, .flac or .ogg), a folder for several inputs, or - for stdout.",
+            metavar="OUT.wav",
+        ),
     ],
     n_q: NqOption = None,
+    channel: ChannelOption = None,
     bundle: BundleOption = None,
     backend: BackendOption = "onnxruntime",
     provider: ProviderOption = None,
     threads: ThreadsOption = None,
     engine_cache: EngineCacheOption = None,
     force: ForceOption = False,
+    skip_existing: SkipExistingOption = False,
+    jobs: JobsOption = 1,
     as_json: JsonOption = False,
 ) -> None:
-    """Encode a speech file and decode it; print bitrate and speed."""
-    from dmcodec.audio import output_format
-    from dmcodec.files import refuse_existing
+    """Encode speech files and decode them; print bitrate and speed.
 
-    from .encode import describe_tokens
-    from .files import file_progress
-    from .progress import show_progress
+    A file that cannot be used does not stop the others; the exit code is then 1.
+    """
+    from dmcodec.audio import audio_needs, audio_suffixes
 
-    output_format(out)
-    refuse_existing(out, force)
-    codec = load_codec(bundle, backend, provider, threads, engine_cache)
-    codec.load_graphs("encoder", "quantizer", "dequantizer", "decoder")
-    with show_progress() as report:
-        times = [time.perf_counter()]
-        tokens = codec.encode_file(source, n_q=n_q, progress=file_progress(report, "encode, seconds"))
-        times.append(time.perf_counter())
-        codec.decode_file(tokens, out, progress=file_progress(report, "decode, seconds"))
-        times.append(time.perf_counter())
+    from .files import Outputs, plan
+    from .run_files import Printing, run_files
+    from .work import Reconstruct
 
-    facts = describe_tokens(tokens)
-    encode_speed = speed(times[1] - times[0], tokens.duration_s)
-    decode_speed = speed(times[2] - times[1], tokens.duration_s)
-    if as_json:
-        paths = {"input": str(source), "output": str(out)}
-        print_json({**paths, **facts, "encode": encode_speed, "decode": decode_speed})
-        return
-    typer.echo(
-        f"{out}: {facts['duration_s']:.2f} s through {facts['frames']} frames x {facts['n_q']} levels, "
-        f"{facts['bitrate_bps'] / 1000:g} kbit/s"
-    )
-    for name, values in (("encode", encode_speed), ("decode", decode_speed)):
-        typer.echo(f"{name}: {values['compute_s']:.3f} s, RTF {values['rtf']:.3f} (xRT {values['xrt']:.1f})")
+    if channel is not None and channel < 0:
+        raise ArgumentError(f"--channel {channel}: give the number of a channel, from 0 on")
+    outputs = Outputs(out, ".wav", check_audio_name, _is_complete, force, skip_existing, channel)
+    factory = Reconstruct(bundle, backend, provider, threads, engine_cache, n_q)
+    planned = plan(inputs, outputs, audio_suffixes(), audio_needs())
+    describe = _lines if planned.num_files == 1 else _line
+    run_files(planned, factory, jobs, Printing("reconstruct", describe, as_json, flat=True))
+
+
+def _is_complete(_source: Path, target: Path) -> bool:
+    return holds_audio(target)
+
+
+def _lines(result: dict[str, Any]) -> list[str]:
+    """Return the lines of a single file."""
+    lines = [
+        f"{result['output']}: {result['duration_s']:.2f} s through {result['frames']} frames x {result['n_q']} levels, "
+        f"{result['bitrate_bps'] / 1000:g} kbit/s"
+    ]
+    for name in ("encode", "decode"):
+        values = result[name]
+        lines.append(f"{name}: {values['compute_s']:.3f} s, RTF {values['rtf']:.3f} (xRT {values['xrt']:.1f})")
+    return lines
+
+
+def _line(result: dict[str, Any]) -> list[str]:
+    """Return the line of one of many files."""
+    return [
+        f"{result['output']}: {result['duration_s']:.2f} s through {result['frames']} frames x {result['n_q']} levels, "
+        f"encode RTF {result['encode']['rtf']:.3f} (xRT {result['encode']['xrt']:.1f}), "
+        f"decode RTF {result['decode']['rtf']:.3f} (xRT {result['decode']['xrt']:.1f})"
+    ]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from dmcodec import __version__
 from dmcodec.bundle import FORMAT_VERSION, Bundle
+from dmcodec.checkpoint_files import find_checkpoint
 from dmcodec.errors import ArgumentError, BundleError, MissingDependencyError, OutputExistsError
 from dmcodec.precision import PRECISIONS
 
@@ -21,8 +22,8 @@ class Weights:
     """Which weights to export, and how.
 
     Attributes:
-        checkpoint: state dict; exactly one of checkpoint and seed must be given to export.
-        config: configuration file; None: that of the released models.
+        checkpoint: file, or folder with one; exactly one of checkpoint and seed must be given to export.
+        config: configuration file; None: that of the checkpoint's folder, else that of the released models.
         seed: of untrained weights.
         precision: name of a precision; None: fp32.
     """
@@ -57,17 +58,20 @@ def write_bundle(weights: Weights, out: Path, force: bool) -> Bundle:
     try:
         from dmcodec.config import CodecConfig
         from dmcodec.export import Source, export_bundle
-        from dmcodec.files import refuse_existing
+        from dmcodec.files import refuse_existing, refuse_inputs
         from dmcodec.nn import DMCodec
     except ModuleNotFoundError as error:
         raise missing_dependency("export", error, "cpu,export") from None
     refuse_existing(out, force)
-    config = CodecConfig.from_json(weights.config) if weights.config else CodecConfig()
+    refuse_inputs(out, weights.checkpoint, weights.config)
     if weights.checkpoint is not None:
-        model = DMCodec.from_checkpoint(config, weights.checkpoint)
+        file = named_checkpoint(weights.checkpoint)
+        model = DMCodec.from_checkpoint(weights.config, weights.checkpoint)
+        source = Source(file)
     else:
+        config = CodecConfig.from_json(weights.config) if weights.config else CodecConfig()
         model = DMCodec.seeded(config, weights.seed or 0)
-    source = Source(weights.checkpoint, weights.seed)
+        source = Source(seed=weights.seed)
     with show_progress() as report:
         return export_bundle(model, out, weights.precision or "fp32", source, force, report)
 
@@ -95,6 +99,18 @@ def write_bundle_again(path: Path, out: Path, precision: str | None, force: bool
         )
     with show_progress() as report:
         return export_again(bundle, out, force, report)
+
+
+def named_checkpoint(path: Path) -> Path:
+    """Return the file with the weights that a path names; say which one where it was chosen among several.
+
+    Raises:
+        CheckpointError: there is none, or several of equal right.
+    """
+    files = find_checkpoint(path)
+    if files.chosen:
+        note(f"{path}: takes {files.weights}")
+    return files.weights
 
 
 def full_size_bundle(precision: str = "fp32") -> Path:

@@ -1,68 +1,53 @@
-"""Reader of checkpoints: state dicts of `torch.save` or safetensors, loaded strictly, without unpickling code."""
+"""Weights of checkpoints in a model, loaded strictly and without unpickling code, and what identifies them."""
 
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from dmcodec.errors import CheckpointError, CheckpointNotFoundError, first_line
+from dmcodec.checkpoint_files import CONFIG
+from dmcodec.errors import CheckpointError
 
-# Names of g and v in torch.nn.utils.parametrizations.weight_norm, and the older ones of the released checkpoints.
-_NEW_STYLE = {"parametrizations.weight.original0": "weight_g", "parametrizations.weight.original1": "weight_v"}
-_STATISTICS = ("inited", "cluster_size", "embed_avg")
+from .checkpoint_reader import read_tensors
+from .dialects import STATISTICS, Selection, plain_name, select
+
+_SHOWN = 3
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
-    """Read a state dict from a `.safetensors` or a `torch.save` file (weights only).
+    """Read all tensors of a checkpoint, by their names without wrappers.
+
+    The format is that of the content, whatever the suffix: `torch.save` (weights only), safetensors, or the index of
+    several files.
 
     Raises:
         CheckpointNotFoundError: no such file.
-        CheckpointError: the file is damaged, or holds no state dict.
+        CheckpointError: the file is damaged, or holds no tensors.
+    """
+    return {plain_name(each.path): each.tensor for each in read_tensors(Path(path))}
+
+
+def load_checkpoint(model: nn.Module, path: str | Path) -> None:
+    """Load the weights of a checkpoint of any dialect (`dmcodec.nn.dialects`) into a model, strictly and as float32.
+
+    Raises:
+        CheckpointNotFoundError: no such file.
+        CheckpointError: the file can't be read, or its tensors are not the model's; the first ones are named.
     """
     path = Path(path)
-    if not os.path.isfile(path):  # noqa: PTH113 - Path.is_file raises where the name is too long
-        raise CheckpointNotFoundError(f"{path}: no such checkpoint file")
-    state = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
-    return {_old_style(name): tensor for name, tensor in state.items()}
-
-
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path}: can't be read as safetensors ({error})") from None
-
-
-def _read_torch(path: Path) -> dict[str, Tensor]:
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # noqa: BLE001 - a damaged pickle may raise IndexError, AssertionError, ...
-        raise CheckpointError(
-            f"{path}: can't be read as a torch checkpoint of plain tensors ({first_line(error)})"
-        ) from None
-    if not isinstance(state, Mapping) or not all(
-        isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()
-    ):
-        raise CheckpointError(f"{path}: not a state dict (expected a mapping of names to tensors)")
-    return dict(state)
-
-
-def _old_style(name: str) -> str:
-    for new, old in _NEW_STYLE.items():
-        name = name.replace(new, old)
-    return name
+    selected = select(read_tensors(path), model.state_dict(), str(path))
+    remark = "Does the configuration (--config) belong to this checkpoint?"
+    if path.is_file() and (path.parent / CONFIG).is_file():
+        remark += f" {path.parent / CONFIG} lies beside it"
+    _load(model, selected, str(path), remark)
 
 
 def load_state_dict(model: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
-    """Load a state dict into a model, strictly and as float32.
+    """Load a state dict under the model's own names, strictly and as float32.
 
     Args:
         model: whose tensors are replaced.
@@ -72,20 +57,31 @@ def load_state_dict(model: nn.Module, state: Mapping[str, Tensor], source: str) 
     Raises:
         CheckpointError: tensors are missing, unexpected, of another shape, or not finite; the first ones are named.
     """
-    expected = model.state_dict()
+    _load(model, Selection(state, ""), source, "Does the configuration (--config) belong to this checkpoint?")
+
+
+def _load(model: nn.Module, selected: Selection, source: str, remark: str) -> None:
+    expected, state = model.state_dict(), selected.state
     problems = [f"missing tensor {name}" for name in expected if name not in state]
+    if problems and selected.prefix:
+        problems[0] += f" (the others are under {selected.prefix.rstrip('.')})"
     problems += [f"unexpected tensor {name}" for name in state if name not in expected]
     for name, tensor in state.items():
-        if name in expected and tensor.shape != expected[name].shape:
-            problems.append(f"{name} has shape {tuple(tensor.shape)}, expected {tuple(expected[name].shape)}")
-        elif name in expected and not torch.isfinite(tensor).all():
-            problems.append(f"{name} holds NaN or infinite values")
+        if name in expected and (problem := _problem(tensor, expected[name])):
+            problems.append(f"{name} {problem}")
     if problems:
-        more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
-        raise CheckpointError(
-            f"{source}: {'; '.join(problems[:3])}{more}. Does the configuration (--config) belong to this checkpoint?"
-        )
+        more = f" (and {len(problems) - _SHOWN} more)" if len(problems) > _SHOWN else ""
+        raise CheckpointError(f"{source}: {'; '.join(problems[:_SHOWN])}{more}. {remark}")
     model.load_state_dict({name: tensor.float() for name, tensor in state.items()}, assign=True)
+
+
+def _problem(tensor: Tensor, expected: Tensor) -> str | None:
+    """Return what is wrong with a tensor, or None."""
+    if tensor.shape != expected.shape:
+        return f"has shape {tuple(tensor.shape)}, expected {tuple(expected.shape)}"
+    if not tensor.is_floating_point() or tensor.is_quantized:
+        return f"has type {str(tensor.dtype).removeprefix('torch.')}, expected floating-point numbers"
+    return None if torch.isfinite(tensor.float()).all() else "holds NaN or infinite values"
 
 
 def model_id(model: nn.Module) -> str:
@@ -95,7 +91,7 @@ def model_id(model: nn.Module) -> str:
     """
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
-        if name.endswith(_STATISTICS):
+        if name.endswith(STATISTICS):
             continue
         digest.update(name.encode())
         digest.update(tensor.detach().float().contiguous().cpu().numpy().tobytes())

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from dmcodec.checkpoint_files import find_checkpoint
 from dmcodec.config import CodecConfig
 
 from .layers import WeightNormConv
@@ -27,23 +28,26 @@ class DMCodec(nn.Module):
         self.decoder = Decoder(config)
 
     @classmethod
-    def from_checkpoint(cls, config: CodecConfig | str | Path, path: str | Path) -> DMCodec:
-        """Load a codec from a state dict (`torch.save` or safetensors), strictly.
+    def from_checkpoint(cls, config: CodecConfig | str | Path | None, path: str | Path) -> DMCodec:
+        """Load a codec from a checkpoint (`torch.save` or safetensors, dialects as in `nn.dialects`), strictly.
 
         Args:
-            config: the configuration, or the path of its JSON file.
-            path: the checkpoint.
+            config: the configuration, or the path of its JSON file; None takes config.json of the folder `path`, and
+                else the configuration of the released models.
+            path: the checkpoint, or a folder with one.
 
         Raises:
             CheckpointError: a tensor is missing, unexpected, of another shape, or not finite; the error names it.
         """
-        from .checkpoint import load_state_dict, read_checkpoint
+        from .checkpoint import load_checkpoint
 
+        files = find_checkpoint(path)
+        config = files.config if config is None else config
         if not isinstance(config, CodecConfig):
-            config = CodecConfig.from_json(config)
+            config = CodecConfig() if config is None else CodecConfig.from_json(config)
         with torch.device("meta"):  # no memory and time for weights that are replaced
             model = cls(config)
-        load_state_dict(model, read_checkpoint(path), source=str(path))
+        load_checkpoint(model, files.weights)
         return model.eval()
 
     @classmethod

@@ -9,7 +9,7 @@ from dmcodec.audio import Waveform
 
 from .loading import Purpose, load, load_model, quiet, transformers, weights_id
 from .transcription import Transcription, Word
-from .waveform_inputs import allows_padding, check_sample_rate, num_frames
+from .waveform_inputs import allows_padding, at_rate, model_rate, num_frames
 
 CHUNK_S = 30.0  # of `transcribe_long`
 OVERLAP_S = CHUNK_S / 6  # on each side of a chunk, thrown away
@@ -24,23 +24,24 @@ class CtcRecogniser:
 
     def __init__(self, model_id: str, device: str, sample_rate: int, purpose: Purpose) -> None:
         module = transformers(purpose)
-        self.model_id, self._device, self._rate, self._purpose = model_id, device, sample_rate, purpose
+        self.model_id, self._device, self._input_rate, self._purpose = model_id, device, sample_rate, purpose
         self._model = load_model(purpose, "recogniser", model_id, module.AutoModelForCTC, device)
         self._extractor = load(
             purpose, "feature extractor of recogniser", model_id, module.AutoFeatureExtractor.from_pretrained
         )
         self._tokenizer = load(purpose, "tokenizer of recogniser", model_id, module.AutoTokenizer.from_pretrained)
-        check_sample_rate(model_id, self._extractor, sample_rate, purpose)
+        self._rate = model_rate(self._extractor, sample_rate)
         self.weights_id = weights_id(model_id, self._model)
         self.pads = allows_padding(self._model, self._extractor)
         ratio = getattr(self._model.config, "inputs_to_logits_ratio", None)
         if not ratio:
             raise purpose.error(f"recogniser {model_id!r} has no fixed number of samples per frame; use another one")
         self._samples_per_frame = int(ratio)
-        self.frame_rate_hz = sample_rate / self._samples_per_frame
+        self.frame_rate_hz = self._rate / self._samples_per_frame
 
     def transcribe(self, waveforms: Sequence[Waveform]) -> list[Transcription]:
         """Transcribe a batch of waveforms (samples,), of one length unless `pads`."""
+        waveforms = at_rate(waveforms, self._input_rate, self._rate)
         ids = self._best_path(waveforms)
         same_length = len({len(waveform) for waveform in waveforms}) == 1
         frames = [ids.shape[1] if same_length else num_frames(self._model, len(waveform)) for waveform in waveforms]
@@ -50,6 +51,7 @@ class CtcRecogniser:
         """Return the text of a waveform (samples,) of any length; beyond 30 s in chunks with 5 s of context."""
         import torch
 
+        [waveform] = at_rate([waveform], self._input_rate, self._rate)
         ids = torch.cat([self._best_path([chunk])[0, first:last] for chunk, first, last in self._chunks(waveform)])
         return " ".join(self._tokenizer.decode(ids).split())
 

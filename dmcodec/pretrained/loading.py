@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import importlib.metadata
+import logging as logs
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dmcodec.cpus import set_torch_threads
 from dmcodec.errors import (
     ArgumentError,
     DmcodecError,
@@ -18,9 +20,10 @@ from dmcodec.errors import (
     PretrainedModelError,
     TeacherError,
     TeacherNotFoundError,
-    first_line,
 )
 from dmcodec.files import file_sha256
+
+from .failures import reason
 
 NOT_INSTALLED = "not installed"
 _WEIGHTS = ("*.safetensors", "*.bin")
@@ -80,13 +83,9 @@ def load(purpose: Purpose, what: str, model_id: str, loader: Callable[..., Any],
     with quiet():
         try:
             return loader(model_id, **options)
-        except Exception as error:  # noqa: BLE001 - what damaged files raise is not documented
-            missing = isinstance(error, OSError)
-            failure = purpose.not_found if missing else purpose.error
-            remedy = "name a folder, or a model of the hub and be online" if missing else "name another model"
-            raise failure(
-                f"{what} {model_id!r} can't be loaded ({type(error).__name__}: {first_line(error)}); {remedy}"
-            ) from None
+        except Exception as error:
+            failure = purpose.not_found if isinstance(error, OSError) else purpose.error
+            raise failure(f"{what} {model_id!r} can't be loaded: {reason(error, model_id)}") from error
 
 
 def load_model(purpose: Purpose, what: str, model_id: str, auto_class: Any, device: str) -> Any:
@@ -150,26 +149,24 @@ def pick_device(device: str | None) -> str:
         chosen = torch.device(device)
         torch.zeros(1, device=chosen)
     except (RuntimeError, AssertionError) as error:
-        raise ArgumentError(
-            f"--device {device!r} can't be used ({first_line(error)}); use cpu, or leave it out"
-        ) from None
+        raise ArgumentError(f"--device {device!r} can't be used on this machine; use cpu, or leave it out") from error
     return str(chosen)
 
 
 def set_threads(threads: int | None) -> None:
-    """Set the number of torch's CPU threads, for the whole process; None leaves torch's choice."""
-    if threads is not None:
-        import torch
-
-        torch.set_num_threads(threads)
+    """Set the number of torch's CPU threads, for the whole process; see `dmcodec.cpus.set_torch_threads`."""
+    set_torch_threads(threads)
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Suppress the progress bars, log messages and warnings of transformers within the block."""
+    """Suppress the progress bars, log messages and warnings of transformers and its hub within the block."""
     from transformers.utils import logging as untyped_logging
 
     logging: Any = untyped_logging
+    hub = logs.getLogger("huggingface_hub")
+    hub_level = hub.level
+    hub.setLevel(logs.ERROR)
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
@@ -178,6 +175,7 @@ def quiet() -> Iterator[None]:
             warnings.simplefilter("ignore")
             yield
     finally:
+        hub.setLevel(hub_level)
         logging.set_verbosity(level)
         if bars:
             logging.enable_progress_bar()

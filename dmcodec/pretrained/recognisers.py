@@ -63,7 +63,7 @@ def load_recogniser(
     Args:
         model_id: id on the hub, or local folder.
         device: of torch.
-        sample_rate: of the waveforms, in Hz.
+        sample_rate: of the waveforms, in Hz; they are resampled where the model was trained at another one.
         language: of the speech, for multilingual Whisper models; None lets the model detect it, clip by clip.
         window_s: of Whisper; None is its own 30 s, and shorter is faster.
         times: whether the words' times are needed; without them Whisper is faster.
@@ -71,8 +71,7 @@ def load_recogniser(
 
     Raises:
         ArgumentError: an option that the model does not have.
-        DmcodecError: of the purpose's class, where the model can't be loaded, is no recogniser, or needs another
-            sample rate.
+        DmcodecError: of the purpose's class, where the model can't be loaded, or is no recogniser.
     """
     kind = model_type(model_id, purpose)
     if kind == "whisper":

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from .loading import Purpose
+from dmcodec.audio import Waveform, prepare_waveform
 
 
-def check_sample_rate(model_id: str, extractor: Any, sample_rate: int, purpose: Purpose) -> None:
-    """Raise the purpose's error where a model needs another sample rate."""
-    needed = getattr(extractor, "sampling_rate", sample_rate)
-    if needed != sample_rate:
-        raise purpose.error(f"{model_id}: needs audio at {needed} Hz, the data are at {sample_rate} Hz")
+def model_rate(extractor: Any, sample_rate: int) -> int:
+    """Return the sample rate in Hz that a model was trained at; `sample_rate` where its extractor names none."""
+    return int(getattr(extractor, "sampling_rate", None) or sample_rate)
+
+
+def at_rate(waveforms: Sequence[Waveform], sample_rate: int, target_rate: int) -> list[Waveform]:
+    """Return waveforms (samples,), resampled each on its own where the rates in Hz differ."""
+    if sample_rate == target_rate:
+        return list(waveforms)
+    return [prepare_waveform(waveform, sample_rate, target_rate) for waveform in waveforms]
 
 
 def allows_padding(model: Any, extractor: Any) -> bool:

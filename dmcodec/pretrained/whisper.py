@@ -12,10 +12,9 @@ from dmcodec.errors import ArgumentError, first_line
 
 from .loading import Purpose, load, load_model, quiet, transformers, weights_id
 from .transcription import Transcription, Word, distribute_words
-from .waveform_inputs import check_sample_rate
+from .waveform_inputs import at_rate, model_rate
 
-POSITIONS_PER_S = 50
-SAMPLES_PER_POSITION = 320  # 10 ms of hop, halved by the second convolution
+POSITIONS_PER_S = 50  # 10 ms of hop, halved by the second convolution
 TOKENS_PER_S, SPARE_TOKENS = 12, 16  # speech has 3 to 4 tokens a second; more is a decoder that repeats itself
 PROMPT_TOKENS = 8  # room for start, language, task and timestamp tokens
 
@@ -66,13 +65,13 @@ class WhisperRecogniser:
         purpose: Purpose,
     ) -> None:
         module = transformers(purpose)
-        self.model_id, self._device, self._rate, self._purpose = model_id, device, sample_rate, purpose
+        self.model_id, self._device, self._input_rate, self._purpose = model_id, device, sample_rate, purpose
         self._extractor = load(
             purpose, "feature extractor of recogniser", model_id, module.AutoFeatureExtractor.from_pretrained
         )
         self._tokenizer = load(purpose, "tokenizer of recogniser", model_id, module.AutoTokenizer.from_pretrained)
         self._model = load_model(purpose, "recogniser", model_id, module.AutoModelForSpeechSeq2Seq, device)
-        check_sample_rate(model_id, self._extractor, sample_rate, purpose)
+        self._rate = model_rate(self._extractor, sample_rate)
         self.weights_id = weights_id(model_id, self._model)
         self.times = times and bool(getattr(self._model.generation_config, "alignment_heads", None))
         if self.times:
@@ -89,6 +88,7 @@ class WhisperRecogniser:
 
     def transcribe(self, waveforms: Sequence[Waveform]) -> list[Transcription]:
         """Transcribe a batch of waveforms (samples,), each at most as long as the window."""
+        waveforms = at_rate(waveforms, self._input_rate, self._rate)
         window = self._positions * self._rate // POSITIONS_PER_S
         longest = max(len(waveform) for waveform in waveforms)
         if longest > window:
@@ -114,6 +114,7 @@ class WhisperRecogniser:
         Long-form decoding (section 3.8) moves the window to the last timestamp that the model has written. The number
         of tokens is bounded by the model's own configuration only.
         """
+        [waveform] = at_rate([waveform], self._input_rate, self._rate)
         is_long = len(waveform) > self._extractor.n_samples
         inputs = self._inputs([waveform], padding="longest" if is_long else "max_length", truncation=not is_long)
         options = {"return_timestamps": True} if is_long else {}

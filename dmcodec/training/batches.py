@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from .stopping import ignore_stop_signals
+
 if TYPE_CHECKING:
     from dmcodec.config import CodecConfig
     from dmcodec.training.data.dataset import PreparedData
@@ -186,6 +188,7 @@ def loader(segments: Segments, batches: list[list[int]], workers: int) -> Iterab
         batch_sampler=batches,
         collate_fn=segments.collate,
         num_workers=workers,
+        worker_init_fn=ignore_stop_signals if workers else None,
         generator=torch.Generator(),  # its own, so that epochs don't change the random numbers of training
     )
 

@@ -7,8 +7,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from dmcodec.config import CodecConfig
-from dmcodec.errors import CheckpointNotFoundError, ConfigError
+from dmcodec.checkpoint_files import config_file
+from dmcodec.config import CodecConfig, read_json_config
+from dmcodec.errors import ConfigError
 
 from .sections import build, check_not_negative, check_positive
 
@@ -280,16 +281,11 @@ class TrainingConfig:
 
     @classmethod
     def from_json(cls, path: str | Path) -> TrainingConfig:
-        """Read a configuration from a JSON file.
+        """Read a configuration from a JSON file, or from config.json in a folder.
 
         Raises:
             CheckpointNotFoundError: no such file.
-            ConfigError: not JSON, or as `from_dict`.
+            ConfigError: a folder without config.json, not JSON, or as `from_dict`.
         """
-        try:
-            values = json.loads(Path(path).read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise CheckpointNotFoundError(f"{path}: no such configuration file") from None
-        except (OSError, ValueError, RecursionError) as error:
-            raise ConfigError(f"{path}: can't be read as a JSON configuration ({error})") from None
-        return cls.from_dict(values, source=str(path))
+        path = config_file(path)
+        return cls.from_dict(read_json_config(path), source=str(path))

@@ -9,13 +9,14 @@ from typing import Any
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 
-from dmcodec.errors import ArgumentError, ConfigError, DataError, TeacherNotFoundError, first_line
+from dmcodec.errors import ArgumentError, CheckpointError, ConfigError, DataError, TeacherNotFoundError
+from dmcodec.nn import DMCodec
 from dmcodec.training.data.dataset import PreparedData, teach_command
 
 from .config import TrainingConfig
-from .loop import Report, RunOptions, TrainingLoop, initial_codec
+from .loop import Report, RunOptions, Stop, TrainingLoop, initial_codec
 from .metrics_log import require_tensorboard
-from .run_folder import RunFolder
+from .run_folder import CODEC, RunFolder
 
 
 def fit(
@@ -28,6 +29,7 @@ def fit(
     resume: bool = False,
     force: bool = False,
     report: Report | None = None,
+    stop: Stop | None = None,
 ) -> dict[str, Any]:
     """Train a codec; `run_folder` describes the files of a run.
 
@@ -39,13 +41,15 @@ def fit(
         config: of the training.
         options: how often to save and to validate.
         initial: checkpoint to start from, with its codebooks; None starts from random weights.
-        resume: continue from the last checkpoint in `out`.
+        resume: continue from the last checkpoint in `out`. `config` may ask for more steps than before: from the
+            resumed step on, the learning rate is that of a run of all these steps.
         force: replace the run in `out`.
         report: called with (steps done, total steps, losses) after every step, in the main process.
+        stop: called before every step; where it returns true in any process, a checkpoint is saved, and the run ends.
 
     Returns:
-        {"steps", "best_mel", "checkpoint", "best", "validation"}: paths of the last checkpoint and of the best codec,
-        and the metrics of the last validation.
+        {"steps", "stopped", "best_mel", "checkpoint", "best", "validation"}: paths of the last checkpoint and of the
+        best codec, and the metrics of the last validation.
 
     Raises:
         DataError: the data do not match the configuration.
@@ -58,17 +62,37 @@ def fit(
     # All checks come before the folder is changed: --force deletes a run.
     if options.tensorboard:
         require_tensorboard()
-    if resume:
-        initial = folder.initial()
-    _check_not_within(Path(out), data.folder, initial, force)
-    codec = initial_codec(config, initial)
     accelerator = _accelerator(config)
-    if accelerator.is_main_process:
-        folder.start(_run_settings(data, config, accelerator.num_processes, initial), resume, force)
-    accelerator.wait_for_everyone()
     loop = TrainingLoop(accelerator, data, folder, config, options)
+    initial = folder.initial() if resume else initial
+    _check_not_within(Path(out), data.folder, initial, force)
+    settings = _run_settings(data, config, accelerator.num_processes, initial)
+    if resume:
+        folder.check_same(settings)
+        loop.check_steps(folder.config())
+    codec = _resumed_codec(folder, accelerator, config, initial) if resume else initial_codec(config, initial)
+    if accelerator.is_main_process:
+        folder.start(settings, resume, force)
+    accelerator.wait_for_everyone()
     loop.begin(codec, initial is not None, resume)
-    return loop.run(report)
+    return loop.run(report, stop)
+
+
+def _resumed_codec(
+    folder: RunFolder, accelerator: Accelerator, config: TrainingConfig, initial: str | Path | None
+) -> DMCodec:
+    """Return the codec of the last checkpoint, or where there is none yet, what the run started from."""
+    if accelerator.is_main_process:
+        folder.recover()
+    accelerator.wait_for_everyone()
+    steps = folder.steps()
+    if not steps:
+        return initial_codec(config, initial)
+    last = folder.checkpoint_folder(steps[-1])
+    try:
+        return initial_codec(config, last / CODEC)
+    except CheckpointError as error:
+        raise CheckpointError(f"{last}: is damaged; remove it to resume from the checkpoint before") from error
 
 
 def _accelerator(config: TrainingConfig) -> Accelerator:
@@ -80,8 +104,8 @@ def _accelerator(config: TrainingConfig) -> Accelerator:
         )
     except ValueError as error:
         raise ArgumentError(
-            f"--mixed-precision {config.mixed_precision} can't be used here ({first_line(error)}); use no"
-        ) from None
+            f"--mixed-precision {config.mixed_precision} can't be used on this machine; use --mixed-precision no"
+        ) from error
 
 
 def _check_not_within(out: Path, data: Path, initial: str | Path | None, force: bool) -> None:

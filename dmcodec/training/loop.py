@@ -13,19 +13,20 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object, set_seed
 
 from dmcodec.audio import write_audio
-from dmcodec.errors import ArgumentError, CheckpointError
+from dmcodec.errors import ArgumentError, CheckpointError, ConfigError
 from dmcodec.nn import DMCodec
 from dmcodec.training.data.dataset import PreparedData
 
 from .batches import BatchPlan, Segments, loader, training_batches
 from .config import TrainingConfig
 from .metrics_log import MetricsLog
-from .quantizer import prepare_codebooks
+from .quantizer import fill_statistics, prepare_codebooks
 from .run_folder import Progress, RunFolder
 from .trainer import Trainer
 from .validation import codebook_use, validate
 
 Report = Callable[[int, int, Mapping[str, float]], None]
+Stop = Callable[[], bool]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,13 +65,20 @@ class RunOptions:
 def initial_codec(config: TrainingConfig, initial: str | Path | None) -> DMCodec:
     """Return the codec of a checkpoint with its codebooks, or without one a codec with random weights."""
     if initial is not None:
-        return DMCodec.from_checkpoint(config.codec, initial)
+        codec = DMCodec.from_checkpoint(config.codec, initial)
+        fill_statistics(codec.quantizer)
+        return codec
     set_seed(config.seed)
     codec = DMCodec(config.codec)
     if config.initial_weights == "scaled":
         codec.scale_weights()
     prepare_codebooks(codec.quantizer)
     return codec
+
+
+def total_steps(config: TrainingConfig, plan: BatchPlan) -> int:
+    """Return the optimizer steps of a run."""
+    return config.steps or max(1, config.epochs * plan.batches_per_epoch // config.gradient_accumulation)
 
 
 class TrainingLoop:
@@ -95,10 +103,18 @@ class TrainingLoop:
             data.num_samples[self.segments.ids], config.batch_size, accelerator.num_processes, config.seed
         )
         self.crop_samples = None if config.crop_s is None else round(config.crop_s * config.codec.sample_rate)
-        epochs = config.epochs * self.plan.batches_per_epoch // config.gradient_accumulation
-        self.total_steps = config.steps or max(1, epochs)
+        self.total_steps = total_steps(config, self.plan)
         self.teacher_widths = {kind: data.teachers[kind].width for kind in teachers}
         self.progress = Progress()
+
+    def check_steps(self, before: TrainingConfig) -> None:
+        """Raise ConfigError where the run has fewer steps than with the configuration that it had before."""
+        steps = total_steps(before, self.plan)
+        if self.total_steps < steps:
+            raise ConfigError(
+                f"{self.folder.path}: this run goes to {steps} steps, and can't be cut to {self.total_steps}; resume "
+                f"with --steps {steps} or more"
+            )
 
     def begin(self, codec: DMCodec, fine_tuning: bool, resume: bool) -> None:
         """Prepare the networks, and load the last checkpoint of a resumed run.
@@ -126,8 +142,8 @@ class TrainingLoop:
             self.trainer.restore(checkpoint, str(self.folder.checkpoint_folder(steps[0])))
             self.progress = checkpoint.progress
 
-    def run(self, report: Report | None) -> dict[str, Any]:
-        """Run to the last step; return the paths of the results and the last validation, as `fit`."""
+    def run(self, report: Report | None, stop: Stop | None = None) -> dict[str, Any]:
+        """Run to the last step, or save where `stop` asks for it; return what `fit` returns."""
         accumulation, step = self.config.gradient_accumulation, self.progress.step
         batches = training_batches(
             self.segments,
@@ -141,11 +157,17 @@ class TrainingLoop:
         last_kept = step if self.restored else -1
         log = MetricsLog(self.folder.path, last_kept, self.options.tensorboard) if main else None
         validation: dict[str, float] = {}
+        stopped = False
         try:
             if not self.restored:
                 validation = self._validate(0, log)
                 self._save(0)
             while step < self.total_steps:
+                stopped = self._stop_asked(stop)
+                if stopped:
+                    if self.progress.step != step:
+                        self._save(step)
+                    break
                 losses = self.trainer.step(step, [next(batches) for _ in range(accumulation)])
                 step += 1
                 last = step == self.total_steps
@@ -162,11 +184,20 @@ class TrainingLoop:
                 log.close()
         return {
             "steps": step,
+            "stopped": stopped,
             "best_mel": self.progress.best_mel,
             "checkpoint": str(self.folder.checkpoint_folder(step)),
             "best": str(self.folder.path / "best"),
             "validation": validation,
         }
+
+    def _stop_asked(self, stop: Stop | None) -> bool:
+        """Return whether any of the processes was asked to stop; the same in all."""
+        asked = stop is not None and stop()
+        if self.accelerator.num_processes == 1:
+            return asked
+        flag = torch.tensor([float(asked)], device=self.accelerator.device)
+        return bool(self.accelerator.reduce(flag, "sum").item())
 
     def _save(self, step: int) -> None:
         self.progress = dataclasses.replace(self.progress, step=step)
@@ -225,4 +256,5 @@ def describe(result: Mapping[str, Any]) -> str:
     best = result["best_mel"]
     mel = "none yet" if best is None else f"{best:.4f}"
     found = f"; perplexity by level: {' '.join(perplexities)}" if perplexities else ""
-    return f"{result['steps']} steps; best mel distance {mel}{found}"
+    stopped = " so far, saved" if result["stopped"] else ""
+    return f"{result['steps']} steps{stopped}; best mel distance {mel}{found}"

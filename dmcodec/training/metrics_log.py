@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,22 +40,36 @@ class MetricsLog:
         except OSError as error:
             raise OutputError(f"{path}: can't be written ({error.strerror or error}); check the disk") from error
         if self._writer is not None:
-            for key, value in values.items():
-                self._writer.add_scalar(f"{name}/{key}", value, step)
+            with self._disk_errors():
+                for key, value in values.items():
+                    self._writer.add_scalar(f"{name}/{key}", value, step)
 
     def audio(self, name: str, step: int, waveform: Tensor, log_mel: Tensor, sample_rate: int) -> None:
         """Add a waveform [samples] and its log-mel spectrogram [n_mels, frames] to TensorBoard."""
         if self._writer is None:
             return
-        self._writer.add_audio(f"{name}/audio", waveform.clamp(-1, 1)[None], step, sample_rate)
         low, high = log_mel.min(), log_mel.max()
         picture = ((log_mel - low) / (high - low).clamp(min=1e-6)).flip(0)
-        self._writer.add_image(f"{name}/mel", picture[None].repeat_interleave(2, dim=1), step)
+        with self._disk_errors():
+            self._writer.add_audio(f"{name}/audio", waveform.clamp(-1, 1)[None], step, sample_rate)
+            self._writer.add_image(f"{name}/mel", picture[None].repeat_interleave(2, dim=1), step)
 
     def close(self) -> None:
         """Write what is still in memory."""
         if self._writer is not None:
-            self._writer.close()
+            with self._disk_errors():
+                self._writer.close()
+
+    @contextlib.contextmanager
+    def _disk_errors(self) -> Iterator[None]:
+        """Turn an error of TensorBoard's own thread, which it raises at a later call, into OutputError."""
+        try:
+            yield
+        except OSError as error:
+            raise OutputError(
+                f"{self.folder / 'tensorboard'}: can't be written ({error.strerror or 'error of the disk'}); make room "
+                "and go on with --resume, or leave it out with --no-tensorboard"
+            ) from error
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

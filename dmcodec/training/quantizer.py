@@ -42,6 +42,17 @@ def prepare_codebooks(quantizer: ResidualVectorQuantizer) -> None:
         codebook.inited.zero_()
 
 
+def fill_statistics(quantizer: ResidualVectorQuantizer) -> None:
+    """Give codebooks whose checkpoint holds no statistics (all counts are 0) a count of 1 for each entry.
+
+    With a count of 0 all entries would be dead, and be replaced by vectors of the first batch.
+    """
+    for codebook in quantizer.levels:
+        if codebook.inited and not codebook.cluster_size.any():
+            codebook.cluster_size.fill_(1)
+            codebook.embed_avg.copy_(codebook.embed)
+
+
 def quantize(
     quantizer: ResidualVectorQuantizer, latents: Tensor, mask: Tensor, config: QuantizerConfig, step: int
 ) -> Quantized:

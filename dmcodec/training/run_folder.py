@@ -27,14 +27,17 @@ from dmcodec.errors import (
     ConfigError,
     OutputError,
     OutputExistsError,
-    first_line,
 )
 from dmcodec.files import make_folder, output_folder, write_bytes
+from dmcodec.temporary import MARKS, sweep
+from dmcodec.text_files import read_text
 
 from .config import TrainingConfig
 
 FORMAT_VERSION = 1
 CODEC, CONFIG, STATE, PROGRESS = "codec.safetensors", "config.json", "training.pt", "progress.json"
+METRICS = "metrics.json"
+_LENGTHS = ("config.steps ", "config.epochs ")  # may grow when a run is resumed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,23 +77,60 @@ class RunFolder:
             raise CheckpointError(f"{self.path}: no run to resume here (no run.json); start one without --resume")
         return _read_json(self._settings).get("initial")
 
+    def config(self) -> TrainingConfig:
+        """Return the configuration of the run in the folder.
+
+        Raises:
+            CheckpointError: the folder holds no run.
+        """
+        self.initial()
+        # A run of an older dmcodec lacks newer settings; they have their defaults.
+        return TrainingConfig.from_dict(_read_json(self._settings).get("config"), source=str(self._settings))
+
+    def check_same(self, settings: Mapping[str, Any]) -> None:
+        """Check that the run in the folder has these settings, but for the number of its steps.
+
+        Raises:
+            ConfigError: the run has another configuration or other data; the first difference is named.
+        """
+        found = _read_json(self._settings)
+        if found.get("format_version", 0) > FORMAT_VERSION:
+            raise CheckpointError(f"{self._settings}: written by a newer dmcodec; upgrade it to resume this run")
+        config = self.config().to_dict()
+        for section, actual in (("data", found.get("data")), ("config", config)):
+            differences = [
+                each for each in _differences(settings[section], actual, section) if not each.startswith(_LENGTHS)
+            ]
+            if differences:
+                raise ConfigError(
+                    f"{self._settings}: this run was started with another {differences[0]}; "
+                    "resume with the same settings, or start a new run in another folder"
+                )
+
+    def recover(self) -> None:
+        """Put back what an interrupted save had moved away, then remove what it left."""
+        for parent in (self.path, self.path / "checkpoints"):
+            sweep(parent)
+            for left in sorted(parent.glob(".*")) if parent.is_dir() else ():  # of dmcodec 0.1.0
+                match = re.match(r"\.(best|step-[0-9]{8,})\.", left.name)
+                if match and left.is_dir() and not left.name.endswith(MARKS):
+                    _put_back(left, parent / match[1])
+                    shutil.rmtree(left, ignore_errors=True)
+
     def start(self, settings: Mapping[str, Any], resume: bool, force: bool) -> None:
-        """Make the folder, or check that its run has the same configuration and data.
+        """Make the folder, or note in it that its run has more steps now.
 
         Args:
             settings: of the run; written to run.json.
-            resume: continue the run in the folder.
+            resume: continue the run in the folder, which `check_same` has checked.
             force: replace the run in the folder.
 
         Raises:
             OutputExistsError: the folder holds a run, and neither `resume` nor `force` is set, or other files.
-            ConfigError: the run has another configuration or other data; the first difference is named.
         """
         file = self._settings
         if resume:
-            _check_same(settings, _read_json(file), file)
-            for unfinished in [*self.path.glob(".best.*"), *self.path.glob("checkpoints/.step-*")]:
-                shutil.rmtree(unfinished, ignore_errors=True)  # of a save that was interrupted
+            self._extend(settings["config"])
             return
         if self.path.exists() and not self.path.is_dir():
             raise OutputExistsError(f"{self.path}: is a file; name a folder")
@@ -104,6 +144,15 @@ class RunFolder:
             shutil.rmtree(self.path)
         make_folder(self.path)
         write_bytes(file, json.dumps({"format_version": FORMAT_VERSION, **settings}, indent=2).encode())
+
+    def _extend(self, config: Mapping[str, Any]) -> None:
+        found = _read_json(self._settings)
+        lengths = {name: config[name] for name in ("steps", "epochs")}
+        before = {name: self.config().to_dict()[name] for name in lengths}
+        if lengths != before:
+            record = {"after_step": (self.steps() or [0])[-1], **before}
+            found |= {"config": {**found["config"], **lengths}, "extended": [*found.get("extended", []), record]}
+            write_bytes(self._settings, json.dumps(found, indent=2).encode())
 
     def steps(self) -> list[int]:
         """Return the steps that have a checkpoint, in ascending order."""
@@ -134,7 +183,7 @@ class RunFolder:
         folder = self.path / "best"
         with output_folder(folder, force=True) as temporary, _disk_errors(folder):
             _write_codec(temporary, codec, config)
-            (temporary / "metrics.json").write_text(json.dumps(dict(metrics), indent=2))
+            (temporary / METRICS).write_text(json.dumps(dict(metrics), indent=2))
 
     def load(self, step: int) -> Checkpoint:
         """Read the checkpoint of a step.
@@ -174,33 +223,45 @@ def _disk_errors(folder: Path) -> Iterator[None]:
 
     try:
         yield
-    except (RuntimeError, SafetensorError) as error:
-        reason = first_line(error)
-        raise OutputError(f"{folder}: can't be written ({reason}); check the disk and the rights") from error
+    except (RuntimeError, SafetensorError, OSError) as error:
+        free_mb = shutil.disk_usage(folder.parent).free / 1e6
+        raise OutputError(
+            f"{folder}: can't be written, with {free_mb:.0f} MB free on the disk; the checkpoints before it are whole: "
+            "make room, and go on with --resume"
+        ) from error
 
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(read_text(path))
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: can't be read ({error})") from None
+        raise CheckpointError(f"{path}: can't be read as JSON; restore it, or start a new run") from error
     if not isinstance(value, dict):
         raise CheckpointError(f"{path}: expected a JSON object")
     return value
 
 
-def _check_same(settings: Mapping[str, Any], found: Mapping[str, Any], file: Path) -> None:
-    if found.get("format_version", 0) > FORMAT_VERSION:
-        raise CheckpointError(f"{file}: written by a newer dmcodec; upgrade it to resume this run")
-    # A run of an older dmcodec lacks newer settings; they have their defaults.
-    config = TrainingConfig.from_dict(found.get("config"), source=str(file)).to_dict()
-    for section, actual in (("data", found.get("data")), ("config", config)):
-        differences = list(_differences(settings[section], actual, section))
-        if differences:
-            raise ConfigError(
-                f"{file}: this run was started with another {differences[0]}; "
-                "resume with the same settings, or start a new run in another folder"
-            )
+def _put_back(left: Path, target: Path) -> None:
+    """Make `target`, where it is missing, of a complete copy that an interrupted save left: the earlier one first."""
+    if target.exists():
+        return
+    for folder in [*sorted(path for path in left.iterdir() if path.is_dir()), left]:
+        if _is_complete(folder):
+            folder.rename(target)
+            return
+
+
+def _is_complete(folder: Path) -> bool:
+    """Return whether a folder of a codec was written to its end: its last file is there, and the codec whole."""
+    from safetensors import SafetensorError, safe_open
+
+    if not ((folder / PROGRESS).is_file() or (folder / METRICS).is_file()):
+        return False
+    try:
+        with safe_open(folder / CODEC, "pt"):
+            return True
+    except (OSError, SafetensorError):
+        return False
 
 
 def _differences(new: Any, old: Any, name: str) -> Iterator[str]:

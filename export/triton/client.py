@@ -113,7 +113,7 @@ def write_wav(path: Path, samples: NDArray[np.float32], sample_rate: int) -> Non
         file.setnchannels(1)
         file.setsampwidth(2)
         file.setframerate(sample_rate)
-        file.writeframes((np.clip(samples, -1, 1) * 32767).astype("<i2").tobytes())
+        file.writeframes(np.clip(np.rint(samples * 32768), -32768, 32767).astype("<i2").tobytes())
 
 
 def main() -> None:

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from dmcodec.bundle import Bundle
-from dmcodec.errors import ArgumentError, MissingDependencyError
+from dmcodec.errors import ArgumentError
+from dmcodec.extras import missing_package
 
 PLATFORMS = ("onnxruntime", "onnxruntime-tensorrt", "tensorrt")
 KINDS = ("gpu", "cpu")
@@ -105,10 +106,10 @@ def schema() -> Any:
     """
     try:
         from tritonclient.grpc import model_config_pb2
-    except ImportError as error:
-        raise MissingDependencyError(
-            f'the server\'s schema needs {error.name or "tritonclient"}; run `pip install "dmcodec[triton]"`'
-        ) from None
+    except ModuleNotFoundError as error:
+        raise missing_package(error, "the server's schema", "triton") from error
+    except RuntimeError as error:  # tritonclient without its extra grpc
+        raise missing_package(ModuleNotFoundError(name="grpc"), "the server's schema", "triton") from error
     return model_config_pb2
 
 

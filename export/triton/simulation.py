@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
 from dmcodec.errors import ExportError, ParityError
@@ -20,6 +19,7 @@ from dmcodec.export.agreement import compare_audio, compare_codes
 from dmcodec.export.reference import Expected, GraphReference, Reference, run_reference
 from dmcodec.precision import PRECISIONS, Thresholds
 from dmcodec.runtime.codec import Codec
+from dmcodec.runtime.onnxruntime_import import import_onnxruntime
 from dmcodec.sample import speech
 from dmcodec.tokens import Tokens
 
@@ -108,7 +108,7 @@ class Simulation:
         name = config.name
         if name not in self._sessions:
             path = self._graphs.get(name, self._folder / name / "1" / config.default_model_filename)
-            self._sessions[name] = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+            self._sessions[name] = import_onnxruntime().InferenceSession(str(path), providers=["CPUExecutionProvider"])
         return self._sessions[name]
 
 

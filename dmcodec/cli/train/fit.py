@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
+import signal
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,6 +13,8 @@ import typer
 
 from dmcodec.cli.common import JsonOption, missing_dependency, print_json
 from dmcodec.cli.progress import show_progress
+from dmcodec.cli.weights import named_checkpoint
+from dmcodec.cpus import set_torch_threads
 from dmcodec.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -33,7 +37,7 @@ def fit(
     config: Annotated[
         Path | None,
         typer.Option(
-            help="Training configuration, a JSON file (default: the released recipe).",
+            help="Training configuration, a JSON file (default: the released recipe; with --resume that of RUN).",
             metavar="FILE",
         ),
     ] = None,
@@ -70,7 +74,7 @@ def fit(
     init: Annotated[
         Path | None,
         typer.Option(
-            help="Codec checkpoint to start from, for fine-tuning (default: random weights).",
+            help="Codec checkpoint to start from, a file or folder, for fine-tuning (default: random weights).",
             metavar="FILE",
             rich_help_panel=TRAINING,
         ),
@@ -78,7 +82,9 @@ def fit(
     steps: Annotated[
         int | None,
         typer.Option(
-            help="Optimizer steps (default: the epochs of the configuration).", metavar="N", rich_help_panel=TRAINING
+            help="Optimizer steps; with --resume more than before, to extend a run (default: as configured).",
+            metavar="N",
+            rich_help_panel=TRAINING,
         ),
     ] = None,
     batch_size: Annotated[
@@ -153,17 +159,23 @@ def fit(
 
     Under `accelerate launch -m dmcodec train fit ...` the training uses several processes and GPUs. `dmcodec export`
     takes RUN/best/codec.safetensors with RUN/best/config.json.
+
+    SIGTERM, SIGUSR1 and Ctrl-C end the run after a checkpoint. The exit code is 128 and the signal's number.
     """
     if resume and force:
         raise ArgumentError("--resume continues the run, --force replaces it; name one of them")
     if resume and init is not None:
         raise ArgumentError("--init is for a new run; a resumed run has its own weights")
+    if init is not None:
+        named_checkpoint(init)
     try:
-        import torch
+        import torch  # noqa: F401
 
         from dmcodec.training.data.dataset import PreparedData
         from dmcodec.training.fit import fit as train
         from dmcodec.training.loop import RunOptions, describe
+        from dmcodec.training.run_folder import RunFolder
+        from dmcodec.training.stopping import StopSignals
     except ModuleNotFoundError as error:
         raise missing_dependency("training", error, "train") from None
     options = RunOptions(
@@ -181,12 +193,12 @@ def fit(
         "mixed_precision": mixed_precision,
         "seed": seed,
     }
-    training_config = _configuration(config, changes, distill, weights, level, lock)
-    if threads is not None:
-        if threads < 1:
-            raise ArgumentError(f"--threads must be 1 or more, not {threads}")
-        torch.set_num_threads(threads)
-    with show_progress() as progress:
+    base = RunFolder(out).config() if resume and config is None else None
+    training_config = _configuration(config, changes, distill, weights, level, lock, base)
+    if threads is not None and threads < 1:
+        raise ArgumentError(f"--threads must be 1 or more, not {threads}")
+    set_torch_threads(threads)
+    with show_progress() as progress, StopSignals() as stop:
 
         def report(done: int, total: int, losses: Mapping[str, float]) -> None:
             shown = ", ".join(f"{name} {losses[name]:.3g}" for name in SHOWN_LOSSES if name in losses)
@@ -201,18 +213,25 @@ def fit(
             resume=resume,
             force=force,
             report=report,
+            stop=stop,
         )
     from accelerate import PartialState
 
-    if not PartialState().is_main_process:
-        return
-    if as_json:
-        print_json(result)
-        return
-    typer.echo(f"{out}: {describe(result)}")
-    typer.echo(
-        f"next: dmcodec export --checkpoint {out}/best/codec.safetensors --config {out}/best/config.json --out BUNDLE"
-    )
+    if PartialState().is_main_process:
+        if as_json:
+            print_json(result)
+        else:
+            typer.echo(f"{out}: {describe(result)}")
+            typer.echo(f"next: {_next_command(data, out, result['stopped'])}")
+    if result["stopped"]:  # where another process got the signal, this one stops as after SIGTERM
+        raise typer.Exit(stop.exit_code or 128 + signal.SIGTERM)
+
+
+def _next_command(data: Path, out: Path, stopped: bool) -> str:
+    if stopped:
+        return f"dmcodec train fit {shlex.quote(str(data))} --out {shlex.quote(str(out))} --resume"
+    best, config = (shlex.quote(str(out / "best" / name)) for name in ("codec.safetensors", "config.json"))
+    return f"dmcodec export --checkpoint {best} --config {config} --out BUNDLE"
 
 
 def _configuration(
@@ -222,11 +241,12 @@ def _configuration(
     weights: str | None,
     level: int | None,
     lock: str | None,
+    base: TrainingConfig | None = None,
 ) -> TrainingConfig:
-    """Return the configuration of the file, or the released recipe, with the changes by options."""
+    """Return `base`, or the configuration of the file, or the released recipe, with the changes by options."""
     from dmcodec.training.config import TrainingConfig
 
-    config = TrainingConfig.from_json(path) if path is not None else TrainingConfig()
+    config = base or (TrainingConfig.from_json(path) if path is not None else TrainingConfig())
     distillation = _distillation(config.distillation, distill, weights, level, lock)
     changed = {name: value for name, value in changes.items() if value is not None}
     return _replace(config, distillation=distillation, **changed)

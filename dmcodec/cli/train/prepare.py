@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import os
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from dmcodec.cli.common import JsonOption, TranscriptsOption, console, missing_dependency, print_json
+from dmcodec.cli.left_out import left_out_json, warn_left_out
 from dmcodec.cli.progress import show_progress
+from dmcodec.cpus import usable_cpus
 from dmcodec.errors import ArgumentError
+from dmcodec.text import one_line
 
 if TYPE_CHECKING:
     from dmcodec.training.data.layout import Manifest
@@ -117,11 +120,12 @@ def prepare(
     sources = find_sources(audio, speaker_from, DatasetOptions(hf_split, speaker_column, text_column))
     if texts and transcripts:
         check_used(texts, [sources.get(index).name for index in range(sources.count)], transcripts)
-    count = threads or min(os.cpu_count() or 1, 8)
+    warn_left_out(sources.left_out)
+    count = threads or min(usable_cpus(), 8)
     with show_progress() as report:
         manifest = prepare_data(sources, out, settings, texts, count, strict, force, report)
     if as_json:
-        print_json({"data": str(out), **_summary(manifest)})
+        print_json({"data": str(out), **_summary(manifest), "left_out": left_out_json(sources.left_out)})
         return
     _print_summary(out, manifest)
 
@@ -142,10 +146,10 @@ def _print_summary(out: Path, manifest: Manifest) -> None:
         caption = f"and {more} more, in {out / 'manifest.json'}" if more > 0 else None
         table = Table(title=f"Skipped: {len(manifest.skipped)} recordings", caption=caption, show_header=False)
         for each in manifest.skipped[:MAX_SHOWN]:
-            table.add_row(Text(each.reason))
+            table.add_row(Text(one_line(each.reason)))
         console(stderr=True).print(table)
     typer.echo(
         f"{out}: {totals['segments']} segments ({train} train, {validation} validation)"
         f" of {totals['audio_s'] / 60:.1f} min in {totals['files']} files; fingerprint {manifest.fingerprint}"
     )
-    typer.echo(f"next: dmcodec train teach {out} --sm MODEL --asr MODEL --lm MODEL")
+    typer.echo(f"next: dmcodec train teach {shlex.quote(str(out))} --sm MODEL --asr MODEL --lm MODEL")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -91,6 +92,7 @@ def teach(
     After an interruption, the same command continues the work.
     """
     try:
+        from dmcodec.training.data.dataset import PreparedData
         from dmcodec.training.data.given_transcripts import read_tsv
         from dmcodec.training.teach.teach import TeachSettings
         from dmcodec.training.teach.teach import teach as teach_data
@@ -122,4 +124,7 @@ def teach(
         typer.echo(
             f"{kind}: {info.model}, {info.layers}, {info.width} wide, {info.frame_rate_hz:g} Hz{form}, {size_mb:.1f} MB"
         )
-    typer.echo(f"next: dmcodec train fit {data} --out RUN")
+    # By default `fit` distills both teachers.
+    missing = {"lm", "sm"} - set(PreparedData.open(data).teachers)
+    distill = "".join(f" --distill {kind}" for kind in {"lm", "sm"} - missing) if missing else ""
+    typer.echo(f"next: dmcodec train fit {shlex.quote(str(data))} --out RUN{distill}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -188,13 +189,13 @@ class PreparedData:
 def teach_command(folder: Path, kind: str) -> str:
     """Return the command that adds a teacher's features. The language model reads what a recogniser transcribes."""
     transcripts = " --asr MODEL" if kind == "lm" else ""
-    return f"dmcodec train teach {folder} --{kind} MODEL{transcripts}"
+    return f"dmcodec train teach {shlex.quote(str(folder))} --{kind} MODEL{transcripts}"
 
 
 def _open_teacher(data: PreparedData, kind: str) -> FeatureReader:
     path = data.folder / TEACHERS / kind
     info = TeacherInfo.read(path)
-    again = f"run `dmcodec train teach {data.folder} --force` with its models again"
+    again = f"run `dmcodec train teach {shlex.quote(str(data.folder))} --force` with its models again"
     if info.fingerprint != data.fingerprint:
         raise TeacherError(f"{path}: the data were changed after teaching; {again}")
     transcripts = info.settings.get("transcripts_sha256")

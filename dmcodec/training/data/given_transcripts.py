@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import unicodedata
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -33,18 +34,71 @@ def read_tsv(path: Path) -> GivenTranscripts:
     }
 
 
-def find_transcript(transcripts: Mapping[str, list[TextSpan]], source: str) -> list[TextSpan] | None:
-    """Return the text of a source, which tables name by relative path, file name, or either without the suffix."""
-    path = PurePosixPath(source)
-    for name in (source, path.name, path.with_suffix("").as_posix(), path.stem):
-        if name in transcripts:
-            return transcripts[name]
-    return None
+def match_transcripts(
+    transcripts: Mapping[str, list[TextSpan]], sources: Collection[str], table: str | Path
+) -> GivenTranscripts:
+    """Return the transcripts by the full names of their recordings.
+
+    A table names a recording by its relative path, or that without its suffix; or, where only one recording has it, by
+    the file's name, or that without its suffix. Names in other Unicode normal forms, with backslashes or with "./" in
+    front count where no recording has the name as it is written. Names of no recording are left out.
+
+    Args:
+        transcripts: by the names in the table.
+        sources: full names of the recordings.
+        table: path of the table, for errors.
+
+    Raises:
+        DataError: a name that fits several recordings, or two names for one recording; both are named.
+    """
+    index = _index(sources)
+    found: GivenTranscripts = {}
+    names: dict[str, str] = {}
+    for name, spans in transcripts.items():
+        matching = _matching(name, index)
+        if len(matching) > 1:
+            raise DataError(
+                f"{table}: {name!r} could be {matching[0]} or {matching[1]}; name recordings by their whole path"
+            )
+        for source in matching:
+            if source in names:
+                raise DataError(f"{table}: {names[source]!r} and {name!r} are both {source}; keep one of them")
+            names[source], found[source] = name, spans
+    return found
+
+
+def _index(sources: Collection[str]) -> list[dict[str, list[str]]]:
+    """Return the recordings by each form of a name, the most exact form first."""
+    forms: list[dict[str, list[str]]] = [{} for _ in range(8)]
+    for source in dict.fromkeys(sources):
+        path = PurePosixPath(source)
+        names = (source, str(path.with_suffix("")) if path.name else source, path.name, path.stem)
+        for number, name in enumerate(names):
+            forms[2 * number].setdefault(name, []).append(source)
+            forms[2 * number + 1].setdefault(_plain(name), []).append(source)
+    return forms
+
+
+def _matching(name: str, index: Sequence[Mapping[str, list[str]]]) -> list[str]:
+    """Return the recordings that a name fits in the most exact of its forms."""
+    for number, form in enumerate(index):
+        if matching := form.get(_plain(name) if number % 2 else name):
+            return matching
+    return []
+
+
+def _plain(name: str) -> str:
+    return unicodedata.normalize("NFC", name.replace("\\", "/").removeprefix("./"))
 
 
 def check_used(transcripts: GivenTranscripts, sources: Sequence[str], path: Path) -> None:
-    """Raise ArgumentError where no source has a transcript: the table is of other audio."""
-    if not any(find_transcript(transcripts, source) for source in sources):
+    """Check that a table is of these recordings.
+
+    Raises:
+        ArgumentError: no recording has a transcript: the table is of other audio.
+        DataError: as `match_transcripts`.
+    """
+    if not match_transcripts(transcripts, sources, path):
         raise ArgumentError(
             f"{path}: names none of the recordings (it names, for example, {next(iter(transcripts))!r}, and a "
             f"recording is {sources[0]!r}); name the recordings by relative path or file name"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -114,8 +115,9 @@ class Manifest:
         """
         path = folder / MANIFEST
         if not path.is_file():
+            out = shlex.quote(str(folder))
             raise DataNotFoundError(
-                f"{folder}: {_why_no_manifest(folder)}; run `dmcodec train prepare AUDIO --out {folder}`"
+                f"{folder}: {_why_no_manifest(folder)}; run `dmcodec train prepare AUDIO --out {out}`"
             )
         value = read_json(path)
         if value.get("format") != FORMAT:

@@ -18,7 +18,7 @@ from dmcodec.errors import ArgumentError, AudioError, DataError, OutputError, Ou
 from dmcodec.files import make_folder
 from dmcodec.transcripts import TextSpan
 
-from .given_transcripts import GivenTranscripts, write_given_transcripts
+from .given_transcripts import GivenTranscripts, match_transcripts, write_given_transcripts
 from .layout import (
     AUDIO,
     GIVEN_TRANSCRIPTS,
@@ -96,7 +96,7 @@ def prepare(
         sources: the recordings.
         folder: to make.
         settings: of segments and split.
-        transcripts: that came with the audio, by source name.
+        transcripts: that came with the audio, by source name (`match_transcripts`).
         threads: that read and resample.
         strict: raise the error of the first unusable recording, instead of skipping the recording.
         force: replace the data in the folder.
@@ -214,7 +214,8 @@ def _finish(
     split = [splits[key] for key in keys]
     columns = [shard, offset, num_samples, source, start_s, speaker, split]
     write_table(folder / SEGMENTS, arrow().table([list(column) for column in columns], schema=segments_schema()))
-    write_given_transcripts(folder, {name: [TextSpan(text)] for name, text in journal.texts} | (transcripts or {}))
+    given = match_transcripts(transcripts or {}, source, "--transcripts")
+    write_given_transcripts(folder, {name: [TextSpan(text)] for name, text in journal.texts} | given)
     lengths = np.array(num_samples, np.int32)
     manifest = Manifest(
         sample_rate=settings.sample_rate,

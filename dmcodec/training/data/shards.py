@@ -13,7 +13,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from dmcodec.audio import Waveform
+from dmcodec.audio import Waveform, to_pcm16
 from dmcodec.audio_sources import Source
 from dmcodec.errors import OutputError
 
@@ -63,7 +63,7 @@ class RecordingBuffer:
         for block in blocks:
             if not len(block):
                 continue
-            samples = np.clip(np.rint(block * np.float32(32768)), -32768, 32767).astype("<i2")
+            samples = to_pcm16(block).astype("<i2")
             self.peak = max(self.peak, float(np.abs(samples.astype(np.int32)).max()) / 32768)
             self.num_samples += len(samples)
             try:

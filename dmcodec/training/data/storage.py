@@ -37,8 +37,9 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a JSON document."""
-    write_bytes(path, (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode())
+    """Write a JSON document; of names that are no UTF-8, the odd bytes are escaped, as JSON escapes them."""
+    text = json.dumps(value, indent=1, ensure_ascii=False) + "\n"
+    write_bytes(path, text.encode("utf-8", "backslashreplace"))
 
 
 def save_array(path: Path, array: NDArray[Any]) -> None:

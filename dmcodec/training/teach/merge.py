@@ -13,10 +13,12 @@ from dmcodec.errors import TeacherError
 from dmcodec.pretrained.transcription import Transcription, Word, distribute_words
 from dmcodec.pretrained.whisper import POSITIONS_PER_S
 from dmcodec.training.data.dataset import PreparedData
-from dmcodec.training.data.given_transcripts import GivenTranscripts, find_transcript
+from dmcodec.training.data.given_transcripts import GivenTranscripts, match_transcripts
 from dmcodec.transcripts import TextSpan
 
 from .transcripts import GIVEN, RECOGNISED, Transcript
+
+TABLE = "the given transcripts"  # in errors
 
 
 @dataclass(frozen=True)
@@ -48,8 +50,8 @@ class SegmentSources:
 def segments_to_recognise(data: PreparedData, given: GivenTranscripts) -> list[int]:
     """Return the segments whose text or times are not given."""
     sources = SegmentSources.of(data)
-    spans = {source: find_transcript(given, source) for source in sources.segments}
-    known = {source for source, found in spans.items() if found and all(span.start_s is not None for span in found)}
+    matched = match_transcripts(given, sources.segments, TABLE)
+    known = {source for source, found in matched.items() if found and all(span.start_s is not None for span in found)}
     return [segment for segment, source in enumerate(sources.source) if source not in known]
 
 
@@ -93,10 +95,8 @@ def _given_words(
 ) -> dict[int, list[Word]]:
     """Return the given words, with times, of each segment that has any transcript given."""
     given_words: dict[int, list[Word]] = {}
-    for source, segments in sources.segments.items():
-        spans = find_transcript(given, source)
-        if spans is None:
-            continue
+    for source, spans in match_transcripts(given, sources.segments, TABLE).items():
+        segments = sources.segments[source]
         words = place_words(spans, sources.end_s(segments))
         if any(span.start_s is None for span in spans):
             words = transfer_times(words, recognised_words(sources, segments, recognised))

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from dmcodec.audio import Waveform
 from dmcodec.errors import TeacherError, first_line
 from dmcodec.pretrained.loading import TEACHING, load, load_model, quiet, transformers, weights_id
-from dmcodec.pretrained.waveform_inputs import allows_padding, check_sample_rate, num_frames
-from dmcodec.pretrained.whisper import SAMPLES_PER_POSITION, shorter_encoder
+from dmcodec.pretrained.waveform_inputs import allows_padding, at_rate, model_rate, num_frames
+from dmcodec.pretrained.whisper import POSITIONS_PER_S, shorter_encoder
 
 from .layers import check_layer, select_layer
 
@@ -36,13 +36,13 @@ class SpeechModel:
             model_id: id on the hub, or local folder.
             layer: "avg", "last", or the number of a hidden state.
             device: of torch.
-            sample_rate: of the waveforms, in Hz.
+            sample_rate: of the waveforms, in Hz; they are resampled where the model was trained at another one.
 
         Raises:
-            TeacherError: the model can't be loaded, needs another sample rate, or is no speech model.
+            TeacherError: the model can't be loaded, or is no speech model.
         """
         module = transformers(TEACHING)
-        self.model_id, self.layer, self._device, self._rate = model_id, layer, device, sample_rate
+        self.model_id, self.layer, self._device, self._input_rate = model_id, layer, device, sample_rate
         self._extractor = load(
             TEACHING, "feature extractor of speech model", model_id, module.AutoFeatureExtractor.from_pretrained
         )
@@ -50,7 +50,7 @@ class SpeechModel:
         self.weights_id = weights_id(model_id, model)
         self._whisper = model.config.model_type == "whisper"
         self._model = model.get_encoder() if model.config.is_encoder_decoder else model
-        check_sample_rate(model_id, self._extractor, sample_rate, TEACHING)
+        self._rate = model_rate(self._extractor, sample_rate)
         self.pads = allows_padding(self._model, self._extractor)
         self._measure()
 
@@ -79,6 +79,7 @@ class SpeechModel:
         Raises:
             TeacherError: the model fails.
         """
+        waveforms = at_rate(waveforms, self._input_rate, self._rate)
         found = select_layer(self._run(waveforms), self.layer).cpu().numpy()
         if len({len(waveform) for waveform in waveforms}) == 1:
             return list(found)
@@ -110,7 +111,7 @@ class SpeechModel:
         most = int(self._model.config.max_source_positions)
         if positions > most:
             raise TeacherError(
-                f"{self.model_id}: takes at most {most * SAMPLES_PER_POSITION / 16000:.0f} s; prepare shorter segments"
+                f"{self.model_id}: takes at most {most / POSITIONS_PER_S:.0f} s; prepare shorter segments"
             )
         mel = mel[..., : 2 * positions]
         if mel.shape[-1] < 2 * positions:  # an odd frame at the end, which the convolution pads anyway

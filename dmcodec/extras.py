@@ -1,0 +1,88 @@
+"""Packages that only some work needs: which extra of dmcodec installs each, and the error where one is missing."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping
+
+from .errors import MissingDependencyError
+
+# Module at the top of a package -> the extras that install it; the first is named where none fits better.
+EXTRAS: Mapping[str, tuple[str, ...]] = {
+    "PIL": ("evaluate",),
+    "accelerate": ("train",),
+    "ai_edge_litert": ("evaluate",),
+    "av": ("media",),
+    "cuda": ("trt", "trt-rtx"),
+    "datasets": ("train",),
+    "gdown": ("pull",),
+    "google": ("triton",),
+    "grpc": ("triton",),
+    "jiwer": ("evaluate",),
+    "matplotlib": ("bench", "evaluate"),
+    "onnx": ("export", "train", "triton", "pull"),
+    "onnxruntime": ("cpu", "gpu"),
+    "pesq": ("evaluate",),
+    "platformdirs": ("export", "train", "triton", "pull", "trt", "trt-rtx"),
+    "pyarrow": ("train",),
+    "pynvml": ("bench",),
+    "pystoi": ("evaluate",),
+    "safetensors": ("export", "train", "triton", "pull"),
+    "scipy": ("evaluate",),
+    "tensorboard": ("train",),
+    "tensorrt": ("trt",),
+    "tensorrt_rtx": ("trt-rtx",),
+    "torch": ("export", "train", "evaluate", "triton", "pull"),
+    "transformers": ("train", "evaluate"),
+    "tritonclient": ("triton",),
+    "visqol": ("evaluate",),
+}
+# Module -> its name in messages, where users know another.
+_NAMES = {
+    "PIL": "pillow",
+    "av": "PyAV",
+    "visqol": "visqol-python",
+    "ai_edge_litert": "ai-edge-litert",
+    "cuda": "cuda-bindings",
+}
+
+
+def missing_package(error: ImportError, what: str, extra: str | None = None) -> MissingDependencyError:
+    """Return the error for work that needs a package which can't be imported.
+
+    Args:
+        error: of the import.
+        what: the work, for the message.
+        extra: the extra to name, or several (`cpu,export`), where one of them has the package.
+    """
+    module = error.name or "a package"
+    top = module.split(".")[0]
+    if top not in EXTRAS:
+        return MissingDependencyError(
+            f"{what} needs {module}, which a package that is installed needs and is not there; "
+            "run `pip check`, and install what it names"
+        )
+    name = _NAMES.get(top, top)
+    fits = extra and set(extra.split(",")) & set(EXTRAS[top])
+    chosen = extra if fits else EXTRAS[top][0]
+    if is_installed(top) and top != module:
+        return MissingDependencyError(
+            f"{what} needs {module}, which the installed {name} does not have; "
+            f'run `pip install --upgrade "dmcodec[{chosen}]"`'
+        )
+    return MissingDependencyError(f'{what} needs {name}, which is not installed; run `pip install "dmcodec[{chosen}]"`')
+
+
+def require(what: str, extra: str, *modules: str) -> None:
+    """Raise MissingDependencyError for the first of these modules that isn't installed."""
+    for module in modules:
+        if not is_installed(module):
+            raise missing_package(ModuleNotFoundError(name=module), what, extra)
+
+
+def is_installed(module: str) -> bool:
+    """Return whether a module at the top of a package can be found, without importing it."""
+    try:
+        return importlib.util.find_spec(module) is not None
+    except (ImportError, ValueError):  # hidden, or half imported
+        return False
