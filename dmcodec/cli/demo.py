@@ -13,10 +13,10 @@ from .common import BundleOption
 def demo(
     bundle: BundleOption = None,
     port: Annotated[
-        int, typer.Option(min=0, max=65535, help="Port on this machine; 0 takes a free one.", metavar="N")
+        int, typer.Option(help="Port on this machine; 0 takes a free one (default: 8765).", metavar="N")
     ] = 8765,
-    open_browser: Annotated[bool, typer.Option("--open/--no-open", help="Open the page in the browser.")] = True,
-    onnxruntime_web: Annotated[
+    no_open: Annotated[bool, typer.Option("--no-open", help="Don't open the page in the browser.")] = False,
+    ort_web: Annotated[
         Path | None,
         typer.Option(help="Folder of ONNX Runtime Web's files (default: npm fetches them once).", metavar="DIR"),
     ] = None,
@@ -31,10 +31,10 @@ def demo(
     from dmcodec.demo import DemoServer, Site, find_onnxruntime_web
 
     opened = Bundle.open(bundle or default_bundle_path())
-    site = Site.of(opened, find_onnxruntime_web(onnxruntime_web))
+    site = Site.of(opened, find_onnxruntime_web(ort_web))
     with DemoServer(site, port) as server:
         typer.echo(f"{server.url} serves {opened.path.name}; Ctrl-C ends it")
-        if open_browser:
+        if not no_open:
             webbrowser.open(server.url)
         try:
             server.serve_forever()

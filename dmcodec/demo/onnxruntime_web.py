@@ -32,16 +32,22 @@ def find_onnxruntime_web(folder: Path | None = None) -> Path:
     """
     if folder is not None:
         if missing := [name for name in ORT_FILES if not (folder / name).is_file()]:
-            raise ArgumentError(f"--onnxruntime-web {folder}: has no {missing[0]}; name the folder dist of {PACKAGE}")
+            raise ArgumentError(f"--ort-web {folder}: has no {missing[0]}; name the folder dist of {PACKAGE}")
         return folder
+    if (installed := installed_onnxruntime_web()) is not None:
+        return installed
     version, integrity = _locked()
-    clone = web_folder() / "node_modules" / PACKAGE
-    if _version(clone) == version and _complete(clone / "dist"):
-        return clone / "dist"
     cached = _cache_folder() / f"{PACKAGE}-{version}"
     if not _complete(cached):
         _fetch(version, integrity, cached)
     return cached
+
+
+def installed_onnxruntime_web() -> Path | None:
+    """Return the folder of the files in `node_modules` of a clone; None where they are not, or of another version."""
+    package = web_folder() / "node_modules" / PACKAGE
+    found = _version(package) == _locked()[0] and _complete(package / "dist")
+    return package / "dist" if found else None
 
 
 def _locked() -> tuple[str, str]:
@@ -78,7 +84,7 @@ def _fetch(version: str, integrity: str, target: Path) -> None:
     if npm is None:
         raise MissingDependencyError(
             f"{PACKAGE} {version} isn't here yet, and npm, which fetches it, is not installed; install Node.js, "
-            "or name the folder of its files with --onnxruntime-web"
+            "or name the folder of its files with --ort-web"
         )
     with tempfile.TemporaryDirectory() as temporary:
         command = [npm, "pack", f"{PACKAGE}@{version}", "--pack-destination", temporary]
@@ -105,7 +111,4 @@ def _check(archive: Path, version: str, integrity: str) -> None:
 
 
 def _problem(version: str, reason: str) -> str:
-    return (
-        f"{PACKAGE} {version} can't be fetched ({reason}); try again, "
-        "or name the folder of its files with --onnxruntime-web"
-    )
+    return f"{PACKAGE} {version} can't be fetched ({reason}); try again, or name the folder of its files with --ort-web"

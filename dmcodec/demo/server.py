@@ -39,6 +39,8 @@ class DemoServer(ThreadingHTTPServer):
 
     def __init__(self, site: Site, port: int) -> None:
         self.site = site
+        if not 0 <= port <= 65535:
+            raise ArgumentError(f"--port must be 0 to 65535, not {port}")
         try:
             super().__init__((HOST, port), _Handler)
         except OSError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -29,6 +30,13 @@ class Site:
     def of(cls, bundle: Bundle, onnxruntime_web: Path) -> Site:
         """Return the page with `bundle`; `onnxruntime_web` is the folder of ORT_FILES."""
         return cls(dict(_files(bundle, onnxruntime_web)))
+
+    def write(self, folder: Path) -> None:
+        """Write the files below `folder`, for a server of static files."""
+        for name, path in self.files.items():
+            target = folder / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, target)
 
 
 def web_folder() -> Path:
