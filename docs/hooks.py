@@ -1,16 +1,37 @@
-"""Write the command-line reference from the command line's own definitions, while the site is built."""
+"""Write the command-line reference from its own definitions, and the page *Try it*, while the site is built."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 MARKER = "<!-- the verbs, generated -->"
+DEMO_MARKER = "<!-- the demo -->"
+_DEMO = '<iframe src="demo/index.html" title="Try dmcodec" allow="microphone" class="demo"></iframe>'
+_NO_DEMO = "This build of the site has no demo: `npm ci` in `runtime/web` was not run before it."
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:  # noqa: ARG001 - mkdocs' signature
-    """Replace the marker by one section per verb."""
+    """Replace the markers by one section per verb, and by the page of the demo."""
+    if DEMO_MARKER in markdown:
+        markdown = markdown.replace(DEMO_MARKER, _DEMO if _onnxruntime_web() else _NO_DEMO)
     return markdown.replace(MARKER, "\n".join(reference())) if MARKER in markdown else markdown
+
+
+def on_post_build(config: Any) -> None:
+    """Write the demo with the built-in codec into the site's folder `demo`."""
+    if onnxruntime_web := _onnxruntime_web():
+        from dmcodec.bundle import Bundle, default_bundle_path
+        from dmcodec.demo import Site
+
+        Site.of(Bundle.open(default_bundle_path()), onnxruntime_web).write(Path(config["site_dir"]) / "demo")
+
+
+def _onnxruntime_web() -> Path | None:
+    from dmcodec.demo import installed_onnxruntime_web
+
+    return installed_onnxruntime_web()
 
 
 def reference() -> Iterator[str]:

@@ -22,8 +22,9 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "training": frozenset({"core", "nn", "pretrained"}),
     "runtime": frozenset({"core"}),
     "export": frozenset({"core", "nn", "runtime"}),
+    "demo": frozenset({"core", "runtime"}),
     "benchmarks": frozenset({"core", "nn", "pretrained", "runtime", "export"}),
-    "cli": frozenset({"core", "nn", "pretrained", "training", "runtime", "export", "benchmarks"}),
+    "cli": frozenset({"core", "nn", "pretrained", "training", "runtime", "export", "benchmarks", "demo"}),
 }
 # Modules that may import from one folder more.
 EXCEPTIONS = {

@@ -82,7 +82,7 @@ def test_the_whole_package_is_read() -> None:
     found = modules(ROOT)
     assert {"dmcodec", "dmcodec.cli.encode", "dmcodec.runtime.tensorrt.engine", "dmcodec.export.graphs"} <= set(found)
     assert {module.folder for module in found.values()} == {
-        "core", "nn", "pretrained", "training", "runtime", "export", "benchmarks", "cli",
+        "core", "nn", "pretrained", "training", "runtime", "export", "benchmarks", "demo", "cli",
     }  # fmt: skip
     assert {str(each.importer.path) for each in imports(ROOT)} >= {"runtime/codec.py", "benchmarks/machine.py"}
 

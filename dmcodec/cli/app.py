@@ -11,7 +11,7 @@ from typer.core import TyperArgument, TyperCommand, TyperGroup
 
 from dmcodec.cli.train import TRAIN_VERBS
 
-from . import bench, decode, doctor, encode, evaluate, export, info, pull, reconstruct, verify
+from . import bench, decode, demo, doctor, encode, evaluate, export, info, pull, reconstruct, verify
 
 Verb = Callable[..., None]
 
@@ -21,6 +21,7 @@ VERBS: dict[str, dict[str, Verb]] = {
         "decode": decode.decode,
         "reconstruct": reconstruct.reconstruct,
         "info": info.info,
+        "demo": demo.demo,
     },
     "Make a bundle": {
         "pull": pull.pull,

@@ -1,0 +1,125 @@
+/** Receptive fields: what one frame depends on. dmcodec/receptive_field.py has the same in Python. */
+
+/** @import { Config } from "./bundle.js" */
+
+export const KERNEL_SIZE = 7; // of the first and the last convolution of encoder and decoder
+const MIDDLE_FRAME = 8;
+
+/**
+ * Return samples per frame.
+ * @param {Config} config
+ */
+export function hopLength(config) {
+  return config.strides.reduce((product, stride) => product * stride, 1);
+}
+
+/**
+ * Return the samples before the first and after the last sample of a frame that its features depend on.
+ * @param {Config} config
+ */
+export function encoderReach(config) {
+  const hop = hopLength(config);
+  let past = 0;
+  let future = 0;
+  for (let length = 2 * MIDDLE_FRAME * hop; length < (2 * MIDDLE_FRAME + 1) * hop; length++) {
+    const frames = Math.ceil(length / hop);
+    for (const frame of [0, 1, MIDDLE_FRAME, frames - 2, frames - 1]) {
+      const [low, high] = downsamplerNeeds(config, length, frame);
+      past = Math.max(past, frame * hop - low);
+      future = Math.max(future, high - (frame + 1) * hop + 1);
+    }
+  }
+  return { past, future };
+}
+
+/**
+ * @param {Config} config
+ * @param {number} length
+ * @param {number} frame
+ */
+function downsamplerNeeds(config, length, frame) {
+  const strides = config.strides;
+  const lengths = [length];
+  for (const stride of [...strides].reverse()) lengths.push(Math.ceil(lengths[lengths.length - 1] / stride));
+  let [low, high] = [frame, frame];
+  strides.forEach((stride, index) => {
+    const size = lengths[lengths.length - 2 - index];
+    const left = stride - Math.floor(stride / 2);
+    [low, high] = reflected(low * stride - left, high * stride - left + 2 * stride - 1, size);
+    for (let layer = config.n_residual_layers - 1; layer >= 0; layer--) {
+      const total = (config.residual_kernel_size - 1) * config.dilation_base ** layer;
+      const right = Math.floor(total / 2);
+      [low, high] = reflected(low - (total - right), high + right, size);
+    }
+  });
+  const side = (KERNEL_SIZE - 1) / 2;
+  return reflected(low - side, high + side, length);
+}
+
+/**
+ * @param {number} low
+ * @param {number} high
+ * @param {number} size
+ */
+function reflected(low, high, size) {
+  const end = size - 1;
+  const inside = [Math.max(low, 0), Math.min(high, end)];
+  if (low < 0) inside[1] = Math.max(inside[1], -low);
+  if (high > end) inside[0] = Math.min(inside[0], 2 * end - high);
+  return inside;
+}
+
+/**
+ * Return the frames that one output frame of the decoder depends on, besides itself; see `DecoderReach` in Python.
+ * @param {Config} config
+ */
+export function decoderReach(config) {
+  const end = hopLength(config) - 1;
+  const inside = upsamplerNeeds(config, end, false, false);
+  const atStart = upsamplerNeeds(config, end, true, false);
+  const atEnd = upsamplerNeeds(config, end, false, true);
+  return {
+    front: (KERNEL_SIZE - 1) / 2,
+    past: -Math.min(inside[0], atEnd[0]),
+    future: Math.max(inside[1], atStart[1]),
+  };
+}
+
+/**
+ * @param {Config} config
+ * @param {number} end
+ * @param {boolean} first
+ * @param {boolean} last
+ */
+function upsamplerNeeds(config, end, first, last) {
+  let [low, high] = convolution(0, end, KERNEL_SIZE, 1, end, first, last);
+  for (const stride of [...config.strides].reverse()) {
+    for (let layer = config.n_residual_layers - 1; layer >= 0; layer--) {
+      const dilation = config.dilation_base ** layer;
+      [low, high] = convolution(low, high, config.residual_kernel_size, dilation, end, first, last);
+    }
+    const trim = stride - Math.floor(stride / 2);
+    [low, high] = [Math.floor((low + trim) / stride) - 1, Math.floor((high + trim) / stride)];
+    end = Math.floor((end + 1) / stride) - 1;
+    [low, high] = [first ? Math.max(low, 0) : low, last ? Math.min(high, end) : high];
+  }
+  return [low, high];
+}
+
+/**
+ * @param {number} low
+ * @param {number} high
+ * @param {number} kernelSize
+ * @param {number} dilation
+ * @param {number} end
+ * @param {boolean} first
+ * @param {boolean} last
+ */
+function convolution(low, high, kernelSize, dilation, end, first, last) {
+  const total = (kernelSize - 1) * dilation;
+  const right = Math.floor(total / 2);
+  [low, high] = [low - (total - right), high + right];
+  if (first && low < 0) [low, high] = [0, Math.max(high, -low)];
+  if (last && high > end) [low, high] = [Math.min(low, 2 * end - high), end];
+  return [low, high];
+}
