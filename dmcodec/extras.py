@@ -23,7 +23,7 @@ EXTRAS: Mapping[str, tuple[str, ...]] = {
     "onnx": ("export", "train", "triton", "pull"),
     "onnxruntime": ("cpu", "gpu"),
     "pesq": ("evaluate",),
-    "platformdirs": ("export", "train", "triton", "pull", "trt", "trt-rtx"),
+    "platformdirs": ("export", "train", "triton", "pull", "trt", "trt-rtx", "demo"),
     "pyarrow": ("train",),
     "pynvml": ("bench",),
     "pystoi": ("evaluate",),
