@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 
 from dmcodec.errors import AudioError
+from dmcodec.streams import write_stream
 
-from .stream_pipes import available, ended_by_interrupt, piped, write
+from .stream_pipes import available, ended_by_interrupt, piped
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -81,4 +82,4 @@ def _samples(chunks: Iterable[bytes]) -> Iterator[NDArray[np.int16]]:
 
 def _write_codes(target: BinaryIO, codes: Codes) -> None:
     if codes.shape[1]:
-        write(target, codes.T.astype("<u2").tobytes())
+        write_stream(target, codes.T.astype("<u2").tobytes(), "stdout")

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, BinaryIO
 
-from dmcodec.errors import ArgumentError, OutputError
+from dmcodec.errors import ArgumentError
 
 
 def piped(reads: str, writes: str) -> tuple[BinaryIO, BinaryIO]:
@@ -56,17 +56,6 @@ def available(source: BinaryIO, size: int) -> bytes:
     """Return at most `size` bytes as soon as there are any; nothing only at the end."""
     read: bytes = source.read1(size)  # type: ignore[attr-defined]
     return read
-
-
-def write(target: BinaryIO, data: bytes) -> None:
-    """Write and flush; OutputError if it can't be written."""
-    try:
-        target.write(data)
-        target.flush()
-    except BrokenPipeError:
-        raise  # the reader of stdout has ended; main() exits without a message
-    except OSError as error:
-        raise OutputError(f"stdout: can't be written ({error.strerror or error})") from error
 
 
 @contextmanager
