@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import os
+import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +17,8 @@ from .temporary import is_temporary
 
 STDIN = "-"
 _SHOWN = 5
+_SEPARATORS = re.escape(os.sep + (os.altsep or ""))
+_STARS = re.compile(rf"(?:^|(?<=[{_SEPARATORS}]))\*\*(?:[{_SEPARATORS}]+|$)")  # `**` alone between separators
 HIDDEN, OTHER_SUFFIX, OUTPUTS = "hidden", "another suffix", "the folder of the outputs"
 SEEN = "a link to a folder that is searched already"
 FOLDER = "a folder, which a pattern does not search"
@@ -102,7 +106,7 @@ def search(
 
 
 def _match(pattern: str, found: Found) -> None:
-    matches = sorted(Path(match) for match in glob.glob(pattern, recursive=True))
+    matches = sorted({Path(match) for match in _glob(pattern)})
     files = [match for match in matches if not match.is_dir()]
     found.left_out.extend(LeftOut(match, FOLDER) for match in matches if match not in files)
     if not files:
@@ -111,6 +115,38 @@ def _match(pattern: str, found: Found) -> None:
     folders = _shortest_paths({file.parent for file in files})
     found.left_out.extend(LeftOut(file, SEEN) for file in files if file.parent not in folders)
     found.files.extend(FoundFile(file, Path(file.name)) for file in files if file.parent in folders)
+
+
+def _glob(pattern: str) -> Iterator[str]:
+    """Yield what matches a pattern; `**` stands for all folders below, each once: through links they may form loops."""
+    stars = _STARS.search(pattern)
+    if stars is None:
+        yield from glob.glob(pattern)
+        return
+    head, tail = pattern[: stars.start()], pattern[stars.end() :]
+    for base in glob.glob(head) if head else [""]:
+        for folder in _folders_below(base):
+            inside = _glob(os.path.join(glob.escape(folder), tail or "*"))  # noqa: PTH118 - a pattern
+            yield from inside if tail else (each for each in inside if not os.path.isdir(each))  # noqa: PTH112
+
+
+def _folders_below(base: str) -> Iterator[str]:
+    """Yield a folder and those below it that are not hidden: each once, first those that no link leads to."""
+    seen: set[tuple[int, int]] = set()
+    links = [base]
+    while links:
+        folders, links = sorted(links, reverse=True), []
+        while folders:
+            folder = folders.pop()
+            identity = _identity(Path(folder))
+            if identity is None or identity in seen:
+                continue
+            seen.add(identity)
+            yield folder
+            with contextlib.suppress(OSError), os.scandir(folder or ".") as entries:
+                for entry in entries:
+                    if _is_folder(entry) and not entry.name.startswith("."):
+                        (links if entry.is_symlink() else folders).append(os.path.join(folder, entry.name))  # noqa: PTH118
 
 
 def _shortest_paths(folders: Collection[Path]) -> set[Path]:
