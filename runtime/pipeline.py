@@ -13,6 +13,7 @@ import numpy as np
 from dmcodec.audio import Waveform
 from dmcodec.bundle import GRAPH_NAMES, Bundle, encoder_part_names
 from dmcodec.codes import Codes, checked_codes
+from dmcodec.precision import FP16
 from dmcodec.tokens import Tokens
 
 from .backend import Backend, Graphs
@@ -50,6 +51,7 @@ class Pipeline:
     def __init__(self, bundle: Bundle, backend: Backend) -> None:
         self.graphs = Graphs(bundle, backend)
         self._config = bundle.manifest.config
+        self._is_half = bundle.manifest.arithmetic == FP16.name
         single = backend.single_threaded()
         self._concurrent_graphs = Graphs(bundle, single) if single else None
         self._workers = backend.threads if single else 1
@@ -145,7 +147,14 @@ class Pipeline:
         return StreamDecoder(self.stream_graphs.arrays, self._config, n_q, first_level, batch_size)
 
     def _is_tiled(self, num_samples: int, options: EncodeOptions) -> bool:
+        """Return whether a single clip of this length runs in tiles and sweeps.
+
+        In half precision these round between the parts, so that clips that can run in one piece do: their codes are
+        then those that they have in a batch.
+        """
         enough = max(self.num_samples(TILED_S), MIN_FRAMES * self._config.hop_length)
+        if self._is_half:
+            enough = max(enough, self.num_samples(WHOLE_S) + 1)
         return options.plan is None and num_samples >= enough
 
     def _encode_exactly(self, blocks: Iterable[Waveform], options: EncodeOptions) -> Iterator[Codes]:

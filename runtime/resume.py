@@ -125,8 +125,8 @@ class Record:
         except AudioError:
             raise
         except BaseException:
-            keep = True
             self._save_at_stop()
+            keep = any(each.name != _LOCK for each in self.folder.iterdir())  # nothing to go on from, else
             raise
         finally:
             if self._spool is not None:

@@ -118,6 +118,8 @@ class StreamDecoder:
     @state.setter
     def state(self, state: DecoderState) -> None:
         shape = (self._config.lstm_layers, self.batch_size or 1, self._state.features.shape[1])
+        if not isinstance(state, DecoderState):
+            raise ArgumentError(f"state: expected a DecoderState, got {type(state).__name__}")
         if state.hidden.shape != shape:
             raise ArgumentError(f"state: made for hidden state {state.hidden.shape}, this stream's is {shape}")
         self._state = state

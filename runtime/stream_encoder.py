@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from dmcodec.bundle import MAX_LOOK_AHEAD_S, Bundle
+from dmcodec.codes import is_whole
 from dmcodec.config import CodecConfig
 from dmcodec.errors import ArgumentError, BundleError, StreamError
 
@@ -58,9 +59,9 @@ class StreamEncoder:
         step_s: float | None = None,
     ) -> None:
         n_q = config.n_q if n_q is None else n_q
-        if not isinstance(n_q, (int, np.integer)) or not 1 <= n_q <= config.n_q:
+        if not is_whole(n_q) or not 1 <= n_q <= config.n_q:
             raise ArgumentError(f"n_q must be 1 to {config.n_q}, not {n_q}")
-        if batch_size is not None and (not isinstance(batch_size, (int, np.integer)) or batch_size < 1):
+        if batch_size is not None and (not is_whole(batch_size) or batch_size < 1):
             raise ArgumentError(f"batch_size must be a whole number from 1 on, not {batch_size}")
         self.n_q, self.batch_size = int(n_q), batch_size
         self._run, self._config = run, config
@@ -125,6 +126,8 @@ class StreamEncoder:
     @state.setter
     def state(self, state: EncoderState) -> None:
         self._refuse_resampling()
+        if not isinstance(state, EncoderState):
+            raise ArgumentError(f"state: expected an EncoderState, got {type(state).__name__}")
         own = self._state
         for name, theirs, ours in (
             ("look-ahead in frames", state.look_ahead_frames, own.look_ahead_frames),

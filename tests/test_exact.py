@@ -351,3 +351,12 @@ def test_memory_does_not_grow_with_the_clip(tiny_config: CodecConfig, tmp_path: 
 
     short, long = peak(2), peak(20)
     assert long < short * 1.2
+
+
+def test_in_half_precision_a_clip_alone_has_the_codes_that_it_has_in_a_batch(tmp_path: Path) -> None:
+    config = CodecConfig(n_filters=4, dimension=32, semantic_dimension=24, codebook_size=64)
+    codec = Codec(export_bundle(DMCodec.seeded(config), tmp_path / "bundle", "fp16"), OnnxRuntimeBackend("cpu", 1))
+    for seconds in (2.5, 6.25, 11):
+        waveform = clip(round(seconds * 16000))
+        together = codec.encode_batch([waveform, waveform], 16000)
+        np.testing.assert_array_equal(codec.encode(waveform, 16000).codes, together[0].codes)

@@ -161,6 +161,10 @@ def test_what_can_not_be_resumed(codec: Codec, audio: Path, tmp_path: Path) -> N
     with pytest.raises(ArgumentError, match="resume needs out"):
         codec.encode_file(audio, resume=True)
     assert list(tmp_path.iterdir()) == []
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(OutputError, match="is a folder"):
+        codec.encode_file(audio, tmp_path / "folder", resume=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
 
 
 def test_a_short_clip_needs_no_progress(codec: Codec, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 from dmcodec.audio import prepare_waveform
 from dmcodec.config import CodecConfig
-from dmcodec.errors import AudioError
+from dmcodec.errors import ArgumentError, AudioError
 from dmcodec.nn import DMCodec
 from dmcodec.runtime import Codec, StreamEncoder
 from dmcodec.sample import speech
@@ -229,3 +230,13 @@ def test_streams_do_not_disturb_each_other(codec: Codec) -> None:
     for stream, clip, part in zip(streams, clips, parts, strict=True):
         part.append(stream.finish())
         np.testing.assert_array_equal(np.concatenate(part, axis=1), streamed(codec.stream_encoder(0.1), [clip]))
+
+
+def test_true_is_no_number_and_none_is_no_state(tiny_bundle: Path) -> None:
+    codec = Codec.load(tiny_bundle, threads=1)
+    for arguments in ({"n_q": True}, {"batch_size": True}):
+        with pytest.raises(ArgumentError):
+            codec.stream_encoder(**arguments)
+    for stream in (codec.stream_encoder(), codec.stream_decoder()):
+        with pytest.raises(ArgumentError, match="state: expected"):
+            stream.state = None  # type: ignore[assignment]

@@ -126,6 +126,34 @@ def test_pushes_behind_one_that_fails_fail_with_it(codec: Codec, gate: Gate, mon
         assert_same(alone(stream, CHUNKS), alone(codec.stream_decoder(), CHUNKS))
 
 
+def test_a_push_of_a_new_clip_outlives_the_failure_of_the_old_one(
+    codec: Codec, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gated = codec.graphs.arrays
+
+    def fail(name: str, **inputs: Any) -> Any:
+        outputs = gated(name, **inputs)
+        if broken.is_set():
+            broken.clear()
+            raise BackendError("made up")
+        return outputs
+
+    broken = threading.Event()
+    monkeypatch.setattr(codec.graphs, "arrays", fail)
+    with codec.stream_pool(max_wait_ms=0) as pool, ThreadPoolExecutor(2) as threads:
+        stream = pool.decoder()
+        first = held(gate, stream.push, threads)
+        stream.reset()
+        second = threads.submit(stream.push, CHUNKS[0])
+        wait_until_full(pool, 1)
+        broken.set()
+        gate.open()
+        with pytest.raises(BackendError, match="made up"):
+            first.result()
+        parts = [second.result(), *(stream.push(chunk) for chunk in CHUNKS[1:]), stream.finish()]
+        assert_same(np.concatenate(parts), alone(codec.stream_decoder(), CHUNKS))
+
+
 def test_a_long_push_that_fails_halfway_leaves_only_reset(codec: Codec, monkeypatch: pytest.MonkeyPatch) -> None:
     arrays, runs = codec.graphs.arrays, []
 

@@ -89,7 +89,9 @@ class ConformanceResult:
     @property
     def verdict(self) -> str:
         """The one sentence that the suite is for."""
-        return INDEPENDENT if self.passed else DEPENDENT
+        skipped = [outcome.case for outcome in self.outcomes if outcome.skipped]
+        untried = f" (not tried: {', '.join(skipped)})" if skipped else ""
+        return f"{INDEPENDENT}{untried}" if self.passed else DEPENDENT
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""

@@ -73,6 +73,15 @@ class Seat:
         self.door.clear()
         return waiting
 
+    def take_after(self, failed: Job) -> list[Job]:
+        """Remove and return the waiting jobs of the clip of `failed`; those of a clip that was begun since stay."""
+        dropped = [job for job in (*self.jobs, *self.door) if job.stream is failed.stream]
+        for waiting in (self.jobs, self.door):
+            kept = [job for job in waiting if job.stream is not failed.stream]
+            waiting.clear()
+            waiting.extend(kept)
+        return dropped
+
 
 class Scheduler:
     """Runs the jobs of all seats on worker threads. All its methods are safe to call from any thread.
@@ -272,7 +281,7 @@ class Scheduler:
             seat.since = time.monotonic()
             if error is not None or not job.steps:
                 seat.jobs.popleft()
-                dropped = seat.take_all() if error is not None else []
+                dropped = seat.take_after(job) if error is not None else []
                 self._move_up(seat)
             self._changed.notify_all()
         if error is not None:
