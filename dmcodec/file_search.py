@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+import stat
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ _SHOWN = 5
 HIDDEN, OTHER_SUFFIX, OUTPUTS = "hidden", "another suffix", "the folder of the outputs"
 SEEN = "a link to a folder that is searched already"
 FOLDER = "a folder, which a pattern does not search"
+FIFO, SOCKET, DEVICE = "a FIFO; name it to read it", "a socket", "a device"
 NO_NEEDS: Mapping[str, str] = MappingProxyType({})
 
 
@@ -80,8 +82,9 @@ def search(
     Args:
         arguments: files, folders and glob patterns. A folder stands for all files below it with one of the suffixes,
             sorted. Links are followed, to files and to folders; a folder that several paths lead to is searched once,
-            under the path without links. A file counts under each of its names. Hidden files and folders do not count.
-            A pattern stands for all files that match it, sorted, whatever their suffixes.
+            under the path without links. A file counts under each of its names. Hidden files and folders do not
+            count, nor FIFOs, sockets and devices. A pattern stands for all files that match it, sorted, whatever their suffixes,
+            but FIFOs, sockets and devices.
         suffixes: lower case, with the dot.
         out: a folder that is not searched where it lies below a folder: that of the outputs.
         needs: other suffixes that would count if something were there; files with them are left out for this reason.
@@ -103,14 +106,28 @@ def search(
 
 def _match(pattern: str, found: Found) -> None:
     matches = sorted(Path(match) for match in glob.glob(pattern, recursive=True))
-    files = [match for match in matches if not match.is_dir()]
-    found.left_out.extend(LeftOut(match, FOLDER) for match in matches if match not in files)
+    reasons = {match: FOLDER if match.is_dir() else _no_file(match) for match in matches}
+    files = [match for match in matches if reasons[match] is None]
+    found.left_out.extend(LeftOut(match, reason) for match, reason in reasons.items() if reason is not None)
     if not files:
         problem = InputNotFoundError(f"{pattern}: no files match this pattern")
         found.problems.append(Problem(Path(pattern), problem))
     folders = _shortest_paths({file.parent for file in files})
     found.left_out.extend(LeftOut(file, SEEN) for file in files if file.parent not in folders)
     found.files.extend(FoundFile(file, Path(file.name)) for file in files if file.parent in folders)
+
+
+def _no_file(path: Path) -> str | None:
+    """Return what a path is where reading it would wait, or never end: a FIFO, a socket or a device; else None."""
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):  # shows when it is read
+        return None
+    if stat.S_ISFIFO(mode):
+        return FIFO
+    if stat.S_ISSOCK(mode):
+        return SOCKET
+    return DEVICE if stat.S_ISCHR(mode) or stat.S_ISBLK(mode) else None
 
 
 def _shortest_paths(folders: Collection[Path]) -> set[Path]:
@@ -189,7 +206,10 @@ class _Walk:
             elif is_folder:
                 yield path
             elif path.suffix.lower() in self._suffixes:
-                self._files.append(path)
+                if reason := _no_file(path):
+                    self._leave_out(path, reason)
+                else:
+                    self._files.append(path)
             else:
                 self._leave_out(path, self._needs.get(path.suffix.lower(), OTHER_SUFFIX))
 
