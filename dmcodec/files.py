@@ -50,6 +50,11 @@ def _relation(out: Path, path: Path) -> str:
         return ""
 
 
+def is_stdout(path: Path) -> bool:
+    """Return whether `path` names stdout: /dev/stdout, /dev/fd/1 or /proc/self/fd/1."""
+    return _descriptor(path) == 1
+
+
 def is_special(path: Path) -> bool:
     """Return whether `path` is a device, a FIFO, a socket, or the name of a descriptor: these are never replaced."""
     if _descriptor(path) is not None:
@@ -230,7 +235,7 @@ def _explained(path: Path) -> Iterator[None]:
 
 
 def _shown(path: Path) -> str:
-    return "stdout" if _descriptor(path) == 1 else str(path)
+    return "stdout" if is_stdout(path) else str(path)
 
 
 @contextlib.contextmanager

@@ -174,3 +174,17 @@ if __name__ == "__main__":
     done = subprocess.run([sys.executable, tmp_path / "script.py"], capture_output=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr.decode()
     assert len(list(tmp_path.glob("*.dmc"))) == 23
+
+
+@linux
+@pytest.mark.parametrize("name", ["/dev/fd/1", "/proc/self/fd/1"])
+def test_each_name_of_stdout_holds_the_content_alone(
+    tiny_bundle: Path, speech_wav: Path, tmp_path: Path, name: str
+) -> None:
+    done = run(tiny_bundle, "encode", speech_wav, "-o", name)
+    (tmp_path / "t.dmc").write_bytes(done.stdout)
+    assert Tokens.load(tmp_path / "t.dmc").num_samples == soundfile.info(speech_wav).frames
+    assert b"stdout: " in done.stderr
+    refused = run(tiny_bundle, "encode", speech_wav, "-o", name, "--json")
+    assert (refused.returncode, refused.stdout) == (2, b"")
+    assert b"both go to stdout" in refused.stderr

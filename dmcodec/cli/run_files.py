@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from dmcodec.errors import ArgumentError, DmcodecError, OutputExistsError
-from dmcodec.files import STDOUT
+from dmcodec.files import is_stdout
 from dmcodec.text import one_line
 
 from .common import print_json
@@ -128,7 +128,7 @@ class _Run:
         if outcome.error is not None:
             self.fail(pair.source, outcome.error)
             return
-        target = "stdout" if pair.target == STDOUT else str(pair.target)
+        target = "stdout" if is_stdout(pair.target) else str(pair.target)
         channel = {} if pair.channel is None else {"channel": pair.channel}
         result = {"input": str(pair.source), "output": target, **channel, **(outcome.facts or {})}
         self.results.append(result)
