@@ -83,8 +83,8 @@ def search(
         arguments: files, folders and glob patterns. A folder stands for all files below it with one of the suffixes,
             sorted. Links are followed, to files and to folders; a folder that several paths lead to is searched once,
             under the path without links. A file counts under each of its names. Hidden files and folders do not
-            count, nor FIFOs, sockets and devices. A pattern stands for all files that match it, sorted, whatever their suffixes,
-            but FIFOs, sockets and devices.
+            count, nor do FIFOs, sockets and devices. A pattern stands for all files that match it, sorted, whatever
+            their suffixes.
         suffixes: lower case, with the dot.
         out: a folder that is not searched where it lies below a folder: that of the outputs.
         needs: other suffixes that would count if something were there; files with them are left out for this reason.
