@@ -137,6 +137,8 @@ def _is_chain(source: Input, start: int, kind: ChunkFormat) -> bool:
 def wav_parts(source: Input) -> list[list[Piece]] | None:
     """Return the files in a WAV, RF64 or BW64 file, one in general; None where libsndfile shall judge."""
     found, base = [], 0
+    if source.size < 12:
+        raise AudioError(f"{source.name}: can't be read as audio (cut short within its header)")
     while source.read(base, 4) in (b"RIFF", b"RF64", b"BW64") and source.read(base + 8, 4) == b"WAVE":
         following = _joined_wav(source, base)
         part = _wav(source.view(base, following or source.size))
@@ -181,6 +183,8 @@ def _wav(source: Input) -> list[Piece] | None:
             form = source.read(chunk.start, min(chunk.length, 1 << 16))
         if chunk.name == b"ds64":
             sizes = source.read(chunk.start, 16)
+    if data is None:
+        _refuse_cut_header(source)
     if data is None or form is None or len(form) < 16:
         return None
     is_64 = source.read(0, 4) != b"RIFF"
@@ -206,6 +210,12 @@ def _wav(source: Input) -> list[Piece] | None:
     )
     head = b"RF64\xff\xff\xff\xffWAVE" + ds64 + form_chunk + b"data\xff\xff\xff\xff"
     return [head, (data.start, length)]
+
+
+def _refuse_cut_header(source: Input) -> None:
+    """Raise AudioError for a WAV file that ends before its samples begin, and not where its header says."""
+    if source.size < 8 + int.from_bytes(source.read(4, 4), "little"):
+        raise AudioError(f"{source.name}: can't be read as audio (cut short within its header)")
 
 
 def _whole_frames(source: Input, length: int, align: int) -> int:
