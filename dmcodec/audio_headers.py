@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from .errors import AudioError
 from .streams import Input, Piece
+from .waveforms import warn
 
 _FOUR_GIB = 1 << 32
 _MAX_PADDING_BYTES = 1 << 16  # zeros that programs put behind the last sample, to fill a sector
@@ -322,12 +323,24 @@ def nist_parts(source: Input) -> list[list[Piece]] | None:
 
 
 def voc_parts(source: Input) -> list[list[Piece]] | None:
-    """Return the file; its blocks (type, 24-bit length) are walked."""
-    offset = int.from_bytes(source.read(20, 2), "little")
-    while len(head := source.read(offset, 4)) == 4 and head[0]:
-        offset += 4 + int.from_bytes(head[1:], "little")
-        _refuse_short(source, offset)
-    return None
+    """Return the files that are joined in one file, one in general; their blocks (type, 24-bit length) are walked.
+
+    A block of type 0, of one byte, ends a file; libsndfile would take what follows for samples.
+    """
+    found: list[list[Piece]] = []
+    base = 0
+    while source.read(base, 4) == b"Crea":
+        offset = base + int.from_bytes(source.read(base + 20, 2), "little")
+        while len(head := source.read(offset, 4)) == 4 and head[0] and offset > base:
+            offset += 4 + int.from_bytes(head[1:], "little")
+            _refuse_short(source, offset)
+        if offset == base or head[:1] != b"\0":
+            return [*found, [(base, source.size - base)]]
+        found.append([(base, offset + 1 - base)])
+        base = offset + 1
+    if source.read(base, _MAX_PADDING_BYTES).strip(b"\0"):
+        warn(f"{source.name}: {source.size - base} bytes after its last block are no audio; they are left out")
+    return found
 
 
 def _shifted(pieces: list[Piece], base: int) -> list[Piece]:
