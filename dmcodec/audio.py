@@ -17,6 +17,7 @@ from .audio_headers import MENDERS, wav_mpeg
 from .audio_output import OUTPUT_FORMATS, audio_writer, output_format, write_audio
 from .errors import AudioError
 from .media import MEDIA_SUFFIXES, MediaReader, check_sizes, media_format, media_installed
+from .no_audio import refuse_no_audio
 from .streams import AudioSource, Input, Piece, PieceReader, Scanner, joined, opened_input
 from .waveforms import Mixer, Waveform, check_sample_rate, prepare_waveform, resampler, to_pcm16, warn
 
@@ -247,6 +248,7 @@ def _opened(source: AudioSource, name: str | None = None) -> Iterator[_Audio]:
 
 def _inspected(source: Input) -> _Audio:
     """Find out what a file is, and how it is read whole."""
+    refuse_no_audio(source)
     head = source.read(0, 600)
     if head[:4] == b"OggS":
         return _ogg(source)
@@ -346,4 +348,5 @@ def _hint(source: Input) -> str:
 
 
 def _reason(error: soundfile.SoundFileError) -> str:
-    return str(getattr(error, "error_string", error)).strip().rstrip(".")
+    reason = str(getattr(error, "error_string", error)).strip().rstrip(".")
+    return "its FLAC frames are cut short or damaged" if "flac decoder lost sync" in reason else reason

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from .errors import AudioError
 from .streams import Input, Piece
+from .waveforms import warn
 
 _FOUR_GIB = 1 << 32
 _MAX_PADDING_BYTES = 1 << 16  # zeros that programs put behind the last sample, to fill a sector
@@ -137,6 +138,8 @@ def _is_chain(source: Input, start: int, kind: ChunkFormat) -> bool:
 def wav_parts(source: Input) -> list[list[Piece]] | None:
     """Return the files in a WAV, RF64 or BW64 file, one in general; None where libsndfile shall judge."""
     found, base = [], 0
+    if source.size < 12:
+        raise AudioError(f"{source.name}: can't be read as audio (cut short within its header)")
     while source.read(base, 4) in (b"RIFF", b"RF64", b"BW64") and source.read(base + 8, 4) == b"WAVE":
         following = _joined_wav(source, base)
         part = _wav(source.view(base, following or source.size))
@@ -181,6 +184,8 @@ def _wav(source: Input) -> list[Piece] | None:
             form = source.read(chunk.start, min(chunk.length, 1 << 16))
         if chunk.name == b"ds64":
             sizes = source.read(chunk.start, 16)
+    if data is None:
+        _refuse_cut_header(source)
     if data is None or form is None or len(form) < 16:
         return None
     is_64 = source.read(0, 4) != b"RIFF"
@@ -206,6 +211,12 @@ def _wav(source: Input) -> list[Piece] | None:
     )
     head = b"RF64\xff\xff\xff\xffWAVE" + ds64 + form_chunk + b"data\xff\xff\xff\xff"
     return [head, (data.start, length)]
+
+
+def _refuse_cut_header(source: Input) -> None:
+    """Raise AudioError for a WAV file that ends before its samples begin, and not where its header says."""
+    if source.size < 8 + int.from_bytes(source.read(4, 4), "little"):
+        raise AudioError(f"{source.name}: can't be read as audio (cut short within its header)")
 
 
 def _whole_frames(source: Input, length: int, align: int) -> int:
@@ -312,12 +323,24 @@ def nist_parts(source: Input) -> list[list[Piece]] | None:
 
 
 def voc_parts(source: Input) -> list[list[Piece]] | None:
-    """Return the file; its blocks (type, 24-bit length) are walked."""
-    offset = int.from_bytes(source.read(20, 2), "little")
-    while len(head := source.read(offset, 4)) == 4 and head[0]:
-        offset += 4 + int.from_bytes(head[1:], "little")
-        _refuse_short(source, offset)
-    return None
+    """Return the files that are joined in one file, one in general; their blocks (type, 24-bit length) are walked.
+
+    A block of type 0, of one byte, ends a file; libsndfile would take what follows for samples.
+    """
+    found: list[list[Piece]] = []
+    base = 0
+    while source.read(base, 4) == b"Crea":
+        offset = base + int.from_bytes(source.read(base + 20, 2), "little")
+        while len(head := source.read(offset, 4)) == 4 and head[0] and offset > base:
+            offset += 4 + int.from_bytes(head[1:], "little")
+            _refuse_short(source, offset)
+        if offset == base or head[:1] != b"\0":
+            return [*found, [(base, source.size - base)]]
+        found.append([(base, offset + 1 - base)])
+        base = offset + 1
+    if source.read(base, _MAX_PADDING_BYTES).strip(b"\0"):
+        warn(f"{source.name}: {source.size - base} bytes after its last block are no audio; they are left out")
+    return found
 
 
 def _shifted(pieces: list[Piece], base: int) -> list[Piece]:

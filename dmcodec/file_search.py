@@ -6,6 +6,7 @@ import contextlib
 import glob
 import os
 import re
+import stat
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ _STARS = re.compile(rf"(?:^|(?<=[{_SEPARATORS}]))\*\*(?:[{_SEPARATORS}]+|$)")  #
 HIDDEN, OTHER_SUFFIX, OUTPUTS = "hidden", "another suffix", "the folder of the outputs"
 SEEN = "a link to a folder that is searched already"
 FOLDER = "a folder, which a pattern does not search"
+FIFO, SOCKET, DEVICE = "a FIFO; name it to read it", "a socket", "a device"
 NO_NEEDS: Mapping[str, str] = MappingProxyType({})
 
 
@@ -84,8 +86,9 @@ def search(
     Args:
         arguments: files, folders and glob patterns. A folder stands for all files below it with one of the suffixes,
             sorted. Links are followed, to files and to folders; a folder that several paths lead to is searched once,
-            under the path without links. A file counts under each of its names. Hidden files and folders do not count.
-            A pattern stands for all files that match it, sorted, whatever their suffixes.
+            under the path without links. A file counts under each of its names. Hidden files and folders do not
+            count, nor do FIFOs, sockets and devices. A pattern stands for all files that match it, sorted, whatever
+            their suffixes.
         suffixes: lower case, with the dot.
         out: a folder that is not searched where it lies below a folder: that of the outputs.
         needs: other suffixes that would count if something were there; files with them are left out for this reason.
@@ -107,8 +110,9 @@ def search(
 
 def _match(pattern: str, found: Found) -> None:
     matches = sorted({Path(match) for match in _glob(pattern)})
-    files = [match for match in matches if not match.is_dir()]
-    found.left_out.extend(LeftOut(match, FOLDER) for match in matches if match not in files)
+    reasons = {match: FOLDER if match.is_dir() else _no_file(match) for match in matches}
+    files = [match for match in matches if reasons[match] is None]
+    found.left_out.extend(LeftOut(match, reason) for match, reason in reasons.items() if reason is not None)
     if not files:
         problem = InputNotFoundError(f"{pattern}: no files match this pattern")
         found.problems.append(Problem(Path(pattern), problem))
@@ -147,6 +151,19 @@ def _folders_below(base: str) -> Iterator[str]:
                 for entry in entries:
                     if _is_folder(entry) and not entry.name.startswith("."):
                         (links if entry.is_symlink() else folders).append(os.path.join(folder, entry.name))  # noqa: PTH118
+
+
+def _no_file(path: Path) -> str | None:
+    """Return what a path is where reading it would wait, or never end: a FIFO, a socket or a device; else None."""
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):  # shows when it is read
+        return None
+    if stat.S_ISFIFO(mode):
+        return FIFO
+    if stat.S_ISSOCK(mode):
+        return SOCKET
+    return DEVICE if stat.S_ISCHR(mode) or stat.S_ISBLK(mode) else None
 
 
 def _shortest_paths(folders: Collection[Path]) -> set[Path]:
@@ -225,7 +242,10 @@ class _Walk:
             elif is_folder:
                 yield path
             elif path.suffix.lower() in self._suffixes:
-                self._files.append(path)
+                if reason := _no_file(path):
+                    self._leave_out(path, reason)
+                else:
+                    self._files.append(path)
             else:
                 self._leave_out(path, self._needs.get(path.suffix.lower(), OTHER_SUFFIX))
 

@@ -50,6 +50,11 @@ def _relation(out: Path, path: Path) -> str:
         return ""
 
 
+def is_stdout(path: Path) -> bool:
+    """Return whether `path` names stdout: /dev/stdout, /dev/fd/1 or /proc/self/fd/1."""
+    return _descriptor(path) == 1
+
+
 def is_special(path: Path) -> bool:
     """Return whether `path` is a device, a FIFO, a socket, or the name of a descriptor: these are never replaced."""
     if _descriptor(path) is not None:
@@ -223,6 +228,9 @@ def _explained(path: Path) -> Iterator[None]:
         raise OutputError(
             f"{path}: is being written by another process; wait until it ends, or name another output"
         ) from None
+    except (NotADirectoryError, FileExistsError) as error:
+        file = next((each for each in (path, *path.parents) if os.path.isfile(each)), path)  # noqa: PTH113 - as above
+        raise OutputError(f"{path}: can't be written ({file} is a file, not a folder); name another output") from error
     except OSError as error:
         raise OutputError(
             f"{_shown(path)}: can't be written ({error.strerror or error}); check the disk and the rights"
@@ -230,7 +238,7 @@ def _explained(path: Path) -> Iterator[None]:
 
 
 def _shown(path: Path) -> str:
-    return "stdout" if _descriptor(path) == 1 else str(path)
+    return "stdout" if is_stdout(path) else str(path)
 
 
 @contextlib.contextmanager

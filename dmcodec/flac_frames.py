@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cache
 
 from .errors import AudioError
@@ -41,7 +42,8 @@ def _part(source: Input, start: int, stop: int) -> list[Piece]:
     field = int.from_bytes(head[-5:], "big")
     declared, fixed_size = field & (1 << 36) - 1, int.from_bytes(head[8:10], "big")
     stop -= _tag_bytes(source, stop)
-    found = last_sample(source.read(max(start, stop - _TAIL_BYTES), stop - max(start, stop - _TAIL_BYTES)), fixed_size)
+    tail = source.read(max(start, stop - _TAIL_BYTES), stop - max(start, stop - _TAIL_BYTES))
+    found = last_sample(tail, fixed_size)
     if found is None and not declared:
         raise AudioError(f"{source.name}: cut short, its last FLAC frame is incomplete")
     if found is not None and declared and found > declared:
@@ -49,10 +51,20 @@ def _part(source: Input, start: int, stop: int) -> list[Piece]:
             f"{source.name}: its header gives {declared} samples, but there are {found}; repair it, for example with "
             "`ffmpeg -i IN OUT.flac`"
         )
+    if declared and head[8:10] == head[10:12]:  # else some writers don't give the size of all frames but the last
+        _refuse_cut(source.name, tail, fixed_size, found, declared)
     if declared:
         return [(start, stop - start)]
     length = (field | found).to_bytes(5, "big") if found else head[-5:]
     return [head[:_LENGTH_AT] + length, (start + len(head), stop - start - len(head))]
+
+
+def _refuse_cut(name: str, tail: bytes, fixed_size: int, found: int | None, declared: int) -> None:
+    """Raise AudioError where the last frame, whole or begun, ends before the samples that the header gives."""
+    begin, end = next(((begin, end) for _, begin, end in _frames_back(tail, fixed_size)), (declared, declared))
+    there, end = (begin, end) if found is None else (found, found)
+    if end < declared:  # otherwise foreign bytes may follow the last frame
+        raise AudioError(f"{name}: cut short, {there} of {declared} samples are there; copy it again")
 
 
 def last_sample(tail: bytes, fixed_size: int) -> int | None:
@@ -62,17 +74,24 @@ def last_sample(tail: bytes, fixed_size: int) -> int | None:
         tail: the last bytes of the file.
         fixed_size: samples of a frame where all have the same size, from the header.
     """
-    at = len(tail)
-    while (at := tail.rfind(b"\xff", 0, at)) >= 0:
-        if tail[at + 1 : at + 2] in (b"\xf8", b"\xf9"):
-            head = _frame_head(tail[at : at + 16], fixed_size)
-            if head is not None and _crc16(tail[at:]) == 0:  # the checksum of a frame with its checksum
-                return head
+    for at, _, end in _frames_back(tail, fixed_size):
+        if _crc16(tail[at:]) == 0:  # the checksum of a frame with its checksum
+            return end
     return None
 
 
-def _frame_head(head: bytes, fixed_size: int) -> int | None:
-    """Return where the samples of the frame with this head end; None if it is no head."""
+def _frames_back(tail: bytes, fixed_size: int) -> Iterator[tuple[int, int, int]]:
+    """Yield where each frame begins, from the last on, and its first sample and the one after its last."""
+    at = len(tail)
+    while (at := tail.rfind(b"\xff", 0, at)) >= 0:
+        if tail[at + 1 : at + 2] in (b"\xf8", b"\xf9"):
+            samples = _frame_head(tail[at : at + 16], fixed_size)
+            if samples is not None:
+                yield at, *samples
+
+
+def _frame_head(head: bytes, fixed_size: int) -> tuple[int, int] | None:
+    """Return where the samples of the frame with this head begin and end; None if it is no head."""
     if len(head) < 6 or head[3] & 1:
         return None
     ones = 8 - (head[4] ^ 0xFF).bit_length()  # the number is coded as UTF-8 codes characters
@@ -89,7 +108,8 @@ def _frame_head(head: bytes, fixed_size: int) -> int | None:
     at += extra + {12: 1, 13: 2, 14: 2}.get(rate_code, 0)
     if not size or at >= len(head) or _crc8(head[:at]) != head[at]:
         return None
-    return (number if head[1] & 1 else number * fixed_size) + size
+    begin = number if head[1] & 1 else number * fixed_size
+    return begin, begin + size
 
 
 def _tag_bytes(source: Input, stop: int) -> int:

@@ -54,8 +54,10 @@ def source_name(source: Any) -> str:
     if isinstance(source, (str, os.PathLike)):
         return os.fspath(source) if isinstance(os.fspath(source), str) else repr(os.fspath(source))
     name = getattr(source, "name", None)
+    if name in (0, "<stdin>"):
+        return "stdin"
     if isinstance(name, int):
-        return "<stdin>" if name == 0 else f"<file {name}>"
+        return f"<file {name}>"
     return str(name) if name else f"<{type(source).__name__}>"
 
 

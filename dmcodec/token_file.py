@@ -79,6 +79,8 @@ class Header:
     @classmethod
     def parse(cls, head: bytes, name: str) -> Header:
         """Read and check the first 40 bytes of a token file; `name` is the file's in errors."""
+        if not head:
+            raise TokenFileError(f"{name}: is empty, and not a token file (.dmc)")
         if head[:4] != MAGIC:
             raise TokenFileError(f"{name}: not a token file (.dmc), its first bytes are {head[:4]!r}")
         if len(head) < HEADER_BYTES:

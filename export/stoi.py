@@ -53,7 +53,8 @@ class Stoi:
         return float(np.einsum("bsf,bsf->", self._unit, _unit(clipped)) / self._norm.size)
 
     def _resampled(self, waveform: Waveform) -> Frames:
-        return prepare_waveform(waveform, self._sample_rate, _RATE).astype(np.float64)
+        peak = max(1.0, float(np.abs(waveform).max(initial=0.0)))  # STOI does not depend on the level
+        return prepare_waveform(waveform / np.float32(peak), self._sample_rate, _RATE).astype(np.float64)
 
 
 def _segments(bands: Frames) -> Frames:

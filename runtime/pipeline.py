@@ -64,8 +64,9 @@ class Pipeline:
     def load(self, *names: str) -> None:
         """Load the named graphs, all by default, where they will run."""
         names = names or GRAPH_NAMES
-        self.graphs.load(*(name for name in names if name not in STREAM_GRAPHS))
-        self.stream_graphs.load(*(name for name in names if name in STREAM_GRAPHS))
+        for graphs, streams in ((self.graphs, False), (self.stream_graphs, True)):
+            if chosen := [name for name in names if (name in STREAM_GRAPHS) == streams]:
+                graphs.load(*chosen)  # without a name it would load all
 
     @property
     def stream_graphs(self) -> Graphs:

@@ -19,6 +19,7 @@ import numpy as np
 from dmcodec import __version__
 from dmcodec.errors import ArgumentError, AudioError, AudioFileNotFoundError, DmcodecError, OutputError
 from dmcodec.files import locked, make_folder, write_bytes
+from dmcodec.streams import source_name
 
 from .backend import Backend
 from .spool import Spool
@@ -54,7 +55,9 @@ def resumable(source: Any, out: Any, model_id: str, backend: Backend, **settings
         OutputError: as `Record.open`.
     """
     if not isinstance(source, (str, os.PathLike)) or (os.path.exists(source) and not os.path.isfile(source)):  # noqa: PTH110, PTH113
-        raise ArgumentError(f"{source}: resume (--resume) needs an audio file that a second run can read again")
+        raise ArgumentError(
+            f"{source_name(source)}: resume (--resume) needs an audio file that a second run can read again"
+        )
     if not isinstance(out, (str, os.PathLike)):
         raise ArgumentError("resume needs out, the path of a token file: a folder beside it keeps the progress")
     values = {

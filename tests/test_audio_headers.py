@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from sound_files import RATE, encoded, noise
 
 from dmcodec.audio import read_audio, read_blocks
-from dmcodec.errors import AudioError
+from dmcodec.errors import AudioError, AudioWarning
 
 SAMPLES = noise(8001)
 FORMATS = ("WAV", "RF64", "W64", "AIFF", "AU", "CAF", "NIST")
@@ -191,3 +191,14 @@ def test_samples_without_a_header(tmp_path: Path) -> None:
         read_audio(tmp_path / "a.raw")
     (tmp_path / "b.raw").write_bytes(WHOLE["WAV"])  # the content decides
     np.testing.assert_array_equal(read_audio(tmp_path / "b.raw")[0], EXPECTED)
+
+
+@pytest.mark.parametrize("subtype", ["PCM_16", "PCM_U8"])
+def test_what_follows_the_end_of_a_voc_file_is_no_audio(subtype: str) -> None:
+    content = encoded(SAMPLES, "VOC", subtype=subtype)
+    expected = read(content)
+    assert expected.shape == (1, 8001)
+    with pytest.warns(AudioWarning, match="15 bytes after its last block are no audio"):
+        np.testing.assert_array_equal(read(content + b"xyz" * 5), expected)
+    np.testing.assert_array_equal(read(content + bytes(100)), expected)
+    np.testing.assert_array_equal(read(content + content), np.tile(expected, 2))

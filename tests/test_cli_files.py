@@ -273,3 +273,19 @@ def test_a_name_with_a_slash_at_its_end_is_a_folder(call: Call, tmp_path: Path) 
     write(tmp_path / "a.wav")
     assert call("encode", tmp_path / "a.wav", "-o", f"{tmp_path}/out.v1/")[0] == 0
     assert names(tmp_path / "out.v1") == ["a.dmc"]
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["encode", "", "-o", "x"], "error: an argument is empty"),
+        (["encode", "a.wav", "-o", ""], "error: -o: its value is empty"),
+        (["decode", "a.dmc", "--out="], "error: --out: its value is empty"),
+        (["reconstruct", "", "-o", "x"], "error: an argument is empty"),
+    ],
+)
+def test_empty_names(call: Call, words: list[str], told: str) -> None:
+    code, out, errors = call(*words)
+    assert (code, out) == (2, "")
+    assert errors.startswith(told)
+    assert errors.count("\n") == 1

@@ -124,8 +124,10 @@ def test_an_interruption_says_how_to_go_on(tiny_bundle: Path, tmp_path: Path) ->
     for jobs, number, code in (("1", signal.SIGINT, 130), ("2", signal.SIGINT, 130), ("2", signal.SIGHUP, 129)):
         out = tmp_path / f"out{jobs}{code}"
         command = [*DMCODEC, "encode", inputs, "-o", out, "--bundle", tiny_bundle, "--jobs", jobs, "--threads", "1"]
-        with subprocess.Popen(
-            [*map(str, command)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        command.append("--json")
+        printed = tmp_path / f"{out.name}.json"
+        with printed.open("wb") as stdout, subprocess.Popen(
+            [*map(str, command)], stdout=stdout, stderr=subprocess.PIPE, text=True, start_new_session=True,
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         ) as process:  # fmt: skip
             deadline = time.monotonic() + 60
@@ -142,6 +144,10 @@ def test_an_interruption_says_how_to_go_on(tiny_bundle: Path, tmp_path: Path) ->
         written = list(out.iterdir())
         assert 0 < len(written) < 60
         assert {path.suffix for path in written} == {".dmc"}
+        document = json.loads(printed.read_text())
+        assert document["interrupted"] is True
+        assert document["total"]["files"] == len(document["results"]) > 0
+        assert {each["output"] for each in document["results"]} <= set(map(str, written))
         assert not any(path.name.startswith(".") for path in written)
 
 
@@ -174,3 +180,17 @@ if __name__ == "__main__":
     done = subprocess.run([sys.executable, tmp_path / "script.py"], capture_output=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr.decode()
     assert len(list(tmp_path.glob("*.dmc"))) == 23
+
+
+@linux
+@pytest.mark.parametrize("name", ["/dev/fd/1", "/proc/self/fd/1"])
+def test_each_name_of_stdout_holds_the_content_alone(
+    tiny_bundle: Path, speech_wav: Path, tmp_path: Path, name: str
+) -> None:
+    done = run(tiny_bundle, "encode", speech_wav, "-o", name)
+    (tmp_path / "t.dmc").write_bytes(done.stdout)
+    assert Tokens.load(tmp_path / "t.dmc").num_samples == soundfile.info(speech_wav).frames
+    assert b"stdout: " in done.stderr
+    refused = run(tiny_bundle, "encode", speech_wav, "-o", name, "--json")
+    assert (refused.returncode, refused.stdout) == (2, b"")
+    assert b"both go to stdout" in refused.stderr

@@ -151,6 +151,7 @@ def test_two_codecs_in_a_file_are_refused_by_name(tmp_path: Path, state: State) 
     ("content", "reason"),
     [
         ({"net": {"a.weight": torch.ones(2)}, "step": 3}, r"none of the codec's tensors.* 1 others \(net\.a\.weight"),
+        ({}, "holds nothing"),
         ({"epoch": 3, "args": {}}, "not a state dict.* entries are epoch, args"),
         ({"state_dict": {f"model.{BIAS}": torch.zeros(2)}}, r"missing tensor .*under state_dict\.model"),
         ({"state_dict": {f"model.{BIAS}": torch.zeros(3)}}, "missing tensor"),

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from platforms import posix
 
 from dmcodec.errors import InputNotFoundError
-from dmcodec.file_search import HIDDEN, OTHER_SUFFIX, SEEN, FoundFile, describe_left_out, find_files, search
+from dmcodec.file_search import FOLDER, HIDDEN, OTHER_SUFFIX, SEEN, FoundFile, describe_left_out, find_files, search
 
 SUFFIXES = {".wav", ".flac"}
 
@@ -130,3 +130,19 @@ def test_links_in_any_order_give_each_file_once(
     assert {file.path for file in search([str(root / "in" / "**" / "*.wav")], SUFFIXES).files} == {
         file.path for file in files
     }
+
+
+@posix
+def test_what_is_no_file_below_a_folder_is_left_out(folder: Path) -> None:
+    os.mkfifo(folder / "p.wav")
+    (folder / "n.wav").symlink_to("/dev/null")
+    names = [folder / "a.FLAC", folder / "b.wav", folder / "sub" / "c.wav"]
+    found = search([str(folder)], SUFFIXES)
+    assert [file.path for file in found.files] == names
+    assert {each.path.name: each.reason for each in found.left_out if each.path.suffix == ".wav"} == {
+        ".hidden.wav": HIDDEN, "n.wav": "a device", "p.wav": "a FIFO; name it to read it",
+    }  # fmt: skip
+    found = search([str(folder / "*.wav")], SUFFIXES)
+    assert [file.path.name for file in found.files] == ["b.wav"]
+    assert [each.path.name for each in found.left_out if each.reason != FOLDER] == ["n.wav", "p.wav"]
+    assert [file.path for file in search([str(folder / "p.wav")], SUFFIXES).files] == [folder / "p.wav"]

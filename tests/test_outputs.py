@@ -288,3 +288,13 @@ def test_an_interruption_between_two_renames_loses_nothing(tmp_path: Path, monke
         (temporary / "new").touch()
     assert names(tmp_path) == ["best"]
     assert names(tmp_path / "best") == ["old"]
+
+
+def test_a_parent_that_is_a_file_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "g.wav"
+    file.touch()
+    for below in (file / "a.dmc", file / "b" / "a.dmc"):
+        with pytest.raises(OutputError, match=r"g\.wav is a file, not a folder"):
+            write_bytes(below, b"content")
+        with pytest.raises(OutputError, match=r"g\.wav is a file, not a folder"), output_folder(below):
+            pass

@@ -79,7 +79,7 @@ def test_file_objects_are_read_as_files(tmp_path: Path, kind: str) -> None:
 def test_errors_name_the_stream(tmp_path: Path) -> None:
     cut = CONTENTS["WAV"][:-1]
     for source, name in (
-        (Pipe(cut, name="<stdin>"), "<stdin>"), (io.BytesIO(cut), "<BytesIO>"), (Pipe(cut, name="a.wav"), "a.wav"),
+        (Pipe(cut, name="<stdin>"), "stdin"), (io.BytesIO(cut), "<BytesIO>"), (Pipe(cut, name="a.wav"), "a.wav"),
     ):  # fmt: skip
         with pytest.raises(AudioError, match=f"^{name}: cut short"):
             read_audio(cast(BinaryIO, source))
@@ -219,8 +219,8 @@ def test_tokens_in_file_objects(codec: Codec, tmp_path: Path) -> None:
     behind.seek(3)
     for source in (Pipe(content), io.BytesIO(content), behind):
         assert Tokens.load(cast(BinaryIO, source)) == tokens
-    for wrong, reason in ((content[:-1], "cut short"), (content + b"x", "followed by"), (b"", "not a token file")):
-        with pytest.raises(TokenFileError, match=f"^<stdin>: {reason}"):
+    for wrong, reason in ((content[:-1], "cut short"), (content + b"x", "followed by"), (b"", "is empty")):
+        with pytest.raises(TokenFileError, match=f"^stdin: {reason}"):
             Tokens.load(cast(BinaryIO, Pipe(wrong, name="<stdin>")))
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import typer
 from typer.core import TyperArgument, TyperCommand, TyperGroup
 
 from dmcodec.cli.train import TRAIN_VERBS
+from dmcodec.errors import ArgumentError
 
 from . import bench, decode, demo, doctor, encode, evaluate, export, info, pull, reconstruct, verify
 
@@ -42,6 +43,13 @@ class _Command(TyperCommand):
     def get_params(self, ctx: Any) -> list[Any]:
         return _without_types(super().get_params(ctx))
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        options = {
+            name for parameter in self.params if not getattr(parameter, "is_flag", False) for name in parameter.opts
+        }
+        _refuse_empty(args, options)
+        return super().parse_args(ctx, args)
+
 
 class _Group(TyperGroup):
     """A group of verbs; called without a verb, it shows its help."""
@@ -51,6 +59,22 @@ class _Group(TyperGroup):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         return super().parse_args(ctx, args or ["--help"])
+
+
+def _refuse_empty(words: Sequence[str], options: Collection[str]) -> None:
+    """Raise ArgumentError for an empty argument or value, which a path would take for the current folder.
+
+    Args:
+        words: of the call.
+        options: that take a value.
+    """
+    for before, word in zip(("", *words), words, strict=False):
+        name, sign, value = word.partition("=")
+        if sign and not value and name in options:
+            raise ArgumentError(f"{name}: its value is empty; give a name (. is the current folder)")
+        if not word:
+            what = f"{before}: its value" if before in options else "an argument"
+            raise ArgumentError(f"{what} is empty; give a name (. is the current folder)")
 
 
 def _without_types(parameters: list[Any]) -> list[Any]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from dmcodec.errors import ArgumentError, DmcodecError, OutputExistsError
 from dmcodec.file_search import NO_NEEDS, STDIN, FoundFile, LeftOut, search
-from dmcodec.files import STDOUT, is_special, refuse_existing, refuse_inputs
+from dmcodec.files import STDOUT, is_special, is_stdout, refuse_existing, refuse_inputs
 
 DASH = "-"  # as an output, stdout
 
@@ -70,7 +70,7 @@ class Plan:
     @property
     def to_stdout(self) -> bool:
         """Whether the output is stdout."""
-        return any(pair.target == STDOUT for pair in self.pairs)
+        return any(is_stdout(pair.target) for pair in self.pairs)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -10,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from dmcodec.errors import ArgumentError, DmcodecError, OutputExistsError
-from dmcodec.files import STDOUT
+from dmcodec.errors import ArgumentError, DmcodecError, OutputError, OutputExistsError
+from dmcodec.files import is_stdout
 from dmcodec.text import one_line
 
 from .common import print_json
@@ -50,7 +51,8 @@ class Printing:
 def run_files(plan: Plan, factory: WorkFactory, jobs: int, printing: Printing) -> None:
     """Do the work on each pair of the plan and print the results.
 
-    A file that fails is reported, and the others go on; outputs that are written stay. The exit code is then 1.
+    A file that fails is reported, and the others go on; outputs that are written stay. The exit code is then 1. After
+    a signal, the JSON document holds what was done, and "interrupted": true.
 
     Raises:
         ArgumentError: `--json` together with an output to stdout, no positive number of jobs, or several for a pipe.
@@ -69,8 +71,12 @@ def run_files(plan: Plan, factory: WorkFactory, jobs: int, printing: Printing) -
         run.fail(failure.source, failure.error)
     if plan.pairs:
         _sweep_folders(plan.pairs)
-        with show_progress() as report:
-            run.go(factory, min(jobs, len(plan.pairs)), report)
+        try:
+            with show_progress() as report:
+                run.go(factory, min(jobs, len(plan.pairs)), report)
+        except (KeyboardInterrupt, SystemExit):
+            run.interrupted()
+            raise
     run.finish()
 
 
@@ -118,9 +124,6 @@ class _Run:
                 run_jobs(factory, pairs, jobs, record)
             else:
                 run_work(work, pairs, record, progress)
-        except (KeyboardInterrupt, SystemExit):
-            self._interrupted()
-            raise
         finally:
             self.elapsed_s = time.perf_counter() - start
 
@@ -128,7 +131,7 @@ class _Run:
         if outcome.error is not None:
             self.fail(pair.source, outcome.error)
             return
-        target = "stdout" if pair.target == STDOUT else str(pair.target)
+        target = "stdout" if is_stdout(pair.target) else str(pair.target)
         channel = {} if pair.channel is None else {"channel": pair.channel}
         result = {"input": str(pair.source), "output": target, **channel, **(outcome.facts or {})}
         self.results.append(result)
@@ -185,7 +188,11 @@ class _Run:
             f"{total['failures']} failed, {total['skipped']} skipped"
         )
 
-    def _interrupted(self) -> None:
+    def interrupted(self) -> None:
+        """Say how to go on; with `--json`, print the document of what was done, too."""
+        if self.printing.as_json:
+            with contextlib.suppress(OutputError, OSError):  # the signal decides on the exit code
+                print_json({**self._document(), "interrupted": True})
         if self.plan.num_files > 1:
             done = len(self.results) + len(self.plan.skipped)
             typer.echo(

@@ -16,7 +16,7 @@ import numpy as np
 from dmcodec.audio import Waveform, read_blocks, write_audio
 from dmcodec.cpus import default_threads, usable_cpus
 from dmcodec.errors import ArgumentError
-from dmcodec.files import STDOUT, output_file
+from dmcodec.files import is_stdout, output_file
 from dmcodec.runtime import Codec, Tokens
 from dmcodec.runtime.batching import DECODE_TOTAL_S, ENCODE_TOTAL_S
 from dmcodec.runtime.encode_options import encode_options
@@ -153,7 +153,7 @@ class _EncodeWork(FileWork):
         start = time.perf_counter()
         source, options = stream_of(pair.source), {**self.options, "progress": progress, "channel": pair.channel}
         if self.resume:  # the folder that keeps the progress is called after the output
-            if pair.target == STDOUT:
+            if is_stdout(pair.target):
                 raise ArgumentError("--resume keeps the progress beside the output; name a file, not - (stdout)")
             tokens = self.codec.encode_file(source, pair.target, **options, resume=True)
             return _encoded(tokens, time.perf_counter() - start)

@@ -54,6 +54,8 @@ def read_tensors(path: Path) -> list[FoundTensor]:
     """
     content = _read(find_checkpoint(path).weights)
     found = list(_walk(content, (), set()))
+    if isinstance(content, Mapping) and not content:
+        raise CheckpointError(f"{path}: holds nothing; save the checkpoint again, or name another file")
     if not found:
         kind = type(content).__name__
         held = f": its entries are {', '.join(map(str, list(content)[:5]))}" if isinstance(content, Mapping) else ""
