@@ -223,6 +223,10 @@ def _explained(path: Path) -> Iterator[None]:
         raise OutputError(
             f"{path}: is being written by another process; wait until it ends, or name another output"
         ) from None
+    except BrokenPipeError as error:
+        raise OutputError(
+            f"{_shown(path)}: can't be written (its reader has ended); read all of it, or write to a file"
+        ) from error
     except OSError as error:
         raise OutputError(
             f"{_shown(path)}: can't be written ({error.strerror or error}); check the disk and the rights"
