@@ -231,6 +231,10 @@ def _explained(path: Path) -> Iterator[None]:
     except (NotADirectoryError, FileExistsError) as error:
         file = next((each for each in (path, *path.parents) if os.path.isfile(each)), path)  # noqa: PTH113 - as above
         raise OutputError(f"{path}: can't be written ({file} is a file, not a folder); name another output") from error
+    except BrokenPipeError as error:
+        raise OutputError(
+            f"{_shown(path)}: can't be written (its reader has ended); read all of it, or write to a file"
+        ) from error
     except OSError as error:
         raise OutputError(
             f"{_shown(path)}: can't be written ({error.strerror or error}); check the disk and the rights"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from collections.abc import Callable, Iterator
 from fractions import Fraction
@@ -12,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import AudioDependencyError, AudioError, first_line
+from .extras import is_installed
 from .streams import Input, Scanner
 
 # Files that count as audio in a folder where the extra `media` is installed.
@@ -49,7 +49,7 @@ def media_format(head: bytes) -> str | None:
 
 def media_installed() -> bool:
     """Return whether the extra `media` is installed."""
-    return importlib.util.find_spec("av") is not None
+    return is_installed("av")
 
 
 def check_sizes(source: Input, kind: str) -> None:

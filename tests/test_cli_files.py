@@ -133,6 +133,79 @@ def test_what_is_bad_at_any_stage_stops_nothing_else(call: Call, mixed: Path, tm
     assert (tmp_path / "out" / "there.dmc").read_bytes() == b"precious"
 
 
+@pytest.mark.parametrize("jobs", [1, 2])
+@pytest.mark.parametrize("verb", ["encode", "reconstruct"])
+def test_a_warning_names_its_file_once(
+    tmp_path: Path,
+    tiny_bundle: Path,
+    verb: str,
+    jobs: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """Also where several clips run in a batch, and in other processes."""
+    wave = speech(8000, 16000)
+    for name, data in (("quiet", wave), ("loud", wave * 32768), ("anti\nphase", np.stack([wave, -wave], 1))):
+        (tmp_path / "in").mkdir(exist_ok=True)
+        soundfile.write(tmp_path / "in" / f"{name}.wav", data, 16000, "FLOAT")
+    options = ["-o", str(tmp_path / "out"), "--jobs", str(jobs), "--bundle", str(tiny_bundle)]
+    monkeypatch.setattr(sys, "argv", ["dmcodec", verb, str(tmp_path / "in"), *options])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert not end.value.code
+    warned = sorted(capfd.readouterr().err.splitlines())
+    assert [line.split(".wav: ")[0] for line in warned] == [
+        rf"warning: {tmp_path / 'in' / 'anti'}\nphase", f"warning: {tmp_path / 'in' / 'loud'}"
+    ]  # fmt: skip
+
+
+def test_each_channel_is_an_output_of_its_own(call: Call, tmp_path: Path, tiny_codec: Codec) -> None:
+    folder, out = tmp_path / "in", tmp_path / "out"
+    write(folder / "mono.wav")
+    waves = np.stack([speech(8000, 16000), speech(8000, 16000)[::-1]], 1)
+    soundfile.write(folder / "two.wav", waves, 16000, "FLOAT")
+    (folder / "bad.wav").write_text("no audio")
+    arguments = ("encode", folder, "-o", out, "--channel", "each", "--json")
+    code, text, _ = call(*arguments)
+    found = json.loads(text)
+    assert code == 1
+    assert [(Path(each["output"]).name, each["channel"]) for each in found["results"]] == [
+        ("mono.ch0.dmc", 0), ("two.ch0.dmc", 0), ("two.ch1.dmc", 1)
+    ]  # fmt: skip
+    assert [Path(each["input"]).name for each in found["failures"]] == ["bad.wav"]
+    for channel in (0, 1):
+        wave = np.ascontiguousarray(waves[:, channel], np.float32)
+        assert Tokens.load(out / f"two.ch{channel}.dmc") == tiny_codec.encode(wave, 16000)
+    (out / "two.ch0.dmc").unlink()
+    found = json.loads(call(*arguments)[1])
+    assert [Path(each["output"]).name for each in found["results"]] == ["two.ch0.dmc"]
+    assert ["exists already" in each["error"] for each in found["failures"]].count(True) == 2
+    (out / "two.ch1.dmc").unlink()
+    found = json.loads(call(*arguments, "--skip-existing", "--jobs", 2)[1])
+    assert [Path(each["output"]).name for each in found["results"]] == ["two.ch1.dmc"]
+    assert len(found["skipped"]) == 2
+    code, _, errors = call("reconstruct", folder, "-o", out, "--channel", -1)
+    assert (code, errors.count("\n")) == (2, 1)
+
+
+def test_what_only_the_extra_reads_is_left_out_by_its_name(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "av", None)
+    write(tmp_path / "in" / "a.wav")
+    (tmp_path / "in" / "only").mkdir()
+    (tmp_path / "in" / "only" / "b.M4A").touch()
+    code, out, errors = call("encode", tmp_path / "in", "-o", tmp_path / "out", "--json")
+    assert code == 0
+    [left_out] = json.loads(out)["left_out"]
+    assert left_out["reason"] == 'needs PyAV: run `pip install "dmcodec[media]"`'
+    assert f"note: left out: 1 ({left_out['reason']}): {tmp_path / 'in' / 'only' / 'b.M4A'}" in errors
+    code, _, errors = call("encode", tmp_path / "in" / "only", "-o", tmp_path / "out")
+    assert code == 1
+    assert f"only: b.M4A {left_out['reason']}" in errors
+    assert call("encode", tmp_path / "in" / "a.wav", "-o", "tokens.m4a")[0] == 2
+
+
 def test_a_wrong_clip_in_a_batch_harms_only_itself(
     call: Call, clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -62,6 +62,9 @@ def test_usage_of_pipes(tiny_bundle: Path, speech_wav: Path, tmp_path: Path) -> 
         ((speech_wav, "-o", "-", "--json"), b"both go to stdout"),
         ((speech_wav, speech_wav.parent, "-o", "-"), b"stdout takes one file"),
         (("-", speech_wav, "-o", tmp_path), b"stands alone"),
+        (("-", "-o", tmp_path, "--jobs", "2"), b"other processes can't read stdin"),
+        (("-", "-o", tmp_path, "--channel", "each"), b"stdin: can be read once only"),
+        ((speech_wav, "-o", "-", "--channel", "each"), b"takes one channel"),
     ]
     for arguments, words in cases:
         done = run(tiny_bundle, "encode", *arguments)
@@ -76,19 +79,37 @@ def test_usage_of_pipes(tiny_bundle: Path, speech_wav: Path, tmp_path: Path) -> 
     assert b"stdout is a terminal" in done.stderr
 
 
+def test_errors_of_stdin_name_it_once(tiny_bundle: Path, tmp_path: Path) -> None:
+    for arguments in (
+        ("encode", "-", "-o", tmp_path / "t.dmc"),
+        ("decode", "-", "-o", tmp_path / "a.wav"),
+        ("info", "-"),
+    ):
+        command = [*DMCODEC, *map(str, arguments)]
+        done = subprocess.run(command, input=b"nonsense", capture_output=True, timeout=60, check=False)
+        assert done.returncode == 1
+        assert done.stderr.startswith(b"error: <stdin>: ")
+        assert (done.stderr.count(b"\n"), done.stderr.count(b"stdin")) == (1, 1)
+        closed = subprocess.run(["sh", "-c", '"$@" <&-', "sh", *command], capture_output=True, timeout=60, check=False)
+        assert (closed.returncode, closed.stderr) == (2, b"error: - is stdin, which is closed; name a file\n")
+    assert not any(tmp_path.iterdir())
+
+
 @linux
 def test_a_stdout_that_takes_nothing_is_one_error(tiny_bundle: Path, speech_wav: Path) -> None:
     gone, end = os.pipe()
     os.close(gone)
-    calls = [("encode", speech_wav, "-o", "-"), ("info",)]
+    calls = [("encode", speech_wav, "-o", "-"), ("info",), ("decode", "--stream")]
+    tokens = run(tiny_bundle, "encode", speech_wav, "-o", "-").stdout
     with Path("/dev/full").open("wb") as full, os.fdopen(end, "wb") as closed:
-        for target, words in ((full, b"No space left"), (closed, b"")):
+        for target, words in ((full, b"No space left"), (closed, b"its reader has ended")):
             for arguments in calls:
-                done = run(tiny_bundle, *arguments, stdout=target, stderr=subprocess.PIPE)
+                done = run(tiny_bundle, *arguments, input=tokens, stdout=target, stderr=subprocess.PIPE)
                 lines = done.stderr.splitlines()
                 assert (done.returncode, len(lines)) == (1, 1), done.stderr
                 assert lines[0].startswith(b"error: stdout: can't be written (")
                 assert words in lines[0]
+                assert lines[0].count(b"can't be written") == 1
 
 
 @pytest.mark.parametrize("encoding", ["cp1252", "ascii"])

@@ -17,6 +17,7 @@ from train_runs import QUIET, finished, same_run, train
 
 from dmcodec.errors import CheckpointError, ConfigError
 from dmcodec.nn import DMCodec
+from dmcodec.temporary import OLD, PART, name_of
 from dmcodec.training.config import TrainingConfig
 from dmcodec.training.data.dataset import PreparedData
 from dmcodec.training.fit import fit
@@ -170,6 +171,22 @@ def test_a_kill_between_two_renames_loses_no_codec(
     assert not list(out.glob(".best*"))
     assert not list((out / "checkpoints").glob(".*"))
     RunFolder(out).load(6)
+
+
+@posix
+def test_what_a_killed_save_had_put_aside_comes_back(unbroken_run: Path, tmp_path: Path) -> None:
+    """As systems have it that can't exchange two names."""
+    out = tmp_path / "run"
+    shutil.copytree(unbroken_run, out)
+    aside, new = (name_of(out / "best", mark) for mark in (OLD, PART))
+    shutil.copytree(out / "best", new)
+    (new / "codec.safetensors").write_bytes(b"newer")
+    wanted = (out / "best" / "codec.safetensors").read_bytes()
+    aside.mkdir()
+    (out / "best").rename(aside / "best")
+    RunFolder(out).recover()
+    assert (out / "best" / "codec.safetensors").read_bytes() == wanted
+    assert not list(out.glob(".*"))
 
 
 def test_the_only_copy_may_be_the_new_one(unbroken_run: Path, tmp_path: Path) -> None:

@@ -176,8 +176,10 @@ def _work(connection: Connection, factory: WorkFactory) -> None:
     """Do the slices that come; in a process of its own. It ends with the process that started it."""
     _prepare_signals()
     from .standard_streams import prepared_streams
+    from .warnings import warnings_as_lines
 
-    with prepared_streams(), suppress(EOFError, BrokenPipeError, ConnectionResetError, KeyboardInterrupt):
+    ended = (EOFError, BrokenPipeError, ConnectionResetError, KeyboardInterrupt)
+    with prepared_streams(), warnings_as_lines(), suppress(*ended):
         _do_slices(connection, factory)
 
 
