@@ -185,7 +185,7 @@ def test_wrong_usage_ends_with_2(tiny_bundle: Path, speech_wav: Path, tmp_path: 
     same.with_suffix(".flac").write_bytes(speech_wav.read_bytes())
     refuse(2, "would both be written", "encode", tmp_path, "-o", tmp_path / "out", "--bundle", tiny_bundle)
     refuse(2, "--batch needs at least one value", "bench", "--batch", ",")
-    refuse(2, "--n-q needs at least one value", "evaluate", "--reference", tmp_path, "--n-q", "")
+    refuse(2, "--n-q: its value is empty", "evaluate", "--reference", tmp_path, "--n-q", "")
 
 
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:

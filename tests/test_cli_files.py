@@ -211,10 +211,10 @@ def test_a_wrong_clip_in_a_batch_harms_only_itself(
 ) -> None:
     encode_prepared = Codec.encode_prepared
 
-    def fails_for_one(self: Codec, waveforms: Any, *arguments: Any) -> Any:
+    def fails_for_one(self: Codec, waveforms: Any, *arguments: Any, **options: Any) -> Any:
         if any(len(waveform) == 8000 for waveform in waveforms):
             raise ValueError("a foreign error")
-        return encode_prepared(self, waveforms, *arguments)
+        return encode_prepared(self, waveforms, *arguments, **options)
 
     write(clips / "99.wav", 0.5)
     monkeypatch.setattr(Codec, "encode_prepared", fails_for_one)

@@ -88,7 +88,7 @@ def test_errors_of_stdin_name_it_once(tiny_bundle: Path, tmp_path: Path) -> None
         command = [*DMCODEC, *map(str, arguments)]
         done = subprocess.run(command, input=b"nonsense", capture_output=True, timeout=60, check=False)
         assert done.returncode == 1
-        assert done.stderr.startswith(b"error: <stdin>: ")
+        assert done.stderr.startswith(b"error: stdin: ")
         assert (done.stderr.count(b"\n"), done.stderr.count(b"stdin")) == (1, 1)
         closed = subprocess.run(["sh", "-c", '"$@" <&-', "sh", *command], capture_output=True, timeout=60, check=False)
         assert (closed.returncode, closed.stderr) == (2, b"error: - is stdin, which is closed; name a file\n")

@@ -208,7 +208,7 @@ def test_its_engines_lie_in_the_users_cache(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_a_missing_one_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dmcodec.runtime.codec.default_bundle_path", lambda: tmp_path / "none.bundle")
+    monkeypatch.setattr("dmcodec.runtime.loading.default_bundle_path", lambda: tmp_path / "none.bundle")
     with pytest.raises(FileNotFoundError, match=r"none\.bundle: not a bundle, no such folder"):
         Codec.load()
     with pytest.raises(ArgumentError, match="not known"):

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from dmcodec.config import CodecConfig
 from dmcodec.export import export_bundle
+from dmcodec.export.agreement import tied_frames
 from dmcodec.nn import DMCodec
 from dmcodec.nn.checkpoint import load_state_dict
 from dmcodec.runtime import Codec, Tokens
@@ -93,11 +94,20 @@ def test_torch_matches_the_golden_values(golden: Golden) -> None:
             latents = golden.model.encoder(waveform)[0].numpy()
         np.testing.assert_allclose(latents, golden.get(length, "latents"), atol=ATOL, rtol=0)
         codes = golden.model.encode(waveform)
-        np.testing.assert_array_equal(codes[:, 0].numpy(), golden.get(length, "codes"))
+        assert_same_codes(golden, length, codes[:, 0].numpy())
         audio = golden.model.decode(codes)[0, 0].numpy()
         np.testing.assert_allclose(audio, golden.get(length, "audio"), atol=ATOL, rtol=0)
         feature = golden.model.semantic_features(waveform)[0].numpy()
         np.testing.assert_allclose(feature, golden.get(length, "feature"), atol=ATOL, rtol=0)
+
+
+def assert_same_codes(golden: Golden, length: int, codes: NDArray[Any]) -> None:
+    """Compare codes (n, T) with the first n levels of the golden ones; ties are set aside, since either entry is right."""
+    expected = golden.get(length, "codes")[: len(codes)].astype(np.int64)
+    codebooks, latents = golden.model.quantizer.codebooks().numpy(), golden.get(length, "latents")
+    ties = tied_frames(codebooks, latents[None], expected[:, None], codes.astype(np.int64)[:, None])[0]
+    assert ties.mean() < 0.05
+    np.testing.assert_array_equal(codes[:, ~ties], expected[:, ~ties])
 
 
 def test_three_levels(golden: Golden) -> None:
@@ -106,7 +116,7 @@ def test_three_levels(golden: Golden) -> None:
     for length in lengths:
         waveform = torch.from_numpy(golden.waveform(length))[None, None]
         codes = golden.model.encode(waveform, n_q=3)
-        np.testing.assert_array_equal(codes[:, 0].numpy(), golden.get(length, "codes")[:3])
+        assert_same_codes(golden, length, codes[:, 0].numpy())
         audio = golden.model.decode(codes)[0, 0].numpy()
         np.testing.assert_allclose(audio, golden.get(length, "audio_nq3"), atol=ATOL, rtol=0)
         assert np.abs(audio - golden.get(length, "audio")).max() > 1e-6

@@ -230,7 +230,7 @@ def _in_parts(setting: Setting) -> str | None:
     if setting.options.backend != "onnxruntime":
         return "no engines of the encoder in parts"
     has = setting.codec.bundle.manifest.has_encoder_parts
-    return None if has else "this bundle has no encoder in parts; `dmcodec export --bundle` writes it again"
+    return None if has else "this bundle has no encoder in parts; export it again with --bundle"
 
 
 def _always(_setting: Setting) -> str | None:

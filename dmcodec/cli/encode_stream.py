@@ -67,7 +67,7 @@ def _samples(chunks: Iterable[bytes]) -> Iterator[NDArray[np.int16]]:
         if is_first and rest[:4] in _CONTAINERS:
             raise AudioError(
                 f"stdin: is a {_CONTAINERS[rest[:4]]} file, and --stream reads raw 16-bit samples; "
-                "use `dmcodec encode FILE`, or let the program before write raw samples"
+                "leave --stream out for a file, or let the program before write raw samples"
             )
         is_first, whole = False, len(rest) // 2 * 2
         yield np.frombuffer(rest[:whole], "<i2").astype(np.int16)
