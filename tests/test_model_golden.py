@@ -102,7 +102,7 @@ def test_torch_matches_the_golden_values(golden: Golden) -> None:
 
 
 def assert_same_codes(golden: Golden, length: int, codes: NDArray[Any]) -> None:
-    """Compare codes (n, T) with the first n levels of the golden ones; ties are set aside, since either entry is right."""
+    """Compare codes (n, T) with the first n levels of the golden ones. Ties are set aside: either is right."""
     expected = golden.get(length, "codes")[: len(codes)].astype(np.int64)
     codebooks, latents = golden.model.quantizer.codebooks().numpy(), golden.get(length, "latents")
     ties = tied_frames(codebooks, latents[None], expected[:, None], codes.astype(np.int64)[:, None])[0]
