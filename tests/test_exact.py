@@ -109,8 +109,7 @@ def test_any_sizes_threads_and_spools_give_the_codes_of_one_piece(
 
 def test_the_trained_codec_gives_the_codes_of_one_piece() -> None:
     codec = Codec.load(default_bundle_path(), threads=2)
-    if not codec.encodes_exactly:
-        pytest.skip("the bundle that comes with dmcodec was exported before the encoder had parts")
+    assert codec.encodes_exactly
     waveform = clip(35 * 16000 - 77)
     assert frame_agreement(codec, waveform, codec.encode(waveform, 16000).codes) == 1
     for tile, block in ((9, 100), (120, 1000)):

@@ -135,7 +135,7 @@ from dmcodec.runtime import Codec
 def mb(): return int(open("/proc/self/statm").read().split()[1]) * 4096 / 1e6
 def run(seconds): codec.decode(codec.encode(np.zeros(round(16000 * seconds), np.float32), 16000))
 codec = Codec.load(threads=1, shrink_memory=sys.argv[1] == "True")
-run(1)
+run(3)  # loads the encoder in parts, too
 start = mb()
 run(20)
 print(mb() - start)
@@ -149,7 +149,7 @@ def test_the_memory_of_a_long_clip_is_given_back() -> None:
         command = [sys.executable, "-c", RESIDENT, str(shrink)]
         grown[shrink] = float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     assert grown[False] > 100  # MB, or there is nothing to give back
-    assert grown[True] < 0.7 * grown[False]
+    assert grown[True] < 0.4 * grown[False]
 
 
 def test_memory_is_given_back_on_the_cpu_only(tiny_bundle: Path) -> None:
