@@ -84,8 +84,8 @@ def test_a_tensorrt_backend_is_pickled_by_its_arguments(tiny_bundle: Path, monke
 def test_spawned_workers_take_a_codec(tiny_bundle: Path) -> None:
     codec = Codec.load(tiny_bundle, threads=1)
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        # A function of the package: `pytest`, unlike `python -m pytest`, lets no other process import this file. A worker
-        # that ends before it answers is replaced without a word, so the wait has an end.
+        # A function of the package: `pytest`, unlike `python -m pytest`, lets no other process import this file.
+        # A worker that ends before it answers is replaced without a word, so the wait has an end.
         tokens = pool.apply_async(Codec.encode, (codec, CLIP, 16000)).get(timeout=120)
     assert tokens.codes.tolist() == codes_of(codec)
 
