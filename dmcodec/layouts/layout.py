@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -20,7 +19,7 @@ from dmcodec.text_files import read_text
 
 from .arrays import checked_axes, clips_of, id_array, like, rows_of, stacked
 from .parsing import Dropped, ParsedIds, parse_delayed, parse_flat
-from .patterns import add_offsets, delay, flatten_frames, flatten_levels
+from .sequences import cut, delayed_sequence, flat_sequence, joined, sequence_arrays
 from .vocabulary import Vocabulary, numbered
 
 PATTERNS = ("frame", "level", "delay", "semantic")
@@ -175,41 +174,27 @@ class TokenLayout(Vocabulary):
             codes = codes.codes
         array = codes_array(codes)
         if array.ndim == 3:
-            sequences = [self._sequence(clip, bos, eos) for clip in clips_of(array, axes, lengths)]
+            levels = None if self.pattern == "semantic" else self.n_q
+            sequences = [self._sequence(clip, bos, eos) for clip in clips_of(array, levels, axes, lengths)]
             return like(codes, self.pad(sequences, axes=axes)[0])
         if lengths is not None:
             raise TokensError("codes: lengths belong to a batch; cut one clip with codes[:, :length]")
         return like(codes, self._sequence(array, bos, eos))
 
-    def _sequences(self, sequences: Sequence[Any]) -> list[NDArray[np.int64]]:
-        """Return sequences of ids as arrays, or raise TokensError for another shape."""
-        arrays = [id_array(sequence) for sequence in sequences]
-        if not arrays:
-            raise TokensError("ids: there are no sequences")
-        for index, array in enumerate(arrays):
-            if array.ndim != 1 + self.parallel or (self.parallel and len(array) != self.n_q):
-                wanted = f"({self.n_q}, steps)" if self.parallel else "(length,)"
-                raise TokensError(f"ids: sequence {index} must have shape {wanted}, not {array.shape}")
-        return arrays
-
     def _sequence(self, codes: NDArray[Any], bos: bool, eos: bool) -> NDArray[np.int64]:
         if self.pattern == "semantic" and codes.ndim == 2:
             codes = codes[:1]
-        rows = checked_codes(codes, self.codebook_size).astype(np.int64)
+        rows = checked_codes(codes, self.codebook_size)
         if len(rows) != self.n_q:
             hint = f"; take the first with codes[:{self.n_q}]" if len(rows) > self.n_q else ""
             hint = "; transpose (frames, n_q) with .T" if rows.shape[1] == self.n_q else hint
             raise TokensError(f"codes: {len(rows)} levels, but the layout has {self.n_q}{hint}")
-        rows = self.first_id + (add_offsets(rows, self.codebook_size) if self.level_offsets else rows)
-        first = [self.bos_id] if bos and self.bos_id is not None else []
-        last = [self.eos_id] if eos and self.eos_id is not None else []
         if self.delays is None:
-            flat = flatten_levels(rows) if self.pattern == "level" else flatten_frames(rows)
-            return np.concatenate([np.array(first, np.int64), flat, np.array(last, np.int64)])
-        ends = [np.tile(np.array(each, np.int64), (self.n_q, 1)) for each in (first, last)]
-        fill = -1 if self.pad_id is None else self.pad_id
-        delayed = delay(np.concatenate([rows, ends[1]], axis=1), self.delays, fill)
-        return np.concatenate([ends[0], delayed], axis=1)
+            return flat_sequence(rows, self, self.pattern == "level", bos, eos)
+        return delayed_sequence(rows, self, self.delays, bos, eos)
+
+    def _arrays(self, sequences: Sequence[Any]) -> list[NDArray[np.int64]]:
+        return sequence_arrays(sequences, self.n_q if self.parallel else None)
 
     def pad(self, sequences: Sequence[Any], *, axes: str = "BKT") -> tuple[Any, Any]:
         """Stack sequences of ids of different lengths to a batch, filled up with pad at the end.
@@ -221,7 +206,7 @@ class TokenLayout(Vocabulary):
             TokensError: no sequences, or different lengths without a pad_id.
         """
         checked_axes(axes)
-        arrays = self._sequences(sequences)
+        arrays = self._arrays(sequences)
         lengths = np.array([array.shape[-1] for array in arrays])
         if self.pad_id is None and len(set(lengths.tolist())) > 1:
             raise TokensError("ids: clips of different lengths need a pad_id in the layout")
@@ -287,17 +272,12 @@ class TokenLayout(Vocabulary):
             TokensError: no sequences, or of another shape.
         """
         separator = self._separator()
-        arrays = self._sequences(sequences)
-        parts = [part for array in arrays for part in (np.full((*array.shape[:-1], 1), separator), array)]
-        return like(sequences[0], np.concatenate(parts[1:], axis=-1))
+        return like(sequences[0], joined(self._arrays(sequences), separator))
 
     def split(self, ids: Any) -> list[Any]:
         """Split a sequence at `sep_id`, the inverse of `join`; ArgumentError where the layout has none."""
         separator = self._separator()
-        array = self._sequences([ids])[0]
-        places = np.flatnonzero((array.reshape(-1, array.shape[-1]) == separator).all(axis=0))
-        bounds = [-1, *places.tolist(), array.shape[-1]]
-        return [like(ids, array[..., first + 1 : last]) for first, last in itertools.pairwise(bounds)]
+        return [like(ids, part) for part in cut(self._arrays([ids])[0], separator)]
 
     def _separator(self) -> int:
         if self.sep_id is None:

@@ -62,7 +62,9 @@ class ParsedIds:
     dropped: tuple[Dropped, ...] = ()
 
 
-def parse_flat(ids: Ids, vocabulary: Vocabulary, by_level: bool, lenient: bool, where: str) -> tuple[Codes, list[Dropped]]:
+def parse_flat(
+    ids: Ids, vocabulary: Vocabulary, by_level: bool, lenient: bool, where: str
+) -> tuple[Codes, list[Dropped]]:
     """Parse a flattened sequence (length,).
 
     Args:
@@ -89,7 +91,11 @@ def parse_flat(ids: Ids, vocabulary: Vocabulary, by_level: bool, lenient: bool, 
     kept = keep(rows, vocabulary, where)
     reasons = ("no whole frame", "no code")
     dropped = [
-        Dropped(start + first, last - first, f"{reasons[int((rows[first:last] < 0).all())]} ({vocabulary.describe(body[first])})")
+        Dropped(
+            start + first,
+            last - first,
+            f"{reasons[int((rows[first:last] < 0).all())]} ({vocabulary.describe(body[first])})",
+        )
         for first, last in _runs(~kept)
     ]
     dropped += [Dropped(end + 1 + first, last - first, "after the end") for first, last in _runs(stray)]
@@ -157,9 +163,7 @@ def _end(row: Ids, start: int, vocabulary: Vocabulary) -> tuple[int, Mask]:
     return len(row) - trailing, np.zeros(0, bool)
 
 
-def _check_body(
-    body: Ids, start: int, rows: Ids, vocabulary: Vocabulary, by_level: bool, where: str
-) -> None:
+def _check_body(body: Ids, start: int, rows: Ids, vocabulary: Vocabulary, by_level: bool, where: str) -> None:
     n_q = vocabulary.n_q
     places = np.arange(len(body))
     due = places // max(1, len(body) // n_q) if by_level else places % n_q
@@ -173,7 +177,9 @@ def _check_body(
         raise TokensError(_not_due(where, body, place, vocabulary, what, start))
     if over and by_level:
         counts = np.bincount(rows, minlength=n_q).tolist() if vocabulary.level_offsets else len(body)
-        raise TokensError(f"{where}: levels must have the same number of codes; of {n_q} levels there are {counts}; {_WAY_OUT}")
+        raise TokensError(
+            f"{where}: levels must have the same number of codes; of {n_q} levels there are {counts}; {_WAY_OUT}"
+        )
     if over:
         raise TokensError(
             f"{where}: ends within a frame: position {start + len(body) - over} and on hold {over} of {n_q} levels; "
@@ -191,7 +197,9 @@ def _check_level(row: Ids, level: int, begin: int, end: int, vocabulary: Vocabul
 def _check_end(row: Ids, stray: Mask, vocabulary: Vocabulary, where: str) -> None:
     if stray.any():
         position = len(row) - len(stray) + int(stray.argmax())
-        raise TokensError(_not_due(where, row, position, vocabulary, "nothing more" if vocabulary.pad_id is None else "pad"))
+        raise TokensError(
+            _not_due(where, row, position, vocabulary, "nothing more" if vocabulary.pad_id is None else "pad")
+        )
 
 
 def _not_due(where: str, ids: Ids, place: int, vocabulary: Vocabulary, due: str, start: int = 0) -> str:
@@ -222,7 +230,9 @@ def _kept_levels(rows: Ids, vocabulary: Vocabulary, where: str) -> Mask:
                 "tells where a level begins; generate all levels, or make a layout with level_offsets"
             )
         return np.tile((rows.reshape(n_q, -1) >= 0).all(axis=0), n_q)
-    places = [first + np.flatnonzero(rows[first:last] == level) for level, (first, last) in enumerate(_parts(rows, n_q))]
+    places = [
+        first + np.flatnonzero(rows[first:last] == level) for level, (first, last) in enumerate(_parts(rows, n_q))
+    ]
     frames = min(map(len, places))
     kept[np.concatenate([part[:frames] for part in places])] = True
     return kept

@@ -1,0 +1,426 @@
+"""Layouts: ids are what is worked out by hand, and every layout has its inverse, whatever the shape."""
+
+from __future__ import annotations
+
+import types
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from layout_strategies import MODEL, codes_for, layout, layouts
+
+from dmcodec.errors import ArgumentError, InputNotFoundError, TokensError
+from dmcodec.layouts import (
+    TokenLayout,
+    add_offsets,
+    delay,
+    flatten_frames,
+    flatten_levels,
+    remove_offsets,
+    undelay,
+    unflatten_frames,
+    unflatten_levels,
+)
+from dmcodec.tokens import Tokens
+
+CODES = np.array([[1, 2, 3], [4, 5, 6], [7, 8, 0]])
+BOS, EOS, PAD, SEP = 30, 31, 32, 33
+
+
+def tokens(**changes: Any) -> Tokens:
+    fields: dict[str, Any] = {"codes": CODES, "num_samples": 900, "sample_rate": 16000, "hop_length": 320}
+    return Tokens(**{**fields, "codebook_size": 10, "model_id": MODEL, **changes})
+
+
+# Worked out by hand
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({}, [BOS, 1, 14, 27, 2, 15, 28, 3, 16, 20, EOS]),
+        ({"level_offsets": False}, [BOS, 1, 4, 7, 2, 5, 8, 3, 6, 0, EOS]),
+        ({"pattern": "level"}, [BOS, 1, 2, 3, 14, 15, 16, 27, 28, 20, EOS]),
+        ({"pattern": "level", "bos_id": None, "level_offsets": False}, [1, 2, 3, 4, 5, 6, 7, 8, 0, EOS]),
+        ({"pattern": "semantic", "n_q": 1}, [BOS, 1, 2, 3, EOS]),
+        ({"first_id": 100, "eos_id": None}, [BOS, 101, 114, 127, 102, 115, 128, 103, 116, 120]),
+    ],
+)
+def test_flattened_ids(fields: dict[str, Any], expected: list[int]) -> None:
+    assert layout(**fields).ids(CODES).tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        (
+            {"bos_id": None, "eos_id": None},
+            [[1, 2, 3, PAD, PAD], [PAD, 4, 5, 6, PAD], [PAD, PAD, 7, 8, 0]],
+        ),
+        (
+            {},
+            [
+                [BOS, 1, 2, 3, EOS, PAD, PAD],
+                [BOS, PAD, 4, 5, 6, EOS, PAD],
+                [BOS, PAD, PAD, 7, 8, 0, EOS],
+            ],
+        ),
+        (
+            {"delays": (0, 2, 1), "bos_id": None, "eos_id": None, "level_offsets": True},
+            [[1, 2, 3, PAD, PAD], [PAD, PAD, 14, 15, 16], [PAD, 27, 28, 20, PAD]],
+        ),
+        (
+            {"delays": (0, 0, 0), "bos_id": None, "pad_id": None},
+            [[1, 2, 3, EOS], [4, 5, 6, EOS], [7, 8, 0, EOS]],
+        ),
+    ],
+)
+def test_delayed_ids(fields: dict[str, Any], expected: list[list[int]]) -> None:
+    made = layout(pattern="delay", **{"level_offsets": False, **fields})
+    assert made.ids(CODES).tolist() == expected
+    np.testing.assert_array_equal(made.codes(np.array(expected)), CODES)
+
+
+def test_the_delay_pattern_is_that_of_musicgen_in_transformers() -> None:
+    musicgen = pytest.importorskip("transformers.models.musicgen.modeling_musicgen")
+    torch = pytest.importorskip("torch")
+    made = layout(n_q=4, pattern="delay", level_offsets=False, bos_id=PAD, eos_id=None)
+    codes = np.random.default_rng(0).integers(0, 10, (4, 9))
+    model = types.SimpleNamespace(num_codebooks=4, config=types.SimpleNamespace(audio_channels=1))
+    begun = torch.from_numpy(np.concatenate([np.full((4, 1), PAD), codes], axis=1))
+    _, pattern = musicgen.MusicgenForCausalLM.build_delay_pattern_mask(model, begun, PAD, max_length=9 + 4)
+    np.testing.assert_array_equal(made.ids(codes), pattern.numpy())
+    np.testing.assert_array_equal(made.codes(pattern), torch.from_numpy(codes))
+
+
+def test_patterns_have_inverses() -> None:
+    batch = np.random.default_rng(0).integers(0, 10, (2, 5, 3, 4))
+    for inverse in (
+        unflatten_frames(flatten_frames(batch), 3),
+        unflatten_levels(flatten_levels(batch), 3),
+        remove_offsets(add_offsets(batch, 10), 10),
+        undelay(delay(batch, (2, 0, 1), -1), (2, 0, 1)),
+    ):
+        np.testing.assert_array_equal(inverse, batch)
+    assert flatten_frames(CODES).tolist() == [1, 4, 7, 2, 5, 8, 3, 6, 0]
+    assert delay(CODES[:2], (0, 1), -1).tolist() == [[1, 2, 3, -1], [-1, 4, 5, 6]]
+    with pytest.raises(TokensError, match="10 are no whole frames of 3 levels"):
+        unflatten_frames(np.zeros(10), 3)
+    with pytest.raises(TokensError, match="14 in row 0, column 1"):
+        remove_offsets(np.array([[1, 14], [10, 11]]), 10)
+    with pytest.raises(TokensError, match="1 steps are fewer than the largest delay, 2"):
+        undelay(np.zeros((3, 1)), (0, 1, 2))
+
+
+# The inverse, whatever the layout and the shape
+
+
+@given(st.data())
+def test_one_clip_comes_back(data: st.DataObject) -> None:
+    made = data.draw(layouts())
+    codes = data.draw(codes_for(made))
+    bos, eos = data.draw(st.booleans()), data.draw(st.booleans())
+    ids = made.ids(codes, bos=bos, eos=eos)
+    assert ids.dtype == np.int64
+    assert ids.shape[-1] == made.num_ids(codes.shape[1], bos, eos)
+    assert ids.size == 0 or 0 <= ids.min() <= ids.max() < made.vocab_size
+    back = made.codes(ids)
+    assert back.dtype == np.uint16
+    np.testing.assert_array_equal(back, codes)
+    parsed = made.parse(ids.tolist() if ids.size else ids, lenient=True)
+    np.testing.assert_array_equal(parsed.codes, codes)
+    assert (parsed.lengths, parsed.dropped) == (codes.shape[1], ())
+
+
+@given(st.data())
+def test_a_batch_comes_back(data: st.DataObject) -> None:
+    made = data.draw(layouts())
+    batch = data.draw(codes_for(made, data.draw(st.integers(1, 4))))
+    ids = made.ids(batch)
+    for index, codes in enumerate(batch):
+        np.testing.assert_array_equal(ids[index], made.ids(codes))
+    np.testing.assert_array_equal(made.codes(ids), batch)
+    by_level = np.moveaxis(batch, 0, 1)
+    turned = made.ids(by_level, axes="KBT")
+    np.testing.assert_array_equal(np.moveaxis(turned, 1, 0) if made.parallel else turned, ids)
+    np.testing.assert_array_equal(made.codes(turned, axes="KBT"), by_level)
+
+
+@given(st.data())
+def test_clips_of_different_lengths_come_back(data: st.DataObject) -> None:
+    made = data.draw(layouts(padded=True))
+    batch = data.draw(codes_for(made, data.draw(st.integers(1, 4))))
+    lengths = np.array([data.draw(st.integers(0, batch.shape[-1])) for _ in batch])
+    ids = made.ids(batch, lengths)
+    clips = [codes[:, :length] for codes, length in zip(batch, lengths, strict=True)]
+    padded, id_lengths = made.pad([made.ids(clip) for clip in clips])
+    np.testing.assert_array_equal(ids, padded)
+    np.testing.assert_array_equal(made.num_ids(lengths), id_lengths)
+    for parsed in (made.parse(ids), made.parse(ids, id_lengths), made.parse(np.flip(ids, 0)[::-1], lenient=True)):
+        np.testing.assert_array_equal(parsed.lengths, lengths)
+        assert parsed.dropped == ()
+        for codes, clip in zip(parsed.codes, clips, strict=True):
+            np.testing.assert_array_equal(codes[:, : clip.shape[1]], clip)
+            assert not codes[:, clip.shape[1] :].any()
+
+
+@given(st.data())
+def test_padding_before_a_clip_is_padding(data: st.DataObject) -> None:
+    made = data.draw(layouts(padded=True))
+    codes = data.draw(codes_for(made))
+    ids = made.ids(codes)
+    before = np.full((*ids.shape[:-1], 3), made.pad_id)
+    np.testing.assert_array_equal(made.codes(np.concatenate([before, ids, before], axis=-1)), codes)
+
+
+@given(st.data())
+def test_joined_clips_come_back(data: st.DataObject) -> None:
+    made = data.draw(layouts().filter(lambda each: each.sep_id is not None))
+    clips = [data.draw(codes_for(made)) for _ in range(data.draw(st.integers(1, 3)))]
+    back = made.split(made.join([made.ids(codes) for codes in clips]))
+    assert len(back) == len(clips)
+    for ids, codes in zip(back, clips, strict=True):
+        np.testing.assert_array_equal(made.codes(ids), codes)
+
+
+@given(layouts())
+def test_a_layout_comes_back_from_json(made: TokenLayout) -> None:
+    assert TokenLayout.from_dict(made.to_dict()) == made
+
+
+def test_tensors_in_tensors_out() -> None:
+    torch = pytest.importorskip("torch")
+    for made in (layout(), layout(pattern="delay"), layout(pattern="semantic", n_q=1)):
+        for dtype in (torch.int64, torch.uint8, torch.int32):
+            codes = torch.from_numpy(CODES[: made.n_q]).to(dtype)
+            ids = made.ids(codes)
+            assert ids.dtype == torch.int64
+            assert ids.tolist() == made.ids(CODES).tolist()
+            back = made.codes(ids)
+            assert back.dtype == torch.int64
+            assert torch.equal(back, codes.long())
+        batch = torch.stack([codes, codes]).long()
+        parsed = made.parse(made.ids(batch, torch.tensor([3, 1])))
+        assert torch.equal(parsed.lengths, torch.tensor([3, 1]))
+        assert torch.equal(parsed.codes[1, :, :1], codes[:, :1].long())
+        one, other = made.split(made.join([ids, ids]))
+        assert torch.equal(one, ids)
+        assert torch.equal(other, ids)
+        assert all(isinstance(each, torch.Tensor) for each in made.pad([ids, ids]))
+
+
+# Vocabulary
+
+
+def test_the_vocabulary() -> None:
+    made = layout(first_id=100)
+    assert (made.vocab_size, made.num_code_ids) == (130, 30)
+    assert layout().vocab_size == 34
+    assert layout(level_offsets=False).vocab_size == 34
+    assert layout(level_offsets=False, bos_id=10, eos_id=10, pad_id=10, sep_id=None).vocab_size == 11
+    assert (made.id_of(2, 7), made.code_of(127)) == (127, (2, 7))
+    assert layout(level_offsets=False).id_of(2, 7) == 7
+    assert layout(level_offsets=False).code_of(7) == (None, 7)
+    assert [made.describe(number) for number in (127, EOS, 99, 130, -1)] == [
+        "code 7 of level 2", "eos", *["outside the vocabulary of codes"] * 3,
+    ]  # fmt: skip
+    assert made.specials == {"bos": BOS, "eos": EOS, "pad": PAD, "sep": SEP}
+    for level, code in ((3, 0), (0, 10), (-1, 0), (0, 1.0), (True, 0)):
+        with pytest.raises(ArgumentError, match=r"layout: (level|code) must be 0 to"):
+            made.id_of(level, code)  # type: ignore[arg-type]
+    with pytest.raises(ArgumentError, match="layout: 31 is not the id of a code: it is eos"):
+        made.code_of(EOS)
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"pattern": "diagonal"}, "pattern must be one of frame, level, delay, semantic, not 'diagonal'"),
+        ({"codebook_size": 1}, "codebook_size must be a whole number from 2"),
+        ({"codebook_size": 10.0}, "codebook_size"),
+        ({"n_q": 0}, "n_q"),
+        ({"n_q": 256}, "n_q"),
+        ({"first_id": -1}, "first_id"),
+        ({"first_id": 2**31}, "first_id"),
+        ({"eos_id": -1}, "eos_id"),
+        ({"eos_id": "eos"}, "eos_id"),
+        ({"eos_id": 29}, "eos_id 29 is the id of a code; codes have the ids 0 to 29"),
+        ({"first_id": 25}, "bos_id 30 is the id of a code"),
+        ({"sep_id": 31}, "sep_id 31 is another special id, too"),
+        ({"level_offsets": 1}, "level_offsets"),
+        ({"pattern": "semantic"}, "n_q must be 1"),
+        ({"delays": (0, 1, 2)}, "delays belong to the pattern 'delay', not to 'frame'"),
+        ({"pattern": "delay", "delays": (0, 1)}, "delays must be 3 whole numbers"),
+        ({"pattern": "delay", "delays": (1, 2, 3)}, "the smallest 0"),
+        ({"pattern": "delay", "delays": (0, -1, 1)}, "delays"),
+        ({"pattern": "delay", "delays": 2}, "delays"),
+        ({"pattern": "delay", "pad_id": None}, "a delay pattern needs a pad_id"),
+        ({"model_id": "xyz"}, "model_id must be 16 hex digits or empty"),
+        ({"model_id": MODEL * 2}, "model_id"),
+        ({"sample_rate": 0}, "sample_rate"),
+        ({"hop_length": None}, "hop_length"),
+        ({"first_level": 253}, "first_level"),
+    ],
+)
+def test_what_is_no_layout_is_refused(fields: dict[str, Any], reason: str) -> None:
+    with pytest.raises(ArgumentError, match=f"^layout: .*{reason}"):
+        layout(**fields)
+
+
+# Of a codec or of tokens
+
+
+def test_a_layout_of_tokens_numbers_its_special_ids() -> None:
+    made = TokenLayout.of(tokens(), specials=("pad", "eos"), first_id=100)
+    assert made == layout(bos_id=None, sep_id=None, pad_id=130, eos_id=131, first_id=100)
+    assert TokenLayout.of(tokens(), "semantic", {"eos": 10}) == layout(
+        pattern="semantic", n_q=1, bos_id=None, eos_id=10, pad_id=None, sep_id=None
+    )
+    delayed = TokenLayout.of(tokens(), "delay")
+    assert (delayed.level_offsets, delayed.delays, delayed.pad_id, delayed.vocab_size) == (False, (0, 1, 2), 12, 13)
+    assert TokenLayout.of(tokens().levels(skip=1)).first_level == 1
+    assert TokenLayout.of(tokens(), n_q=2).ids(CODES[:2]).tolist() == [20, 1, 14, 2, 15, 3, 16, 21]
+    for wrong in (("bos", "unknown"), "bos", ("bos", "bos")):
+        with pytest.raises(ArgumentError, match="specials are some of bos, eos, pad, sep, each once"):
+            TokenLayout.of(tokens(), specials=wrong)
+    with pytest.raises(ArgumentError, match="no field 'codebooks'; fields are bos_id, "):
+        TokenLayout.of(tokens(), codebooks=3)
+    with pytest.raises(ArgumentError, match=r"of\(\) takes a Codec, its manifest or Tokens, not str"):
+        TokenLayout.of("my.bundle")
+
+
+def test_a_layout_of_a_codec(tiny_bundle: Path) -> None:
+    from dmcodec.runtime import Codec
+
+    codec = Codec.load(tiny_bundle)
+    clip = codec.encode(np.zeros(5000, np.float32), 16000)
+    for source in (codec, codec.bundle.manifest, clip):
+        made = TokenLayout.of(source)
+        assert (made.n_q, made.codebook_size, made.hop_length) == (8, 64, 320)
+        assert made.model_id == codec.bundle.manifest.model_id
+    back = Tokens.from_ids(made.ids(clip), made, clip.num_samples)
+    assert back == clip
+    np.testing.assert_array_equal(codec.decode(back), codec.decode(clip))
+
+
+def test_tokens_come_back() -> None:
+    for pattern in ("frame", "level", "delay"):
+        made = TokenLayout.of(tokens(), pattern)
+        assert Tokens.from_ids(made.ids(tokens()), made, 900) == tokens()
+        assert Tokens.from_ids(made.ids(tokens()), made) == tokens(num_samples=960)
+    made = TokenLayout.of(tokens(), "semantic")
+    assert Tokens.from_ids(made.ids(tokens()), made, 900) == tokens().levels(1)
+    with pytest.raises(TokensError, match=r"ids: are a batch; .* ids\[0\]"):
+        Tokens.from_ids(made.ids(CODES[None]), made)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        (
+            {"model_id": "1234123412341234"},
+            "made by model 1234123412341234, but the layout is of model 00ff00ff00ff00ff",
+        ),
+        ({"codebook_size": 16}, "codebook_size 16, but the layout has 10"),
+        ({"sample_rate": 24000}, "sample_rate 24000"),
+        ({"hop_length": 310}, "hop_length 310"),
+        ({"first_level": 1}, "first_level 1"),
+    ],
+)
+def test_tokens_of_another_model_are_refused(changes: dict[str, Any], reason: str) -> None:
+    with pytest.raises(TokensError, match=f"tokens: .*{reason}"):
+        layout().ids(tokens(**changes))
+
+
+def test_tokens_without_a_model_id_are_taken() -> None:
+    assert layout().ids(tokens(model_id="")).tolist() == layout().ids(CODES).tolist()
+    assert layout(model_id="").ids(tokens()).tolist() == layout().ids(CODES).tolist()
+
+
+# What is no codes
+
+
+@pytest.mark.parametrize(
+    ("codes", "arguments", "reason"),
+    [
+        (CODES[:2], {}, r"codes: 2 levels, but the layout has 3$"),
+        (np.zeros((4, 2), int), {}, r"codes: 4 levels, but the layout has 3; take the first with codes\[:3\]"),
+        (np.zeros((50, 3), int), {}, r"50 levels, but the layout has 3; transpose \(frames, n_q\) with .T"),
+        (np.full((3, 2), 10), {}, "codes: values 10 to 10 are outside 0 to 9"),
+        (np.zeros((3, 2)), {}, "codes: expected integers, got float64"),
+        (np.zeros(3, int), {}, r"codes: expected shape \(n_q, frames\)"),
+        (np.zeros((1, 1, 3, 2), int), {}, r"codes: expected shape"),
+        (np.zeros((3, 2, 5), int), {}, r"of axes BKT has 2 levels, but the layout 3; give axes='KBT'"),
+        (np.zeros((2, 3, 5), int), {"axes": "KBT"}, r"of axes KBT has 2 levels, but the layout 3; give axes='BKT'"),
+        (np.zeros((0, 3, 5), int), {}, "codes: the batch holds no clips"),
+        (np.zeros((2, 3, 5), int), {"lengths": [5]}, "codes: 1 lengths for 2 clips"),
+        (np.zeros((2, 3, 5), int), {"lengths": [5, 6]}, "codes: length 6 of clip 1 is not within 0 to 5"),
+        (np.zeros((2, 3, 5), int), {"lengths": [5, -1]}, "length -1 of clip 1"),
+        (np.zeros((2, 3, 5), int), {"lengths": [5.0, 1.0]}, "expected integers"),
+        (CODES, {"lengths": [2]}, r"lengths belong to a batch; cut one clip with codes\[:, :length\]"),
+        (CODES, {"axes": "TKB"}, "axes must be BKT or KBT"),
+    ],
+)
+def test_codes_that_do_not_fit_are_refused(codes: Any, arguments: dict[str, Any], reason: str) -> None:
+    with pytest.raises((TokensError, ArgumentError), match=reason):
+        layout().ids(codes, **arguments)
+
+
+def test_what_a_layout_lacks_is_named() -> None:
+    bare = layout(pad_id=None, sep_id=None)
+    with pytest.raises(TokensError, match="clips of different lengths need a pad_id"):
+        bare.ids(np.zeros((2, 3, 5), int), [5, 4])
+    with pytest.raises(ArgumentError, match="has no sep_id; name 'sep' among its specials"):
+        bare.join([[1, 2]])
+    with pytest.raises(ArgumentError, match="has no sep_id"):
+        bare.split([1, 2])
+    with pytest.raises(TokensError, match="there are no sequences"):
+        layout().pad([])
+    with pytest.raises(TokensError, match=r"sequence 1 must have shape \(length,\), not \(1, 3\)"):
+        layout().join([[1], [[1, 2, 3]]])
+    with pytest.raises(TokensError, match=r"sequence 0 must have shape \(3, steps\), not \(2, 1\)"):
+        layout(pattern="delay").pad([[[1], [2]]])
+
+
+# The file
+
+
+def test_a_layout_is_saved_and_loaded(tmp_path: Path) -> None:
+    made = layout(pattern="delay", delays=(0, 0, 2))
+    made.save(tmp_path / "layout.json")
+    assert TokenLayout.load(tmp_path / "layout.json") == made
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("", "can't be read as a token layout"),
+        ("[" * 100000, "can't be read as a token layout"),
+        ("[]", "is no token layout"),
+        ('{"format_version": true}', "is no token layout"),
+        ('{"format_version": 2}', "format 2, this dmcodec reads 1; update dmcodec"),
+        ('{"format_version": 1}', "field 'codebook_size' is missing"),
+    ],
+)
+def test_what_is_no_layout_file_is_refused(content: str, reason: str, tmp_path: Path) -> None:
+    (tmp_path / "layout.json").write_text(content)
+    with pytest.raises(TokensError, match=f"layout.json: {reason}"):
+        TokenLayout.load(tmp_path / "layout.json")
+
+
+def test_fields_of_a_layout_file_are_checked(tmp_path: Path) -> None:
+    for change, reason in (
+        ({"pattern": "x"}, "here: pattern must be"),
+        ({"delays": [1]}, "here: delays belong to"),
+        ({"colour": 1}, "here: field 'colour' is unknown"),
+        ({"n_q": "3"}, "here: n_q must be"),
+    ):
+        with pytest.raises(TokensError, match=f"^{reason}"):
+            TokenLayout.from_dict({**layout().to_dict(), **change}, "here")
+    with pytest.raises(InputNotFoundError, match="missing.json: no such file"):
+        TokenLayout.load(tmp_path / "missing.json")
+    with pytest.raises(TokensError, match="can't be read as a token layout"):
+        TokenLayout.load(tmp_path)
