@@ -74,7 +74,7 @@ def tiny_model_files(tiny_model: DMCodec, tmp_path_factory: pytest.TempPathFacto
 
 @pytest.fixture
 def codec(tiny_bundle: Path) -> Codec:
-    """The codec of `tiny_bundle`, one for each test, which may put a gate before its graphs. Some files have their own."""
+    """Of `tiny_bundle`, one for each test, which may put a gate before its graphs; some files have their own."""
     from dmcodec.runtime import Codec
 
     return Codec.load(tiny_bundle, threads=1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import types
 from pathlib import Path
 from typing import Any
 
@@ -85,15 +84,17 @@ def test_delayed_ids(fields: dict[str, Any], expected: list[list[int]]) -> None:
 
 
 def test_the_delay_pattern_is_that_of_musicgen_in_transformers() -> None:
-    musicgen = pytest.importorskip("transformers.models.musicgen.modeling_musicgen")
-    torch = pytest.importorskip("torch")
-    made = layout(n_q=4, pattern="delay", level_offsets=False, bos_id=PAD, eos_id=None)
-    codes = np.random.default_rng(0).integers(0, 10, (4, 9))
-    model = types.SimpleNamespace(num_codebooks=4, config=types.SimpleNamespace(audio_channels=1))
-    begun = torch.from_numpy(np.concatenate([np.full((4, 1), PAD), codes], axis=1))
-    _, pattern = musicgen.MusicgenForCausalLM.build_delay_pattern_mask(model, begun, PAD, max_length=9 + 4)
-    np.testing.assert_array_equal(made.ids(codes), pattern.numpy())
-    np.testing.assert_array_equal(made.codes(pattern), torch.from_numpy(codes))
+    """transformers 5.24.0, MusicgenForCausalLM.build_delay_pattern_mask, with 32 as the id that begins and pads."""
+    expected = [
+        [32, 0, 1, 2, 3, 4, 32, 32, 32],
+        [32, 32, 5, 6, 7, 8, 9, 32, 32],
+        [32, 32, 32, 10, 11, 12, 13, 14, 32],
+        [32, 32, 32, 32, 15, 16, 17, 18, 19],
+    ]
+    made = layout(n_q=4, codebook_size=20, pattern="delay", level_offsets=False, bos_id=PAD, eos_id=None)
+    codes = np.arange(20).reshape(4, 5)
+    np.testing.assert_array_equal(made.ids(codes), expected)
+    np.testing.assert_array_equal(made.codes(expected), codes)
 
 
 def test_patterns_have_inverses() -> None:
@@ -346,7 +347,7 @@ def test_tokens_without_a_model_id_are_taken() -> None:
 @pytest.mark.parametrize(
     ("codes", "arguments", "reason"),
     [
-        (CODES[:2], {}, r"codes: 2 levels, but the layout has 3$"),
+        (CODES[:2, :2], {}, r"codes: 2 levels, but the layout has 3$"),
         (np.zeros((4, 2), int), {}, r"codes: 4 levels, but the layout has 3; take the first with codes\[:3\]"),
         (np.zeros((50, 3), int), {}, r"50 levels, but the layout has 3; transpose \(frames, n_q\) with .T"),
         (np.full((3, 2), 10), {}, "codes: values 10 to 10 are outside 0 to 9"),
@@ -420,7 +421,7 @@ def test_fields_of_a_layout_file_are_checked(tmp_path: Path) -> None:
     ):
         with pytest.raises(TokensError, match=f"^{reason}"):
             TokenLayout.from_dict({**layout().to_dict(), **change}, "here")
-    with pytest.raises(InputNotFoundError, match="missing.json: no such file"):
+    with pytest.raises(InputNotFoundError, match=r"missing.json: no such file"):
         TokenLayout.load(tmp_path / "missing.json")
     with pytest.raises(TokensError, match="can't be read as a token layout"):
         TokenLayout.load(tmp_path)

@@ -84,7 +84,11 @@ class TokenLayout(Vocabulary):
         self._set_whole("first_level", 0, MAX_N_Q - self.n_q)
         if self.pattern == "semantic" and (self.n_q, self.first_level) != (1, 0):
             raise ArgumentError("layout: pattern 'semantic' has level 0 only: n_q must be 1 and first_level 0")
-        if not isinstance(self.model_id, str) or self.model_id.strip("0123456789abcdef") or len(self.model_id) % 16:
+        if (
+            not isinstance(self.model_id, str)
+            or self.model_id.strip("0123456789abcdef")
+            or len(self.model_id) not in (0, 16)
+        ):
             raise ArgumentError(f"layout: model_id must be 16 hex digits or empty, not {self.model_id!r}")
         object.__setattr__(self, "delays", self._checked_delays())
 

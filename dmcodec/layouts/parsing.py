@@ -84,11 +84,10 @@ def parse_flat(
     end, stray = _end(ids, start, vocabulary)
     body = ids[start:end]
     rows = vocabulary.rows(body)
-    keep = _kept_levels if by_level else _kept_frames
     if not lenient:
         _check_body(body, start, rows, vocabulary, by_level, where)
         _check_end(ids, stray, vocabulary, where)
-    kept = keep(rows, vocabulary, where)
+    kept = _kept_levels(rows, vocabulary, where) if by_level else _kept_frames(rows, vocabulary)
     reasons = ("no whole frame", "no code")
     dropped = [
         Dropped(
@@ -204,10 +203,11 @@ def _check_end(row: Ids, stray: Mask, vocabulary: Vocabulary, where: str) -> Non
 
 def _not_due(where: str, ids: Ids, place: int, vocabulary: Vocabulary, due: str, start: int = 0) -> str:
     number = int(ids[place])
-    return f"{where}: position {start + place} holds {number} ({vocabulary.describe(number)}), but {due} is due; {_WAY_OUT}"
+    holds = f"position {start + place} holds {number} ({vocabulary.describe(number)})"
+    return f"{where}: {holds}, but {due} is due; {_WAY_OUT}"
 
 
-def _kept_frames(rows: Ids, vocabulary: Vocabulary, where: str) -> Mask:
+def _kept_frames(rows: Ids, vocabulary: Vocabulary) -> Mask:
     """Return which ids belong to whole frames: by their levels, or without level offsets by their places."""
     n_q, kept = vocabulary.n_q, np.zeros(len(rows), bool)
     whole = len(rows) // n_q * n_q

@@ -64,7 +64,7 @@ def joined(arrays: Sequence[Ids], separator: int) -> Ids:
 
 def cut(array: Ids, separator: int) -> list[Ids]:
     """Cut a sequence at each step of `separator`: the inverse of `joined`."""
-    steps = (array.reshape(-1, array.shape[-1]) == separator).all(axis=0)
+    steps = (np.atleast_2d(array) == separator).all(axis=0)
     bounds = [-1, *np.flatnonzero(steps).tolist(), array.shape[-1]]
     return [array[..., first + 1 : last] for first, last in itertools.pairwise(bounds)]
 
