@@ -310,7 +310,7 @@ class TokenLayout(Vocabulary):
         Raises:
             TokensError: a field is missing, unknown or out of range, or a newer dmcodec wrote it.
         """
-        version = values.get("format_version") if isinstance(values, dict) else None
+        version: Any = values.get("format_version") if isinstance(values, dict) else None
         if not is_whole(version):
             raise TokensError(f"{source}: is no token layout; name a JSON file that TokenLayout.save wrote")
         if version > FORMAT_VERSION:

@@ -144,7 +144,7 @@ def _is(ids: Ids, special: int | None) -> Mask:
     return np.zeros(ids.shape, bool) if special is None else ids == special
 
 
-def _begin(pads: Mask, bos: Mask) -> int:
+def _begin(pads: Any, bos: Any) -> int:
     """Return where the codes begin: after pads of a batch that is filled up at its begin, and bos."""
     start = len(pads) if pads.all() else int(pads.argmin())
     return start + bool(start < len(bos) and bos[start])
