@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import io
 import os
+import stat
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, BinaryIO, cast
 
-from dmcodec.errors import AudioError, AudioFileNotFoundError, detail
+from dmcodec.errors import AudioError, AudioFileNotFoundError, InputNotFoundError, detail, first_line
 from dmcodec.streams import AudioSource
 
 from .filesystems import file_system, is_url
@@ -30,10 +31,24 @@ def file_state(path: str) -> tuple[str, int]:
         status = os.stat(path)  # noqa: PTH116 - many
         return f"{status.st_size} {status.st_mtime_ns}", status.st_size
     system, inside = file_system(path)
-    info = system.info(inside)
+    return info_state(_asked(path, lambda: system.info(inside)))
+
+
+def info_state(info: Mapping[str, Any]) -> tuple[str, int]:
+    """Return the state of a remote file and its bytes, from what its file system tells of it."""
     mark = next((info[name] for name in _MARKS if info.get(name) is not None), "")
     size = int(info.get("size") or 0)
     return f"{size} {mark}".strip(), size
+
+
+def _asked(url: str, ask: Callable[[], Any]) -> Any:
+    """Return what a remote file system answers; its own kinds of errors become an OSError that names the URL."""
+    try:
+        return ask()
+    except OSError:
+        raise
+    except Exception as error:
+        raise InputNotFoundError(f"{url}: can't be reached ({first_line(error)})") from error
 
 
 class FileReader:
@@ -44,6 +59,7 @@ class FileReader:
         """See `Reader`."""
         path = location.path
         if not is_url(path):
+            refuse_special(path)
             yield path
             return
         with opened_url(path) as file:
@@ -57,6 +73,16 @@ class FileReader:
         """See `Reader`."""
 
 
+def refuse_special(path: str) -> None:
+    """Raise AudioError for a pipe, a socket or a device: it can't be read twice, and may never end."""
+    try:
+        mode = os.stat(path).st_mode  # noqa: PTH116 - many
+    except (OSError, ValueError):  # shows when it is read
+        return
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise AudioError(f"{path}: is a pipe, a socket or a device; a corpus is made of files")
+
+
 @contextmanager
 def opened_url(url: str) -> Iterator[BinaryIO]:
     """Open a remote file for reading.
@@ -67,15 +93,18 @@ def opened_url(url: str) -> Iterator[BinaryIO]:
     """
     try:
         system, inside = file_system(url)
-        if int(system.info(inside).get("size") or 0) <= FETCHED_BYTES:
-            yield io.BytesIO(system.cat_file(inside))
+        size = _asked(url, lambda: system.info(inside)).get("size")
+        if int(size or 0) <= FETCHED_BYTES:
+            file = io.BytesIO(_asked(url, lambda: system.cat_file(inside)))
         else:
-            with system.open(inside, "rb") as file:
-                yield cast(BinaryIO, file)
-    except FileNotFoundError:
-        raise AudioFileNotFoundError(f"{url}: no such audio file") from None
+            file = _asked(url, lambda: system.open(inside, "rb"))
+    except FileNotFoundError as error:
+        problem = first_line(error) if isinstance(error, InputNotFoundError) else f"{url}: no such audio file"
+        raise AudioFileNotFoundError(problem) from None
     except OSError as error:
         raise AudioError(f"{url}: can't be read ({detail(error)})") from None
+    with file:
+        yield cast(BinaryIO, file)
 
 
 # The kinds of locations -> what makes their reader.
