@@ -1,4 +1,4 @@
-"""Layouts and codes for property tests."""
+"""What the tests of layouts share: a layout, tokens, and strategies of layouts and codes."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 from dmcodec.layouts import TokenLayout
 from dmcodec.layouts.layout import PATTERNS
 from dmcodec.layouts.vocabulary import SPECIALS
+from dmcodec.tokens import Tokens
 
 MODEL = "00ff00ff00ff00ff"
+CODES = np.array([[1, 2, 3], [4, 5, 6], [7, 8, 0]])
 
 
 def layout(**changes: Any) -> TokenLayout:
@@ -20,6 +22,12 @@ def layout(**changes: Any) -> TokenLayout:
     fields = {"codebook_size": 10, "n_q": 3, "sample_rate": 16000, "hop_length": 320, "model_id": MODEL}
     specials = {f"{name}_id": 30 + index for index, name in enumerate(SPECIALS)}
     return TokenLayout(**{**fields, **specials, **changes})
+
+
+def tokens(**changes: Any) -> Tokens:
+    """CODES as tokens that `layout()` takes."""
+    fields: dict[str, Any] = {"codes": CODES, "num_samples": 900, "sample_rate": 16000, "hop_length": 320}
+    return Tokens(**{**fields, "codebook_size": 10, "model_id": MODEL, **changes})
 
 
 @st.composite

@@ -6,7 +6,7 @@ import dataclasses
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,19 +25,6 @@ from .vocabulary import Vocabulary, numbered
 PATTERNS = ("frame", "level", "delay", "semantic")
 FORMAT_VERSION = 1
 _CODE_FIELDS = ("codebook_size", "n_q", "level_offsets", "first_id")
-
-
-class CodecFacts(Protocol):
-    """What a layout takes from tokens, or from a codec's configuration."""
-
-    @property
-    def codebook_size(self) -> int: ...
-    @property
-    def n_q(self) -> int: ...
-    @property
-    def sample_rate(self) -> int: ...
-    @property
-    def hop_length(self) -> int: ...
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -118,7 +105,8 @@ class TokenLayout(Vocabulary):
         """Make the layout of a codec, or of tokens like these.
 
         Args:
-            codec: a `Codec`, the manifest of its bundle, or `Tokens`.
+            codec: a `Codec`, the manifest of its bundle, `Tokens`, or the settings of a corpus, from the metadata of its
+                Parquet files.
             pattern: as for the class.
             specials: names of the special tokens, which get the ids after those of the codes, in this order; or a
                 mapping of names to ids. Names are bos, eos, pad and sep.
@@ -128,15 +116,7 @@ class TokenLayout(Vocabulary):
         Raises:
             ArgumentError: as the class does.
         """
-        manifest = getattr(getattr(codec, "bundle", codec), "manifest", codec)
-        facts: CodecFacts = getattr(manifest, "config", manifest)
-        try:
-            values = {name: getattr(facts, name) for name in ("codebook_size", "n_q", "sample_rate", "hop_length")}
-        except AttributeError:
-            raise ArgumentError(
-                f"layout: of() takes a Codec, its manifest or Tokens, not {type(codec).__name__}"
-            ) from None
-        values |= {"model_id": getattr(manifest, "model_id", ""), "first_level": getattr(manifest, "first_level", 0)}
+        values = _facts(codec)
         values |= {"level_offsets": pattern != "delay"} | ({"n_q": 1} if pattern == "semantic" else {}) | fields
         known = {field.name for field in dataclasses.fields(cls)}
         if unknown := sorted(set(fields) - known):
@@ -343,3 +323,19 @@ class TokenLayout(Vocabulary):
         except (OSError, ValueError, RecursionError) as error:
             raise TokensError(f"{path}: can't be read as a token layout ({detail(error)})") from None
         return cls.from_dict(values, str(path))
+
+
+def _facts(codec: Any) -> dict[str, Any]:
+    """Return the fields of a layout that its codec says, from whatever holds them."""
+    manifest = getattr(getattr(codec, "bundle", codec), "manifest", codec)
+    config = getattr(manifest, "config", None)
+
+    def of(name: str) -> Any:
+        return codec.get(name) if isinstance(codec, Mapping) else getattr(manifest, name, getattr(config, name, None))
+
+    facts = {name: of(name) for name in ("codebook_size", "n_q", "sample_rate", "hop_length")}
+    if None in facts.values():
+        raise ArgumentError(
+            f"layout: of() takes a Codec, its manifest, Tokens, or the settings of a corpus, not {type(codec).__name__}"
+        )
+    return {**facts, "model_id": of("model_id") or "", "first_level": of("first_level") or 0}
