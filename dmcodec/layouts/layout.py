@@ -105,7 +105,7 @@ class TokenLayout(Vocabulary):
         """Make the layout of a codec, or of tokens like these.
 
         Args:
-            codec: a `Codec`, the manifest of its bundle, `Tokens`, or the settings of a corpus, from the metadata of its
+            codec: a `Codec`, the manifest of its bundle, `Tokens`, or the settings in the metadata of a corpus in
                 Parquet files.
             pattern: as for the class.
             specials: names of the special tokens, which get the ids after those of the codes, in this order; or a
