@@ -43,6 +43,7 @@ def test_special_ids_may_be_there_or_not(ids: list[int]) -> None:
 def test_no_frames(ids: list[int]) -> None:
     for pattern in ("frame", "level"):
         assert layout(pattern=pattern).codes(ids).shape == (3, 0)
+    assert layout(pattern="delay").codes([[], [], []]).shape == (3, 0)
     if EOS not in ids:
         assert layout(pattern="delay").codes(np.tile(np.array(ids, np.int64), (3, 1))).shape == (3, 0)
 

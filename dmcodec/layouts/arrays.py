@@ -17,10 +17,8 @@ AXES = ("BKT", "KBT")
 
 def id_array(ids: Any) -> NDArray[np.int64]:
     """Return ids as int64; TokensError where they are no integers."""
-    if isinstance(ids, (list, tuple)) and not len(ids):
-        return np.zeros(0, np.int64)
     array = as_array(ids, "ids", TokensError)
-    if array.dtype.kind not in "iu":
+    if array.dtype.kind not in "iu" and array.size:  # an empty list is float64
         raise TokensError(f"ids: expected integers, got {array.dtype}; convert whole numbers with .astype(np.int64)")
     if array.dtype == np.uint64 and array.size and int(array.max()) > np.iinfo(np.int64).max:
         raise TokensError(f"ids: {int(array.max())} is outside every vocabulary")

@@ -142,7 +142,8 @@ class TokenLayout(Vocabulary):
                 device (the work is done on the CPU). Of "semantic", codes may have more levels: row 0 is taken.
             lengths: (B,) frames of the clips of a batch, where they are not all its frames.
             axes: of a batch of codes, and of a batch of ids (n_q, steps): "BKT" or "KBT".
-            bos, eos: False leaves them out, for a prompt for example.
+            bos: False leaves it out.
+            eos: False leaves it out, for a prompt for example.
 
         Returns:
             int64, a tensor on the same device for a tensor: (length,), or (B, length); for the pattern "delay"
