@@ -228,6 +228,13 @@ def test_codes_that_do_not_fit_are_refused(codes: Any, arguments: dict[str, Any]
         layout().ids(codes, **arguments)
 
 
+def test_the_semantic_layout_takes_level_0_of_codes_of_any_number_of_levels() -> None:
+    made = layout(pattern="semantic", n_q=1)
+    assert made.ids(np.stack([CODES, CODES + 1])).tolist() == [[BOS, 1, 2, 3, EOS], [BOS, 2, 3, 4, EOS]]
+    with pytest.raises(TokensError, match="with 1 to 255 levels, got"):
+        made.ids(np.zeros((300, 3), int))  # frames first
+
+
 def test_what_a_layout_lacks_is_named() -> None:
     bare = layout(pad_id=None, sep_id=None)
     with pytest.raises(TokensError, match="clips of different lengths need a pad_id"):

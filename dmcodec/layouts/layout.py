@@ -167,9 +167,8 @@ class TokenLayout(Vocabulary):
         return like(codes, self._sequence(array, bos, eos))
 
     def _sequence(self, codes: NDArray[Any], bos: bool, eos: bool) -> NDArray[np.int64]:
-        if self.pattern == "semantic" and codes.ndim == 2:
-            codes = codes[:1]
         rows = checked_codes(codes, self.codebook_size)
+        rows = rows[:1] if self.pattern == "semantic" else rows
         if len(rows) != self.n_q:
             hint = f"; take the first with codes[:{self.n_q}]" if len(rows) > self.n_q else ""
             hint = "; transpose (frames, n_q) with .T" if rows.shape[1] == self.n_q else hint
