@@ -88,13 +88,8 @@ def parse_flat(
         _check_body(body, start, rows, vocabulary, by_level, where)
         _check_end(ids, stray, vocabulary, where)
     kept = _kept_levels(rows, vocabulary, where) if by_level else _kept_frames(rows, vocabulary)
-    reasons = ("no whole frame", "no code")
     dropped = [
-        Dropped(
-            start + first,
-            last - first,
-            f"{reasons[int((rows[first:last] < 0).all())]} ({vocabulary.describe(body[first])})",
-        )
+        Dropped(start + first, last - first, _reason(body[first:last], rows[first:last], vocabulary))
         for first, last in _runs(~kept)
     ]
     dropped += [Dropped(end + 1 + first, last - first, "after the end") for first, last in _runs(stray)]
@@ -107,37 +102,72 @@ def parse_delayed(
 ) -> tuple[Codes, list[Dropped]]:
     """Parse parallel levels (n_q, steps), level k delayed by delays[k] steps; otherwise as `parse_flat`."""
     start = _begin(_is(ids, vocabulary.pad_id).all(axis=0), _is(ids, vocabulary.bos_id).all(axis=0))
-    begins = [min(start + steps, ids.shape[1]) for steps in delays]
-    ends, dropped = [], []
-    for level, (row, begin) in enumerate(zip(ids, begins, strict=True)):
-        early = ~_is(row[start:begin], vocabulary.pad_id)
-        end, stray = _end(row, begin, vocabulary)
-        if not lenient:
-            named = f"{where}: level {level}"
-            if early.any():
-                raise TokensError(_not_due(named, row, start + int(early.argmax()), vocabulary, "pad"))
-            _check_level(row, level, begin, end, vocabulary, named)
-            _check_end(row, stray, vocabulary, named)
-        dropped += [Dropped(start + first, last - first, "before the delay", level) for first, last in _runs(early)]
-        dropped += [Dropped(end + 1 + first, last - first, "after the end", level) for first, last in _runs(stray)]
-        ends.append(end)
-    lengths = [end - begin for begin, end in zip(begins, ends, strict=True)]
-    frames = min(lengths)
-    if not lenient and max(lengths) > frames:
-        short, long = lengths.index(frames), lengths.index(max(lengths))
+    rows = [_row(row, start, steps, vocabulary) for row, steps in zip(ids, delays, strict=True)]
+    if not lenient:
+        for level, row in enumerate(rows):
+            _check_row(row, level, vocabulary, f"{where}: level {level}")
+        _check_lengths(rows, where)
+    frames = min(row.length for row in rows)
+    codes = np.stack([row.ids[row.begin : row.begin + frames] for row in rows])
+    due = np.arange(vocabulary.n_q)[:, None] * vocabulary.level_offsets
+    kept = (vocabulary.rows(codes) == due).all(axis=0)
+    dropped = [each for level, row in enumerate(rows) for each in _dropped_of_row(row, level, kept)]
+    return _codes(codes[:, kept], vocabulary), dropped
+
+
+@dataclasses.dataclass(frozen=True)
+class _Row:
+    """One of the parallel levels: where its codes are, and what before the delay and behind the eos is not pad."""
+
+    ids: Ids
+    start: int
+    begin: int
+    end: int
+    early: Mask
+    stray: Mask
+
+    @property
+    def length(self) -> int:
+        return self.end - self.begin
+
+
+def _row(ids: Ids, start: int, steps: int, vocabulary: Vocabulary) -> _Row:
+    begin = min(start + steps, len(ids))
+    end, stray = _end(ids, begin, vocabulary)
+    return _Row(ids, start, begin, end, ~_is(ids[start:begin], vocabulary.pad_id), stray)
+
+
+def _check_row(row: _Row, level: int, vocabulary: Vocabulary, where: str) -> None:
+    if row.early.any():
+        raise TokensError(_not_due(where, row.ids, row.start + int(row.early.argmax()), vocabulary, "pad"))
+    wrong = vocabulary.rows(row.ids[row.begin : row.end]) != level * vocabulary.level_offsets
+    if wrong.any():
+        what = "a code of this level" if vocabulary.level_offsets else "a code"
+        raise TokensError(_not_due(where, row.ids, row.begin + int(wrong.argmax()), vocabulary, what))
+    _check_end(row.ids, row.stray, vocabulary, where)
+
+
+def _check_lengths(rows: Sequence[_Row], where: str) -> None:
+    lengths = [row.length for row in rows]
+    short, long = lengths.index(min(lengths)), lengths.index(max(lengths))
+    if lengths[short] != lengths[long]:
         raise TokensError(
-            f"{where}: level {short} has {frames} codes up to position {ends[short]}, but level {long} has "
+            f"{where}: level {short} has {lengths[short]} codes up to position {rows[short].end}, but level {long} has "
             f"{lengths[long]}; {_WAY_OUT}"
         )
-    rows = np.stack([row[begin : begin + frames] for row, begin in zip(ids, begins, strict=True)])
-    due = np.arange(vocabulary.n_q)[:, None] * vocabulary.level_offsets
-    kept = (vocabulary.rows(rows) == due).all(axis=0)
-    for level, (begin, length) in enumerate(zip(begins, lengths, strict=True)):
-        for first, last in _runs(~kept):
-            dropped.append(Dropped(begin + first, last - first, "no whole frame", level))
-        if length > frames:
-            dropped.append(Dropped(begin + frames, length - frames, "after the end of another level", level))
-    return _codes(rows[:, kept], vocabulary), sorted(dropped, key=lambda each: (each.level, each.position))
+
+
+def _dropped_of_row(row: _Row, level: int, kept: Mask) -> Iterator[Dropped]:
+    """Yield what is left out of a level, in order, where `kept` are the frames that all levels have."""
+    end = row.begin + len(kept)
+    for first, mask, reason in (
+        (row.start, row.early, "before the delay"),
+        (row.begin, ~kept, "no whole frame"),
+        (end, np.ones(row.end - end, bool), "after the end of another level"),
+        (row.end + 1, row.stray, "after the end"),
+    ):
+        for begin, last in _runs(mask):
+            yield Dropped(first + begin, last - begin, reason, level)
 
 
 def _is(ids: Ids, special: int | None) -> Mask:
@@ -186,13 +216,6 @@ def _check_body(body: Ids, start: int, rows: Ids, vocabulary: Vocabulary, by_lev
         )
 
 
-def _check_level(row: Ids, level: int, begin: int, end: int, vocabulary: Vocabulary, where: str) -> None:
-    wrong = vocabulary.rows(row[begin:end]) != level * vocabulary.level_offsets
-    if wrong.any():
-        what = "a code of this level" if vocabulary.level_offsets else "a code"
-        raise TokensError(_not_due(where, row, begin + int(wrong.argmax()), vocabulary, what))
-
-
 def _check_end(row: Ids, stray: Mask, vocabulary: Vocabulary, where: str) -> None:
     if stray.any():
         position = len(row) - len(stray) + int(stray.argmax())
@@ -205,6 +228,12 @@ def _not_due(where: str, ids: Ids, place: int, vocabulary: Vocabulary, due: str,
     number = int(ids[place])
     holds = f"position {start + place} holds {number} ({vocabulary.describe(number)})"
     return f"{where}: {holds}, but {due} is due; {_WAY_OUT}"
+
+
+def _reason(ids: Ids, rows: Ids, vocabulary: Vocabulary) -> str:
+    """Return why consecutive ids were dropped, and what the first is."""
+    what = "no code" if (rows < 0).all() else "no whole frame"
+    return f"{what} ({vocabulary.describe(ids[0])})"
 
 
 def _kept_frames(rows: Ids, vocabulary: Vocabulary) -> Mask:
