@@ -83,7 +83,7 @@ def check_parts(reference: Reference, run: Run, precision: str) -> PartsCase:
 
 
 def _require_equal_forms(run: Run, config: CodecConfig, waveform: NDArray[np.float32], precision: str) -> None:
-    """Compare the forms of the layers before the LSTM: for items of different lengths, and for one that fills the tensor.
+    """Compare the forms of the layers before the LSTM: items of a batch with lengths, and each item alone.
 
     Tiles take the second only, which the comparison of the whole covers.
     """

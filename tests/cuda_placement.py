@@ -1,9 +1,9 @@
 """Where ONNX Runtime's CUDA provider would run each node of a graph: a lint that needs no GPU.
 
-The provider takes a node where it has a kernel for its operator and type. Of those it leaves to the CPU what computes on
-shapes: nodes all of whose inputs are on the CPU, small constants or inputs of the graph. The kernels are those of
-ONNX Runtime's list, docs/OperatorKernels.md, and the rule is that of its core/framework/fallback_cpu_capability.cc. What
-it says of a GPU was not compared with one.
+The provider takes a node where it has a kernel for its operator and type. Of those it leaves to the CPU what computes
+on shapes: nodes all of whose inputs are on the CPU, small constants or inputs of the graph. The kernels are those of
+ONNX Runtime's list, docs/OperatorKernels.md, the rule is that of its core/framework/fallback_cpu_capability.cc. What it
+says was not compared with a GPU.
 """
 
 from __future__ import annotations
@@ -83,9 +83,11 @@ def _optimised(path: Path, scratch: Path) -> onnx.ModelProto:
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
     options.optimized_model_filepath = str(scratch / "optimised.onnx")
+    options.intra_op_num_threads = 1
+    options.add_session_config_entry("session.disable_prepacking", "1")
     options.log_severity_level = 3
     ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    model = onnx.load(options.optimized_model_filepath)
+    model = onnx.load(options.optimized_model_filepath, load_external_data=False)
     for index, node in enumerate(model.graph.node):
         node.name = node.name or f"{node.op_type}_{index}"
     return onnx.shape_inference.infer_shapes(model)

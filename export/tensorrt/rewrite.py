@@ -4,8 +4,8 @@ The rules were found with TensorRT-RTX 1.7, by parsing and building each graph:
 
 1. `Elu` after an `LSTM` fails in the builder's shape inference ("There are 2 inputs. Expected 1"). It becomes `Selu`
    with gamma = 1 and the same alpha, which is the same function.
-2. An `LSTM` becomes a `Scan` in float32, `dmcodec.export.tensorrt.scan_lstm`: TensorRT's own form takes up to 19 kernels
-   for a frame, and masks a half-precision `LSTM` with a float32 zero, which does not parse.
+2. An `LSTM` becomes a `Scan` in float32, `dmcodec.export.tensorrt.scan_lstm`: TensorRT's own form takes up to 19
+   kernels a frame, and masks a half-precision `LSTM` with a float32 zero, which does not parse.
 3. `Slice` without `axes` does not parse where it slices only some of the axes. The axes are written out.
 
 TensorRT gets the whole graph as one piece of memory: weights that the bundle stores in another file are put into the

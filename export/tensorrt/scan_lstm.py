@@ -1,9 +1,9 @@
 """An LSTM as one `Scan` over all its directions, the form that GPUs run with the fewest kernels.
 
-The products with the input are outside the loop, one matrix product for each direction. A step of the loop is one batched
-product for all directions, and the gates. TensorRT for RTX 1.7 makes two kernels of a step; of an LSTM of two directions
-with `sequence_lens` it makes 19. The arithmetic is float32 whatever the LSTM's type: gates, and the cell state, which
-adds up over all steps.
+The products with the input are outside the loop, one matrix product for each direction. A step of the loop is one
+batched product for all directions, and the gates. TensorRT for RTX 1.7 makes two kernels of a step; of an LSTM of two
+directions with `sequence_lens` it makes 19. The arithmetic is float32 whatever the LSTM's type: gates, and the cell
+state, which adds up over all steps.
 
 The backward direction reads each item in reverse from its own end, and its output is reversed again. Both directions
 go on beyond an item's end over its padding, which does not affect the item.
