@@ -12,10 +12,11 @@ go on beyond an item's end over its padding, which does not affect the item.
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import GraphProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import GraphProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from dmcodec.errors import ExportError
 
@@ -118,12 +119,12 @@ def _body(lstm: _Lstm) -> GraphProto:
     def named(part: str) -> str:
         return f"{lstm.name}_step_{part}"
 
-    def node(op_type: str, inputs: str, outputs: str, **more: int) -> NodeProto:
+    def node(op_type: str, inputs: str, outputs: str, **more: Any) -> NodeProto:
         return helper.make_node(
             op_type, [named(x) for x in inputs.split()], [named(x) for x in outputs.split()], **more
         )
 
-    def tensor(part: str, size: int) -> object:
+    def tensor(part: str, size: int) -> ValueInfoProto:
         return helper.make_tensor_value_info(named(part), _FLOAT, [len(lstm.backward), None, size])
 
     recurrent = np.ascontiguousarray(lstm.weights[1].transpose(0, 2, 1))  # [directions, H, 4H]
