@@ -27,11 +27,17 @@ def fitting_form(
     name = HAVE_PLAIN_FORMS.get(graph)
     if name is None or plain_name(graph) not in graphs or set(inputs) != {name, _LENGTHS}:
         return graph, inputs
-    shape = np.shape(inputs[name])
+    shape = _shape(inputs[name])
     fills = len(shape) == 3 and np.array_equal(inputs[_LENGTHS], np.full(shape[0], shape[-1]))
     if not fills or shape[-1] < least_plain_size(config, graph):
         return graph, inputs
     return plain_name(graph), {name: inputs[name]}
+
+
+def _shape(value: Any) -> tuple[int, ...]:
+    """Return the shape of an array, or of a tensor of a backend; of an OrtValue it is a method."""
+    shape = getattr(value, "shape", None)
+    return tuple(shape()) if callable(shape) else np.shape(value)
 
 
 def first_form(graphs: Container[str], graph: str) -> str:

@@ -12,20 +12,22 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from dmcodec.bundle import DOWNSAMPLER, Bundle, encoder_part_names
+from dmcodec.bundle import DOWNSAMPLER, Bundle, TensorSpec, encoder_part_names
 from dmcodec.config import CodecConfig
 from dmcodec.errors import ExportError
 from dmcodec.export import export_bundle
 from dmcodec.export.graph_builder import GraphBuilder
 from dmcodec.export.graphs import build_graphs
-from dmcodec.export.layers import add_layers, array
+from dmcodec.export.layers import add_layers
 from dmcodec.export.padding import Signal
 from dmcodec.export.weights import from_two_taps, two_taps
 from dmcodec.nn import DMCodec
+from dmcodec.nn import layers as nn_layers
 from dmcodec.nn.layers import ConvTranspose1d
 from dmcodec.plain_form import HAVE_PLAIN_FORMS, least_plain_frames, least_plain_size, plain_name
 from dmcodec.runtime import Codec
 from dmcodec.runtime.onnxruntime_backend import OnnxRuntimeBackend
+from dmcodec.runtime.onnxruntime_import import import_onnxruntime
 from dmcodec.runtime.plain import fitting_form
 from dmcodec.sample import speech
 
@@ -66,8 +68,6 @@ def test_two_taps_are_the_transposed_convolution(stride: int, plain: bool) -> No
     torch.manual_seed(stride)
     layer = ConvTranspose1d(6, 4, 2 * stride, stride)
     builder = GraphBuilder("g")
-    from dmcodec.bundle import TensorSpec
-
     x, lengths = TensorSpec("x", "float32", ("batch", 6, "time")), TensorSpec("lengths", "int64", ("batch",))
     y = TensorSpec("y", "float32", ("batch", 4, "out"))
     signal = add_layers(builder, torch.nn.Sequential(layer), Signal("x", None if plain else "lengths"), "d")
@@ -75,8 +75,6 @@ def test_two_taps_are_the_transposed_convolution(stride: int, plain: bool) -> No
     model = builder.finish([x] if plain else [x, lengths], [y]).model
     counts = [7, 7, 7] if plain else [7, 1, 4]
     values = np.random.default_rng(0).normal(size=(3, 6, 7)).astype(np.float32)
-    from dmcodec.runtime.onnxruntime_import import import_onnxruntime
-
     inputs: dict[str, Any] = {"x": values} if plain else {"x": values, "lengths": np.array(counts)}
     got = import_onnxruntime().InferenceSession(model.SerializeToString()).run(None, inputs)[0]
     assert got.shape == (3, 4, 7 * stride)
@@ -163,8 +161,6 @@ def test_the_least_size_follows_from_the_configuration(values: dict[str, Any], f
 
 def _paddings(config: CodecConfig, name: str, frames: int) -> list[tuple[int, int]]:
     """Return padding and size of the signal of each convolution, by a run of the torch model."""
-    from dmcodec.nn import layers as nn_layers
-
     found: list[tuple[int, int]] = []
     original = nn_layers.reflect_pad
 
@@ -253,4 +249,8 @@ def test_what_does_not_fit_keeps_the_form_that_was_asked_for(inputs: dict[str, N
     fits = {"waveform": np.zeros((2, 1, 2000), np.float32), "lengths": np.array([2000, 2000])}
     assert fitting_form(config, graphs, "encoder", fits)[0] == "encoder_plain"
     assert fitting_form(config, ("encoder",), "encoder", fits)[0] == "encoder"
-    assert array(torch.zeros(1)).dtype == np.float32
+    value = import_onnxruntime().OrtValue.ortvalue_from_numpy(fits["waveform"])
+    assert fitting_form(config, graphs, "encoder", {**fits, "waveform": value}) == (
+        "encoder_plain",
+        {"waveform": value},
+    )

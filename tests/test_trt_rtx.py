@@ -108,14 +108,14 @@ def test_nodes_without_a_tensorrt_form_are_named(tiny_bundle: Path, half_graphs:
 
 
 STREAM_LSTMS = ("encoder_lstm_0_backward", "encoder_lstm_1_forward")
-WITH_LSTM = ("encoder", "encoder_plain", "decoder", "decoder_plain", "decoder_recurrent", *STREAM_LSTMS)
+WITH_LSTM = ("encoder", "decoder", "decoder_recurrent", *STREAM_LSTMS)
 FIXED = ShapeRequest.parse(None, None, "1s")
 
 
 @pytest.mark.parametrize(
     ("precision", "name", "request_"),
     [
-        *(("fp32", name, REQUEST) for name in (*GRAPH_NAMES, "encoder_plain", "decoder_plain", *STREAM_LSTMS)),
+        *(("fp32", name, REQUEST) for name in (*GRAPH_NAMES, *STREAM_LSTMS)),
         *(("fp16", name, REQUEST) for name in GRAPH_NAMES if not name.endswith("quantizer")),  # those stay float32
         *((precision, name, FIXED) for precision in ("fp32", "fp16") for name in ("encoder", "decoder")),
         *(("fp32", name, FIXED) for name in ("quantizer", "dequantizer")),
