@@ -47,7 +47,7 @@ def lstm(
     if lengths:
         names[4] = "lengths"
         inputs.append(tensor("lengths", TensorProto.INT32, ["batch"]))
-    outputs = {"Y": ["steps", ways, "batch", SIZE]}
+    outputs: dict[str, list[Any]] = {"Y": ["steps", ways, "batch", SIZE]}
     if states:
         names[5:] = ["hidden", "cell"]
         inputs += [tensor(name, kind, [ways, "batch", SIZE]) for name in names[5:]]
