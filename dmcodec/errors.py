@@ -41,7 +41,11 @@ class AudioDependencyError(AudioError, MissingDependencyError):
     """An audio file that only the extra `media` reads, which is not installed."""
 
 
-class AudioWarning(UserWarning):
+class DmcodecWarning(UserWarning):
+    """Base class of the warnings of dmcodec."""
+
+
+class AudioWarning(DmcodecWarning):
     """Audio that can be used, but is probably not what was meant: channels that cancel, or values far beyond 1."""
 
 
@@ -111,6 +115,10 @@ class GpuError(BackendError):
 
 class EngineError(BackendError):
     """A TensorRT engine that is missing, altered, or built for another GPU or version."""
+
+
+class EngineWarning(DmcodecWarning):
+    """A TensorRT engine that was built, but whose layers are not what was expected."""
 
 
 class EngineBuildError(ExportError):

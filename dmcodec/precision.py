@@ -59,7 +59,9 @@ class Precision:
     Attributes:
         name: as in `--precision` and in the manifest.
         summary: a few words for help texts and reports.
-        arithmetic: of the encoder and the decoder. The RVQ computes in float32: half precision changes codes.
+        arithmetic: of the encoder's and the decoder's convolutions. The RVQ computes in float32: half precision changes
+            codes.
+        recurrent: arithmetic of the LSTMs: gates, and the cell state, which adds up over all frames of a clip.
         rounds_weights: large weights are stored in half precision, also those of the RVQ from level 1 on.
         thresholds: of the export, against the model that was exported.
         full_size_mb: size of a bundle with the configuration of the released models, in MB.
@@ -68,6 +70,7 @@ class Precision:
     name: str
     summary: str
     arithmetic: Arithmetic
+    recurrent: Arithmetic
     rounds_weights: bool
     thresholds: Thresholds
     full_size_mb: int
@@ -85,14 +88,16 @@ PRECISIONS: Mapping[str, Precision] = {
             name="fp32",
             summary="float32",
             arithmetic=FP32,
+            recurrent=FP32,
             rounds_weights=False,
             thresholds=Thresholds(90.0, 90.0, 1.0, 1.0, 90.0, 90.0),
             full_size_mb=445,
         ),
         Precision(
             name="fp16",
-            summary="float16 in encoder and decoder, float32 in the RVQ",
+            summary="float16 in convolutions, float32 in LSTMs and the RVQ",
             arithmetic=FP16,
+            recurrent=FP32,
             rounds_weights=False,
             thresholds=Thresholds(40.0, 40.0, 0.0, 0.9, 90.0, None),
             full_size_mb=240,
@@ -101,6 +106,7 @@ PRECISIONS: Mapping[str, Precision] = {
             name="fp16-weights",
             summary="weights stored in float16, computed in float32",
             arithmetic=FP32,
+            recurrent=FP32,
             rounds_weights=True,
             # These allow for the rounding. Against the model with rounded weights, the thresholds of fp32 hold.
             thresholds=Thresholds(40.0, 40.0, 0.0, 0.9, 40.0, None, quantizer_agreement=0.0),

@@ -12,12 +12,14 @@ from numpy.typing import NDArray
 
 from dmcodec import __version__
 from dmcodec.bundle import Bundle, GraphSpec, Manifest, write_manifest
+from dmcodec.config import CodecConfig
 from dmcodec.errors import ArgumentError, ParityError
 from dmcodec.files import file_sha256, output_folder
 from dmcodec.nn import DMCodec
 from dmcodec.nn.checkpoint import model_id
 from dmcodec.precision import PRECISIONS
 from dmcodec.runtime.onnxruntime_backend import OnnxRuntimeBackend
+from dmcodec.runtime.plain import fitting_form
 from dmcodec.runtime.stream_decoder import Run
 
 from .encoder_context import measure_context
@@ -146,7 +148,7 @@ def _write(folder: Path, codec: DMCodec, precision: str, origin: _Origin, report
     specs = {name: _write_graph(folder, name, graph, weights) for name, graph in graphs.items()}
     report("building graphs", 1, 1)
     backend = OnnxRuntimeBackend()
-    run = _runner(backend, folder, specs)
+    run = _runner(codec.config, backend, folder, specs)
     if PRECISIONS[origin.thresholds_of].rounds_weights:  # the error of rounding must not hide an error of a graph
         rounded = torch_model(codec.config, {name: folder / spec.file for name, spec in specs.items()})
         _checked_cases(TorchReference(rounded), run, "fp32", report)
@@ -181,11 +183,13 @@ def _write_graph(folder: Path, name: str, graph: Graph, weights: SharedWeights) 
     return GraphSpec(path.name, file_sha256(path), path.stat().st_size, graph.precision, graph.inputs, graph.outputs)
 
 
-def _runner(backend: OnnxRuntimeBackend, folder: Path, specs: Mapping[str, GraphSpec]) -> Run:
+def _runner(config: CodecConfig, backend: OnnxRuntimeBackend, folder: Path, specs: Mapping[str, GraphSpec]) -> Run:
+    """Return what runs a graph, or its plain form, as the runtime does: batches of one length prove the plain forms."""
     runners = {name: backend.load(folder / spec.file, spec) for name, spec in specs.items()}
 
     def run(name: str, **inputs: Any) -> list[NDArray[Any]]:
-        return runners[name].run(inputs)
+        form, chosen = fitting_form(config, specs, name, inputs)
+        return runners[form].run(chosen)
 
     return run
 

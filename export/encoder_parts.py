@@ -13,15 +13,18 @@ from dmcodec.bundle import DOWNSAMPLER, OUTPUT, TensorSpec, directions, lstm_nam
 from dmcodec.errors import ExportError
 from dmcodec.nn import DMCodec
 from dmcodec.nn.layers import Conv1d, SkipLSTM
+from dmcodec.plain_form import plain_name
+from dmcodec.precision import FP32
 
 from .graph_builder import Graph, GraphBuilder
-from .layers import Signal, add_layers, convolution, lstm_weights
+from .layers import add_layers, convolution, lstm_weights
+from .padding import Signal
 
 _LAYERS_AFTER_LSTM = 2  # ELU and a convolution
 
 
 def encoder_parts(codec: DMCodec, precision: str) -> dict[str, Graph]:
-    """Build the graphs of `dmcodec.bundle.encoder_part_names`.
+    """Build the graphs of `dmcodec.bundle.encoder_part_names`, and the plain form of the first.
 
     Args:
         codec: the model.
@@ -34,7 +37,10 @@ def encoder_parts(codec: DMCodec, precision: str) -> dict[str, Graph]:
     lstm, last = layers[-_LAYERS_AFTER_LSTM - 1], layers[-1]
     if not isinstance(lstm, SkipLSTM) or not isinstance(layers[-2], nn.ELU) or not isinstance(last, Conv1d):
         raise ExportError("encoder: expected an LSTM, an ELU and a convolution as its last layers")
-    parts = {DOWNSAMPLER: _downsampler(codec, precision)}
+    parts = {
+        DOWNSAMPLER: _downsampler(codec, precision),
+        plain_name(DOWNSAMPLER): _downsampler(codec, precision, plain=True),
+    }
     for index in range(lstm.lstm.num_layers):
         for way in directions(codec.config):
             parts[lstm_name(index, way)] = _lstm(codec, lstm, index, way, precision)
@@ -50,16 +56,17 @@ def _channels(codec: DMCodec) -> int:
     return codec.config.n_filters * 2 ** len(codec.config.strides)
 
 
-def _downsampler(codec: DMCodec, precision: str) -> Graph:
-    """Build the layers before the LSTM: waveform and the lengths of its items -> features."""
+def _downsampler(codec: DMCodec, precision: str, plain: bool = False) -> Graph:
+    """Build the layers before the LSTM: waveform, and but for the plain form the items' lengths -> features."""
     layers = nn.Sequential(*list(codec.encoder.model)[: -_LAYERS_AFTER_LSTM - 1])
-    builder = GraphBuilder(DOWNSAMPLER, precision)
+    builder = GraphBuilder(plain_name(DOWNSAMPLER) if plain else DOWNSAMPLER, precision)
     waveform = TensorSpec("waveform", "float32", ("batch", 1, "samples"))
     lengths = TensorSpec("lengths", "int64", ("batch",))
-    signal = add_layers(builder, layers, Signal(builder.cast_in(waveform.name), lengths.name), "encoder")
+    signal = Signal(builder.cast_in(waveform.name), None if plain else lengths.name)
+    signal = add_layers(builder, layers, signal, "encoder")
     features = _steps("features", _channels(codec))
     builder.alias(builder.cast_out(builder.op("Transpose", signal.tensor, perm=[2, 0, 1])), features.name)
-    return builder.finish([waveform, lengths], [features])
+    return builder.finish([waveform] if plain else [waveform, lengths], [features])
 
 
 def _lstm(codec: DMCodec, lstm: SkipLSTM, index: int, way: str, precision: str) -> Graph:
@@ -68,7 +75,7 @@ def _lstm(codec: DMCodec, lstm: SkipLSTM, index: int, way: str, precision: str) 
     The input of layer 0 is `features`; of the others it is the output of each direction of the layer before.
     """
     channels = _channels(codec)
-    builder = GraphBuilder(lstm_name(index, way), precision)
+    builder = GraphBuilder(lstm_name(index, way), precision, recurrent=True)
     op = builder.op
     names = directions(codec.config) if index else ("features",)
     inputs = [_steps(name, channels) for name in names]
@@ -106,10 +113,12 @@ def _output(codec: DMCodec, last: Conv1d, precision: str) -> Graph:
     builder = GraphBuilder(OUTPUT, precision)
     op, ways = builder.op, directions(codec.config)
     inputs = [_steps(name, _channels(codec), "padded_frames") for name in ("features", *ways)]
-    features, *outputs = [builder.cast_in(spec.name) for spec in inputs]
+    recurrent = builder.recurrent
+    features, *outputs = [builder.converted(spec.name, FP32, recurrent) for spec in inputs]
     skip = [features] * len(ways)
     lstm, skip_joined = (op("Concat", *parts, axis=2) if len(ways) > 1 else parts[0] for parts in (outputs, skip))
     summed = op("Transpose", op("Add", lstm, skip_joined), perm=[1, 2, 0])
+    summed = builder.converted(summed, recurrent, builder.arithmetic)
     name = f"encoder.{len(codec.encoder.model) - 1}"
     latents = TensorSpec("latents", "float32", ("batch", codec.config.dimension, "frames"))
     builder.alias(builder.cast_out(convolution(builder, last, op("Elu", summed), name)), latents.name)

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from dmcodec.bundle import TensorSpec
 from dmcodec.errors import ExportError
-from dmcodec.precision import FP16, PRECISIONS
+from dmcodec.precision import FP32, PRECISIONS, Arithmetic
 
 OPSET = 17
 IR_VERSION = 8  # of opset 17; ONNX Runtime reads it since 1.12, and TensorRT since 8.5
@@ -45,15 +45,16 @@ class GraphBuilder:
         name: of the graph.
         precision: a name of `dmcodec.precision.PRECISIONS`. "fp16-weights" computes in float32 and stores the large
             weights in half precision, each with a cast after it; ONNX Runtime folds the casts when it loads the graph.
+        recurrent: the graph is an LSTM alone, so that its arithmetic is that of LSTMs.
     """
 
-    def __init__(self, name: str, precision: str = "fp32") -> None:
+    def __init__(self, name: str, precision: str = "fp32", recurrent: bool = False) -> None:
         self.name = name
         row = PRECISIONS[precision]
-        self._arithmetic, self._rounds_weights = row.arithmetic, row.rounds_weights
-        self._dtype = np.dtype(row.arithmetic.dtype)
-        self._onnx_type = helper.np_dtype_to_tensor_dtype(self._dtype)
-        self._is_half = row.arithmetic == FP16
+        self.arithmetic = row.recurrent if recurrent else row.arithmetic
+        self.recurrent, self._stored = row.recurrent, row.arithmetic
+        self._rounds_weights = row.rounds_weights
+        self._dtype = np.dtype(self.arithmetic.dtype)
         self._nodes: list[onnx.NodeProto] = []
         self._initializers: list[TensorProto] = []
         self._constants: dict[tuple[str, tuple[int, ...], bytes], str] = {}
@@ -91,6 +92,13 @@ class GraphBuilder:
             return self.cast(self._add(name, _converted(name, values, np.dtype(np.float16))))
         return self._add(name, _converted(name, values, self._dtype))
 
+    def recurrent_weight(self, name: str, values: NDArray[Any], parts: int = 1) -> str:
+        """Add a weight of an LSTM, stored as other weights are; return the tensor in the precision of LSTMs."""
+        if self._rounds_weights:
+            return self.weight(name, values, parts=parts)
+        stored = self._add(name, _converted(name, values, np.dtype(self._stored.dtype)))
+        return self.converted(stored, self._stored, self.recurrent)
+
     def ints(self, *values: int) -> str:
         """Add a constant int64 vector, and return its name."""
         return self.constant(np.array(values, np.int64))
@@ -102,17 +110,21 @@ class GraphBuilder:
             self._constants[key] = self._add(self._unique("constant"), values)
         return self._constants[key]
 
+    def converted(self, tensor: str, source: Arithmetic, target: Arithmetic) -> str:
+        """Cast a tensor from one precision to another, where they differ."""
+        return tensor if source == target else self.op("Cast", tensor, to=_onnx_type(target))
+
     def cast_in(self, tensor: str) -> str:
         """Cast a float32 input to the arithmetic's precision, where that differs."""
-        return self.cast(tensor) if self._is_half else tensor
+        return self.converted(tensor, FP32, self.arithmetic)
 
     def cast_out(self, tensor: str) -> str:
         """Cast a result to a float32 output, where the arithmetic's precision differs."""
-        return self.op("Cast", tensor, to=TensorProto.FLOAT) if self._is_half else tensor
+        return self.converted(tensor, self.arithmetic, FP32)
 
     def cast(self, tensor: str) -> str:
         """Cast a tensor of any type to the arithmetic's precision."""
-        return self.op("Cast", tensor, to=self._onnx_type)
+        return self.op("Cast", tensor, to=_onnx_type(self.arithmetic))
 
     def to_int32(self, tensor: str) -> str:
         """Cast a tensor of any type to int32."""
@@ -131,7 +143,7 @@ class GraphBuilder:
             graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="dmcodec"
         )
         onnx.checker.check_model(model, full_check=True)
-        return Graph(model, self._arithmetic.name, tuple(inputs), tuple(outputs))
+        return Graph(model, self.arithmetic.name, tuple(inputs), tuple(outputs))
 
     def _add(self, name: str, values: NDArray[Any]) -> str:
         self._initializers.append(numpy_helper.from_array(values, name))
@@ -148,6 +160,10 @@ def _converted(name: str, values: NDArray[Any], dtype: np.dtype[Any]) -> NDArray
     if not np.isfinite(converted).all():
         raise ExportError(f"{name}: values up to {np.abs(values).max():g} don't fit {dtype.name}")
     return converted
+
+
+def _onnx_type(arithmetic: Arithmetic) -> int:
+    return helper.np_dtype_to_tensor_dtype(np.dtype(arithmetic.dtype))
 
 
 def _value_info(spec: TensorSpec) -> onnx.ValueInfoProto:

@@ -16,11 +16,13 @@ from dmcodec.bundle import TensorSpec
 from dmcodec.errors import ExportError
 from dmcodec.nn import DMCodec
 from dmcodec.nn.layers import Conv1d, SkipLSTM
-from dmcodec.precision import PRECISIONS
+from dmcodec.plain_form import least_plain_frames, plain_name
+from dmcodec.precision import FP32, PRECISIONS
 
 from .encoder_parts import encoder_parts
 from .graph_builder import Graph, GraphBuilder
-from .layers import Signal, add_layers, array, convolution, lstm_weights
+from .layers import add_layers, array, convolution, lstm_weights
+from .padding import Signal
 from .weights import add_codebook, add_codebooks, codebook_centre, codebook_name, stored_codebooks
 
 _FIRST_UPSAMPLER_LAYER = 2  # layer 0 is a convolution, layer 1 the LSTM
@@ -35,29 +37,36 @@ def build_graphs(codec: DMCodec, precision: str = "fp32") -> dict[str, Graph]:
             half precision changes codes. Inputs and outputs are float32 or int64 in every precision.
 
     Returns:
-        The graphs by the names of `dmcodec.bundle.GRAPH_NAMES` and `encoder_part_names`.
+        The graphs by the names of `dmcodec.bundle.GRAPH_NAMES` and `encoder_part_names`, and their plain forms.
     """
     latents = TensorSpec("latents", "float32", ("batch", codec.config.dimension, "frames"))
     waveform = TensorSpec("waveform", "float32", ("batch", 1, "samples"))
     rvq = PRECISIONS[precision].rvq
+    encoder = (codec.encoder.model, waveform, latents, precision)
+    decoder = (codec.decoder.model, latents, waveform, precision)
     return {
-        "encoder": _network("encoder", codec.encoder.model, waveform, latents, precision),
+        "encoder": _network("encoder", *encoder),
+        plain_name("encoder"): _network("encoder", *encoder, plain=True),
         "quantizer": _quantizer(codec, latents, rvq),
         "dequantizer": _dequantizer(codec, latents, rvq),
-        "decoder": _network("decoder", codec.decoder.model, latents, waveform, precision),
+        "decoder": _network("decoder", *decoder),
+        plain_name("decoder"): _network("decoder", *decoder, plain=True),
         "decoder_recurrent": _recurrent(codec, precision),
         "decoder_upsampler": _upsampler(codec, precision),
         **encoder_parts(codec, precision),
     }
 
 
-def _network(name: str, layers: nn.Sequential, source: TensorSpec, target: TensorSpec, precision: str) -> Graph:
-    """Build encoder or decoder: `source` and the lengths of its items -> `target`."""
-    builder = GraphBuilder(name, precision)
+def _network(
+    name: str, layers: nn.Sequential, source: TensorSpec, target: TensorSpec, precision: str, plain: bool = False
+) -> Graph:
+    """Build encoder or decoder: `source`, and the lengths of its items unless it is the plain form -> `target`."""
+    builder = GraphBuilder(plain_name(name) if plain else name, precision)
     lengths = TensorSpec("lengths", "int64", ("batch",))
-    signal = add_layers(builder, layers, Signal(builder.cast_in(source.name), lengths.name), name)
+    signal = Signal(builder.cast_in(source.name), None if plain else lengths.name)
+    signal = add_layers(builder, layers, signal, name)
     builder.alias(builder.cast_out(signal.tensor), target.name)
-    return builder.finish([source, lengths], [target])
+    return builder.finish([source] if plain else [source, lengths], [target])
 
 
 def _quantizer(codec: DMCodec, latents: TensorSpec, precision: str) -> Graph:
@@ -133,10 +142,11 @@ def _recurrent(codec: DMCodec, precision: str) -> Graph:
     features = TensorSpec("features", "float32", ("batch", channels, "frames"))
 
     builder = GraphBuilder("decoder_recurrent", precision)
-    op, ints = builder.op, builder.ints
+    op, ints, recurrent = builder.op, builder.ints, builder.recurrent
     convolved = convolution(builder, first, builder.cast_in(latents.name), "decoder.0")
-    hidden, cell = (builder.cast_in(spec.name) for spec in states)
+    hidden, cell = (builder.converted(spec.name, FP32, recurrent) for spec in states)
     steps = op("Transpose", convolved, perm=[2, 0, 1])  # [T, B, C]
+    steps = builder.converted(steps, builder.arithmetic, recurrent)
     output, last_hidden, last_cell = steps, [], []
     for index in range(layers):
         weights = lstm_weights(builder, lstm, index, "decoder.1")
@@ -146,9 +156,9 @@ def _recurrent(codec: DMCodec, precision: str) -> Graph:
         last_hidden.append(outputs[1])
         last_cell.append(outputs[2])
     summed = op("Transpose", op("Add", output, steps), perm=[1, 2, 0])
-    builder.alias(builder.cast_out(summed), features.name)
+    builder.alias(builder.converted(summed, recurrent, FP32), features.name)
     for spec, parts in zip(new_states, (last_hidden, last_cell), strict=True):
-        builder.alias(builder.cast_out(op("Concat", *parts, axis=0)), spec.name)
+        builder.alias(builder.converted(op("Concat", *parts, axis=0), recurrent, FP32), spec.name)
     return builder.finish([latents, *states], [features, *new_states])
 
 
@@ -160,9 +170,12 @@ def _upsampler(codec: DMCodec, precision: str) -> Graph:
     waveform = TensorSpec("waveform", "float32", ("batch", 1, "samples"))
     builder = GraphBuilder("decoder_upsampler", precision)
     op, ints = builder.op, builder.ints
-    shape = op("Shape", features.name)
-    batch, frames = (op("Gather", shape, ints(axis), axis=0) for axis in (0, 2))
-    signal = Signal(builder.cast_in(features.name), op("Expand", frames, batch))
+    lengths = None
+    if least_plain_frames(codec.config, "decoder_upsampler") > 1:
+        shape = op("Shape", features.name)
+        batch, frames = (op("Gather", shape, ints(axis), axis=0) for axis in (0, 2))
+        lengths = op("Expand", frames, batch)
+    signal = Signal(builder.cast_in(features.name), lengths)
     signal = add_layers(builder, layers, signal, "decoder", start=_FIRST_UPSAMPLER_LAYER)
     builder.alias(builder.cast_out(signal.tensor), waveform.name)
     return builder.finish([features], [waveform])

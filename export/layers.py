@@ -1,31 +1,25 @@
-"""The layers of `dmcodec.nn` as ONNX nodes, for batches in which every item has its own length.
+"""The layers of `dmcodec.nn` as ONNX nodes, for batches in which every item has its own length, or all have the same.
 
 The graphs are built node by node, not traced. Tracing stores the padding, which is Python arithmetic, as constants for
 one length, and it breaks the LSTM for other lengths. Here each item's length is an input of the graph: its reflect
 padding is placed at the item's end, and the backward LSTM starts there, so that other items of the batch can't change
-its result. Weight norm is folded into the weights.
+its result. Weight norm is folded into the weights. A transposed convolution is a convolution of two taps and a reshape.
 """
 
 from __future__ import annotations
-
-import dataclasses
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dmcodec.errors import ExportError
-from dmcodec.nn.layers import Conv1d, ConvPadding, ConvTranspose1d, ResidualBlock, SkipLSTM
+from dmcodec.nn.layers import Conv1d, ConvTranspose1d, ResidualBlock, SkipLSTM
 
 from .graph_builder import GraphBuilder
+from .padding import Signal, reflect_pad, with_zero_after_end
+from .weights import TAPS, two_taps
 
-
-@dataclasses.dataclass(frozen=True)
-class Signal:
-    """Names of a tensor [B, C, T] and of the lengths [B] (int64) of its items. Values beyond a length are undefined."""
-
-    tensor: str
-    lengths: str
+_TO_THE_END = 2**62
 
 
 def add_layers(builder: GraphBuilder, layers: nn.Sequential, signal: Signal, prefix: str, start: int = 0) -> Signal:
@@ -63,8 +57,8 @@ def array(tensor: Tensor) -> NDArray[np.float32]:
 
 
 def _conv(builder: GraphBuilder, layer: Conv1d, signal: Signal, name: str) -> Signal:
-    padded = _reflect_pad(builder, signal, layer.padding, layer.weights.weight().shape[1])
-    return Signal(convolution(builder, layer, padded, name), _strided(builder, signal.lengths, layer.padding.stride))
+    padded = reflect_pad(builder, signal, layer.padding, layer.weights.weight().shape[1])
+    return signal.scaled(builder, convolution(builder, layer, padded, name), down=layer.padding.stride)
 
 
 def convolution(builder: GraphBuilder, layer: Conv1d, tensor: str, name: str) -> str:
@@ -80,107 +74,37 @@ def convolution(builder: GraphBuilder, layer: Conv1d, tensor: str, name: str) ->
     )
 
 
-def _strided(builder: GraphBuilder, lengths: str, stride: int) -> str:
-    """Return ceil(lengths / stride)."""
-    if stride == 1:
-        return lengths
-    return builder.op("Div", builder.op("Add", lengths, builder.ints(stride - 1)), builder.ints(stride))
-
-
 def _conv_transpose(builder: GraphBuilder, layer: ConvTranspose1d, signal: Signal, name: str) -> Signal:
-    weight = array(layer.weights.weight())
-    tensor = builder.op(
-        "ConvTranspose",
-        _with_zero_after_end(builder, signal, weight.shape[0]),
-        builder.weight(f"{name}.weight", weight),
-        builder.weight(f"{name}.bias", array(layer.weights.bias)),
-        kernel_shape=[weight.shape[2]],
-        strides=[layer.stride],
-        pads=[layer.trim_left, layer.trim_right],  # TensorRT can't build a Slice after it
-    )
-    return Signal(tensor, builder.op("Mul", signal.lengths, builder.ints(layer.stride)))
+    """Add a transposed convolution of stride s and kernel 2 s, trimmed, as a convolution and a reshape.
 
-
-def _with_zero_after_end(builder: GraphBuilder, signal: Signal, channels: int) -> str:
-    """Set the step after each item's end to zero.
-
-    An item's last outputs depend on one step beyond its end. For a clip alone there is nothing, which counts as zero.
+    Output s t + p of it is x[t] w[p] + x[t - 1] w[p + s]: of two taps, with the phases p as channels. It is faster than
+    ConvTranspose, which besides runs on the CPU in ONNX Runtime's CUDA provider where its padding is asymmetric.
     """
-    op, ints = builder.op, builder.ints
-    end = _column(builder, signal.lengths)  # [B, 1]
-    inside = op("Min", end, op("Sub", _time(builder, signal.tensor), ints(1)))
-    index = _over_channels(builder, inside, channels)
-    kept = op("Mul", op("GatherElements", signal.tensor, index, axis=2), _mask(builder, op("Less", inside, end)))
-    return op("ScatterElements", signal.tensor, index, kept, axis=2)
-
-
-def _reflect_pad(builder: GraphBuilder, signal: Signal, padding: ConvPadding, channels: int) -> str:
-    """Add the reflect padding of `dmcodec.nn.layers.reflect_pad` at each item's own ends, for any length from 1 up.
-
-    Only the padding columns are computed: one concatenation makes room for them, and a scatter writes those of the
-    right side at each item's end.
-    """
-    # The largest right padding of any length: `right`, and the extra that fills the last window.
-    columns = padding.right + padding.stride - 1
-    if padding.left == 0 and columns == 0:
-        return signal.tensor
-    op, ints = builder.op, builder.ints
-    tensor, length = signal.tensor, _column(builder, signal.lengths)  # [B, 1]
-    pieces = [tensor]
-    if padding.left:
-        mirrored = op("Min", ints(*range(padding.left, 0, -1)), op("Add", length, ints(padding.left)))  # [B, left]
-        pieces.insert(0, _gather_or_zero(builder, signal, mirrored, channels))
-    if columns == 0:
-        return op("Concat", *pieces, axis=2)
-    right = ints(padding.right)
-    if padding.stride > 1:  # extra = -length mod stride
-        stride = ints(padding.stride)
-        right = op("Add", right, op("Mod", op("Sub", stride, op("Mod", length, stride)), stride))
-    # A signal that is too short to be reflected is extended with zeros to `extended` samples.
-    extended = op("Max", length, op("Add", op("Max", ints(padding.left), right), ints(1)))
-    positions = op("Add", length, ints(*range(columns)))  # [B, columns]
-    around = op("Sub", op("Mul", op("Sub", extended, ints(1)), ints(2)), positions)
-    sources = op("Where", op("Less", positions, extended), positions, around)
-    values = _gather_or_zero(builder, signal, sources, channels)
-    room = op("Concat", *pieces, values, axis=2)
-    targets = _over_channels(builder, op("Add", positions, ints(padding.left)), channels)
-    return op("ScatterElements", room, targets, values, axis=2)
-
-
-def _gather_or_zero(builder: GraphBuilder, signal: Signal, indices: str, channels: int) -> str:
-    """Return tensor[b, :, indices[b]] as [B, C, columns], with zeros for indices at or beyond the item's length."""
-    op, ints = builder.op, builder.ints
-    last = op("Sub", _time(builder, signal.tensor), ints(1))
-    inside = _over_channels(builder, op("Max", op("Min", indices, last), ints(0)), channels)
-    mask = _mask(builder, op("Less", indices, _column(builder, signal.lengths)))
-    return op("Mul", op("GatherElements", signal.tensor, inside, axis=2), mask)
-
-
-def _time(builder: GraphBuilder, tensor: str) -> str:
-    """Return the size of the last axis: [1]."""
-    return builder.op("Gather", builder.op("Shape", tensor), builder.ints(2), axis=0)
-
-
-def _column(builder: GraphBuilder, lengths: str) -> str:
-    """Reshape [B] -> [B, 1]."""
-    return builder.op("Unsqueeze", lengths, builder.ints(1))
-
-
-def _over_channels(builder: GraphBuilder, indices: str, channels: int) -> str:
-    """Expand [B, columns] -> [B, channels, columns]."""
-    return builder.op("Expand", builder.op("Unsqueeze", indices, builder.ints(1)), builder.ints(1, channels, 1))
-
-
-def _mask(builder: GraphBuilder, condition: str) -> str:
-    """Cast booleans [B, columns] -> ones and zeros [B, 1, columns]."""
-    return builder.cast(builder.op("Unsqueeze", condition, builder.ints(1)))
+    op, ints, weight, stride = builder.op, builder.ints, array(layer.weights.weight()), layer.stride
+    if weight.shape[2] != 2 * stride:
+        raise ExportError(f"{name}: a transposed convolution of stride {stride} has kernel {weight.shape[2]}, not 2x")
+    channels = weight.shape[1]
+    phases = op(
+        "Conv",
+        with_zero_after_end(builder, signal, weight.shape[0]),
+        builder.weight(f"{name}.{TAPS}", two_taps(weight, stride)),
+        builder.weight(f"{name}.bias", np.repeat(array(layer.weights.bias), stride), exact=True),
+        kernel_shape=[2],
+        pads=[1, 1],
+    )  # [B, C * stride, T + 1]
+    split = op("Transpose", op("Reshape", phases, ints(0, channels, stride, -1)), perm=[0, 1, 3, 2])
+    whole = op("Reshape", split, ints(0, channels, -1))
+    end = -layer.trim_right if layer.trim_right else _TO_THE_END
+    trimmed = op("Slice", whole, ints(layer.trim_left), ints(end), ints(2))
+    return signal.scaled(builder, trimmed, up=stride)
 
 
 def _skip_lstm(builder: GraphBuilder, layer: SkipLSTM, signal: Signal, name: str) -> Signal:
     op, lstm = builder.op, layer.lstm
     steps = op("Transpose", signal.tensor, perm=[2, 0, 1])  # [T, B, C]
+    steps = builder.converted(steps, builder.arithmetic, builder.recurrent)
     # Only the backward direction reads an item's padding before the item itself, so only it needs the lengths.
-    lengths = [builder.to_int32(signal.lengths)] if lstm.bidirectional else []
+    lengths = [builder.to_int32(signal.lengths)] if lstm.bidirectional and signal.lengths is not None else []
     output = steps
     for index in range(lstm.num_layers):
         weights = lstm_weights(builder, layer, index, name)
@@ -192,7 +116,8 @@ def _skip_lstm(builder: GraphBuilder, layer: SkipLSTM, signal: Signal, name: str
         else:
             output = op("Squeeze", output, builder.ints(1))
     skip = op("Concat", steps, steps, axis=2) if lstm.bidirectional else steps
-    return Signal(op("Transpose", op("Add", output, skip), perm=[1, 2, 0]), signal.lengths)
+    summed = op("Transpose", op("Add", output, skip), perm=[1, 2, 0])
+    return Signal(builder.converted(summed, builder.recurrent, builder.arithmetic), signal.lengths)
 
 
 def lstm_weights(
@@ -212,9 +137,9 @@ def lstm_weights(
     parts = len(directions) // len(selected)
     bias = np.concatenate([values["bias_ih"], values["bias_hh"]], axis=1)
     return [
-        builder.weight(f"{name}.weight_ih_{index}", values["weight_ih"], parts=parts),
-        builder.weight(f"{name}.weight_hh_{index}", values["weight_hh"], parts=parts),
-        builder.weight(f"{name}.bias_{index}", bias, parts=parts),
+        builder.recurrent_weight(f"{name}.weight_ih_{index}", values["weight_ih"], parts),
+        builder.recurrent_weight(f"{name}.weight_hh_{index}", values["weight_hh"], parts),
+        builder.recurrent_weight(f"{name}.bias_{index}", bias, parts),
     ]
 
 

@@ -5,9 +5,13 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
+from numpy.typing import NDArray
 
+from dmcodec.bundle import DOWNSAMPLER
+from dmcodec.config import CodecConfig
 from dmcodec.errors import ParityError
 from dmcodec.precision import PRECISIONS
+from dmcodec.runtime.batching import stack
 from dmcodec.runtime.spool import MEMORY, Spool
 from dmcodec.runtime.stream_decoder import Run
 from dmcodec.runtime.sweeps import ExactEncoder, Sizes
@@ -53,6 +57,7 @@ def check_parts(reference: Reference, run: Run, precision: str) -> PartsCase:
     config = reference.config
     waveform = speech(_FRAMES * config.hop_length - config.hop_length // 3, config.sample_rate)
     expected = run_reference(reference, waveform)
+    _require_equal_forms(run, config, waveform, precision)
     with Workers.start(1) as workers, Spool(MEMORY) as spool:
         encoder = ExactEncoder(run, config, workers, spool, _SIZES)
         latents = np.concatenate(list(encoder.latents([waveform])), axis=2)[0]
@@ -75,3 +80,22 @@ def check_parts(reference: Reference, run: Run, precision: str) -> PartsCase:
                 "The bundle was not written"
             )
     return case
+
+
+def _require_equal_forms(run: Run, config: CodecConfig, waveform: NDArray[np.float32], precision: str) -> None:
+    """Compare the forms of the layers before the LSTM: items of a batch with lengths, and each item alone.
+
+    Tiles take the second only, which the comparison of the whole covers.
+    """
+    clips = [waveform, waveform[: len(waveform) // 2]]
+    batch, lengths = stack([clip[None] for clip in clips])
+    together = run(DOWNSAMPLER, waveform=batch, lengths=lengths)[0]
+    bound = PRECISIONS[precision].thresholds.latents_snr_db
+    for row, clip in enumerate(clips):
+        alone = run(DOWNSAMPLER, waveform=clip[None, None], lengths=np.array([len(clip)]))[0][:, 0]
+        snr = snr_db(alone, together[: config.num_frames(len(clip)), row])
+        if not snr >= bound:
+            raise ParityError(
+                f"parity: the features of clips in a batch are {snr:.6g} dB those of clips alone; {precision} needs "
+                f"at least {bound:.6g}. The bundle was not written"
+            )

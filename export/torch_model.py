@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dmcodec.config import CodecConfig
 from dmcodec.errors import ExportError
 
-from .weights import read_codebooks, read_weights
+from .weights import TAPS, from_two_taps, read_codebooks, read_weights
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -39,10 +40,10 @@ def torch_model(config: CodecConfig, graphs: Mapping[str, Path]) -> DMCodec:
     with torch.no_grad():
         for name, part in (("encoder", model.encoder), ("decoder", model.decoder)):
             path = graphs[name]
-            weights = {key: torch.from_numpy(value.astype(np.float32)) for key, value in read_weights(path).items()}
+            weights = {key: value.astype(np.float32) for key, value in read_weights(path).items()}
             try:
                 _fill(part.model, weights, name)
-            except (KeyError, RuntimeError) as error:
+            except (KeyError, ValueError, RuntimeError) as error:
                 raise ExportError(f"{path}: not a graph as `dmcodec export` writes it ({error})") from None
         codebooks = torch.from_numpy(read_codebooks(graphs["quantizer"], config))
         for codebook, entries in zip(model.quantizer.levels, codebooks, strict=True):
@@ -50,12 +51,18 @@ def torch_model(config: CodecConfig, graphs: Mapping[str, Path]) -> DMCodec:
     return model.eval()
 
 
-def _fill(layers: nn.Module, weights: dict[str, Tensor], prefix: str) -> None:
+def _fill(layers: nn.Module, stored: Mapping[str, NDArray[np.float32]], prefix: str) -> None:
     """Fill modules with the weights that `dmcodec.export.layers.add_layers` named after them."""
+    import torch
+
     from dmcodec.nn.layers import Conv1d, ConvTranspose1d, SkipLSTM
 
+    weights = {key: torch.from_numpy(value) for key, value in stored.items()}
     for name, module in layers.named_modules(prefix=prefix):
-        if isinstance(module, Conv1d | ConvTranspose1d):
+        if isinstance(module, ConvTranspose1d) and f"{name}.{TAPS}" in stored:
+            weight = torch.from_numpy(from_two_taps(stored[f"{name}.{TAPS}"], module.stride))
+            _fill_convolution(module, weight, weights[f"{name}.bias"][:: module.stride])
+        elif isinstance(module, Conv1d | ConvTranspose1d):
             _fill_convolution(module, weights[f"{name}.weight"], weights[f"{name}.bias"])
         elif isinstance(module, SkipLSTM):
             for index in range(module.lstm.num_layers):

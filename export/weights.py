@@ -99,6 +99,27 @@ def read_weights(path: Path) -> dict[str, NDArray[Any]]:
     return {item.name: numpy_helper.to_array(item) for item in read_graph(path).graph.initializer}
 
 
+# Name of a transposed convolution's weight in the form of `two_taps`; earlier versions wrote it as it is, as "weight".
+TAPS = "taps"
+
+
+def two_taps(weight: NDArray[Any], stride: int) -> NDArray[Any]:
+    """Return the weight of a transposed convolution [in, out, 2 * stride] as one of two taps: [out * stride, in, 2].
+
+    Output channel c * stride + p is phase p of channel c. The taps are those of the step before, and of the step.
+    """
+    inputs, outputs, _ = weight.shape
+    phases = weight.reshape(inputs, outputs, 2, stride)[:, :, ::-1].transpose(1, 3, 0, 2)
+    return np.ascontiguousarray(phases.reshape(outputs * stride, inputs, 2))
+
+
+def from_two_taps(taps: NDArray[Any], stride: int) -> NDArray[Any]:
+    """Return the weight of a transposed convolution from that of `two_taps`."""
+    outputs, inputs = len(taps) // stride, taps.shape[1]
+    phases = taps.reshape(outputs, stride, inputs, 2)[..., ::-1].transpose(2, 0, 3, 1)
+    return np.ascontiguousarray(phases.reshape(inputs, outputs, 2 * stride))
+
+
 # Codebooks: quantizer and dequantizer store the entries of each level as a weight of its own, so that they share it.
 
 

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from dmcodec.bundle import GRAPH_NAMES, Bundle, GraphSpec
 from dmcodec.errors import BackendError
 
+from .plain import first_form, fitting_form
+
 # A numpy array, or the backend's own type for a tensor that stays on its device between two graphs.
 DeviceTensor = Any
 
@@ -77,19 +79,25 @@ class Graphs:
     def __init__(self, bundle: Bundle, backend: Backend) -> None:
         self.bundle = bundle
         self.backend = backend
+        # Engines, and providers of a GPU, run clips padded to shapes that they have prepared: that takes the lengths.
+        self._has_plain_forms = (backend.name, backend.provider) == ("onnxruntime", "cpu")
         self._runners: dict[str, Runner] = {}
         self._lock = threading.Lock()
         self._forked = False
         _open.add(self)
 
     def load(self, *names: str) -> None:
-        """Load the named graphs, all by default."""
+        """Load the named graphs, all by default, in the form that one clip takes."""
         for name in names or GRAPH_NAMES:
-            self._runner(name)
+            self._runner(first_form(self.bundle.manifest.graphs, name) if self._has_plain_forms else name)
 
     def run(self, name: str, **inputs: DeviceTensor) -> list[DeviceTensor]:
-        """Run a graph; its outputs stay on the device."""
-        return self._runner(name).run(inputs)
+        """Run a graph, in its plain form where the inputs allow it; its outputs stay on the device."""
+        chosen: Mapping[str, DeviceTensor] = inputs
+        if self._has_plain_forms:
+            manifest = self.bundle.manifest
+            name, chosen = fitting_form(manifest.config, manifest.graphs, name, inputs)
+        return self._runner(name).run(chosen)
 
     def arrays(self, name: str, **inputs: DeviceTensor) -> list[NDArray[Any]]:
         """Run a graph; return its outputs as arrays in host memory."""

@@ -17,6 +17,7 @@ from dmcodec.errors import BundleError, BundleNotFoundError, BundleVersionError,
 from dmcodec.files import file_sha256
 from dmcodec.nn import DMCodec
 from dmcodec.nn.checkpoint import model_id
+from dmcodec.plain_form import HAVE_PLAIN_FORMS, plain_name
 
 
 def rewrite(bundle: Path, alter: Callable[[dict[str, Any]], object], digest: bool = True) -> None:
@@ -38,7 +39,8 @@ def test_a_bundle_says_what_was_exported(tiny_bundle: Path, tiny_model: DMCodec,
     assert manifest.model_id == model_id(tiny_model)
     assert manifest.precision == "fp32"
     assert manifest.provenance["seed"] == 0
-    assert set(manifest.graphs) == {*GRAPH_NAMES, *encoder_part_names(manifest.config)}
+    plain = map(plain_name, HAVE_PLAIN_FORMS)
+    assert set(manifest.graphs) == {*GRAPH_NAMES, *encoder_part_names(manifest.config), *plain}
     for name, spec in manifest.graphs.items():
         path = bundle.graph_path(name)
         assert path.parent == tiny_bundle

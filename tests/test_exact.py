@@ -24,6 +24,7 @@ from dmcodec.export import export_bundle
 from dmcodec.export.agreement import compare_codes
 from dmcodec.export.reference import Expected, GraphReference, run_reference
 from dmcodec.nn import DMCodec
+from dmcodec.plain_form import plain_name
 from dmcodec.runtime import Codec
 from dmcodec.runtime.batching import TILED_S
 from dmcodec.runtime.onnxruntime_backend import OnnxRuntimeBackend
@@ -163,8 +164,8 @@ def test_windows_run_where_context_or_the_bundle_asks_for_them(tiny_bundle: Path
         backend = Counted()
         codec = Codec(bundle, backend)
         codec.encode(waveform, 16000, context_s=context_s)
-        assert (DOWNSAMPLER in backend.loaded) == parts
-        assert ("encoder" in backend.loaded) != parts
+        assert (plain_name(DOWNSAMPLER) in backend.loaded) == parts
+        assert bool({"encoder", plain_name("encoder")} & backend.loaded) != parts
         assert codec.encodes_exactly == bundle.manifest.has_encoder_parts
 
 

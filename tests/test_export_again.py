@@ -12,15 +12,18 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+import torch
 
 from dmcodec.bundle import Bundle, encoder_part_names, write_manifest
 from dmcodec.cli import main
 from dmcodec.config import CodecConfig
 from dmcodec.errors import ExportError, OutputExistsError
 from dmcodec.export import Source, export_again, export_bundle
-from dmcodec.export.weights import read_weights
+from dmcodec.export.torch_model import torch_model
+from dmcodec.export.weights import TAPS, from_two_taps, read_weights
 from dmcodec.files import file_sha256
 from dmcodec.nn import DMCodec
+from dmcodec.plain_form import HAVE_PLAIN_FORMS, plain_name
 from dmcodec.runtime import Codec
 from dmcodec.sample import speech
 
@@ -28,9 +31,11 @@ CONFIG = CodecConfig(n_filters=2, dimension=16, semantic_dimension=12, codebook_
 
 
 def older(bundle: Bundle) -> Bundle:
-    """Take away what earlier versions did not write: the encoder in parts, and the centres of the codebooks."""
+    """Take away what earlier versions did not write: parts, plain forms, two taps, and the centres of the codebooks."""
     manifest = bundle.manifest
-    parts = encoder_part_names(manifest.config)
+    plain = [plain_name(name) for name in HAVE_PLAIN_FORMS]
+    parts = {*encoder_part_names(manifest.config), *plain}
+    transposed(bundle.graph_path("decoder"))
     for name in parts:
         bundle.graph_path(name).unlink()
     path = bundle.graph_path("quantizer")
@@ -46,11 +51,40 @@ def older(bundle: Bundle) -> Bundle:
         entries = read_weights(path)[f"codebook_{level}"].astype(np.float64)
         norms.CopyFrom(onnx.numpy_helper.from_array(np.square(entries).sum(axis=1).astype(np.float32), norms.name))
     path.write_bytes(model.SerializeToString())
-    spec = dataclasses.replace(manifest.graphs["quantizer"], sha256=file_sha256(path), size_bytes=path.stat().st_size)
-    graphs = {name: spec for name, spec in manifest.graphs.items() if name not in parts} | {"quantizer": spec}
+    graphs = {name: spec for name, spec in manifest.graphs.items() if name not in parts}
+    for name in ("quantizer", "decoder"):
+        path = bundle.graph_path(name)
+        graphs[name] = dataclasses.replace(graphs[name], sha256=file_sha256(path), size_bytes=path.stat().st_size)
     provenance = {**manifest.provenance, "exporter": "dmcodec 0.0.1"}
     write_manifest(bundle.path, dataclasses.replace(manifest, graphs=graphs, provenance=provenance))
     return Bundle.open(bundle.path)
+
+
+def transposed(path: Path) -> None:
+    """Turn the convolutions of two taps of a graph into the ConvTranspose that earlier versions wrote."""
+    model = onnx.load(path)
+    graph = model.graph
+    stored = {item.name: item for item in graph.initializer}
+    made = {name: node for node in graph.node for name in node.output}
+    for trim in [node for node in graph.node if node.op_type == "Slice"]:
+        whole = made[trim.input[0]]
+        turned = made[whole.input[0]]
+        split = made[turned.input[0]]
+        conv = made[split.input[0]]
+        layer = conv.input[2].removesuffix(".bias")
+        taps, bias = (onnx.numpy_helper.to_array(stored[f"{layer}.{part}"]) for part in (TAPS, "bias"))
+        stride = int(onnx.numpy_helper.to_array(stored[split.input[1]])[2])
+        left = int(onnx.numpy_helper.to_array(stored[trim.input[1]])[0])
+        stored[f"{layer}.{TAPS}"].CopyFrom(onnx.numpy_helper.from_array(from_two_taps(taps, stride), f"{layer}.weight"))
+        stored[f"{layer}.bias"].CopyFrom(onnx.numpy_helper.from_array(bias[::stride].copy(), f"{layer}.bias"))
+        for node in graph.node:
+            node.input[:] = [f"{layer}.weight" if name == f"{layer}.{TAPS}" else name for name in node.input]
+        shape: dict[str, Any] = {"strides": [stride], "kernel_shape": [2 * stride], "pads": [left, stride - left]}
+        conv.CopyFrom(onnx.helper.make_node("ConvTranspose", conv.input, trim.output, name=conv.name, **shape))
+        for node in (split, turned, whole, trim):
+            graph.node.remove(node)
+    assert [node.op_type for node in graph.node].count("ConvTranspose") == 4
+    path.write_bytes(model.SerializeToString())
 
 
 @pytest.fixture(scope="module", params=["fp32", "fp16-weights"])
@@ -69,7 +103,7 @@ def test_it_is_the_same_model_with_the_graphs_of_today(old: Bundle, new: Bundle)
     before, after = old.manifest, new.manifest
     assert (before.has_encoder_parts, after.has_encoder_parts) == (False, True)
     assert (after.model_id, after.precision, after.config) == (before.model_id, before.precision, before.config)
-    for name in ("encoder", "decoder", "dequantizer"):
+    for name in ("encoder", "dequantizer"):
         assert after.graphs[name].sha256 == before.graphs[name].sha256  # its metadata hold a digest of its weights
     old_weights, new_weights = (read_weights(item.graph_path("quantizer")) for item in (old, new))
     for level in range(CONFIG.n_q):
@@ -78,6 +112,16 @@ def test_it_is_the_same_model_with_the_graphs_of_today(old: Bundle, new: Bundle)
         assert new_weights[f"{name}.centre"].any()
     ours, theirs = (Codec.load(item.path, threads=1).encode(speech(16000, 16000), 16000) for item in (new, old))
     np.testing.assert_array_equal(ours.codes, theirs.codes)
+    audio, older_audio = (Codec.load(item.path, threads=1).decode(ours) for item in (new, old))
+    np.testing.assert_allclose(audio, older_audio, atol=1e-6)
+    models = [
+        torch_model(CONFIG, {name: item.graph_path(name) for name in item.manifest.graphs}) for item in (old, new)
+    ]
+    for part in ("encoder", "decoder"):
+        first, second = (getattr(model, part).state_dict() for model in models)
+        for name, weight in first.items():
+            assert torch.equal(second[name], weight), name
+    assert sum(name.endswith(f".{TAPS}") for name in read_weights(new.graph_path("decoder"))) == 4
     assert ours.model_id == theirs.model_id
 
 

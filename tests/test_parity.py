@@ -207,9 +207,14 @@ def drop_state(graph: Graph) -> None:
 
 
 def swap_trim(graph: Graph) -> None:
-    pads = next(a for a in node(graph, "ConvTranspose").attribute if a.name == "pads")
-    assert pads.ints[0] != pads.ints[1]
-    pads.ints[:] = pads.ints[::-1]
+    """Cut the end of the transposed convolution of an odd stride one sample late."""
+    values = {item.name: numpy_helper.to_array(item) for item in graph.model.graph.initializer}
+    trims = [each for each in graph.model.graph.node if each.op_type == "Slice"]
+    [trim] = [each for each in trims if values[each.input[1]][0] == 1 - values[each.input[2]][0]]
+    for position, shift in ((1, -1), (2, -1)):
+        moved = numpy_helper.from_array(values[trim.input[position]] + shift, f"moved_{position}")
+        graph.model.graph.initializer.append(moved)
+        trim.input[position] = moved.name
 
 
 def swapped_gates(values: NDArray[Any]) -> NDArray[Any]:
@@ -224,6 +229,10 @@ DAMAGE: dict[str, tuple[str, Callable[[Graph], None]]] = {
         lambda graph: weight(graph, lstm_index(graph), swapped_gates),
     ),
     "encoder lengths ignored": ("encoder", ignore_lengths),
+    "plain encoder weight": ("encoder_plain", lambda graph: weight(graph, 0, lambda w: w * np.float32(1.1))),
+    "plain decoder shifted by a sample": ("decoder_plain", swap_trim),
+    "tile weight": ("encoder_downsampler", lambda graph: weight(graph, 0, lambda w: w * np.float32(1.1))),
+    "plain tile weight": ("encoder_downsampler_plain", lambda graph: weight(graph, 0, lambda w: w * np.float32(1.1))),
     "decoder lengths ignored": ("decoder", ignore_lengths),
     "stream weight": ("decoder_recurrent", lambda graph: weight(graph, 0, lambda w: w * np.float32(1.1))),
     "stream state dropped": ("decoder_recurrent", drop_state),

@@ -158,4 +158,4 @@ def test_streams_run_on_one_thread_unless_the_number_was_chosen(
         audio = [stream.push(np.zeros((8, 10), np.int64)), stream.finish()]
     assert sum(map(len, audio)) == 3200
     names = ("decoder_recurrent", "dequantizer", "decoder_upsampler")
-    assert sorted(loaded) == sorted([(threads or 2, "encoder"), *((expected, name) for name in names)])
+    assert sorted(loaded) == sorted([(threads or 2, "encoder_plain"), *((expected, name) for name in names)])

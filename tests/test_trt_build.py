@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +18,22 @@ from hypothesis import strategies as st
 
 from dmcodec.bundle import Bundle, read_manifest
 from dmcodec.config import CodecConfig
-from dmcodec.errors import ArgumentError, BundleError, EngineBuildError, GpuError, MissingDependencyError, OutputError
+from dmcodec.errors import (
+    ArgumentError,
+    BundleError,
+    EngineBuildError,
+    EngineWarning,
+    GpuError,
+    MissingDependencyError,
+    OutputError,
+)
 from dmcodec.export.tensorrt import BuildOptions, BuildReport, PlannedEngine, build_engines, plan_engines
 from dmcodec.export.tensorrt.builder import TimingCache, build_plan
-from dmcodec.export.tensorrt.inspection import Inspection, inspect_engine, require_precision
 from dmcodec.export.tensorrt.options import FLAGS
 from dmcodec.export.tensorrt.rewrite import rewritten
 from dmcodec.runtime.tensorrt.driver import Gpu, probe_gpu
 from dmcodec.runtime.tensorrt.engine_store import EngineStore, record_path
-from dmcodec.runtime.tensorrt.library import TENSORRT, TENSORRT_RTX, Library, LogLine
+from dmcodec.runtime.tensorrt.library import TENSORRT, TENSORRT_RTX, Library
 from dmcodec.runtime.tensorrt.profiles import FixedShape, Profile, ShapeRange, ShapeRequest
 
 REQUEST = ShapeRequest.parse("0.1s:1s:2s", "1:1:2", None)
@@ -258,32 +266,22 @@ def test_options_reach_the_builder(tiny_bundle: Path, tmp_path: Path) -> None:
     assert config.profiling_verbosity.name == "DETAILED"
 
 
-def test_an_engine_of_another_precision_is_an_error(tiny_bundle: Path, tmp_path: Path) -> None:
+def test_an_engine_of_another_precision_is_kept_with_a_warning(tiny_bundle: Path, tmp_path: Path) -> None:
     lib = library()
-    lib.module.half = True  # a builder that ignores the precision
-    with pytest.raises(EngineBuildError, match=r"quantizer: asked for fp32, but .* 1 fp16 .*engine inspector"):
-        build(tiny_bundle, plan(tiny_bundle, lib=lib, graphs=["quantizer"]), lib, engine_cache=tmp_path)
-    assert not list(tmp_path.glob("*.engine"))
-
-
-def test_precision_is_that_of_most_layers() -> None:
-    require_precision("g", "fp16", Inspection("log", 3, {"fp16": 2, "fp32": 1}))
-    require_precision("g", "fp32", Inspection("log", 3, {"fp32": 3}))
-    for wanted, found in (("fp16", {"fp32": 2, "fp16": 1}), ("fp32", {"fp32": 9, "bf16": 1}), ("fp32", {})):
-        with pytest.raises(EngineBuildError, match=f"asked for {wanted}"):
-            require_precision("g", wanted, Inspection("log", 3, found))
-
-
-def test_the_log_lists_layers_without_a_gpu() -> None:
-    text = (
-        "Layers:\nName: a, LayerType: gemm, Inputs: [ { Name: x, Datatype: Float}], Constants: [], "
-        "Outputs: [ { Name: y, Dimensions: [1], Datatype: Half, Format: (Linear) }], TacticName: t\n"
-        "Name: b, LayerType: copy, Inputs: [], Outputs: [ { Name: z, Datatype: Int64 }], TacticName: t\n"
-    )
-    found = inspect_engine(library(), "g", b"", [LogLine("VERBOSE", text)], None)
-    assert (found.layers, found.tensors, found.source) == (2, {"fp16": 1}, "builder's log")
-    with pytest.raises(EngineBuildError, match="doesn't list the layers that it built"):
-        inspect_engine(library(), "g", b"", [LogLine("VERBOSE", "nothing")], None)
+    lib.module.half = True  # a builder that ignores the precision, or an inspector that calls types otherwise
+    said = r"quantizer-\w+\.engine: asked for fp32, but .* 1 fp16 .*engine inspector.*dmcodec verify"
+    with pytest.warns(EngineWarning, match=said):
+        [report] = build(tiny_bundle, plan(tiny_bundle, lib=lib, graphs=["quantizer"]), lib, engine_cache=tmp_path)
+    facts = EngineStore(tmp_path).records()[0][0].facts
+    assert facts == report.record.facts
+    assert facts["precision"] == "fp16"
+    assert "asked for fp32" in facts["precision_problem"]
+    lib.module.half = None
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        planned = plan(tiny_bundle, lib=lib, graphs=["quantizer"], rebuild=True)
+        [report] = build(tiny_bundle, planned, lib, engine_cache=tmp_path)
+    assert (report.record.facts["precision"], report.record.facts["precision_problem"]) == ("fp32", None)
 
 
 def test_a_failed_build_carries_the_loggers_lines(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:

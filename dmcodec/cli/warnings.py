@@ -9,7 +9,7 @@ from typing import Any
 
 import typer
 
-from dmcodec.errors import AudioWarning
+from dmcodec.errors import DmcodecWarning
 from dmcodec.text import one_line
 
 
@@ -21,12 +21,12 @@ def warnings_as_lines() -> Iterator[None]:
         original = warnings.showwarning
 
         def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
-            if not issubclass(category, AudioWarning):
+            if not issubclass(category, DmcodecWarning):
                 original(message, category, *place, **more)
             elif str(message) not in shown:
                 shown.add(str(message))
                 typer.echo(f"warning: {one_line(str(message))}", err=True)
 
         warnings.showwarning = show
-        warnings.simplefilter("always", AudioWarning)
+        warnings.simplefilter("always", DmcodecWarning)
         yield

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import time
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from dmcodec import __version__
 from dmcodec.bundle import GRAPH_NAMES, Bundle, read_manifest, write_manifest
-from dmcodec.errors import ArgumentError, EngineError
+from dmcodec.errors import ArgumentError, EngineError, EngineWarning
 from dmcodec.files import locked
 from dmcodec.runtime.tensorrt.driver import Gpu
 from dmcodec.runtime.tensorrt.engine_store import (
@@ -25,7 +26,7 @@ from dmcodec.runtime.tensorrt.library import TENSORRT, Library
 from dmcodec.runtime.tensorrt.profiles import ShapeRequest
 
 from .builder import BuildProgress, TimingCache, build_plan
-from .inspection import inspect_engine, require_precision
+from .inspection import inspect_engine, precision_problem
 from .options import BuildOptions
 from .rewrite import RULES_VERSION, rewritten
 
@@ -110,8 +111,11 @@ def build_engines(
     """Build the engines that `plan_engines` planned. Each is stored as soon as it is built.
 
     Raises:
-        EngineBuildError: a graph can't be built, or its engine is not in the graph's precision.
+        EngineBuildError: a graph can't be built.
         OutputError: the folder of engines can't be written to.
+
+    Warns:
+        EngineWarning: an engine is not, or not known to be, in the graph's precision; its record says so, too.
     """
     folder = engine_folder(bundle.path, engine_cache)
     reports = []
@@ -177,12 +181,16 @@ def _build(
     build_s = time.perf_counter() - start
     timing.merge(built.timing_cache)
     inspection = inspect_engine(library, key.graph, built.plan, built.lines, gpu, options.version_compatible)
-    require_precision(key.graph, key.precision, inspection)
+    problem = precision_problem(key.precision, inspection)
+    if problem is not None:
+        advice = "compare its results with `dmcodec verify`"
+        warnings.warn(f"{key.file}: {problem}; {advice}", EngineWarning, stacklevel=3)
     facts: dict[str, Any] = {
-        "precision": inspection.precision,
+        "precision": key.precision if problem is None else inspection.precision,
         "layers": inspection.layers,
         "layer_outputs": inspection.tensors,
         "inspected_by": inspection.source,
+        "precision_problem": problem,
         "build_s": round(build_s, 3),
         "built_by": f"dmcodec {__version__}",
         "gpu": gpu.name if gpu is not None else None,

@@ -11,13 +11,13 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from dmcodec.errors import BackendError, EngineBuildError
+from dmcodec.errors import BackendError
 from dmcodec.precision import ARITHMETICS, FP32
 from dmcodec.runtime.tensorrt.driver import Gpu
 from dmcodec.runtime.tensorrt.engine import Engine
 from dmcodec.runtime.tensorrt.library import Library, LogLine
 
-INSPECTOR, BUILD_LOG = "engine inspector", "builder's log"
+INSPECTOR, BUILD_LOG, NOWHERE = "engine inspector", "builder's log", "nothing"
 # Precision -> the words for it in a layer's type: "Half", or within "Row major linear FP16 format".
 _TYPES = {
     **{name: arithmetic.tensorrt_types for name, arithmetic in ARITHMETICS.items()},
@@ -34,7 +34,7 @@ class Inspection:
     """Precisions of an engine's layers.
 
     Attributes:
-        source: INSPECTOR or BUILD_LOG.
+        source: INSPECTOR, BUILD_LOG, or NOWHERE: neither lists layers.
         layers: number of layers.
         tensors: precision -> number of layers' outputs in it; floating-point types and int8 only.
     """
@@ -61,9 +61,6 @@ def inspect_engine(
         lines: the log of the build.
         gpu: of this machine; None where there is none.
         host_code: the plan is version compatible: it holds code for the host, which loading it has to allow.
-
-    Raises:
-        EngineBuildError: neither the inspector nor the log lists any layer.
     """
     found = None
     if gpu is not None:
@@ -71,25 +68,23 @@ def inspect_engine(
             found = _from_information(Engine(library, plan, name, host_code).information())
         except BackendError:  # an engine for another GPU, for example
             found = None
-    found = found or _from_log(lines)
-    if found is None:
-        raise EngineBuildError(f"{name}: {library.flavour} {library.version} doesn't list the layers that it built")
-    return found
+    return found or _from_log(lines) or Inspection(NOWHERE, 0, {})
 
 
-def require_precision(name: str, wanted: str, found: Inspection) -> None:
-    """Raise EngineBuildError where an engine is not in the precision of its graph.
+def precision_problem(wanted: str, found: Inspection) -> str | None:
+    """Say in what an engine is not in the precision of its graph; return None where all is as expected.
 
-    A float32 engine may hold no tensor of fewer bits. In a half-precision engine most tensors are in half precision;
-    inputs and outputs stay float32.
+    A float32 engine holds no tensor of fewer bits. A half-precision engine holds some: inputs, outputs and what its row
+    of `dmcodec.precision` leaves in float32 are not. What layers are called differs from library to library, so this
+    is a reason to look at an engine, and none to throw it away.
     """
+    if not found.tensors:
+        return "the precision of the engine is not known: it lists no layers with their types"
     fewer_bits = [precision for precision in found.tensors if precision != FP32.name]
-    if (wanted == FP32.name and fewer_bits) or found.precision != wanted:
-        counts = ", ".join(f"{count} {precision}" for precision, count in found.tensors.items()) or "none"
-        raise EngineBuildError(
-            f"{name}: asked for {wanted}, but the engine's layers give tensors in {counts} (by the {found.source}); "
-            "it was not kept"
-        )
+    if fewer_bits if wanted == FP32.name else wanted not in found.tensors:
+        counts = ", ".join(f"{count} {precision}" for precision, count in found.tensors.items())
+        return f"asked for {wanted}, but the engine's layers give tensors in {counts} (by the {found.source})"
+    return None
 
 
 def _from_information(information: Any) -> Inspection | None:
