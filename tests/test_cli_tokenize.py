@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from corpora import DyingCodec, contents, reasons, run, table, write_clip, write_corpus
-from platforms import posix
+from platforms import linux, posix
 
 from dmcodec.cli import main
 from dmcodec.errors import BackendError
@@ -95,7 +95,7 @@ def children(pid: int) -> list[int]:
     return found
 
 
-@posix
+@linux
 @pytest.mark.parametrize("workers", [1, 2])
 def test_killed_anywhere_the_same_command_goes_on(
     corpus: Path, straight: dict[str, bytes], workers: int, tmp_path: Path
