@@ -239,6 +239,7 @@ def test_info_shows_an_output(call: Call, corpus: Path, tmp_path: Path) -> None:
         (("--keep-plan",), "holds no plan yet"),
         (("--n-q", "9"), "n_q"),
         (("--spool", "/nowhere"), "no such folder"),
+        (("-",), "stdin can be read once only"),
     ],
 )
 def test_a_wrong_call_is_one_line(

@@ -248,7 +248,7 @@ class NoEngine:
 
 
 def test_memory_does_not_grow_with_the_corpus(tmp_path: Path) -> None:
-    """Some 150 to 450 bytes a clip are needed; the clips would take 1,500, and their share of the shards' counts 650."""
+    """Some 150 to 450 bytes a clip are needed; the clips would take 1,500, and their share of counts 650."""
     peaks = []
     for count in (500, 5_000):
         rows = [{"path": f"{index}.wav", "duration": 1.0, "text": "x" * 200} for index in range(count)]
