@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from corpora import DyingCodec, contents, reasons, run, table, write_clip, write_corpus
-from platforms import posix
+from platforms import linux, posix
 
 from dmcodec.cli import main
 from dmcodec.errors import BackendError
@@ -95,7 +95,7 @@ def children(pid: int) -> list[int]:
     return found
 
 
-@posix
+@linux
 @pytest.mark.parametrize("workers", [1, 2])
 def test_killed_anywhere_the_same_command_goes_on(
     corpus: Path, straight: dict[str, bytes], workers: int, tmp_path: Path
@@ -239,6 +239,7 @@ def test_info_shows_an_output(call: Call, corpus: Path, tmp_path: Path) -> None:
         (("--keep-plan",), "holds no plan yet"),
         (("--n-q", "9"), "n_q"),
         (("--spool", "/nowhere"), "no such folder"),
+        (("-",), "stdin can be read once only"),
     ],
 )
 def test_a_wrong_call_is_one_line(

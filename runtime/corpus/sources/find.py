@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
-from dmcodec.file_search import LeftOut
+from dmcodec.errors import ArgumentError
+from dmcodec.file_search import STDIN, LeftOut
 from dmcodec.runtime.corpus.filesystems import is_url
 from dmcodec.runtime.corpus.items import Item, Source
 
@@ -43,10 +44,15 @@ def find_corpus(inputs: Sequence[str]) -> Corpus:
 
     Raises:
         InputNotFoundError: a file, a folder or a pattern that names nothing.
+        ArgumentError: stdin.
     """
     sources: list[Source] = []
     paths: list[str] = []
     for argument in inputs:
+        if argument == STDIN:
+            raise ArgumentError(
+                "-: stdin can be read once only, but a corpus is read again when a run goes on; name a list"
+            )
         make = _special(argument)
         if make is not None:
             sources.append(make(argument))
