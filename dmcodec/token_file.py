@@ -288,6 +288,33 @@ class TokenFileReader:
         return codes.T
 
 
+def pack_codes(codes: Codes, codebook_size: int) -> bytes:
+    """Return codes (n_q, frames) packed as in a token file: frame by frame, bits_per_code bits each, no header."""
+    blocks = (codes[:, start : start + _BLOCK_FRAMES] for start in range(0, codes.shape[1], _BLOCK_FRAMES))
+    return b"".join(np.packbits(_bits_of_codes(block, codebook_size)).tobytes() for block in blocks)
+
+
+def packed_bytes(n_q: int, frames: int, codebook_size: int) -> int:
+    """Return the bytes of packed codes (n_q, frames)."""
+    return -(-n_q * frames * bits_per_code(codebook_size) // 8)
+
+
+def unpack_codes(packed: bytes, n_q: int, frames: int, codebook_size: int) -> Codes:
+    """Return the codes (n_q, frames) of `pack_codes`.
+
+    Raises:
+        TokensError: another number of bytes, or a code that the codebook does not have.
+    """
+    if len(packed) != packed_bytes(n_q, frames, codebook_size):
+        raise TokensError(f"codes: {n_q} x {frames} packed codes are not {len(packed)} bytes")
+    bits, data = bits_per_code(codebook_size), np.frombuffer(packed, np.uint8)
+    codes = np.empty((frames, n_q), np.uint16)
+    for first in range(0, frames, _BLOCK_FRAMES):
+        block = codes[first : first + _BLOCK_FRAMES]
+        block[:] = _codes_of_bits(data, first * n_q * bits, block.size, codebook_size).reshape(block.shape)
+    return checked_codes(codes.T, codebook_size)
+
+
 def _bits_of_codes(codes: Codes, codebook_size: int) -> NDArray[np.uint8]:
     """Return codes (n_q, frames) as bits (zeros and ones), frame by frame, most significant bit first."""
     shifts = np.arange(bits_per_code(codebook_size) - 1, -1, -1, dtype=np.uint16)
