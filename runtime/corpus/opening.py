@@ -2,38 +2,19 @@
 
 from __future__ import annotations
 
-import io
-import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, BinaryIO, cast
+from typing import Any
 
-from dmcodec.errors import AudioError, AudioFileNotFoundError, detail
+from dmcodec.errors import AudioError
 from dmcodec.streams import AudioSource
 
-from .filesystems import file_system, is_url
-from .items import FileLocation, Item, Reader
-
-# Remote files up to this size are fetched whole, before they are decoded; larger ones are read in parts.
-FETCHED_BYTES = 64 << 20
-# What a remote file system tells of a file that changes when its content does; the first that is there is taken.
-_MARKS = ("ETag", "etag", "md5Hash", "md5", "mtime", "LastModified", "last_modified", "modified", "updated", "created")
-
-
-def file_state(path: str) -> tuple[str, int]:
-    """Return the state of a file (`Item.state`) and its bytes.
-
-    Raises:
-        OSError: the file is not there, or can't be asked for.
-    """
-    if not is_url(path):
-        status = os.stat(path)  # noqa: PTH116 - many
-        return f"{status.st_size} {status.st_mtime_ns}", status.st_size
-    system, inside = file_system(path)
-    info = system.info(inside)
-    mark = next((info[name] for name in _MARKS if info.get(name) is not None), "")
-    size = int(info.get("size") or 0)
-    return f"{size} {mark}".strip(), size
+from .filesystems import is_url
+from .items import FileLocation, Item, Reader, TableRow, TarMember
+from .remote_files import file_state as file_state
+from .remote_files import opened_url as opened_url
+from .tables import TableReader
+from .tar_members import TarReader
 
 
 class FileReader:
@@ -57,29 +38,10 @@ class FileReader:
         """See `Reader`."""
 
 
-@contextmanager
-def opened_url(url: str) -> Iterator[BinaryIO]:
-    """Open a remote file for reading.
-
-    Raises:
-        AudioFileNotFoundError: no such file.
-        AudioError: it can't be read.
-    """
-    try:
-        system, inside = file_system(url)
-        if int(system.info(inside).get("size") or 0) <= FETCHED_BYTES:
-            yield io.BytesIO(system.cat_file(inside))
-        else:
-            with system.open(inside, "rb") as file:
-                yield cast(BinaryIO, file)
-    except FileNotFoundError:
-        raise AudioFileNotFoundError(f"{url}: no such audio file") from None
-    except OSError as error:
-        raise AudioError(f"{url}: can't be read ({detail(error)})") from None
-
-
 # The kinds of locations -> what makes their reader.
-READERS: Mapping[type[Any], Callable[[], Reader]] = {FileLocation: FileReader}
+READERS: Mapping[type[Any], Callable[[], Reader]] = {
+    FileLocation: FileReader, TarMember: TarReader, TableRow: TableReader,
+}  # fmt: skip
 
 
 class Readers:
