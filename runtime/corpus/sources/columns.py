@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from dmcodec.errors import ArgumentError
+from dmcodec.errors import DataError
 from dmcodec.runtime.corpus.columns import RESERVED
 from dmcodec.runtime.corpus.items import Scalar
 from dmcodec.text import utf8
@@ -63,11 +63,11 @@ def row_ids(name: str, values: Sequence[Any]) -> list[str]:
     """Return the ids of rows as text.
 
     Raises:
-        ArgumentError: a row of the table `name` has none.
+        DataError: a row of the table `name` has none.
     """
     for row, value in enumerate(values):
         if value is None or value == "":
-            raise ArgumentError(f"{name}: row {row} has no id; fill the column {ID!r}, or rename it")
+            raise DataError(f"{name}: row {row} has no id; fill the column {ID!r}, or rename it")
     return [utf8(str(value)) for value in values]
 
 

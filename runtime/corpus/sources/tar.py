@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, BinaryIO, cast
 
 from dmcodec.audio import audio_suffixes
-from dmcodec.errors import ArgumentError, DmcodecError, InputNotFoundError, detail, first_line
+from dmcodec.errors import DataError, DmcodecError, InputNotFoundError, detail, first_line
 from dmcodec.runtime.corpus.filesystems import file_system, is_url
 from dmcodec.runtime.corpus.items import Item, Scalar, TarMember
 from dmcodec.runtime.corpus.remote_files import file_state
@@ -106,7 +106,7 @@ def _samples(path: str, file: BinaryIO, suffixes: frozenset[str]) -> Iterator[_S
     file.seek(0)
     kind = next((kind for start, kind in _COMPRESSED.items() if head.startswith(start)), None)
     if kind:
-        raise ArgumentError(f"{path}: is compressed ({kind}), so its members can't be read in place; decompress it")
+        raise DataError(f"{path}: is compressed ({kind}), so its members can't be read in place; decompress it")
     found = _Sample("")
     with tarfile.open(fileobj=file, mode="r:") as tar:
         while (member := tar.next()) is not None:
@@ -126,7 +126,7 @@ def _add(
 ) -> None:
     if f".{suffix.rpartition('.')[2]}" in suffixes:
         if member.issparse():
-            raise ArgumentError(f"{path}#{member.name}: is a sparse member, which can't be read in place; tar it again")
+            raise DataError(f"{path}#{member.name}: is a sparse member, which can't be read in place; tar it again")
         sample.audio.append(member)
     elif suffix == "json":
         sample.facts.update(_facts(_content(tar, member, path), f"{path}#{member.name}"))
@@ -136,7 +136,7 @@ def _add(
 
 def _content(tar: tarfile.TarFile, member: tarfile.TarInfo, path: str) -> bytes:
     if member.size > _MAX_FACTS_BYTES:
-        raise ArgumentError(f"{path}#{member.name}: is over {_MAX_FACTS_BYTES >> 20} MiB, too long for a .json or .txt")
+        raise DataError(f"{path}#{member.name}: is over {_MAX_FACTS_BYTES >> 20} MiB, too long for a .json or .txt")
     file = tar.extractfile(member)
     assert file is not None  # a regular member
     return file.read()
@@ -146,7 +146,7 @@ def _facts(data: bytes, name: str) -> dict[str, Scalar]:
     try:
         values: Any = json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise ArgumentError(f"{name}: is not JSON ({detail(error)})") from None
+        raise DataError(f"{name}: is not JSON ({detail(error)})") from None
     if not isinstance(values, dict):
         return {}
     return {str(key): scalar(value) for key, value in values.items()}
