@@ -23,8 +23,8 @@ from .waveforms import Mixer, Waveform, check_sample_rate, prepare_waveform, res
 
 __all__ = [
     "AUDIO_SUFFIXES", "MEDIA_SUFFIXES", "OUTPUT_FORMATS", "AudioSource", "Waveform", "audio_needs", "audio_suffixes",
-    "audio_writer", "channel_count", "output_format", "prepare_waveform", "read_audio", "read_blocks", "to_pcm16",
-    "write_audio",
+    "audio_writer", "channel_count", "output_format", "prepare_waveform", "read_audio", "read_blocks", "read_mono",
+    "to_pcm16", "write_audio",
 ]  # fmt: skip
 
 # Files that count as audio in a folder: formats of libsndfile.
@@ -121,6 +121,22 @@ def read_blocks(
             if progress:
                 progress(done_s, max(done_s, audio.total_s))
         yield resample(np.zeros(0, np.float32), True)
+        mixer.finish()
+
+
+def read_mono(source: AudioSource, channel: int | None = None, name: str | None = None) -> Iterator[tuple[int, Waveform]]:
+    """Read an audio file at its own sample rate, a few seconds at a time.
+
+    Arguments, errors and warnings are those of `read_blocks`.
+
+    Yields:
+        Sample rates in Hz and blocks (samples,) of mono float32. Where parts of a file differ (joined MP3s, for
+        example), the rate changes.
+    """
+    with _opened(source, name) as audio:
+        mixer = Mixer(audio.name, channel)
+        for rate, block in audio.blocks():
+            yield rate, mixer.mix(block.T)
         mixer.finish()
 
 

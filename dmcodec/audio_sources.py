@@ -87,18 +87,42 @@ def find_sources(inputs: Sequence[str], speaker_from: str | None, dataset: Datas
     return _file_sources(inputs, speaker_from)
 
 
-def _file_sources(inputs: Sequence[str], speaker_from: str | None) -> Sources:
+@dataclass(frozen=True)
+class NamedFiles:
+    """Local audio files, sorted by path.
+
+    Attributes:
+        files: absolute path, and name: the path from the common folder of the arguments on.
+        problems: arguments that name nothing, and folders that can't be read.
+        left_out: what of the named folders does not count.
+    """
+
+    files: Sequence[tuple[Path, str]]
+    problems: Sequence[Problem]
+    left_out: Sequence[LeftOut]
+
+
+def named_files(inputs: Sequence[str]) -> NamedFiles:
+    """Find the local audio files that arguments name; they may be none."""
     found = search(inputs, audio_suffixes(), needs=audio_needs())
     problems = [*found.problems, *_missing(found.files)]
     missing = {problem.path for problem in problems}
     files = [(file.path.absolute(), file.relative) for file in found.files if file.path not in missing]
     if not files:
-        raise problems[0].error
+        return NamedFiles([], problems, found.left_out)
     # Folders that the names of their files are relative to.
     root = Path(os.path.commonpath({path.parents[len(relative.parts) - 1] for path, relative in files}))
     paths = sorted({path for path, _ in files})
+    return NamedFiles([(path, utf8(path.relative_to(root).as_posix())) for path in paths], problems, found.left_out)
+
+
+def _file_sources(inputs: Sequence[str], speaker_from: str | None) -> Sources:
+    found = named_files(inputs)
+    problems = found.problems
+    if not found.files:
+        raise problems[0].error
+    paths, names = [path for path, _ in found.files], [name for _, name in found.files]
     speaker = _speaker_rule(speaker_from)
-    names = [utf8(path.relative_to(root).as_posix()) for path in paths]
     speakers = [speaker(name) for name in names]
     digest = hashlib.sha256()
     for path, name, speaker_name in zip(paths, names, speakers, strict=True):

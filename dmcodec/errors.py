@@ -134,7 +134,7 @@ class DownloadError(DmcodecError, RuntimeError):
 
 
 class DataError(DmcodecError, ValueError):
-    """Training data that are incomplete, altered, of a newer version, or empty."""
+    """Training data, a manifest, or a plan that is incomplete, altered, of a newer version, or empty."""
 
 
 class DataNotFoundError(DataError, FileNotFoundError):
@@ -151,6 +151,10 @@ class TeacherNotFoundError(TeacherError, FileNotFoundError):
 
 class TrainingError(DmcodecError, RuntimeError):
     """A training run that can't continue: a loss became NaN, or the processes differ."""
+
+
+class CorpusError(DmcodecError, RuntimeError):
+    """A run over a corpus that stopped: more clips failed than it allows."""
 
 
 class MetricError(DmcodecError, ValueError):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from dmcodec.tokens import Tokens
 from .backend import Backend, Graphs
 from .batching import listed, stack
 from .decode_file import decode_file
-from .encode_file import encode_file
+from .encode_file import encode_blocks, encode_file
 from .encode_options import EncodeOptions, Progress, encode_options, encodes_exactly
 from .loading import open_codec
 from .pipeline import Pipeline
@@ -217,6 +217,10 @@ class Codec:
         all_codes = self._pipeline.encode(prepared, options)
         return [self._tokens(codes[:n_q], len(item)) for codes, item in zip(all_codes, prepared, strict=True)]
 
+    def encode_blocks(self, blocks: Iterable[Waveform], n_q: int | None = None, spool: str | Path | None = None) -> Tokens:
+        """Encode a clip that arrives in blocks (samples,), float32 at the codec's rate, as `encode_file` does."""
+        return encode_blocks(self._pipeline, blocks, checked_n_q(n_q, self.config), self._encode_options(None, spool))
+
     def decode(self, tokens: Tokens, n_q: int | None = None) -> Waveform:
         """Decode tokens to a waveform (tokens.num_samples,) float32 at the codec's sample rate.
 
@@ -256,11 +260,8 @@ class Codec:
                 position on.
             out: token file to write during encoding; it appears when it is complete, and after an error nothing is
                 left. A binary file object gets all bytes at the end.
-            n_q: as for `encode`.
-            context_s: as for `encode`.
+            n_q, context_s, channel, spool: as for `encode`.
             progress: called with the seconds that are done, and the seconds in total.
-            channel: as for `encode`.
-            spool: as for `encode`.
             resume: keep the progress in the folder `out`.spool until the tokens are complete, and go on from there
                 after an interruption. The spool is a quarter larger.
 
@@ -349,10 +350,7 @@ class Codec:
         return StreamEncoder(graphs.arrays, self.config, look_ahead_s, sample_rate, n_q, batch_size, step_s)
 
     def stream_pool(self, max_streams: int = 64, max_wait_ms: float = 10.0) -> StreamPool:
-        """Return a pool for many live streams, whose pushes run together.
-
-        Arguments and errors are those of `dmcodec.runtime.StreamPool`.
-        """
+        """Return a pool for many live streams; arguments and errors are those of `dmcodec.runtime.StreamPool`."""
         return StreamPool(self, *self._pipeline.concurrent, max_streams, max_wait_ms)
 
     def latents(self, waveform: Any, sample_rate: int) -> NDArray[np.float32]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -52,3 +52,17 @@ def encode_file(
         if writer is not None:
             writer.finish(num_samples)
     return Tokens.from_codes(np.concatenate(parts, axis=1), config, num_samples, model_id)
+
+def encode_blocks(pipeline: Pipeline, blocks: Iterable[Waveform], n_q: int, options: EncodeOptions) -> Tokens:
+    """Encode a clip that arrives in blocks (samples,) float32 at the codec's rate."""
+    manifest, num_samples = pipeline.graphs.bundle.manifest, 0
+
+    def counted() -> Iterator[Waveform]:
+        nonlocal num_samples
+        for block in blocks:
+            num_samples += len(block)
+            yield block
+
+    codes = np.concatenate([part[:n_q] for part in pipeline.encode_blocks(counted(), options)], axis=1)
+    return Tokens.from_codes(codes, manifest.config, num_samples, manifest.model_id)
+

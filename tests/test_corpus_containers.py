@@ -90,7 +90,7 @@ def test_tars_are_read_where_they_lie(tmp_path: Path, monkeypatch: pytest.Monkey
     with fsspec.open("memory://tars/sub/t.tar", "wb") as file:
         file.write(data)
     for limit in (64 << 20, 0):  # a member is fetched, or read in parts
-        monkeypatch.setattr("dmcodec.runtime.corpus.tar_members.FETCHED_BYTES", limit)
+        monkeypatch.setattr("dmcodec.runtime.corpus.remote_files.FETCHED_BYTES", limit)
         found = numbers(ContainersSource(["memory://tars"], TableOptions()))
         assert list(found.values()) == [1, 2, 3, 4]
         assert next(iter(found)) == "sub/t.tar/a/one.flac"

@@ -12,7 +12,7 @@ from typer.core import TyperArgument, TyperCommand, TyperGroup
 from dmcodec.cli.train import TRAIN_VERBS
 from dmcodec.errors import ArgumentError
 
-from . import bench, decode, demo, doctor, encode, evaluate, export, info, pull, reconstruct, verify
+from . import bench, decode, demo, doctor, encode, evaluate, export, info, pull, reconstruct, tokenize, verify
 
 Verb = Callable[..., None]
 
@@ -21,6 +21,7 @@ VERBS: dict[str, dict[str, Verb]] = {
         "encode": encode.encode,
         "decode": decode.decode,
         "reconstruct": reconstruct.reconstruct,
+        "tokenize": tokenize.tokenize,
         "info": info.info,
         "demo": demo.demo,
     },

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import signal
-import sys
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from typing import TYPE_CHECKING, Any
 
 from dmcodec.errors import BackendError, DmcodecError
+from dmcodec.processes import leave_interrupts_to_parent, start_process
 
 from .files import Pair
 
@@ -150,31 +148,12 @@ class _Jobs:
         self._start()
 
     def _start(self) -> None:
-        context = multiprocessing.get_context("spawn")  # a fork would copy locks that threads of onnxruntime hold
-        ours, theirs = context.Pipe()
-        process = context.Process(target=_work, args=(theirs, self._factory), daemon=True)
-        with _interrupts_blocked():
-            process.start()
-        theirs.close()
-        self._workers.append(_Worker(process, ours))
-
-
-@contextmanager
-def _interrupts_blocked() -> Iterator[None]:
-    """Let a process that is started begin with Ctrl-C blocked; a Ctrl-C meanwhile comes afterwards."""
-    if sys.platform == "win32":
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        self._workers.append(_Worker(*start_process(_work, self._factory)))
 
 
 def _work(connection: Connection, factory: WorkFactory) -> None:
     """Do the slices that come; in a process of its own. It ends with the process that started it."""
-    _prepare_signals()
+    leave_interrupts_to_parent()
     from .standard_streams import prepared_streams
     from .warnings import warnings_as_lines
 
@@ -202,21 +181,3 @@ def _do_slices(connection: Connection, factory: WorkFactory) -> None:
 
         run_work(work, part.pairs, record, lambda _pair: lambda _done, _total: None)
 
-
-def _prepare_signals() -> None:
-    """Leave Ctrl-C to the process that started this one; unwind at the others."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if sys.platform != "win32":
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-    ended = False
-
-    def unwind(number: int, _frame: Any) -> None:
-        nonlocal ended
-        if not ended:
-            ended = True
-            sys.exit(128 + number)
-
-    for name in ("SIGTERM", "SIGHUP"):
-        number = getattr(signal, name, None)
-        if number is not None and signal.getsignal(number) != signal.SIG_IGN:
-            signal.signal(number, unwind)

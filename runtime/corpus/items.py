@@ -120,7 +120,7 @@ class Source(Protocol):
 
         Raises:
             InputNotFoundError: the input does not exist or can't be read.
-            ArgumentError: a manifest or a table that is not well-formed; the line or the column is named.
+            DataError: a manifest or a table that is not well-formed; the line or the column is named.
         """
 
 

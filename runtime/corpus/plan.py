@@ -137,12 +137,12 @@ def shard_name(index: int) -> str:
 
 def item_lines(items: Iterable[Item]) -> bytes:
     """Return the list of a shard: a line of JSON for each clip."""
-    return b"".join(json.dumps(item.to_json(), ensure_ascii=False).encode() + b"\n" for item in items)
+    return b"".join(json.dumps(item.to_json()).encode() + b"\n" for item in items)
 
 
 def plan_json(plan: Plan) -> bytes:
     """Return the bytes of plan.json."""
-    return json.dumps(plan.to_dict(), indent=1, ensure_ascii=False).encode() + b"\n"
+    return json.dumps(plan.to_dict(), indent=1).encode() + b"\n"
 
 
 def read_plan(folder: Path) -> Plan:

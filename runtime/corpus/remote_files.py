@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
-from dmcodec.errors import AudioError, AudioFileNotFoundError, DmcodecError, detail
+from dmcodec.errors import AudioError, AudioFileNotFoundError, DmcodecError, InputNotFoundError, detail, first_line
 
 from .filesystems import file_system, is_url
 
@@ -28,10 +28,24 @@ def file_state(path: str) -> tuple[str, int]:
         status = os.stat(path)  # noqa: PTH116 - many
         return f"{status.st_size} {status.st_mtime_ns}", status.st_size
     system, inside = file_system(path)
-    info = system.info(inside)
+    return info_state(_asked(path, lambda: system.info(inside)))
+
+
+def info_state(info: Mapping[str, Any]) -> tuple[str, int]:
+    """Return the state of a remote file and its bytes, from what its file system tells of it."""
     mark = next((info[name] for name in _MARKS if info.get(name) is not None), "")
     size = int(info.get("size") or 0)
     return f"{size} {mark}".strip(), size
+
+
+def _asked(url: str, ask: Callable[[], Any]) -> Any:
+    """Return what a remote file system answers; its own kinds of errors become an OSError that names the URL."""
+    try:
+        return ask()
+    except OSError:
+        raise
+    except Exception as error:
+        raise InputNotFoundError(f"{url}: can't be reached ({first_line(error)})") from error
 
 
 def opened_url(url: str) -> BinaryIO:
@@ -43,9 +57,24 @@ def opened_url(url: str) -> BinaryIO:
     """
     with explained(url, "no such audio file"):
         system, inside = file_system(url)
-        if int(system.info(inside).get("size") or 0) <= FETCHED_BYTES:
-            return io.BytesIO(system.cat_file(inside))
-        return cast(BinaryIO, system.open(inside, "rb"))
+        size = _asked(url, lambda: system.info(inside)).get("size")
+        if int(size or 0) <= FETCHED_BYTES:
+            return io.BytesIO(_asked(url, lambda: system.cat_file(inside)))
+        return cast(BinaryIO, _asked(url, lambda: system.open(inside, "rb")))
+
+
+def opened_part(url: str, start: int, size: int) -> tuple[BinaryIO, int]:
+    """Open a remote file for reading a part of it; return it, and where in it the part begins.
+
+    Raises:
+        AudioFileNotFoundError: no such file.
+        AudioError: it can't be opened.
+    """
+    with explained(url, "no such file"):
+        system, inside = file_system(url)
+        if size <= FETCHED_BYTES:
+            return io.BytesIO(_asked(url, lambda: system.cat_file(inside, start=start, end=start + size))), 0
+        return cast(BinaryIO, _asked(url, lambda: system.open(inside, "rb"))), start
 
 
 @contextmanager
@@ -53,6 +82,8 @@ def explained(name: str, missing: str) -> Iterator[None]:
     """Turn an OSError into an AudioError that names the file; `missing` is what one that isn't there is."""
     try:
         yield
+    except InputNotFoundError as error:
+        raise AudioFileNotFoundError(first_line(error)) from error
     except DmcodecError:  # some are OSErrors, too
         raise
     except FileNotFoundError:

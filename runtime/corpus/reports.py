@@ -62,7 +62,7 @@ class ShardReport:
             "failures": [failure.to_dict() for failure in self.failures],
             "code_counts": self.code_counts.tolist(),
         }
-        return json.dumps(body, ensure_ascii=False).encode() + b"\n"
+        return json.dumps(body).encode() + b"\n"
 
 
 def report_path(folder: Path, index: int) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,9 +9,9 @@ from typing import BinaryIO, cast
 
 from dmcodec.streams import AudioSource, PieceReader
 
-from .filesystems import file_system, is_url
+from .filesystems import is_url
 from .items import TarMember
-from .remote_files import FETCHED_BYTES, explained, file_state
+from .remote_files import explained, file_state, opened_part
 
 
 class TarReader:
@@ -25,19 +24,14 @@ class TarReader:
     @contextmanager
     def opened(self, location: TarMember) -> Iterator[AudioSource]:
         """See `Reader`."""
-        start, end = location.offset, location.offset + location.size
-        with explained(str(location), "no such tar file"):
-            if not is_url(location.path):
+        start, size = location.offset, location.size
+        if is_url(location.path):
+            file, start = opened_part(location.path, start, size)
+        else:
+            with explained(str(location), "no such tar file"):
                 file = open(location.path, "rb")  # noqa: SIM115 - closed below
-            else:
-                system, inside = file_system(location.path)
-                if location.size <= FETCHED_BYTES:
-                    file = io.BytesIO(system.cat_file(inside, start=start, end=end))
-                    start = 0
-                else:
-                    file = system.open(inside, "rb")
         with file:
-            yield cast(BinaryIO, PieceReader(file, [(start, location.size)]))
+            yield cast(BinaryIO, PieceReader(file, [(start, size)]))
 
     def state(self, location: TarMember) -> str:
         """See `Reader`."""

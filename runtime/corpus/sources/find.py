@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
@@ -54,4 +55,6 @@ def _special(argument: str) -> Callable[[str], Source] | None:
     for prefix, make in BY_PREFIX.items():
         if argument.startswith(prefix):
             return make
+    if os.path.isdir(argument):  # noqa: PTH112 - Path.is_dir raises where the name is too long
+        return None
     return BY_SUFFIX.get(PurePosixPath(argument).suffix.lower(), RemoteSource if is_url(argument) else None)
