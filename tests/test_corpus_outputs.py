@@ -38,7 +38,10 @@ def rows(count: int = len(IDS), settings: WriterSettings = SETTINGS) -> list[Row
     for index, clip_id in enumerate(IDS[:count]):
         frames = index + 1
         codes = generator.integers(0, settings.codebook_size, (settings.n_q, frames)).astype(np.uint16)
-        columns: dict[str, Any] = {"speaker": None if index == 1 else f"s{index}", "snr": float("nan") if index == 2 else 1.5}
+        columns: dict[str, Any] = {
+            "speaker": None if index == 1 else f"s{index}",
+            "snr": float("nan") if index == 2 else 1.5,
+        }
         found.append(Row(clip_id, codes, frames * 320 - 7, 16000, 0, columns))
     return found
 

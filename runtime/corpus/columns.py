@@ -55,4 +55,3 @@ def converted(value: Scalar, kind: str) -> Scalar:
     if kind == "double":
         return float(value)
     return str(value) if kind == "string" else value
-

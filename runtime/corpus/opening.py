@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import stat
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -16,6 +14,7 @@ from .items import FileLocation, Item, Reader, TableRow, TarMember
 from .remote_files import file_state as file_state
 from .remote_files import info_state as info_state
 from .remote_files import opened_url as opened_url
+from .remote_files import refuse_special as refuse_special
 from .tables import TableReader
 from .tar_members import TarReader
 
@@ -40,16 +39,6 @@ class FileReader:
 
     def close(self) -> None:
         """See `Reader`."""
-
-
-def refuse_special(path: str) -> None:
-    """Raise AudioError for a pipe, a socket or a device: it can't be read twice, and may never end."""
-    try:
-        mode = os.stat(path).st_mode  # noqa: PTH116 - many
-    except (OSError, ValueError):  # shows when it is read
-        return
-    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-        raise AudioError(f"{path}: is a pipe, a socket or a device; a corpus is made of files")
 
 
 # The kinds of locations -> what makes their reader.

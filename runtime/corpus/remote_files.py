@@ -1,9 +1,10 @@
-"""Files by paths and URLs: their state, and remote ones opened for reading."""
+"""Files by paths and URLs: their state, which are none, and remote ones opened for reading."""
 
 from __future__ import annotations
 
 import io
 import os
+import stat
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, BinaryIO, cast
@@ -46,6 +47,16 @@ def _asked(url: str, ask: Callable[[], Any]) -> Any:
         raise
     except Exception as error:
         raise InputNotFoundError(f"{url}: can't be reached ({first_line(error)})") from error
+
+
+def refuse_special(path: str) -> None:
+    """Raise AudioError for a pipe, a socket or a device: it can't be read twice, and may never end."""
+    try:
+        mode = os.stat(path).st_mode  # noqa: PTH116 - many
+    except (OSError, ValueError):  # shows when it is read
+        return
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise AudioError(f"{path}: is a pipe, a socket or a device; a corpus is made of files")
 
 
 def opened_url(url: str) -> BinaryIO:

@@ -19,7 +19,7 @@ from dmcodec.streams import AudioSource
 
 from .filesystems import file_system, is_url
 from .items import TableRow
-from .remote_files import file_state, opened_url
+from .remote_files import file_state, opened_url, refuse_special
 
 BYTES, PATH = "bytes", "path"
 # Rows are read by blocks of about so many bytes; so many are kept, since clips that run together lie beside each other.
@@ -139,6 +139,7 @@ class TableReader:
                 with opened_url(path) as file:
                     yield file
             else:
+                refuse_special(path)
                 yield path
 
     def state(self, location: TableRow) -> str:

@@ -48,7 +48,9 @@ ShardProgress = Callable[[int, float, int], None]
 class Engine(Protocol):
     """Runs shards with `dmcodec.runtime.corpus.shard.run_shard`, in any order."""
 
-    def run(self, plan: Plan, pending: Sequence[int], codec: CodecOptions, progress: ShardProgress) -> Iterator[ShardReport]:
+    def run(
+        self, plan: Plan, pending: Sequence[int], codec: CodecOptions, progress: ShardProgress
+    ) -> Iterator[ShardReport]:
         """Yield the report of each pending shard when its files are in place.
 
         Where the caller closes the iterator, all work ends; shards that are not complete leave nothing behind.

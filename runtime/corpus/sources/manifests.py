@@ -62,7 +62,7 @@ class JsonLinesSource:
             except (ValueError, RecursionError):
                 raise DataError(f"{where}: is no JSON; each line of a .jsonl file is an object") from None
             if not isinstance(row, dict):
-                raise DataError(f"{where}: is no JSON object; write it as {{\"path\": ...}}")
+                raise DataError(f'{where}: is no JSON object; write it as {{"path": ...}}')
             yield manifest_item(self._path, where, row)
 
 

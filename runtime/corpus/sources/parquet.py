@@ -97,7 +97,9 @@ def audio_column(path: str, schema: pa.Schema, wanted: str | None) -> str:
         if len(found) == 1 or AUDIO in found:
             return AUDIO if AUDIO in found else found[0]
         if found:
-            raise ArgumentError(f"{path}: has several columns of audio; name one with --audio-column: {', '.join(found)}")
+            raise ArgumentError(
+                f"{path}: has several columns of audio; name one with --audio-column: {', '.join(found)}"
+            )
     raise ArgumentError(
         f"{path}: has no column of audio (a struct with the field bytes, or binary values), only "
         f"{', '.join(schema.names)}"
