@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -70,6 +71,15 @@ def bench(
             rich_help_panel=MEASUREMENT,
         ),
     ] = None,
+    corpus: Annotated[
+        str | None,
+        typer.Option(
+            help="Instead, measure `dmcodec tokenize` on this folder of short clips, beside encode_batch on the same clips "
+            "in memory; --threads is the number of workers, too.",
+            metavar="DIR",
+            rich_help_panel=MEASUREMENT,
+        ),
+    ] = None,
     against: Annotated[
         list[str] | None,
         typer.Option(
@@ -90,6 +100,8 @@ def bench(
     The results are latency, RTF (compute time / audio time), xRT (its inverse), throughput and memory. With --against,
     torch or other backends run the same clips, interleaved with the bundle (A B A B).
 
+    With --corpus, a corpus of files is measured instead, with reading and writing.
+
     Options marked with ",..." take several values: --batch 1,4 or --batch 1 --batch 4.
     """
     from dmcodec.benchmarks import run_bench
@@ -107,6 +119,12 @@ def bench(
         raise ArgumentError("--chunk-frames belongs to --stream; add it")
     if force and not report:
         raise ArgumentError("--force belongs to --report; add it")
+    if corpus is not None:
+        others = (duration, batch, stream, streams, against, checkpoint, config, report, provider)
+        if any(others) or backend != "onnxruntime":
+            raise ArgumentError("--corpus measures one thing on the CPU; it takes --bundle, --size, --threads, --rounds and --json only")
+        _bench_corpus(corpus, _bundle(bundle, size), threads, rounds, as_json)
+        return
     bench_options = options.BenchOptions(
         backend=backend,
         provider=provider,
@@ -126,10 +144,8 @@ def bench(
         refuse_existing(report, force)
         refuse_inputs(report, checkpoint, config)
         require_matplotlib()
-    if bundle is None:
-        bundle = full_size_bundle() if size == "full" else default_bundle_path()
     with show_progress() as progress:
-        result = run_bench(bundle, bench_options, progress)
+        result = run_bench(_bundle(bundle, size), bench_options, progress)
     if as_json:
         print_json(result.to_dict())
     else:
@@ -137,3 +153,24 @@ def bench(
     if report:
         write_bytes(report, utf8(render_report(result)).encode())
         note(f"report written to {report}")
+
+def _bundle(bundle: Path | None, size: str | None) -> Path:
+    if bundle is not None:
+        return bundle
+    return full_size_bundle() if size == "full" else default_bundle_path()
+
+
+def _bench_corpus(corpus: str, bundle: Path, threads: int | None, rounds: int, as_json: bool) -> None:
+    from dmcodec.benchmarks.bench.corpus import corpus_table, run_corpus_bench
+    from dmcodec.benchmarks.tables import print_tables
+    from dmcodec.cpus import usable_cpus
+    from dmcodec.extras import require
+
+    require("dmcodec bench --corpus", "corpus", "pyarrow")
+    with show_progress() as progress:
+        result = run_corpus_bench(corpus, bundle, threads or usable_cpus(), rounds, command_line(), progress)
+    if as_json:
+        print_json(result.to_dict())
+    else:
+        print_tables(f"{bundle}: model {result.model_id}", [corpus_table(result)], console())
+

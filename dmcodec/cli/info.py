@@ -1,4 +1,4 @@
-"""`dmcodec info`: what a bundle or a token file holds."""
+"""`dmcodec info`: what a bundle, a token file or a tokenized corpus holds."""
 
 from __future__ import annotations
 
@@ -17,29 +17,44 @@ from .common import BundleOption, JsonOption, describe_tokens, print_json
 if TYPE_CHECKING:
     from dmcodec.bundle import Manifest
 
+# What marks a folder as the output of `dmcodec tokenize`.
+PLAN = "plan.json"
+
 
 def info(
     file: Annotated[
         Path | None,
-        typer.Argument(metavar="FILE.dmc", help="Token file, or - for stdin; without one, a bundle is shown."),
+        typer.Argument(
+            metavar="FILE.dmc",
+            help="Token file, - for stdin, or the output of tokenize; without one, a bundle is shown.",
+        ),
     ] = None,
     bundle: BundleOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show what a token file or a bundle holds.
+    """Show what a token file, the output of tokenize, or a bundle holds.
 
-    The file or the bundle is checked first: it must be complete and unaltered.
+    A file or a bundle is checked first: it must be complete and unaltered.
     """
     if file is not None and bundle is not None:
         raise ArgumentError("name either a token file or a bundle, not both")
     if file is not None and os.path.isdir(file):  # noqa: PTH112 - Path.is_dir raises where the name is too long
-        raise ArgumentError(f"{file} is a folder; for a bundle, run `dmcodec info --bundle {file}`")
-    facts = _describe_bundle(bundle or default_bundle_path()) if file is None else _describe_token_file(file)
+        if not (file / PLAN).exists():
+            raise ArgumentError(f"{file} is a folder; for a bundle, run `dmcodec info --bundle {file}`")
+        facts = _describe_corpus(file)
+    else:
+        facts = _describe_bundle(bundle or default_bundle_path()) if file is None else _describe_token_file(file)
     if as_json:
         print_json(facts)
         return
     for name, value in _rows(facts):
         typer.echo(f"{name:<32} {one_line(value)}")
+
+
+def _describe_corpus(folder: Path) -> dict[str, Any]:
+    from dmcodec.runtime.corpus.summary import read_summary
+
+    return read_summary(folder).to_dict()
 
 
 def _describe_token_file(path: Path) -> dict[str, Any]:
@@ -117,6 +132,8 @@ def _rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
         elif name == "encoder_context":
             rows.append(("context of windows", f"{value['default_context_s']:g} s"))
             rows += [(f"context {case['context_s']:g} s", _context_line(case)) for case in value["cases"]]
+        elif name == "levels":
+            rows += [(f"level {level['level']}", _level_line(level)) for level in value]
         elif name == "live_encoding":
             rows += _live_rows(value)
         elif isinstance(value, dict):
@@ -133,6 +150,13 @@ def _graph_line(spec: dict[str, Any]) -> str:
 
     size = f"{spec['size_bytes'] / 1e6:.1f} MB"
     return f"{spec['precision']}, {size}: {tensors('inputs')} -> {tensors('outputs')}"
+
+
+def _level_line(level: dict[str, Any]) -> str:
+    return (
+        f"{level['entropy_bits']:.2f} bits of entropy, perplexity {level['perplexity']:.0f}, "
+        f"{level['unused_entries']} entries unused"
+    )
 
 
 def _engine_line(file: str, engine: dict[str, Any]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from dmcodec.runtime.corpus.engines.engine import CodecOptions, Engine
     from dmcodec.runtime.corpus.plan import Plan
     from dmcodec.runtime.corpus.run import State, TokenizeOptions
+    from dmcodec.runtime.corpus.sources.find import Corpus
     from dmcodec.runtime.corpus.summary import Summary
 
 RUN = "Run"
@@ -110,15 +111,18 @@ def tokenize(
     """
     from dmcodec.runtime.corpus.engines.engine import CodecOptions
     from dmcodec.runtime.corpus.run import TokenizeOptions
+    from dmcodec.runtime.corpus.sources.find import Corpus, find_corpus
 
     codec = CodecOptions(bundle.absolute() if bundle else None, backend, provider, engine_cache, spool)
     options = TokenizeOptions(format, codes, n_q, shard_s, force, keep_plan, max_failures)
     count = _workers(codec) if workers is None else workers
     chosen = _engine(engine, count)
+    corpus = Corpus(inputs) if keep_plan else find_corpus(inputs)
+    warn_left_out(corpus.left_out)
     if dry_run:
-        _dry_run(inputs, out, codec, options, count, as_json)
+        _dry_run(corpus, out, codec, options, count, as_json)
         return
-    _Run(inputs, out, codec, options, chosen, as_json).go()
+    _Run(corpus, out, codec, options, chosen, as_json).go()
 
 
 def _engine(name: str, workers: int) -> Engine:
@@ -137,12 +141,12 @@ def _workers(codec: CodecOptions) -> int:
 
 
 def _dry_run(
-    inputs: list[str], out: Path, codec: CodecOptions, options: TokenizeOptions, workers: int, as_json: bool
+    corpus: Corpus, out: Path, codec: CodecOptions, options: TokenizeOptions, workers: int, as_json: bool
 ) -> None:
     from dmcodec.runtime.corpus.planning import Draft
     from dmcodec.runtime.corpus.run import measured_xrt, planned
 
-    with show_progress() as report, planned(inputs, out, codec, options, _listing(report)) as draft:
+    with show_progress() as report, planned(corpus, out, codec, options, _listing(report)) as draft:
         plan = draft.plan if isinstance(draft, Draft) else draft
     facts = _plan_facts(plan, workers, measured_xrt(codec))
     if as_json:
@@ -187,7 +191,7 @@ def _listing(report: Report) -> Callable[[int], None]:
 class _Run:
     """One call: runs the corpus, and prints what became of it."""
 
-    inputs: list[str]
+    corpus: Corpus
     out: Path
     codec: CodecOptions
     options: TokenizeOptions
@@ -195,19 +199,14 @@ class _Run:
     as_json: bool
     run_s: float = 0.0  # seconds of audio that this call did
     started: float | None = None
-    left_out: list[dict[str, Any]] = field(default_factory=list)
 
     def go(self) -> None:
         from dmcodec.runtime.corpus.run import tokenize as run
-        from dmcodec.runtime.corpus.sources.find import find_corpus
 
-        left_out = find_corpus(self.inputs).left_out
-        warn_left_out(left_out)
-        self.left_out = left_out_json(left_out)
         try:
             with show_progress() as report:
                 summary = run(
-                    self.inputs, self.out, self.codec, self.engine, self.options, self._watch(report), _listing(report)
+                    self.corpus, self.out, self.codec, self.engine, self.options, self._watch(report), _listing(report)
                 )
         except (KeyboardInterrupt, SystemExit):
             self._interrupted()
@@ -252,7 +251,7 @@ class _Run:
 
     def _document(self, summary: Summary) -> dict[str, Any]:
         named = [failure.to_dict() for failure in summary.failures]
-        return {**summary.to_dict(), "failed": named, "left_out": self.left_out}
+        return {**summary.to_dict(), "failed": named, "left_out": left_out_json(self.corpus.left_out)}
 
     def _interrupted(self) -> None:
         """Say how far the run came; with `--json`, print the document of what is done, too."""

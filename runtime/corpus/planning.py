@@ -116,7 +116,7 @@ class CorpusDigest:
 
 
 class _Listing:
-    """What is known of the items; of each, 24 bytes."""
+    """What is known of the items: 24 bytes of each, and all of them in a file."""
 
     def __init__(self, lines: BinaryIO, listed: Listed) -> None:
         self._lines, self._listed = lines, listed

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -18,7 +17,7 @@ from dmcodec.extras import require
 from dmcodec.files import locked
 from dmcodec.runtime.corpus.engines.engine import CodecOptions, Engine
 from dmcodec.runtime.corpus.outputs import FORMATS
-from dmcodec.runtime.corpus.sources.find import Corpus, find_corpus
+from dmcodec.runtime.corpus.sources.find import Corpus
 from dmcodec.runtime.token_checks import checked_n_q
 from dmcodec.temporary import sweep
 
@@ -92,7 +91,7 @@ Watch = Callable[[State], None]
 
 
 def tokenize(
-    inputs: Sequence[str],
+    corpus: Corpus,
     out: str | Path,
     codec: CodecOptions,
     engine: Engine,
@@ -103,7 +102,7 @@ def tokenize(
     """Tokenize a corpus; go on where an earlier run into the same folder was interrupted.
 
     Args:
-        inputs: as of `dmcodec.runtime.corpus.sources.find.find_corpus`.
+        corpus: as `dmcodec.runtime.corpus.sources.find.find_corpus` returns it.
         out: folder of the output.
         codec: how the codec is loaded.
         engine: runs the shards.
@@ -122,7 +121,7 @@ def tokenize(
         CorpusError: more clips failed than `max_failures`. What is finished stays, here and after all other errors.
     """
     options, folder = options or TokenizeOptions(), Path(out)
-    with planned(inputs, folder, codec, options, listed) as draft, locked(folder / LOCK, wait=False):
+    with planned(corpus, folder, codec, options, listed) as draft, locked(folder / LOCK, wait=False):
         plan = _settled(draft, options)
         for each in (folder, folder / TOKENS, folder / REPORTS):
             sweep(each)
@@ -131,7 +130,7 @@ def tokenize(
 
 @contextmanager
 def planned(
-    inputs: Sequence[str], folder: Path, codec: CodecOptions, options: TokenizeOptions, listed: Listed | None = None
+    corpus: Corpus, folder: Path, codec: CodecOptions, options: TokenizeOptions, listed: Listed | None = None
 ) -> Iterator[Draft | Plan]:
     """Yield the plan that is in the folder of the output, or a new one that is not written yet.
 
@@ -144,12 +143,12 @@ def planned(
     if found is not None:
         _refuse_other_settings(found, settings)
         if not options.keep_plan:
-            _refuse_another_corpus(found, find_corpus(inputs))
+            _refuse_another_corpus(found, corpus)
         yield found
         return
     if options.keep_plan:
         raise ArgumentError(f"--keep-plan: {folder} holds no plan yet; leave it out")
-    with drafted(_items(find_corpus(inputs)), folder, inputs, settings, options.shard_s, listed) as draft:
+    with drafted(corpus.items(), folder, corpus.inputs, settings, options.shard_s, listed) as draft:
         yield draft
 
 
@@ -201,15 +200,10 @@ def _refuse_other_settings(plan: Plan, settings: Settings) -> None:
 
 def _refuse_another_corpus(plan: Plan, corpus: Corpus) -> None:
     digest = CorpusDigest()
-    for _ in digest.added(_items(corpus)):
+    for _ in digest.added(corpus.items()):
         pass
     if digest.value != plan.corpus_sha256:
-        refuse_another_corpus(plan, _items(corpus))
-
-
-def _items(corpus: Corpus) -> Iterator[Any]:
-    for source in corpus.sources:
-        yield from source.items()
+        refuse_another_corpus(plan, corpus.items())
 
 
 def _settled(draft: Draft | Plan, options: TokenizeOptions) -> Plan:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
 from dmcodec.file_search import LeftOut
 from dmcodec.runtime.corpus.filesystems import is_url
-from dmcodec.runtime.corpus.items import Source
+from dmcodec.runtime.corpus.items import Item, Source
 
 from .files import FilesSource
 from .lists import ListSource
@@ -26,10 +26,16 @@ BY_PREFIX: Mapping[str, Callable[[str], Source]] = {}
 
 @dataclass(frozen=True)
 class Corpus:
-    """The sources of a corpus, in order, and what of the named folders does not count."""
+    """The arguments that name a corpus, its sources in order, and what of the named folders does not count."""
 
-    sources: Sequence[Source]
+    inputs: Sequence[str]
+    sources: Sequence[Source] = field(default=())
     left_out: Sequence[LeftOut] = field(default=())
+
+    def items(self) -> Iterator[Item]:
+        """List the clips of all sources; see `Source.items`."""
+        for source in self.sources:
+            yield from source.items()
 
 
 def find_corpus(inputs: Sequence[str]) -> Corpus:
@@ -47,7 +53,7 @@ def find_corpus(inputs: Sequence[str]) -> Corpus:
         else:
             paths.append(argument)
     files = [FilesSource(paths)] if paths else []
-    return Corpus([*files, *sources], [each for source in files for each in source.left_out])
+    return Corpus(inputs, [*files, *sources], [each for source in files for each in source.left_out])
 
 
 def _special(argument: str) -> Callable[[str], Source] | None:
