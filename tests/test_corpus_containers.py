@@ -110,9 +110,20 @@ def test_a_tar_that_changed_or_went_away(tmp_path: Path) -> None:
         pass
 
 
+WHOLE = tar_bytes(MEMBERS)
 BAD_TARS: Mapping[str, tuple[bytes, type[DmcodecError], str]] = {
-    "gzip": (gzip.compress(tar_bytes(MEMBERS)), DataError, r"is compressed \(gzip\)"),
-    "cut short": (tar_bytes(MEMBERS)[:1500], InputNotFoundError, "can't be read as a tar file"),
+    "gzip": (gzip.compress(WHOLE), DataError, r"is compressed \(gzip\)"),
+    "cut short in a member": (WHOLE[:600], InputNotFoundError, "can't be read as a tar file"),
+    "cut short in a header": (
+        WHOLE[: WHOLE.index(b"./a/one.json") + 200],
+        InputNotFoundError,
+        "is damaged or cut short",
+    ),
+    "a damaged header": (
+        WHOLE.replace(b"./a/one.json", b"./a/two.json"),
+        InputNotFoundError,
+        "is damaged or cut short after byte",
+    ),
     "no tar": (b"x" * 2000, InputNotFoundError, "can't be read as a tar file"),
     "empty": (b"", InputNotFoundError, "can't be read as a tar file"),
     "no audio": (tar_bytes([("a.jpg", b"x")]), InputNotFoundError, "holds no audio"),
@@ -184,7 +195,8 @@ def test_parquet_with_paths_only_and_with_bytes_only(tmp_path: Path) -> None:
     pq.write_table(pa.table({"sound": [clip(6)], "x": [1]}), tmp_path / "b.parquet")
     with fsspec.open("memory://tables/b.parquet", "wb") as file:
         file.write((tmp_path / "b.parquet").read_bytes())
-    for source in (ParquetSource(str(tmp_path / "b.parquet"), "b.parquet"), ContainersSource(["memory://tables/*.parquet"], TableOptions())):  # fmt: skip
+    local, remote = str(tmp_path / "b.parquet"), "memory://tables/*.parquet"
+    for source in (ParquetSource(local, "b.parquet"), ContainersSource([remote], TableOptions())):
         ((clip_id, number),) = numbers(source).items()
         assert clip_id.endswith("b.parquet/row000000000")
         assert number == 6
@@ -221,7 +233,7 @@ def test_several_containers_have_names_from_their_common_folder_on(tmp_path: Pat
     source = ContainersSource([str(tmp_path / "y" / "a.tar"), str(tmp_path / "x" / "*.tar")], TableOptions())
     assert [item.id for item in source.items()] == ["x/a.tar/k.wav", "y/a.tar/k.wav"]
     with pytest.raises(InputNotFoundError):
-        ContainersSource([str(tmp_path / "z.tar")], TableOptions())
+        list(ContainersSource([str(tmp_path / "z.tar")], TableOptions()).items())
 
 
 @pytest.fixture
@@ -234,11 +246,7 @@ def datasets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def test_saved_datasets_are_read_as_they_are(datasets: Any, tmp_path: Path) -> None:
     rows = [{"audio": {"bytes": clip(n), "path": f"{n}.wav"}, "who": f"s{n}", "n_q": n, "age": [n]} for n in range(6)]
-    features = datasets.Features({
-        "audio": datasets.Audio(decode=False), "who": datasets.Value("string"), "n_q": datasets.Value("int64"),
-        "age": datasets.Sequence(datasets.Value("int64")),
-    })  # fmt: skip
-    whole = datasets.Dataset.from_list(rows, features=features)
+    whole = datasets.Dataset.from_list(rows).cast_column("audio", datasets.Audio(decode=False))
     whole.save_to_disk(str(tmp_path / "one"))
     datasets.DatasetDict({"dev": whole.select([4, 2])}).save_to_disk(str(tmp_path / "two"))
     source = DatasetSource(f"hf:{tmp_path / 'one'}")

@@ -55,9 +55,13 @@ def written(name: str, folder: Path, clips: Sequence[Row], settings: WriterSetti
         if not suffix:
             path.mkdir()
     writer = form.open(settings, paths)
-    for row in clips:
-        writer.write(row)
-    writer.close()
+    try:
+        for row in clips:
+            writer.write(row)
+        writer.close()
+    except BaseException:
+        writer.abort()
+        raise
     contents = form.check(settings, paths)
     assert (contents.clips, contents.codes) == (len(clips), sum(row.codes.size for row in clips))
     return paths
@@ -119,9 +123,13 @@ def test_an_index_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     ids, index, *_ = written("megatron", tmp_path, rows())
     whole_ids, whole_index = ids.read_bytes(), index.read_bytes()
     for wrong_ids, wrong_index in (
-        (whole_ids[:-1], whole_index), (whole_ids, whole_index[:-1]), (whole_ids, b""), (whole_ids + b"\0", whole_index),
-        (whole_ids, b"MMIDIDX\0\0" + b"\2" + whole_index[10:]), (whole_ids, whole_index[:17] + b"\7" + whole_index[18:]),
-    ):  # fmt: skip
+        (whole_ids[:-1], whole_index),
+        (whole_ids + b"\0", whole_index),
+        (whole_ids, whole_index[:-1]),
+        (whole_ids, b""),
+        (whole_ids, whole_index[:9] + b"\2" + whole_index[10:]),  # version
+        (whole_ids, whole_index[:17] + b"\7" + whole_index[18:]),  # type
+    ):
         ids.write_bytes(wrong_ids)
         index.write_bytes(wrong_index)
         with pytest.raises(DataError):

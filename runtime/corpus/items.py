@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
-from types import MappingProxyType
 from typing import Any, Protocol
 
 from dmcodec.streams import AudioSource
 
 Scalar = str | int | float | bool | None
-_NONE: Mapping[str, Scalar] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -76,7 +74,7 @@ class Item:
     start_s: float | None = None
     duration_s: float | None = None
     channel: int | None = None
-    columns: Mapping[str, Scalar] = field(default=_NONE)
+    columns: Mapping[str, Scalar] = field(default_factory=dict)
     state: str = ""
     size_bytes: int = 0
     audio_s: float | None = None

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
+from pathlib import PurePath
 from typing import Any
 
 from dmcodec.errors import AudioError, detail, first_line
@@ -187,7 +188,7 @@ class TableReader:
 
 def _beside(table: str, path: str) -> str:
     """Return where the audio of a row lies; relative paths begin in the folder of a Parquet file."""
-    if is_url(path) or os.path.isabs(path) or table.startswith(HF_PREFIX):
+    if is_url(path) or PurePath(path).is_absolute() or table.startswith(HF_PREFIX):
         return path
     if is_url(table):
         return posixpath.join(posixpath.dirname(table), path)

@@ -66,7 +66,7 @@ def _question() -> Any:
 
     def problem(folder: str, sha256: str, version: str) -> str:
         import hashlib
-        import os
+        import pathlib
 
         try:
             import dmcodec
@@ -75,8 +75,7 @@ def _question() -> Any:
         if dmcodec.__version__ != version:
             return f"has dmcodec {dmcodec.__version__}, not {version}; install the same version on all nodes: {install}"
         try:
-            with open(os.path.join(folder, "plan.json"), "rb") as file:
-                found = hashlib.sha256(file.read()).hexdigest()
+            found = hashlib.sha256(pathlib.Path(folder, "plan.json").read_bytes()).hexdigest()
         except OSError:
             return f"does not see {folder}; name an --out on a file system that all nodes share"
         return "" if found == sha256 else f"has another {folder}; name an --out on a file system that all nodes share"

@@ -1,4 +1,4 @@
-"""What is told of a clip beside its codes, in formats that have no columns of their own: JSON values, and lists of them."""
+"""What is told of a clip beside its codes, as JSON, in formats that have no columns of their own."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ class _DmcWriter:
             return
 
 
-def _check(settings: WriterSettings, paths: Sequence[Path]) -> Contents:
+def _check(_settings: WriterSettings, paths: Sequence[Path]) -> Contents:
     """Read all token files back; they have checksums."""
     clips = codes = 0
     for path in sorted(paths[0].rglob(f"*{SUFFIX}")):

@@ -1,7 +1,7 @@
-"""Megatron's indexed dataset: a `.bin` of ids and the `.idx` that says where each sequence begins.
+r"""Megatron's indexed dataset: a `.bin` of ids and the `.idx` that says where each sequence begins.
 
 Source: Megatron-LM, `megatron/core/datasets/indexed_dataset.py` (classes `DType`, `_IndexWriter` and
-`IndexedDatasetBuilder`, index version 1). The index, little-endian and without gaps: 9 bytes `MMIDIDX\\0\\0`; version
+`IndexedDatasetBuilder`, index version 1). The index, little-endian and without gaps: 9 bytes `MMIDIDX\0\0`; version
 (uint64); code of the ids' type (uint8); number of sequences (uint64); number of document indices (uint64); ids of each
 sequence (int32); first byte of each in the `.bin` (int64); document indices (int64): 0, then after each document the
 number of sequences so far.

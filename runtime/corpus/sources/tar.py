@@ -119,6 +119,18 @@ def _samples(path: str, file: BinaryIO, suffixes: frozenset[str]) -> Iterator[_S
                 found = _Sample(match[1])
             _add(found, member, match[2].lower(), tar, path, suffixes)
         yield found
+        _refuse_damaged(path, file, tar.offset)
+
+
+def _refuse_damaged(path: str, file: BinaryIO, end: int) -> None:
+    """Raise InputNotFoundError where neither a block of zeros nor nothing follows the last member.
+
+    The module tarfile takes a header that is damaged or cut short for the end.
+    """
+    file.seek(end)
+    rest = file.read(tarfile.BLOCKSIZE)
+    if rest and rest != bytes(tarfile.BLOCKSIZE):
+        raise InputNotFoundError(f"{path}: is damaged or cut short after byte {end}; copy or make it again")
 
 
 def _add(
