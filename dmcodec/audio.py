@@ -124,7 +124,9 @@ def read_blocks(
         mixer.finish()
 
 
-def read_mono(source: AudioSource, channel: int | None = None, name: str | None = None) -> Iterator[tuple[int, Waveform]]:
+def read_mono(
+    source: AudioSource, channel: int | None = None, name: str | None = None
+) -> Iterator[tuple[int, Waveform]]:
     """Read an audio file at its own sample rate, a few seconds at a time.
 
     Arguments, errors and warnings are those of `read_blocks`.

@@ -217,7 +217,9 @@ class Codec:
         all_codes = self._pipeline.encode(prepared, options)
         return [self._tokens(codes[:n_q], len(item)) for codes, item in zip(all_codes, prepared, strict=True)]
 
-    def encode_blocks(self, blocks: Iterable[Waveform], n_q: int | None = None, spool: str | Path | None = None) -> Tokens:
+    def encode_blocks(
+        self, blocks: Iterable[Waveform], n_q: int | None = None, spool: str | Path | None = None
+    ) -> Tokens:
         """Encode a clip that arrives in blocks (samples,), float32 at the codec's rate, as `encode_file` does."""
         return encode_blocks(self._pipeline, blocks, checked_n_q(n_q, self.config), self._encode_options(None, spool))
 

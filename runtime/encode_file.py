@@ -53,6 +53,7 @@ def encode_file(
             writer.finish(num_samples)
     return Tokens.from_codes(np.concatenate(parts, axis=1), config, num_samples, model_id)
 
+
 def encode_blocks(pipeline: Pipeline, blocks: Iterable[Waveform], n_q: int, options: EncodeOptions) -> Tokens:
     """Encode a clip that arrives in blocks (samples,) float32 at the codec's rate."""
     manifest, num_samples = pipeline.graphs.bundle.manifest, 0
@@ -65,4 +66,3 @@ def encode_blocks(pipeline: Pipeline, blocks: Iterable[Waveform], n_q: int, opti
 
     codes = np.concatenate([part[:n_q] for part in pipeline.encode_blocks(counted(), options)], axis=1)
     return Tokens.from_codes(codes, manifest.config, num_samples, manifest.model_id)
-

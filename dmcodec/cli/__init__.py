@@ -19,7 +19,14 @@ from .standard_streams import prepared_streams
 from .warnings import warnings_as_lines
 
 # Verb -> the extra that its work is part of.
-_EXTRAS = {"bench": "bench", "evaluate": "evaluate", "export": "export", "pull": "pull", "tokenize": "corpus", "train": "train"}
+_EXTRAS = {
+    "bench": "bench",
+    "evaluate": "evaluate",
+    "export": "export",
+    "pull": "pull",
+    "tokenize": "corpus",
+    "train": "train",
+}
 
 
 def main() -> None:

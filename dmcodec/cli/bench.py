@@ -74,8 +74,8 @@ def bench(
     corpus: Annotated[
         str | None,
         typer.Option(
-            help="Instead, measure `dmcodec tokenize` on this folder of short clips, beside encode_batch on the same clips "
-            "in memory; --threads is the number of workers, too.",
+            help="Instead, measure `dmcodec tokenize` on this folder of short clips, beside encode_batch on the same "
+            "clips in memory; --threads is the number of workers, too.",
             metavar="DIR",
             rich_help_panel=MEASUREMENT,
         ),
@@ -122,7 +122,9 @@ def bench(
     if corpus is not None:
         others = (duration, batch, stream, streams, against, checkpoint, config, report, provider)
         if any(others) or backend != "onnxruntime":
-            raise ArgumentError("--corpus measures one thing on the CPU; it takes --bundle, --size, --threads, --rounds and --json only")
+            raise ArgumentError(
+                "--corpus measures one thing on the CPU; it takes --bundle, --size, --threads, --rounds and --json only"
+            )
         _bench_corpus(corpus, _bundle(bundle, size), threads, rounds, as_json)
         return
     bench_options = options.BenchOptions(
@@ -154,6 +156,7 @@ def bench(
         write_bytes(report, utf8(render_report(result)).encode())
         note(f"report written to {report}")
 
+
 def _bundle(bundle: Path | None, size: str | None) -> Path:
     if bundle is not None:
         return bundle
@@ -173,4 +176,3 @@ def _bench_corpus(corpus: str, bundle: Path, threads: int | None, rounds: int, a
         print_json(result.to_dict())
     else:
         print_tables(f"{bundle}: model {result.model_id}", [corpus_table(result)], console())
-

@@ -180,4 +180,3 @@ def _do_slices(connection: Connection, factory: WorkFactory) -> None:
             connection.send(replace(outcome, index=start + outcome.index))
 
         run_work(work, part.pairs, record, lambda _pair: lambda _done, _total: None)
-

@@ -157,7 +157,9 @@ def _dry_run(
     typer.echo(f"audio    {facts['hours']:.2f} h, {facts['input_bytes'] / 1e6:.1f} MB (lengths as headers tell them)")
     typer.echo(f"shards   {facts['shards']}, of about {_duration(plan.audio_s / len(plan.shards))} each")
     typer.echo(f"output   {facts['packed_bytes'] / 1e6:.1f} MB of packed codes")
-    typer.echo(f"time     about {time_text}, with {workers} workers at xRT {facts['worker_xrt']:.0f} each on this machine")
+    typer.echo(
+        f"time     about {time_text}, with {workers} workers at xRT {facts['worker_xrt']:.0f} each on this machine"
+    )
 
 
 def _plan_facts(plan: Plan, workers: int, xrt: float) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from array import array
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from itertools import zip_longest
+from itertools import pairwise, zip_longest
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -160,10 +160,11 @@ class _Listing:
         bounds = [0, *(np.flatnonzero(np.diff(numbers)) + 1).tolist(), len(lengths)]
         self._lines.seek(0)
         sizes = np.frombuffer(self._sizes, np.int64)
-        return tuple(
-            Shard(stop - start, round(float(lengths[start:stop].sum()), 3), int(sizes[start:stop].sum()), self._digest(stop - start))
-            for start, stop in zip(bounds[:-1], bounds[1:], strict=True)
-        )  # fmt: skip
+        shards = []
+        for start, stop in pairwise(bounds):
+            audio_s, size_bytes = round(float(lengths[start:stop].sum()), 3), int(sizes[start:stop].sum())
+            shards.append(Shard(stop - start, audio_s, size_bytes, self._digest(stop - start)))
+        return tuple(shards)
 
     def _digest(self, count: int) -> str:
         digest = hashlib.sha256()

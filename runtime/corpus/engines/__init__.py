@@ -1,1 +1,1 @@
-"""Engines: each runs the shards of a plan with `dmcodec.runtime.corpus.shard.run_shard`, in processes or on a cluster."""
+"""Engines: each runs the shards of a plan with `run_shard`, in processes of this machine or on a cluster."""

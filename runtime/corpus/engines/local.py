@@ -15,10 +15,10 @@ from typing import Any
 
 from dmcodec.errors import ArgumentError, AudioWarning, BackendError, DmcodecError
 from dmcodec.processes import end_with_parent, leave_interrupts_to_parent, start_process
+from dmcodec.runtime.codec import Codec
 from dmcodec.runtime.corpus.plan import Plan, shard_name
 from dmcodec.runtime.corpus.reports import ShardReport
 from dmcodec.runtime.corpus.shard import run_shard
-from dmcodec.runtime.codec import Codec
 
 from .engine import CodecOptions, ShardProgress
 

@@ -59,7 +59,7 @@ class WriterSettings:
 
 
 class ShardWriter(Protocol):
-    """Writes the files of one shard. Equal rows give equal bytes: no clock, no random numbers, no names of a machine."""
+    """Writes the files of one shard. Equal rows give equal bytes: no clock, no random numbers, no machine."""
 
     def write(self, row: Row) -> None:
         """Add a clip. The order of the calls is that of the items in the shard.

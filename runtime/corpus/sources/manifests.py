@@ -118,11 +118,9 @@ def _seconds(where: str, known: Mapping[str, Any], name: str) -> float | None:
     if value is None:
         return None
     try:
-        if isinstance(value, bool):
-            raise ValueError
-        seconds = float(value)
+        seconds = math.nan if isinstance(value, bool) else float(value)
     except (TypeError, ValueError, OverflowError):
-        raise DataError(f"{where}: {name} must be a number of seconds, not {value!r}") from None
+        seconds = math.nan
     if not math.isfinite(seconds) or seconds < 0:
         raise DataError(f"{where}: {name} must be a number of seconds from 0 on, not {value!r}")
     return seconds
