@@ -7,11 +7,11 @@ to codes.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, Protocol
 
-import numpy as np
-
-from dmcodec.errors import DataError
+from dmcodec.errors import ArgumentError, DataError
 from dmcodec.layouts import TokenLayout
 
 from .clip_facts import clip_facts, json_line
@@ -21,24 +21,59 @@ from .writer import Contents, OutputFormat, Row, WriterSettings
 SUFFIXES = (".bin", ".idx", ".clips.jsonl", ".layout.json")
 
 
-def flat_layout(settings: WriterSettings) -> TokenLayout:
-    """Return the layout of an output: the one that was given, else frame by frame with level offsets.
+PATTERNS = ("frame", "level", "semantic")
+
+
+class _CodecFacts(Protocol):
+    @property
+    def model_id(self) -> str: ...
+    @property
+    def codebook_size(self) -> int: ...
+    @property
+    def n_q(self) -> int: ...
+    @property
+    def sample_rate(self) -> int: ...
+    @property
+    def hop_length(self) -> int: ...
+
+
+def chosen_layout(layout: str | None, codec: _CodecFacts) -> dict[str, Any]:
+    """Return the layout of an output as JSON values, with the id of its model.
+
+    Args:
+        layout: "frame" (None), "level" or "semantic", without special ids; or a file of `TokenLayout.save`.
+        codec: whose codes it is for.
 
     Raises:
-        ArgumentError: it is none of flat ids, or of another codec.
+        ArgumentError: the file holds a layout of parallel levels, or of another codec.
+        InputNotFoundError, TokensError: there is no such file, or it holds no layout.
     """
-    return TokenLayout(
-        codebook_size=settings.codebook_size,
-        n_q=settings.n_q,
-        sample_rate=settings.sample_rate,
-        hop_length=settings.hop_length,
-        model_id=settings.model_id,
-    )
+    facts = {"codebook_size": codec.codebook_size, "sample_rate": codec.sample_rate, "hop_length": codec.hop_length}
+    if layout is None or layout in PATTERNS:
+        pattern = layout or PATTERNS[0]
+        n_q = 1 if pattern == "semantic" else codec.n_q
+        return TokenLayout(pattern=pattern, n_q=n_q, model_id=codec.model_id, **facts).to_dict()
+    found = TokenLayout.load(layout)
+    if found.parallel:
+        raise ArgumentError(
+            f"--layout {layout}: has parallel levels; Megatron's format takes flat ids, of another pattern"
+        )
+    facts |= {"first_level": 0} | ({} if found.pattern == "semantic" else {"n_q": codec.n_q})
+    for name, value in facts.items():
+        if getattr(found, name) != value:
+            raise ArgumentError(f"--layout {layout}: has {name} {getattr(found, name)}, but the output has {value}")
+    if found.model_id not in ("", codec.model_id):
+        raise ArgumentError(f"--layout {layout}: is of model {found.model_id}, but the output of {codec.model_id}")
+    return replace(found, model_id=codec.model_id).to_dict()
+
+
+def _layout(settings: WriterSettings) -> TokenLayout:
+    return TokenLayout.from_dict(settings.layout or chosen_layout(None, settings))
 
 
 class _MegatronWriter:
     def __init__(self, settings: WriterSettings, paths: Sequence[Path]) -> None:
-        self._settings, self._layout = settings, flat_layout(settings)
+        self._settings, self._layout = settings, _layout(settings)
         ids, self._index, clips, layout = paths
         layout.write_bytes(json_line(self._layout.to_dict()))
         self._ids = ids.open("wb")
@@ -64,14 +99,14 @@ class _MegatronWriter:
 
 def _check(settings: WriterSettings, paths: Sequence[Path]) -> Contents:
     """Read all ids back, and map them to codes."""
-    layout = flat_layout(settings)
+    layout = _layout(settings)
     ids, index, lines, _ = paths
     clips = codes = 0
     for sequence in read_indexed(ids, index):
         if len(sequence) and int(sequence.max()) >= layout.vocab_size:
             raise DataError(f"{ids}: holds ids outside its vocabulary; check the disk")
         clips += 1
-        codes += layout.codes(np.asarray(sequence)).size
+        codes += layout.codes(sequence).shape[1] * settings.n_q
     with lines.open("rb") as file:
         named = sum(1 for _ in file)
     if named != clips:
