@@ -11,25 +11,28 @@ import hashlib
 import logging
 import os
 import pickle
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from dmcodec import __version__
 from dmcodec.cpus import usable_cpus
-from dmcodec.errors import ArgumentError, ClusterError, DmcodecError, first_line
+from dmcodec.errors import ArgumentError, AudioWarning, ClusterError, DmcodecError, first_line
 from dmcodec.extras import missing_package
 from dmcodec.privacy import switch_off_reports
-from dmcodec.runtime.corpus.plan import PLAN, Plan, read_plan
+from dmcodec.runtime.codec import Codec
+from dmcodec.runtime.corpus.plan import PLAN, REPORTS, Plan, read_plan, shard_name
 from dmcodec.runtime.corpus.reports import ShardReport, read_report
 from dmcodec.runtime.corpus.shard import run_shard
+from dmcodec.temporary import PART
 
 from .engine import CodecOptions, ShardProgress
 from .ray_nodes import check_nodes
 
-# How often a shard is tried again after its actor or its node died. An actor is started again as often as needed.
-RETRIES = 5
+# Ray tries for ever; a shard whose actor or node died so often is given up.
+TRIES = 5
 _STORE_BYTES = 128 << 20  # for a Ray of our own: only numbers and reports go through its store
 _INSTALL = 'pip install "dmcodec[cpu,corpus,ray]"'
 
@@ -61,10 +64,14 @@ class RayEngine:
             ClusterError: no cluster at that address, nodes that can't do the work, or a shard whose actors keep dying.
         """
         needs = self._needs(codec)
+        plan = replace(plan, folder=plan.folder.absolute())
+        codec = replace(codec, engine_cache=codec.engine_cache.absolute() if codec.engine_cache else None)
         with _connected(self.address), _quiet():
             check_nodes(plan.folder, plan_sha256(plan.folder), needs)
             with contextlib.closing(self._results(plan, pending, codec, needs)) as results:
-                for result in results:
+                for result, told in results:
+                    for message in told:
+                        warnings.warn(message, AudioWarning, stacklevel=2)
                     if isinstance(result, DmcodecError):
                         raise result
                     progress(result.index, plan.shards[result.index].audio_s, len(result.failures))
@@ -80,7 +87,7 @@ class RayEngine:
 
     def _results(
         self, plan: Plan, pending: Sequence[int], codec: CodecOptions, needs: Mapping[str, float]
-    ) -> Iterator[ShardReport | DmcodecError]:
+    ) -> Iterator[tuple[ShardReport | DmcodecError, list[str]]]:
         import ray
 
         most = min(self.workers or len(pending), len(pending))
@@ -94,8 +101,6 @@ class RayEngine:
             compute=ray.data.ActorPoolStrategy(min_size=max(1, min(most, int(room))), max_size=most),
             num_cpus=needs.get("CPU"),
             num_gpus=needs.get("GPU"),
-            max_restarts=-1,
-            max_task_retries=RETRIES,
         )
         try:
             for batch in done.iter_batches(batch_size=None, prefetch_batches=0, batch_format="pyarrow"):
@@ -114,16 +119,40 @@ class ShardActor:
     """
 
     def __init__(self, folder: str, sha256: str, codec: CodecOptions) -> None:
-        switch_off_reports()
         self._folder, self._sha256, self._options = Path(folder), sha256, codec
-        self._loaded: tuple[Plan, Any] | None = None
+        self._loaded: tuple[Plan, Codec] | None = None
+        self._told: list[str] = []  # warnings about audio
+        warnings.simplefilter("always", AudioWarning)
+        warnings.showwarning = self._show
 
     def __call__(self, batch: Any) -> Any:
-        """Return a table with one result for each number in the column `shard`: a report, or an error, pickled."""
+        """Return a table with one result for each number in the column `shard`: a report or an error, and warnings."""
         import pyarrow as pa
 
-        results = [self._run(index) for index in batch.column("shard").to_pylist()]
-        return pa.table({"result": pa.array([pickle.dumps(result) for result in results], pa.binary())})
+        results = []
+        for index in batch.column("shard").to_pylist():
+            self._told.clear()
+            results.append(pickle.dumps((self._run(index), self._told)))
+        return pa.table({"result": pa.array(results, pa.binary())})
+
+    def _tried(self, plan: Plan, index: int, codec: Codec) -> ShardReport:
+        """Run a shard, and count how often that began: a byte for each time, in a file that a new run removes."""
+        path = plan.folder / REPORTS / f".{shard_name(index)}.tries{PART}"
+        with path.open("ab") as file:
+            file.write(b".")
+            tries = file.tell()
+        if tries > TRIES:
+            raise ClusterError(
+                f"{shard_name(index)}: the actors that worked on it died {TRIES} times; out of memory? use fewer "
+                "--workers on larger nodes"
+            )
+        report = run_shard(plan, index, codec, spool=self._options.spool)
+        path.unlink(missing_ok=True)
+        return report
+
+    def _show(self, message: Warning | str, category: type[Warning], *_place: Any, **_more: Any) -> None:
+        if issubclass(category, AudioWarning):
+            self._told.append(str(message))
 
     def _run(self, index: int) -> ShardReport | DmcodecError:
         try:
@@ -133,7 +162,7 @@ class ShardActor:
                 self._loaded = read_plan(self._folder), self._options.load()
             plan, codec = self._loaded
             # An actor or a node may die after its shard is complete, and before anybody knows.
-            return read_report(plan, index) or run_shard(plan, index, codec, spool=self._options.spool)
+            return read_report(plan, index) or self._tried(plan, index, codec)
         except DmcodecError as error:
             return error
 
@@ -152,10 +181,6 @@ def cluster_error(error: BaseException) -> ClusterError:
     if "No module named 'dmcodec" in text:
         return ClusterError(
             f"a node of the cluster has no dmcodec; install version {__version__} on all nodes: {_INSTALL}"
-        )
-    if any(name in type(error).__name__ for name in ("ActorDied", "RayActor", "WorkerCrashed", "NodeDied")):
-        return ClusterError(
-            f"an actor died {RETRIES + 1} times at the same shard; out of memory? Use fewer --workers, or larger nodes"
         )
     return ClusterError(f"Ray could not do the work ({first_line(error)}); run again, finished shards stay")
 
