@@ -37,11 +37,11 @@ def write_corpus(folder: Path, count: int = 20, seed: int = 0) -> Path:
     return folder
 
 
-def run(corpus: Path | list[Path], out: Path, bundle: Path, workers: int = 1, **options: Any) -> Summary:
+def run(corpus: Path | list[Path], out: Path, workers: int = 1, **options: Any) -> Summary:
     """Tokenize with the local engine; shards hold 2 s unless `shard_s` says otherwise."""
     inputs = [str(each) for each in (corpus if isinstance(corpus, list) else [corpus])]
     chosen = TokenizeOptions(**{"shard_s": 2.0, **options})
-    return tokenize(find_corpus(inputs), out, CodecOptions(bundle), LocalEngine(workers), chosen)
+    return tokenize(find_corpus(inputs), out, CodecOptions(), LocalEngine(workers), chosen)
 
 
 def table(out: Path) -> pa.Table:
