@@ -8,20 +8,17 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import logging
-import os
+import math
 import pickle
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from dmcodec import __version__
-from dmcodec.cpus import usable_cpus
 from dmcodec.errors import ArgumentError, AudioWarning, ClusterError, DmcodecError, first_line
-from dmcodec.extras import missing_package
-from dmcodec.privacy import switch_off_reports
+from dmcodec.files import make_folder
 from dmcodec.runtime.codec import Codec
 from dmcodec.runtime.corpus.plan import PLAN, REPORTS, Plan, read_plan, shard_name
 from dmcodec.runtime.corpus.reports import ShardReport, read_report
@@ -29,12 +26,11 @@ from dmcodec.runtime.corpus.shard import run_shard
 from dmcodec.temporary import PART
 
 from .engine import CodecOptions, ShardProgress
-from .ray_nodes import check_nodes
+from .ray_nodes import INSTALL, check_nodes
+from .ray_session import connected
 
 # Ray tries for ever; a shard whose actor or node died so often is given up.
 TRIES = 5
-_STORE_BYTES = 128 << 20  # for a Ray of our own: only numbers and reports go through its store
-_INSTALL = 'pip install "dmcodec[cpu,corpus,ray]"'
 
 
 @dataclass(frozen=True)
@@ -47,11 +43,20 @@ class RayEngine:
         workers: most actors; None for as many as the cluster has room for, also when it grows.
         num_gpus: GPUs of each actor, a part of one for several actors on a GPU; None for 1 where the codec runs on a
             GPU.
+
+    Raises:
+        ArgumentError: numbers out of range.
     """
 
     address: str | None = None
     workers: int | None = None
     num_gpus: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.workers is not None and self.workers < 1:
+            raise ArgumentError(f"--workers {self.workers} must be at least 1")
+        if self.num_gpus is not None and not 0 < self.num_gpus < math.inf:
+            raise ArgumentError(f"--num-gpus {self.num_gpus:g} must be above 0")
 
     def run(
         self, plan: Plan, pending: Sequence[int], codec: CodecOptions, progress: ShardProgress
@@ -66,7 +71,7 @@ class RayEngine:
         needs = self._needs(codec)
         plan = replace(plan, folder=plan.folder.absolute())
         codec = replace(codec, engine_cache=codec.engine_cache.absolute() if codec.engine_cache else None)
-        with _connected(self.address), _quiet():
+        with connected(self.address):
             check_nodes(plan.folder, plan_sha256(plan.folder), needs)
             with contextlib.closing(self._results(plan, pending, codec, needs)) as results:
                 for result, told in results:
@@ -81,13 +86,13 @@ class RayEngine:
         """Return what an actor takes of a node: CPU or GPU -> how many."""
         if not codec.on_cpu:
             return {"GPU": 1.0 if self.num_gpus is None else self.num_gpus}
-        if self.num_gpus:
+        if self.num_gpus is not None:
             raise ArgumentError("--num-gpus: the codec runs on the CPU; add --provider cuda or --backend tensorrt")
         return {"CPU": 1.0}
 
     def _results(
         self, plan: Plan, pending: Sequence[int], codec: CodecOptions, needs: Mapping[str, float]
-    ) -> Iterator[tuple[ShardReport | DmcodecError, list[str]]]:
+    ) -> Generator[tuple[ShardReport | DmcodecError, list[str]], None, None]:
         import ray
 
         most = min(self.workers or len(pending), len(pending))
@@ -132,12 +137,17 @@ class ShardActor:
         results = []
         for index in batch.column("shard").to_pylist():
             self._told.clear()
-            results.append(pickle.dumps((self._run(index), self._told)))
+            results.append(pickle.dumps((self.run(index), self._told)))
         return pa.table({"result": pa.array(results, pa.binary())})
+
+    def _refuse_other_plan(self) -> None:
+        if plan_sha256(self._folder) != self._sha256:
+            raise ClusterError(f"{self._folder}: holds another plan on this node; share one folder")
 
     def _tried(self, plan: Plan, index: int, codec: Codec) -> ShardReport:
         """Run a shard, and count how often that began: a byte for each time, in a file that a new run removes."""
         path = plan.folder / REPORTS / f".{shard_name(index)}.tries{PART}"
+        make_folder(path.parent)
         with path.open("ab") as file:
             file.write(b".")
             tries = file.tell()
@@ -154,17 +164,19 @@ class ShardActor:
         if issubclass(category, AudioWarning):
             self._told.append(str(message))
 
-    def _run(self, index: int) -> ShardReport | DmcodecError:
+    def run(self, index: int) -> ShardReport | DmcodecError:
+        """Run one shard; return its report or an error."""
         try:
             if self._loaded is None:
-                if plan_sha256(self._folder) != self._sha256:
-                    raise ClusterError(f"{self._folder}: holds another plan on this node; share one folder")
+                self._refuse_other_plan()
                 self._loaded = read_plan(self._folder), self._options.load()
             plan, codec = self._loaded
             # An actor or a node may die after its shard is complete, and before anybody knows.
             return read_report(plan, index) or self._tried(plan, index, codec)
         except DmcodecError as error:
             return error
+        except Exception as error:  # noqa: BLE001 - Ray would wrap it in several of its own
+            return DmcodecError(f"unexpected {type(error).__name__}: {error} (run it with --engine local --debug)")
 
 
 def plan_sha256(folder: Path) -> str:
@@ -180,56 +192,6 @@ def cluster_error(error: BaseException) -> ClusterError:
     text = str(error)
     if "No module named 'dmcodec" in text:
         return ClusterError(
-            f"a node of the cluster has no dmcodec; install version {__version__} on all nodes: {_INSTALL}"
+            f"a node of the cluster has no dmcodec; install version {__version__} on all nodes: {INSTALL}"
         )
     return ClusterError(f"Ray could not do the work ({first_line(error)}); run again, finished shards stay")
-
-
-@contextlib.contextmanager
-def _connected(address: str | None) -> Iterator[None]:
-    """Connect to a cluster, or start one here; leave a connection that is there already as it is."""
-    switch_off_reports()
-    try:
-        import ray
-        import ray.data
-    except ModuleNotFoundError as error:
-        raise missing_package(error, "--engine ray", "ray") from None
-    if ray.is_initialized():
-        yield
-        return
-    address = address or os.environ.get("RAY_ADDRESS") or "local"
-    if address.startswith("ray://"):
-        raise ArgumentError(
-            f"--address {address}: start this on a node of the cluster, with --address auto, or with `ray job submit`"
-        )
-    own = {"num_cpus": usable_cpus(), "object_store_memory": _STORE_BYTES, "include_dashboard": False}
-    try:
-        ray.init(
-            address=address, log_to_driver=False, logging_level=logging.ERROR, configure_logging=True,
-            **(own if address == "local" else {}),
-        )  # fmt: skip
-    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-        raise ClusterError(
-            f"--address {address}: no Ray cluster is there that takes this machine ({first_line(error)}); start one "
-            "with `ray start --head`, or leave --address out"
-        ) from error
-    try:
-        yield
-    finally:
-        ray.shutdown()
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep what Ray Data tells of its progress off the terminal; errors come as exceptions."""
-    import ray
-
-    context, logger = ray.data.DataContext.get_current(), logging.getLogger("ray.data")
-    before = context.enable_progress_bars, logger.level
-    context.enable_progress_bars = False
-    logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        context.enable_progress_bars = before[0]
-        logger.setLevel(before[1])

@@ -11,7 +11,7 @@ from dmcodec import __version__
 from dmcodec.errors import ClusterError
 
 _WAIT_S = 120.0
-_INSTALL = 'pip install "dmcodec[cpu,corpus,ray]"'
+INSTALL = 'pip install "dmcodec[cpu,corpus,ray]"'
 
 
 def check_nodes(folder: Path, sha256: str, needs: Mapping[str, float]) -> None:
@@ -62,7 +62,7 @@ def _problem(answer: Any) -> str:
 
 def _question() -> Any:
     """Return a function that runs where dmcodec may be missing: Ray sends functions within functions as code."""
-    version_here, install = "{}.{}".format(*sys.version_info[:2]), _INSTALL
+    version_here, install = "{}.{}".format(*sys.version_info[:2]), INSTALL
 
     def problem(folder: str, sha256: str, version: str) -> str:
         import hashlib

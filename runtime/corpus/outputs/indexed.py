@@ -12,7 +12,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,7 @@ from dmcodec.errors import DataError, OutputError
 MAGIC, VERSION = b"MMIDIDX\x00\x00", 1
 # Ids are written as uint16 below this size of the vocabulary, as Megatron's `DType.optimal_dtype` chooses.
 UINT16_BELOW = 65500
-_CODES = {np.dtype("<u2"): 8, np.dtype("<i4"): 4}
+_CODES: dict[np.dtype[Any], int] = {np.dtype("<u2"): 8, np.dtype("<i4"): 4}
 _MOST_IDS = 2**31 - 1
 
 

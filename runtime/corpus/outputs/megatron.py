@@ -48,7 +48,7 @@ def chosen_layout(layout: str | None, codec: _CodecFacts) -> dict[str, Any]:
         ArgumentError: the file holds a layout of parallel levels, or of another codec.
         InputNotFoundError, TokensError: there is no such file, or it holds no layout.
     """
-    facts = {"codebook_size": codec.codebook_size, "sample_rate": codec.sample_rate, "hop_length": codec.hop_length}
+    facts: dict[str, Any] = {"codebook_size": codec.codebook_size, "sample_rate": codec.sample_rate, "hop_length": codec.hop_length}
     if layout is None or layout in PATTERNS:
         pattern = layout or PATTERNS[0]
         n_q = 1 if pattern == "semantic" else codec.n_q

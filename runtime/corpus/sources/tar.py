@@ -110,7 +110,7 @@ def _samples(path: str, file: BinaryIO, suffixes: frozenset[str]) -> Iterator[_S
     found = _Sample("")
     with tarfile.open(fileobj=file, mode="r:") as tar:
         while (member := tar.next()) is not None:
-            tar.members = []  # else all stay in memory
+            tar.members = []  # type: ignore[attr-defined]  # else all stay in memory
             match = _NAME.fullmatch(member.name)
             if match is None or not member.isreg():
                 continue

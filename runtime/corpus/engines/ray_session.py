@@ -1,0 +1,104 @@
+"""The connection to Ray: to a cluster, or to one of our own; and what Ray tells, which must not get into our output."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import re
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from typing import Any, TextIO, cast
+
+from dmcodec.cpus import usable_cpus
+from dmcodec.errors import ArgumentError, ClusterError, first_line
+from dmcodec.extras import missing_package
+from dmcodec.privacy import switch_off_reports
+
+_STORE_BYTES = 128 << 20  # of a Ray of our own: only numbers and reports go through its store
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+
+
+@contextlib.contextmanager
+def connected(address: str | None) -> Iterator[None]:
+    """Connect to a cluster, or start one here; leave a connection that is there already as it is.
+
+    Args:
+        address: as for `dmcodec.runtime.corpus.engines.ray.RayEngine`.
+
+    Raises:
+        MissingDependencyError: without Ray.
+        ArgumentError: an address of Ray's client, which its part for data does not support.
+        ClusterError: no cluster is there.
+    """
+    switch_off_reports()
+    try:
+        import ray
+        import ray.data
+    except ModuleNotFoundError as error:
+        raise missing_package(error, "--engine ray", "ray") from None
+    with _quiet(ray.data.DataContext.get_current()):
+        if ray.is_initialized():
+            yield
+            return
+        _connect(address or os.environ.get("RAY_ADDRESS") or "local")
+        try:
+            yield
+        finally:
+            ray.shutdown()
+
+
+def _connect(address: str) -> None:
+    import ray
+
+    if address.startswith("ray://"):
+        raise ArgumentError(
+            f"--address {address}: start this on a node of the cluster, with --address auto, or with `ray job submit`"
+        )
+    own: dict[str, Any] = {"num_cpus": usable_cpus(), "object_store_memory": _STORE_BYTES, "include_dashboard": False}
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        ray.init(
+            address=address, log_to_driver=False, logging_level=logging.ERROR, **(own if address == "local" else {})
+        )
+    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        raise ClusterError(
+            f"--address {address}: no Ray cluster is there that takes this machine ({first_line(error)}); start one "
+            "with `ray start --head`, or leave --address out"
+        ) from error
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, handler)  # that of Ray ends the process at once
+
+
+@contextlib.contextmanager
+def _quiet(context: Any) -> Iterator[None]:
+    """Keep the progress of Ray Data off the terminal, and what Ray's threads print off stdout."""
+    logger = logging.getLogger("ray.data")
+    before = context.enable_progress_bars, logger.level, sys.stdout
+    context.enable_progress_bars = False
+    logger.setLevel(logging.CRITICAL)  # errors come as exceptions
+    sys.stdout = cast(TextIO, _Stdout(sys.stdout))
+    try:
+        yield
+    finally:
+        context.enable_progress_bars = before[0]
+        logger.setLevel(before[1])
+        sys.stdout = before[2]
+
+
+class _Stdout:
+    """Stdout, but for what the threads of Ray print: that goes to stderr, without colours."""
+
+    def __init__(self, stdout: TextIO) -> None:
+        self._stdout = stdout
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stdout, name)
+
+    def write(self, text: str) -> int:
+        """Write text, as a stream does."""
+        if threading.current_thread().name.startswith("ray_"):
+            return sys.stderr.write(_COLOURS.sub("", text))
+        return self._stdout.write(text)
