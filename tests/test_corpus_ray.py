@@ -133,20 +133,12 @@ def test_errors_of_ray_become_one_sentence() -> None:
 
 
 def test_options_that_do_not_go_together(corpus: Path, tmp_path: Path) -> None:
-    for wrong in ({"workers": 0}, {"num_gpus": 0.0}, {"num_gpus": float("nan")}):
+    for wrong in ({"workers": 0}, {"num_gpus": 0.0}, {"num_gpus": float("nan")}, {"address": "ray://head:10001"}):
         with pytest.raises(ArgumentError):
             RayEngine(**wrong)  # type: ignore[arg-type]
     run(corpus, tmp_path / "out", shard_s=SHARD_S)
-    plan, codec = read_plan(tmp_path / "out"), CodecOptions()
-
-    def refused(engine: RayEngine) -> str:
-        with pytest.raises(ArgumentError) as found:
-            next(engine.run(plan, [0], codec, lambda *_: None))
-        return str(found.value)
-
-    assert "--num-gpus: the codec runs on the CPU" in refused(RayEngine(num_gpus=1))
-    if is_installed("ray"):
-        assert "--address auto" in refused(RayEngine("ray://head:10001"))
+    with pytest.raises(ArgumentError, match="--num-gpus: the codec runs on the CPU"):
+        next(RayEngine(num_gpus=1).run(read_plan(tmp_path / "out"), [0], CodecOptions(), lambda *_: None))
 
 
 def test_without_ray(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -45,7 +45,7 @@ class RayEngine:
             GPU.
 
     Raises:
-        ArgumentError: numbers out of range.
+        ArgumentError: numbers out of range, or an address of Ray's client.
     """
 
     address: str | None = None
@@ -53,6 +53,11 @@ class RayEngine:
     num_gpus: float | None = None
 
     def __post_init__(self) -> None:
+        if self.address is not None and self.address.startswith("ray://"):
+            raise ArgumentError(
+                f"--address {self.address}: Ray Data has no use for its client; run this on a node of the cluster, with "
+                "--address auto, or with `ray job submit`"
+            )
         if self.workers is not None and self.workers < 1:
             raise ArgumentError(f"--workers {self.workers} must be at least 1")
         if self.num_gpus is not None and not 0 < self.num_gpus < math.inf:

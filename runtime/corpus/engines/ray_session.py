@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import Any, TextIO, cast
 
 from dmcodec.cpus import usable_cpus
-from dmcodec.errors import ArgumentError, ClusterError, first_line
+from dmcodec.errors import ClusterError, first_line
 from dmcodec.extras import missing_package
 from dmcodec.privacy import switch_off_reports
 
@@ -30,7 +30,6 @@ def connected(address: str | None) -> Iterator[None]:
 
     Raises:
         MissingDependencyError: without Ray.
-        ArgumentError: an address of Ray's client, which its part for data does not support.
         ClusterError: no cluster is there.
     """
     switch_off_reports()
@@ -47,16 +46,13 @@ def connected(address: str | None) -> Iterator[None]:
         try:
             yield
         finally:
-            ray.shutdown()
+            with contextlib.redirect_stdout(sys.stderr):  # messages that Ray has held back
+                ray.shutdown()
 
 
 def _connect(address: str) -> None:
     import ray
 
-    if address.startswith("ray://"):
-        raise ArgumentError(
-            f"--address {address}: start this on a node of the cluster, with --address auto, or with `ray job submit`"
-        )
     own: dict[str, Any] = {"num_cpus": usable_cpus(), "object_store_memory": _STORE_BYTES, "include_dashboard": False}
     handler = signal.getsignal(signal.SIGTERM)
     try:

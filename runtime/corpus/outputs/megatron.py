@@ -48,7 +48,8 @@ def chosen_layout(layout: str | None, codec: _CodecFacts) -> dict[str, Any]:
         ArgumentError: the file holds a layout of parallel levels, or of another codec.
         InputNotFoundError, TokensError: there is no such file, or it holds no layout.
     """
-    facts: dict[str, Any] = {"codebook_size": codec.codebook_size, "sample_rate": codec.sample_rate, "hop_length": codec.hop_length}
+    names = ("codebook_size", "sample_rate", "hop_length")
+    facts: dict[str, Any] = {name: getattr(codec, name) for name in names}
     if layout is None or layout in PATTERNS:
         pattern = layout or PATTERNS[0]
         n_q = 1 if pattern == "semantic" else codec.n_q
