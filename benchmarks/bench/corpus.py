@@ -106,7 +106,8 @@ def run_corpus_bench(
     memory_s, runs = memory_s[1:], runs[1:]
     return CorpusResult(
         corpus, codec.bundle.manifest.model_id, len(clips), sum(map(len, clips)) / codec.sample_rate, workers,
-        tuple(memory_s), tuple(runs), paired_speedup([run.run_s for run in runs], memory_s), machine, utc_now(), command,
+        tuple(memory_s), tuple(runs), paired_speedup([run.run_s for run in runs], memory_s), machine, utc_now(),
+        command,
     )  # fmt: skip
 
 
