@@ -16,14 +16,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import soundfile
+from corpora import run, write_clip
+from corpora import table as corpus_rows
 
 from dmcodec.audio import read_audio
 from dmcodec.errors import ArgumentError, AudioError, DataError, DmcodecError, InputNotFoundError
+from dmcodec.runtime import Codec
 from dmcodec.runtime.corpus import tables
 from dmcodec.runtime.corpus.items import Item, Source
 from dmcodec.runtime.corpus.opening import Readers
 from dmcodec.runtime.corpus.sources.containers import ContainersSource, TableOptions
 from dmcodec.runtime.corpus.sources.datasets import DatasetSource
+from dmcodec.runtime.corpus.sources.find import find_corpus
 from dmcodec.runtime.corpus.sources.parquet import ParquetSource
 from dmcodec.runtime.corpus.sources.tar import TarSource
 
@@ -279,3 +283,41 @@ def test_datasets_by_name_and_on_other_file_systems(datasets: Any, tmp_path: Pat
     assert numbers(DatasetSource("hf:memory://saved")) == {"c.wav": 3}
     with pytest.raises(InputNotFoundError, match="no folder of `save_to_disk`"):
         list(DatasetSource("hf:memory://nothing").items())
+
+
+def test_a_corpus_of_all_containers_has_the_tokens_of_its_clips(datasets: Any, tmp_path: Path) -> None:
+    clips = [(write_clip(tmp_path / f"{n}.wav", 0.2 + n / 10, start=n)).read_bytes() for n in range(4)]
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "t.tar").write_bytes(
+        tar_bytes([("a.wav", clips[0]), ("a.txt", b"hello"), ("b.wav", b"no audio")])
+    )
+    audio = pa.array([{"bytes": clips[1], "path": "p.wav"}], AUDIO_TYPE)
+    pq.write_table(pa.table({"audio": audio, "id": [7], "text": ["row"]}), tmp_path / "in" / "t.parquet")
+    saved = datasets.Dataset.from_list([{"audio": {"bytes": clips[2], "path": "q.wav"}, "text": "set"}])
+    saved.cast_column("audio", datasets.Audio(decode=False)).save_to_disk(str(tmp_path / "saved"))
+    inputs = [tmp_path / "saved", tmp_path / "in", tmp_path / "3.wav"]
+    summary = run(inputs, tmp_path / "out")
+    assert [failure.id for failure in summary.failures] == ["t.tar/b.wav"]
+    assert "t.tar#b.wav: can't be read as audio" in summary.failures[0].reason
+    rows = corpus_rows(tmp_path / "out").to_pylist()
+    assert {row["id"]: row["text"] for row in rows} == {
+        "3.wav": None,
+        "7": "row",
+        "t.tar/a.wav": "hello",
+        "q.wav": "set",
+    }
+    codec = Codec.load(threads=1)
+    for clip_id, number in {"t.tar/a.wav": 0, "7": 1, "q.wav": 2, "3.wav": 3}.items():
+        codes = next(row["codes"] for row in rows if row["id"] == clip_id)
+        assert codes == codec.encode_file(tmp_path / f"{number}.wav").codes.tolist()
+    again = run(inputs, tmp_path / "out")
+    assert again.clips == 4, "listed again, it is the same corpus"
+
+
+def test_a_folder_of_audio_may_hold_tables_of_other_things(tmp_path: Path) -> None:
+    write_clip(tmp_path / "in" / "a.wav", 0.2)
+    pq.write_table(pa.table({"text": ["x"]}), tmp_path / "in" / "about.parquet")
+    assert [item.id for item in find_corpus([str(tmp_path / "in")]).items()] == ["a.wav"]
+    (tmp_path / "in" / "a.wav").unlink()
+    with pytest.raises(ArgumentError, match="has no column of audio"):
+        list(find_corpus([str(tmp_path / "in")]).items())

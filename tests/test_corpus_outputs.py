@@ -14,12 +14,21 @@ from typing import Any
 
 import numpy as np
 import pytest
+from corpora import run, table, write_corpus
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from dmcodec.errors import DataError, DmcodecError, OutputError
+from dmcodec.errors import (
+    ArgumentError,
+    DataError,
+    DmcodecError,
+    InputNotFoundError,
+    OutputError,
+    OutputExistsError,
+)
 from dmcodec.layouts import TokenLayout
+from dmcodec.runtime import Codec
 from dmcodec.runtime.corpus.outputs import FORMATS, dmc
 from dmcodec.runtime.corpus.outputs.indexed import IndexedWriter, ids_dtype, read_indexed
 from dmcodec.runtime.corpus.outputs.names import clip_name
@@ -247,3 +256,68 @@ def test_other_ids_have_other_safe_names(first: str, second: str) -> None:
 
 def test_long_ids_that_differ_at_their_ends_have_other_names() -> None:
     assert clip_name("x" * 250 + "1") != clip_name("x" * 250 + "2")
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("corpus")
+    write_corpus(folder / "in", 6)
+    run(folder / "in", folder / "parquet")
+    return folder
+
+
+def test_all_formats_hold_the_codes_of_a_corpus(corpus: Path) -> None:
+    expected = {row["id"]: row["codes"] for row in table(corpus / "parquet").to_pylist()}
+    run(corpus / "in", corpus / "ids", format="megatron", layout="level")
+    found = {}
+    for index in sorted((corpus / "ids" / "tokens").glob("*.idx")):
+        layout = TokenLayout.load(index.with_suffix(".layout.json"))
+        assert layout.pattern == "level"
+        lines = index.with_suffix(".clips.jsonl").read_bytes().splitlines()
+        for sequence, line in zip(read_megatron(index.with_suffix(".bin"), index)[1], lines, strict=True):
+            found[json.loads(line)["id"]] = layout.codes(sequence.astype(np.int64)).tolist()
+    assert found == expected
+    run(corpus / "in", corpus / "tars", format="webdataset")
+    found = {}
+    for path in (corpus / "tars" / "tokens").iterdir():
+        with tarfile.open(path) as tar:
+            members = {member.name: tar.extractfile(member).read() for member in tar}  # type: ignore[union-attr]
+        for name in (name for name in members if name.endswith(".json")):
+            codes = np.load(io.BytesIO(members[name.replace(".json", ".npy")]))
+            found[json.loads(members[name])["id"]] = codes.tolist()
+    assert found == expected
+    run(corpus / "in", corpus / "files", format="dmc")
+    found = {}
+    for path in (corpus / "files" / "tokens").glob("*/clips.jsonl"):
+        for line in map(json.loads, path.read_bytes().splitlines()):
+            found[line["id"]] = Tokens.load(path.parent / line["file"]).codes.tolist()
+    assert found == expected
+
+
+def test_layouts_for_megatron(corpus: Path, tmp_path: Path) -> None:
+    codec = Codec.load()
+
+    def refused(words: str, error: type[DmcodecError] = ArgumentError, **options: Any) -> None:
+        with pytest.raises(error, match=words):
+            run(corpus / "in", tmp_path / "out", **{"format": "megatron", **options})
+
+    def saved(name: str, **fields: Any) -> str:
+        TokenLayout.of(codec, **fields).save(tmp_path / name)
+        return str(tmp_path / name)
+
+    refused("--layout is for --format megatron", format="parquet", layout="frame")
+    refused("no such file", InputNotFoundError, layout="frames")
+    refused("has parallel levels", layout=saved("delay.json", pattern="delay"))
+    refused("has n_q 4, but the output has 8", layout=saved("four.json", n_q=4))
+    refused("is of model 0000000000000000", layout=saved("other.json", model_id="0" * 16))
+    run(corpus / "in", tmp_path / "out", format="megatron", layout=saved("special.json", model_id=""))
+    index = tmp_path / "out" / "tokens" / "shard-00000.idx"
+    layout = TokenLayout.load(index.with_suffix(".layout.json"))
+    assert layout.model_id == codec.bundle.manifest.model_id
+    _, sequences, _ = read_megatron(index.with_suffix(".bin"), index)
+    assert all(sequence[[0, -1]].tolist() == [layout.bos_id, layout.eos_id] for sequence in sequences)
+    refused("holds the plan of another output, of layout", OutputExistsError, layout="frame")
+    run(corpus / "in", tmp_path / "words", format="megatron", layout="semantic")
+    _, sequences, _ = read_megatron(*[tmp_path / "words" / "tokens" / f"shard-00000.{each}" for each in ("bin", "idx")])
+    rows = {row["id"]: row["codes"][0] for row in table(corpus / "parquet").to_pylist()}
+    assert [sequence.tolist() for sequence in sequences] == list(rows.values())[: len(sequences)]
