@@ -24,6 +24,8 @@ from dmcodec.runtime.corpus.sources.find import find_corpus
 
 SHARD_S = 1.0
 _STORE_BYTES = 80 << 20
+# A node that is gone is noticed after two seconds; by default it takes a quarter of a minute.
+HEALTH = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 500, "health_check_failure_threshold": 4}
 
 
 @dataclasses.dataclass
@@ -65,7 +67,8 @@ def main(corpus: str, out: Path, hide: str) -> None:
     from ray.cluster_utils import Cluster
 
     common = {"num_cpus": 1, "object_store_memory": _STORE_BYTES}
-    cluster = Cluster(initialize_head=True, head_node_args={**common, "include_dashboard": False})
+    head = {**common, "include_dashboard": False, "_system_config": HEALTH}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
     killer = Killer(cluster, cluster.add_node(**common))
     engine, codec, options = RayEngine(cluster.address), CodecOptions(), TokenizeOptions(shard_s=SHARD_S)
     summary = tokenize(find_corpus([corpus]), out / "whole", codec, engine, options, killer.watch)
