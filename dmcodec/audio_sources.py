@@ -102,10 +102,17 @@ class NamedFiles:
     left_out: Sequence[LeftOut]
 
 
-def named_files(inputs: Sequence[str]) -> NamedFiles:
-    """Find the local audio files that arguments name; they may be none."""
+def named_files(inputs: Sequence[str], keep_missing: bool = False) -> NamedFiles:
+    """Find the local audio files that arguments name; they may be none.
+
+    Args:
+        inputs: files, folders and glob patterns.
+        keep_missing: whether links in folders that lead nowhere are among the files, and not among the problems.
+    """
     found = search(inputs, audio_suffixes(), needs=audio_needs())
-    problems = [*found.problems, *_missing(found.files)]
+    arguments = set(map(Path, inputs))
+    gone = [each for each in _missing(found.files) if not keep_missing or each.path in arguments]
+    problems = [*found.problems, *gone]
     missing = {problem.path for problem in problems}
     files = [(file.path.absolute(), file.relative) for file in found.files if file.path not in missing]
     if not files:

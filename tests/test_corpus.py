@@ -224,7 +224,7 @@ def test_a_plan_of_something_else_is_refused(corpus: Path, straight: Path, tmp_p
     before = contents(straight)
     with pytest.raises(OutputExistsError, match="of n_q 8 and not 4"):
         run(corpus, straight, n_q=4)
-    with pytest.raises(OutputExistsError, match="another corpus: .*a/001.wav is gone"):
+    with pytest.raises(OutputExistsError, match=r"another corpus: .*a/001\.wav is gone"):
         run(corpus / "b", straight)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.txt").write_text("precious")

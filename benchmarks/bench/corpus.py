@@ -37,13 +37,13 @@ class TokenizeRun:
     Attributes:
         run_s: from the start of the workers to the last shard, which reading and writing are part of.
         command_s: of the whole command, with the start of Python and the plan.
-        cpu_share: CPU time of all its processes / (workers x `run_s`); that of the start is counted, too.
+        cpu_s: CPU time of all its processes, with the start of each.
         peak_rss_bytes: most memory of all its processes together; None where the system does not tell.
     """
 
     run_s: float
     command_s: float
-    cpu_share: float
+    cpu_s: float
     peak_rss_bytes: int | None
 
 
@@ -52,9 +52,11 @@ class CorpusResult:
     """The result. Runs of both kinds alternate: A B A B.
 
     Attributes:
-        memory_s: times of `encode_batch` on all clips in memory, with as many threads as there are workers.
+        memory_s, memory_cpu_s: time and CPU time of `encode_batch` on all clips in memory, with as many threads as
+            there are workers.
         runs: of `dmcodec tokenize`.
         ratio: median over the pairs of memory_s / run_s: the share of the throughput of `encode_batch`.
+        cpu_ratio: the same of CPU times, which other load on the machine changes less.
     """
 
     corpus: str
@@ -63,8 +65,10 @@ class CorpusResult:
     audio_s: float
     workers: int
     memory_s: tuple[float, ...]
+    memory_cpu_s: tuple[float, ...]
     runs: tuple[TokenizeRun, ...]
     ratio: float
+    cpu_ratio: float
     machine: Machine
     date: str
     command: str
@@ -94,21 +98,31 @@ def run_corpus_bench(
     machine = describe_machine(PACKAGES)
     codec = Codec.load(bundle, threads=workers)
     clips = _in_memory(corpus, codec.sample_rate)
-    memory_s: list[float] = []
+    memory: list[tuple[float, float]] = []
     runs: list[TokenizeRun] = []
     for done in range(rounds + 1):
         progress("rounds", done, rounds + 1)
-        start = time.perf_counter()
+        start, cpu_start = time.perf_counter(), time.process_time()
         codec.encode_batch(clips, codec.sample_rate)
-        memory_s.append(time.perf_counter() - start)
+        memory.append((time.perf_counter() - start, time.process_time() - cpu_start))
         runs.append(_tokenized(corpus, bundle, workers))
     progress("rounds", rounds + 1, rounds + 1)
-    memory_s, runs = memory_s[1:], runs[1:]
+    runs, (memory_s, memory_cpu_s) = runs[1:], zip(*memory[1:], strict=True)
     return CorpusResult(
-        corpus, codec.bundle.manifest.model_id, len(clips), sum(map(len, clips)) / codec.sample_rate, workers,
-        tuple(memory_s), tuple(runs), paired_speedup([run.run_s for run in runs], memory_s), machine, utc_now(),
-        command,
-    )  # fmt: skip
+        corpus=corpus,
+        model_id=codec.bundle.manifest.model_id,
+        clips=len(clips),
+        audio_s=sum(map(len, clips)) / codec.sample_rate,
+        workers=workers,
+        memory_s=memory_s,
+        memory_cpu_s=memory_cpu_s,
+        runs=tuple(runs),
+        ratio=paired_speedup([run.run_s for run in runs], memory_s),
+        cpu_ratio=paired_speedup([run.cpu_s for run in runs], memory_cpu_s),
+        machine=machine,
+        date=utc_now(),
+        command=command,
+    )
 
 
 def _in_memory(corpus: str, rate: int) -> list[Waveform]:
@@ -141,7 +155,7 @@ def _tokenized(corpus: str, bundle: Path, workers: int) -> TokenizeRun:
             last_line = (errors.strip() or f"exit status {process.returncode}").splitlines()[-1]
             raise DmcodecError(f"dmcodec tokenize {corpus} failed: {last_line.removeprefix('error: ')}")
         run_s = float(json.loads(out)["elapsed_s"])
-    return TokenizeRun(run_s, command_s, (_children_cpu_s() - before) / (workers * run_s), memory.peak_bytes)
+    return TokenizeRun(run_s, command_s, _children_cpu_s() - before, memory.peak_bytes)
 
 
 def _children_cpu_s() -> float:
@@ -197,16 +211,21 @@ def corpus_table(result: CorpusResult) -> Table:
     memory_s, run_s = middle(result.memory_s), middle([run.run_s for run in result.runs])
     peaks = [run.peak_rss_bytes for run in result.runs if run.peak_rss_bytes is not None]
     peak = f"{max(peaks) / 1e6:.0f} MB" if peaks else "unknown"
-    cpu = f"{100 * middle([run.cpu_share for run in result.runs]):.0f} %"
-    command_s = middle([run.command_s for run in result.runs])
+    command_s, cpu_s = middle([run.command_s for run in result.runs]), middle([run.cpu_s for run in result.runs])
+    memory_cpu_s = middle(result.memory_cpu_s)
     rows = (
-        ("encode_batch, in memory", f"{memory_s:.2f}", f"{result.audio_s / memory_s:.0f}", "1", "", ""),
-        ("tokenize", f"{run_s:.2f}", f"{result.audio_s / run_s:.0f}", f"{result.ratio:.2f}", cpu, peak),
-        ("tokenize, whole command", f"{command_s:.2f}", f"{result.audio_s / command_s:.0f}", "", "", ""),
+        _row("encode_batch, in memory", result, memory_s, memory_cpu_s, "1", ""),
+        _row("tokenize", result, run_s, cpu_s, f"{result.ratio:.2f}", peak),
+        _row("tokenize, whole command", result, command_s, cpu_s, "", ""),
     )
     title = f"{result.clips} clips, {result.audio_s:.0f} s of audio, {result.workers} workers or threads"
     note = (
-        f"Medians of {len(result.runs)} runs, A B A B; throughput is the median of the ratios. CPU: of the workers' "
-        "CPUs. Memory: all processes, at most."
+        f"Medians of {len(result.runs)} runs, A B A B; throughput is the median of the ratios. CPU use: of the CPUs "
+        f"that the workers have. By CPU time the throughput is {result.cpu_ratio:.2f}. Memory: all processes, at most."
     )
-    return Table(title, ("", "s", "xRT", "throughput", "CPU", "memory"), rows, note=note)
+    return Table(title, ("", "s", "xRT", "throughput", "CPU s", "CPU use", "memory"), rows, note=note)
+
+
+def _row(name: str, result: CorpusResult, run_s: float, cpu_s: float, ratio: str, peak: str) -> tuple[str, ...]:
+    share = f"{100 * cpu_s / (run_s * result.workers):.0f} %"
+    return name, f"{run_s:.2f}", f"{result.audio_s / run_s:.0f}", ratio, f"{cpu_s:.2f}", share, peak

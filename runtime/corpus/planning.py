@@ -27,7 +27,7 @@ from .plan import ITEMS, PLAN, Plan, Settings, Shard, item_lines, plan_json, sha
 
 # Seconds of audio in a shard, where nobody chooses: a 256th of the corpus, within these bounds.
 SHARD_S = (300.0, 4 * 3600.0)
-MAX_SHARD_S = 24 * 3600.0
+MIN_SHARD_S, MAX_SHARD_S = 0.1, 24 * 3600.0
 _SHARDS = 256
 _SHOW_EVERY = 1000
 
@@ -81,8 +81,8 @@ def drafted(
         DataError: two clips have one id, or a manifest is not well-formed.
         ArgumentError: `shard_s` is out of range.
     """
-    if shard_s is not None and not 1.0 <= shard_s <= MAX_SHARD_S:
-        raise ArgumentError(f"a shard holds 1 s to {MAX_SHARD_S / 3600:g} h of audio, not {shard_s:g} s")
+    if shard_s is not None and not MIN_SHARD_S <= shard_s <= MAX_SHARD_S:
+        raise ArgumentError(f"a shard holds {MIN_SHARD_S:g} s to {MAX_SHARD_S / 3600:g} h of audio, not {shard_s:g} s")
     inputs = tuple(inputs)
     with tempfile.TemporaryFile(prefix="dmcodec.") as file:
         lines = cast(BinaryIO, file)

@@ -7,6 +7,7 @@ import os
 import stat
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Any, BinaryIO, cast
 
 from dmcodec.errors import AudioError, AudioFileNotFoundError, DmcodecError, InputNotFoundError, detail, first_line
@@ -35,6 +36,10 @@ def file_state(path: str) -> tuple[str, int]:
 def info_state(info: Mapping[str, Any]) -> tuple[str, int]:
     """Return the state of a remote file and its bytes, from what its file system tells of it."""
     mark = next((info[name] for name in _MARKS if info.get(name) is not None), "")
+    if isinstance(mark, datetime):  # some file systems list files with a number of seconds, and show one with a date
+        mark = mark.timestamp()
+    if isinstance(mark, float):
+        mark = f"{mark:.6f}"
     size = int(info.get("size") or 0)
     return f"{size} {mark}".strip(), size
 

@@ -29,8 +29,9 @@ from .items import Item
 from .plan import TOKENS, Plan, shard_name
 from .reports import Failure, ShardReport, report_path, stored_bytes
 
-# Most of batch size x longest clip. Another one would change which clips run together, and so the rounding.
-BATCH_S = 32.0
+# Most of batch size x longest clip: longer batches take more memory, and are no faster on one thread. Another value
+# would change which clips run together, and so the rounding.
+BATCH_S = 16.0
 # Called with the seconds of audio that are done, and the number of failures up to now.
 Progress = Callable[[float, int], None]
 

@@ -21,7 +21,7 @@ class FilesSource:
     """
 
     def __init__(self, arguments: Sequence[str]) -> None:
-        self._files: NamedFiles = named_files(arguments)
+        self._files: NamedFiles = named_files(arguments, keep_missing=True)
         for problem in self._files.problems:
             raise problem.error
 
