@@ -29,7 +29,7 @@ from dmcodec.errors import (
 )
 from dmcodec.layouts import TokenLayout
 from dmcodec.runtime import Codec
-from dmcodec.runtime.corpus.outputs import FORMATS, dmc
+from dmcodec.runtime.corpus.outputs import FORMATS, dmc, indexed
 from dmcodec.runtime.corpus.outputs.indexed import IndexedWriter, ids_dtype, read_indexed
 from dmcodec.runtime.corpus.outputs.names import clip_name
 from dmcodec.runtime.corpus.outputs.writer import Row, WriterSettings
@@ -145,13 +145,12 @@ def test_an_index_that_does_not_fit_is_refused(tmp_path: Path) -> None:
             list(read_indexed(ids, index))
 
 
-def test_a_clip_that_is_too_long_for_the_index() -> None:
-    class Endless(np.ndarray):  # type: ignore[type-arg]
-        def __len__(self) -> int:
-            return 2**31
-
-    with pytest.raises(OutputError, match="too long"):
-        IndexedWriter(io.BytesIO(), ids_dtype(8)).write(np.zeros(1, np.int64).view(Endless))
+def test_a_clip_that_is_too_long_for_the_index(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(indexed, "_MOST_IDS", 3)
+    writer = IndexedWriter(io.BytesIO(), ids_dtype(8))
+    writer.write(np.zeros(3, np.int64))
+    with pytest.raises(OutputError, match="a clip of 4 ids is too long"):
+        writer.write(np.zeros(4, np.int64))
 
 
 # As readers of WebDataset split names: the key ends at the first dot after the last slash.
