@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +14,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import soundfile
 
+from dmcodec.runtime import Codec
 from dmcodec.runtime.corpus.engines.engine import CodecOptions
 from dmcodec.runtime.corpus.engines.local import LocalEngine
 from dmcodec.runtime.corpus.run import TokenizeOptions, tokenize
 from dmcodec.runtime.corpus.sources.find import find_corpus
 from dmcodec.runtime.corpus.summary import Summary
 from dmcodec.sample import speech
+from dmcodec.tokens import Tokens
 
 
 def write_clip(path: Path, seconds: float, rate: int = 16000, start: float = 0.0) -> Path:
@@ -64,3 +69,20 @@ def manifest(path: Path, rows: list[dict[str, Any]]) -> Path:
     """Write a manifest of JSON lines."""
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
+
+
+class _Dying(Codec):
+    def encode_prepared(self, prepared: Sequence[Any], *arguments: Any) -> list[Tokens]:
+        if round(DyingCodec.DEADLY_S * self.sample_rate) in map(len, prepared):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().encode_prepared(prepared, *arguments)
+
+
+class DyingCodec(CodecOptions):
+    """Loads a codec that kills its process when it gets a clip of DEADLY_S seconds."""
+
+    DEADLY_S = 0.75
+
+    def load(self) -> Codec:
+        codec = super().load()
+        return _Dying(codec.bundle, codec.backend)

@@ -33,7 +33,8 @@ from dmcodec.errors import (
 from dmcodec.runtime import Codec
 from dmcodec.runtime.corpus.clips import Clips
 from dmcodec.runtime.corpus.items import FileLocation, Item
-from dmcodec.runtime.corpus.outputs import parquet
+from dmcodec.runtime.corpus.outputs import FORMATS, parquet
+from dmcodec.runtime.corpus.outputs.writer import OutputFormat
 from dmcodec.runtime.corpus.sources.find import find_corpus
 from dmcodec.waveforms import prepare_waveform
 
@@ -307,8 +308,12 @@ def test_a_full_disk_is_one_error_and_loses_nothing(
 ) -> None:
     run(corpus, tmp_path / "straight", shard_s=0.8)
     with monkeypatch.context() as patch:
-        full = parquet.OutputFormat("parquet", (".parquet",), FullDisk, parquet._check)
-        patch.setitem(parquet_formats(), "parquet", full)
+        full = OutputFormat("parquet", (".parquet",), FullDisk, parquet._check)
+        patch.setitem(
+            FORMATS,  # type: ignore[arg-type]
+            "parquet",
+            full,
+        )
         with pytest.raises(OutputError, match=r"shard-00002\.parquet: can't be written \(No space left on device\)"):
             run(corpus, tmp_path / "out", shard_s=0.8)
     assert sorted(path.name for path in (tmp_path / "out" / "tokens").iterdir()) == [
@@ -316,12 +321,6 @@ def test_a_full_disk_is_one_error_and_loses_nothing(
     ]  # fmt: skip
     run(corpus, tmp_path / "out", shard_s=0.8)
     assert contents(tmp_path / "out") == contents(tmp_path / "straight")
-
-
-def parquet_formats() -> Any:
-    from dmcodec.runtime.corpus.outputs import FORMATS
-
-    return FORMATS
 
 
 def test_a_shard_that_reads_back_as_something_else_is_not_kept(
@@ -333,8 +332,12 @@ def test_a_shard_that_reads_back_as_something_else_is_not_kept(
         paths[0].write_bytes(data)
         return parquet._check(settings, paths)
 
-    broken = parquet.OutputFormat("parquet", (".parquet",), parquet._ParquetWriter, check)
-    monkeypatch.setitem(parquet_formats(), "parquet", broken)
+    broken = OutputFormat("parquet", (".parquet",), parquet._ParquetWriter, check)
+    monkeypatch.setitem(
+        FORMATS,  # type: ignore[arg-type]
+        "parquet",
+        broken,
+    )
     with pytest.raises(OutputError, match=r"shard-00000\.parquet: can't be read back"):
         run(corpus, tmp_path / "out")
     assert list((tmp_path / "out" / "tokens").iterdir()) == []

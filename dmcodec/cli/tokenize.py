@@ -73,7 +73,7 @@ def tokenize(
     shard_s: Annotated[
         float | None,
         typer.Option(
-            help="Seconds of audio in a shard, about (default: a 256th of the corpus, from 5 minutes to 4 hours).",
+            help="Seconds of audio in a shard, about (default: a 1024th of the corpus, from 2 minutes to 4 hours).",
             metavar="SECONDS",
         ),
     ] = None,

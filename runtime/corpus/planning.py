@@ -25,10 +25,10 @@ from .items import Item
 from .lengths import with_lengths
 from .plan import ITEMS, PLAN, Plan, Settings, Shard, item_lines, plan_json, shard_name
 
-# Seconds of audio in a shard, where nobody chooses: a 256th of the corpus, within these bounds.
-SHARD_S = (300.0, 4 * 3600.0)
+# Seconds of audio in a shard, where nobody chooses: a 1024th of the corpus, within these bounds.
+SHARD_S = (120.0, 4 * 3600.0)
 MIN_SHARD_S, MAX_SHARD_S = 0.1, 24 * 3600.0
-_SHARDS = 256
+_SHARDS = 1024
 _SHOW_EVERY = 1000
 
 # Called with the number of clips that are listed.

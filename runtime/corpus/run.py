@@ -19,14 +19,15 @@ from dmcodec.runtime.corpus.engines.engine import CodecOptions, Engine
 from dmcodec.runtime.corpus.outputs import FORMATS
 from dmcodec.runtime.corpus.outputs.megatron import MEGATRON, chosen_layout
 from dmcodec.runtime.corpus.sources.find import Corpus
+from dmcodec.runtime.spool import check_place
 from dmcodec.runtime.token_checks import checked_n_q
 from dmcodec.temporary import sweep
 
 from .failures import write_failures
 from .plan import FAILURES, ITEMS, PLAN, REPORTS, TOKENS, Plan, Settings, read_plan
 from .planning import CorpusDigest, Draft, Listed, drafted, refuse_another_corpus
-from .reports import ShardReport, read_report
-from .summary import Summary, summary
+from .reports import ShardReport
+from .summary import Summary, done_shards
 
 LOCK = ".lock"
 CODES = ("lists", "packed")
@@ -144,6 +145,7 @@ def planned(
     """
     require("dmcodec tokenize", "corpus", "pyarrow", *FORMATS[options.format].needs)
     settings = settings_of(codec, options)
+    check_place(codec.spool)
     refuse_foreign(folder)
     found = None if options.force or not (folder / PLAN).exists() else read_plan(folder)
     if found is not None:
@@ -236,17 +238,13 @@ class _Run:
 
     def __init__(self, plan: Plan, options: TokenizeOptions, watch: Watch) -> None:
         self._plan, self._options, self._watch = plan, options, watch
-        self._reports: dict[int, ShardReport] = {}
         self._running: dict[int, tuple[float, int]] = {}  # seconds done and failures of shards that run
-        self._finished_s = self._before_s = 0.0  # seconds of audio in shards that are done; of earlier runs
-        self._failures = 0  # in shards that are done
+        self._totals = done_shards(plan)
+        self._before_s, self._total_s = self._totals.audio_s, plan.audio_s
 
     def go(self, engine: Engine, codec: CodecOptions) -> Summary:
         plan = self._plan
-        for report in filter(None, (read_report(plan, index) for index in range(len(plan.shards)))):
-            self._add(report)
-        self._before_s = self._finished_s
-        pending = [index for index in range(len(plan.shards)) if index not in self._reports]
+        pending = [index for index in range(len(plan.shards)) if index not in self._totals.done]
         with ExitStack() as stack:
             stack.callback(self._write_failures)
             self._check()
@@ -255,13 +253,11 @@ class _Run:
                 for report in reports:
                     self._add(report)
                     self._check()
-        return summary(plan, self._reports.values())
+        return self._totals.result()
 
     def _add(self, report: ShardReport) -> None:
         self._running.pop(report.index, None)
-        self._reports[report.index] = report
-        self._finished_s += self._plan.shards[report.index].audio_s
-        self._failures += len(report.failures)
+        self._totals.add(report)
 
     def _progress(self, shard: int, done_s: float, failures: int) -> None:
         self._running[shard] = (done_s, failures)
@@ -269,18 +265,18 @@ class _Run:
 
     def _check(self) -> None:
         """Show the state; stop where too many clips failed."""
-        failures = self._failures + sum(count for _, count in self._running.values())
-        done_s = self._finished_s + sum(seconds for seconds, _ in self._running.values())
-        self._watch(State(done_s, self._plan.audio_s, done_s - self._before_s, failures))
+        failures = self._totals.failures + sum(count for _, count in self._running.values())
+        done_s = self._totals.audio_s + sum(seconds for seconds, _ in self._running.values())
+        self._watch(State(done_s, self._total_s, done_s - self._before_s, failures))
         limit = self._options.max_failures
         if limit is not None and failures > limit:
             raise CorpusError(
                 f"{failures} clips failed, more than --max-failures {limit}; "
-                f"{len(self._reports)} of {len(self._plan.shards)} shards are done and stay"
+                f"{len(self._totals.done)} of {len(self._plan.shards)} shards are done and stay"
             )
 
     def _write_failures(self) -> None:
-        write_failures(self._plan, summary(self._plan, self._reports.values()).failures)
+        write_failures(self._plan, self._totals.result().failures)
 
 
 def measured_xrt(codec: CodecOptions) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,21 +80,52 @@ class Summary:
         }
 
 
-def summary(plan: Plan, reports: Iterable[ShardReport]) -> Summary:
-    """Sum up reports, which come in any order."""
-    counts = np.zeros((plan.settings.n_q, plan.settings.codebook_size), np.int64)
-    failures: dict[int, tuple[Failure, ...]] = {}
-    done = clips = num_samples = frames = size_bytes = 0
-    for report in reports:
-        done += 1
-        clips += report.clips
-        num_samples += report.num_samples
-        frames += report.frames
-        size_bytes += sum(report.files.values())
-        counts += report.code_counts
-        failures[report.index] = report.failures
-    in_order = tuple(failure for index in sorted(failures) for failure in failures[index])
-    return Summary(plan, done, clips, num_samples, frames, size_bytes, counts, in_order)
+class Totals:
+    """Sums up reports, which come in any order, without keeping them."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self.done: set[int] = set()  # indices of shards
+        self.audio_s = 0.0  # of these shards, as the plan estimates it
+        self.failures = 0
+        self._failures: dict[int, tuple[Failure, ...]] = {}
+        self._clips = self._num_samples = self._frames = self._size_bytes = 0
+        self._counts = np.zeros((plan.settings.n_q, plan.settings.codebook_size), np.int64)
+
+    def add(self, report: ShardReport) -> None:
+        """Take a shard into the sums."""
+        self.done.add(report.index)
+        self.audio_s += self._plan.shards[report.index].audio_s
+        self.failures += len(report.failures)
+        if report.failures:
+            self._failures[report.index] = report.failures
+        self._clips += report.clips
+        self._num_samples += report.num_samples
+        self._frames += report.frames
+        self._size_bytes += sum(report.files.values())
+        self._counts += report.code_counts
+
+    def result(self) -> Summary:
+        """Return the sums up to now."""
+        failures = tuple(failure for index in sorted(self._failures) for failure in self._failures[index])
+        return Summary(
+            self._plan, len(self.done), self._clips, self._num_samples, self._frames, self._size_bytes, self._counts,
+            failures,
+        )  # fmt: skip
+
+
+def done_shards(plan: Plan) -> Totals:
+    """Sum up the shards that are done.
+
+    Raises:
+        DataError: a report can't be read.
+    """
+    totals = Totals(plan)
+    for index in range(len(plan.shards)):
+        report = read_report(plan, index)
+        if report is not None:
+            totals.add(report)
+    return totals
 
 
 def read_summary(folder: Path) -> Summary:
@@ -105,6 +135,4 @@ def read_summary(folder: Path) -> Summary:
         DataNotFoundError: the folder holds no output of `dmcodec tokenize`.
         DataError: its plan or a report is damaged.
     """
-    plan = read_plan(folder)
-    found = (read_report(plan, index) for index in range(len(plan.shards)))
-    return summary(plan, (report for report in found if report is not None))
+    return done_shards(read_plan(folder)).result()
