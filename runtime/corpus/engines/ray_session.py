@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import os
 import re
@@ -18,6 +19,7 @@ from dmcodec.extras import missing_package
 from dmcodec.privacy import switch_off_reports
 
 _STORE_BYTES = 128 << 20  # of a Ray of our own: only numbers and reports go through its store
+_EXECUTOR_S = 15.0
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -46,6 +48,7 @@ def connected(address: str | None) -> Iterator[None]:
         try:
             yield
         finally:
+            _await_executors()
             with contextlib.redirect_stdout(sys.stderr):  # messages that Ray has held back
                 ray.shutdown()
 
@@ -82,6 +85,14 @@ def _quiet(context: Any) -> Iterator[None]:
         context.enable_progress_bars = before[0]
         logger.setLevel(before[1])
         sys.stdout = before[2]
+
+
+def _await_executors() -> None:
+    """Wait until the threads of Ray Data have ended: one that asks Ray after its shutdown would end this process."""
+    gc.collect()  # ends those of iterators that were left
+    for thread in threading.enumerate():
+        if thread.name.startswith("StreamingExecutor"):
+            thread.join(_EXECUTOR_S)
 
 
 class _Stdout:
