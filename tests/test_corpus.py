@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import tracemalloc
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -232,3 +233,31 @@ def test_a_plan_of_something_else_is_refused(corpus: Path, straight: Path, tmp_p
         with pytest.raises(OutputExistsError, match="not of `dmcodec tokenize`"):
             run(corpus, tmp_path / "other", force=force)
     assert contents(straight) == before
+
+
+class NoEngine:
+    """Reports every shard as done, without running it."""
+
+    def run(
+        self, plan: Plan, pending: Sequence[int], codec: CodecOptions, progress: ShardProgress
+    ) -> Iterator[ShardReport]:
+        for index in pending:
+            progress(index, 0.0, 0)
+            counts = np.ones((plan.settings.n_q, plan.settings.codebook_size), np.int64)
+            yield ShardReport(index, plan.shards[index].items, 320, 1, {}, counts, ())
+
+
+def test_memory_does_not_grow_with_the_corpus(tmp_path: Path) -> None:
+    """Some 150 bytes a clip are needed. The clips themselves would take 1,500, and the counts of each shard 65,000."""
+    peaks = []
+    for count in (500, 5_000):
+        rows = [{"path": f"{index}.wav", "duration": 1.0, "text": "x" * 200} for index in range(count)]
+        manifest(tmp_path / "m.jsonl", rows)
+        del rows
+        tracemalloc.start()
+        out, options = tmp_path / str(count), TokenizeOptions(shard_s=100.0)
+        found = tokenize(find_corpus([str(tmp_path / "m.jsonl")]), out, CodecOptions(), NoEngine(), options)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert found.clips == count
+    assert peaks[1] - peaks[0] < 4_500 * 400

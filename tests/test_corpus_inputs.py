@@ -310,7 +310,7 @@ def test_a_full_disk_is_one_error_and_loses_nothing(
     with monkeypatch.context() as patch:
         full = OutputFormat("parquet", (".parquet",), FullDisk, parquet._check)
         patch.setitem(
-            FORMATS,  # type: ignore[arg-type]
+            FORMATS,
             "parquet",
             full,
         )
@@ -334,7 +334,7 @@ def test_a_shard_that_reads_back_as_something_else_is_not_kept(
 
     broken = OutputFormat("parquet", (".parquet",), parquet._ParquetWriter, check)
     monkeypatch.setitem(
-        FORMATS,  # type: ignore[arg-type]
+        FORMATS,
         "parquet",
         broken,
     )
