@@ -49,6 +49,10 @@ class TokensError(DmcodecError, ValueError):
     """Codes that are out of range, of a wrong shape, or of another model."""
 
 
+class TokensWarning(UserWarning):
+    """Ids of a language model that can be used, but not all of them: some were dropped."""
+
+
 class TokenFileError(TokensError):
     """A token file that is truncated, altered, of another format, or of a newer version."""
 

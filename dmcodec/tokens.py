@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import operator
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
+from dmcodec.layouts import TokenLayout
+
 from .codes import Codes, checked_codes, is_whole
 from .config import MAX_CODEBOOK_SIZE, MAX_N_Q, CodecConfig, bits_per_code
-from .errors import ArgumentError, TokensError
+from .errors import ArgumentError, TokensError, TokensWarning
 from .token_file import Header, token_file_reader, token_file_writer
+
+__all__ = ["TokenLayout", "Tokens"]
 
 # The ranges of a token file.
 _RANGES = {
@@ -102,6 +107,37 @@ class Tokens:
         return cls(
             array, num_samples, config.sample_rate, config.hop_length, config.codebook_size, model_id, first_level
         )
+
+    @classmethod
+    def from_ids(
+        cls, ids: Any, layout: TokenLayout, num_samples: int | None = None, *, lenient: bool = False
+    ) -> Tokens:
+        """Make tokens of ids, of a language model for example: the inverse of `layout.ids(tokens)`.
+
+        Args:
+            ids: one sequence, (length,) or (n_q, steps) by the layout; an array, a list or a torch tensor.
+            layout: of the ids; its model id is that of the tokens.
+            num_samples: true length; without it the clip has whole frames.
+            lenient: drop ids that don't fit, rather than raise; see `TokenLayout.parse`.
+
+        Raises:
+            TokensError: ids that are no legal sequence, and where.
+
+        Warns:
+            TokensWarning: ids that were dropped, the first of them and how many.
+        """
+        parsed = layout.parse(ids, lenient=lenient)
+        if np.ndim(parsed.lengths):
+            raise TokensError("ids: are a batch; make Tokens of one sequence, for example of ids[0]")
+        if parsed.dropped:
+            count = sum(each.count for each in parsed.dropped)
+            warnings.warn(f"ids: dropped {count}; {parsed.dropped[0]}", TokensWarning, stacklevel=2)
+        if num_samples is None:
+            num_samples = parsed.lengths * layout.hop_length
+        return cls(
+            parsed.codes, num_samples, layout.sample_rate, layout.hop_length, layout.codebook_size, layout.model_id,
+            layout.first_level,
+        )  # fmt: skip
 
     @property
     def n_q(self) -> int:

@@ -1,6 +1,7 @@
 """The runtime: runs a bundle without torch. Start with `from dmcodec.runtime import Codec`."""
 
 from dmcodec.bundle import default_bundle_path
+from dmcodec.layouts import TokenLayout
 from dmcodec.runtime.pool.stream_pool import StreamPool
 from dmcodec.runtime.pool.streams import PooledDecoder, PooledEncoder
 from dmcodec.tokens import Tokens
@@ -19,6 +20,7 @@ __all__ = [
     "StreamDecoder",
     "StreamEncoder",
     "StreamPool",
+    "TokenLayout",
     "Tokens",
     "default_bundle_path",
 ]

@@ -16,6 +16,8 @@ from dmcodec.config import CodecConfig
 from dmcodec.sample import speech
 
 if TYPE_CHECKING:
+    from pools import Gate
+
     from dmcodec.nn import DMCodec
     from dmcodec.runtime import Codec
     from dmcodec.training.config import TrainingConfig
@@ -68,6 +70,22 @@ def tiny_model_files(tiny_model: DMCodec, tmp_path_factory: pytest.TempPathFacto
     torch.save(tiny_model.state_dict(), folder / "tiny.pt")
     (folder / "config.json").write_text(json.dumps(tiny_model.config.to_dict()))
     return folder / "tiny.pt", folder / "config.json"
+
+
+@pytest.fixture
+def codec(tiny_bundle: Path) -> Codec:
+    """Of `tiny_bundle`, one for each test, which may put a gate before its graphs; some files have their own."""
+    from dmcodec.runtime import Codec
+
+    return Codec.load(tiny_bundle, threads=1)
+
+
+@pytest.fixture
+def gate(codec: Codec, monkeypatch: pytest.MonkeyPatch) -> Gate:
+    """A gate before the graphs of `codec`."""
+    from pools import Gate
+
+    return Gate(codec, monkeypatch)
 
 
 @pytest.fixture

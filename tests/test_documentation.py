@@ -10,7 +10,8 @@ others in a folder that holds these files:
     checkpoint.safetensors, config.json an untrained checkpoint of few channels
     my.bundle                           its bundle
 
-A comment on the line before the fence keeps a block from being run: `<!-- needs: network -->`, gpu, hours (of
+`<!-- in tests: steps = 2 -->` on the line before the fence runs a block with another value of a variable that it sets.
+A comment there keeps a block from being run: `<!-- needs: network -->`, gpu, hours (of
 computing), or files (that only the reader has). Of such a block every call of dmcodec must parse.
 """
 
@@ -49,6 +50,7 @@ MAX_COLUMNS = 140
 FOREIGN_OPTIONS = {"--multi_gpu", "--no-deps", "--data-path", "--disable-usage-stats", "--head"}
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _NEEDS = re.compile(r"<!-- needs: (\S+) -->\n\Z")
+_IN_TESTS = re.compile(r"<!-- in tests: (\w+) = (\S+) -->\n\Z")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,8 +73,18 @@ def blocks(page: Path) -> list[Block]:
     for match in _FENCE.finditer(text):
         before = text[: match.start()]
         needs = _NEEDS.search(before)
-        found.append(Block(before.count("\n") + 1, match[1], match[2], needs[1] if needs else ""))
+        found.append(Block(before.count("\n") + 1, match[1], in_tests(before, match[2]), needs[1] if needs else ""))
     return found
+
+
+def in_tests(before: str, text: str) -> str:
+    """A block as it is run: a mark before it gives one variable another value."""
+    mark = _IN_TESTS.search(before)
+    if not mark:
+        return text
+    changed, times = re.subn(rf"^{mark[1]} = .*$", f"{mark[1]} = {mark[2]}", text, flags=re.MULTILINE)
+    assert times == 1, f"{mark[0]!r}: the block sets {mark[1]} {times} times"
+    return changed
 
 
 def prose(page: Path) -> str:

@@ -22,17 +22,6 @@ from dmcodec.runtime import Codec
 CHUNKS = cut(random_codes(40), [5])
 
 
-@pytest.fixture
-def codec(tiny_bundle: Path) -> Codec:
-    """One for each test, since tests put a gate before its graphs."""
-    return Codec.load(tiny_bundle, threads=1)
-
-
-@pytest.fixture
-def gate(codec: Codec, monkeypatch: pytest.MonkeyPatch) -> Gate:
-    return Gate(codec, monkeypatch)
-
-
 def test_a_full_pool_says_how_many_streams_it_takes(codec: Codec) -> None:
     with codec.stream_pool(max_streams=2) as pool:
         one, two = pool.decoder(), pool.decoder()

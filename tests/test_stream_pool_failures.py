@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,17 +16,6 @@ from dmcodec.errors import AudioError, BackendError, StreamError, TokensError
 from dmcodec.runtime import Codec
 
 CHUNKS = cut(random_codes(40), [5])
-
-
-@pytest.fixture
-def codec(tiny_bundle: Path) -> Codec:
-    """One for each test, since tests put a gate before its graphs."""
-    return Codec.load(tiny_bundle, threads=1)
-
-
-@pytest.fixture
-def gate(codec: Codec, monkeypatch: pytest.MonkeyPatch) -> Gate:
-    return Gate(codec, monkeypatch)
 
 
 def test_a_wrong_push_is_refused_and_harms_nobody(codec: Codec) -> None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from dmcodec.audio import prepare_waveform
 from dmcodec.benchmarks.codecs.bundle import open_bundle
-from dmcodec.benchmarks.machine import PACKAGES, Machine, describe_machine, utc_now
+from dmcodec.benchmarks.machine import utc_now
 from dmcodec.benchmarks.timing import Progress, no_progress
 from dmcodec.export.agreement import INAUDIBLE_ERROR, AudioComparison, compare_audio, tied_frames
 from dmcodec.export.reference import GraphReference
@@ -22,6 +22,7 @@ from dmcodec.runtime.codec import Codec
 from .conformance_suite import Case, Clip, Suite
 from .conformance_ways import Ran, Setting, way_of
 from .options import VerifyOptions
+from .result import CodecRun, codec_run
 
 FORMAT_VERSION = 1
 INDEPENDENT = "tokens do not depend on batch, padding, chunk, worker or thread"
@@ -54,25 +55,14 @@ class Outcome:
 
 
 @dataclasses.dataclass(frozen=True)
-class ConformanceResult:
+class ConformanceResult(CodecRun):
     """Result of the suite. Field names are the JSON keys.
 
     Attributes:
-        date: start in UTC, ISO 8601.
-        bundle, model_id, precision: the bundle that ran.
-        backend, provider: where it ran.
         against: "expected values" of the suite, or "each clip alone".
         outcomes: of the cases.
     """
 
-    date: str
-    command: str
-    machine: Machine
-    bundle: str
-    model_id: str
-    precision: str
-    backend: str
-    provider: str
     against: str
     outcomes: tuple[Outcome, ...]
 
@@ -133,8 +123,7 @@ def check_codec(
     """Do the same as `run_conformance` for an open codec, on any backend."""
     date = utc_now()
     waveforms = {name: prepare_waveform(*suite.waveform(clip), codec.sample_rate) for name, clip in suite.clips.items()}
-    manifest, backend = codec.bundle.manifest, codec.backend
-    expected = suite.expects(manifest)
+    expected = suite.expects(codec.bundle.manifest)
     judge = _expected(suite) if expected else _own(codec, waveforms)
     setting = Setting(codec, suite, options, waveforms, judge.codes)
     outcomes = []
@@ -143,14 +132,7 @@ def check_codec(
         outcomes.append(_outcome(setting, judge, case))
     progress("checking cases", len(suite.cases), len(suite.cases))
     return ConformanceResult(
-        date=date,
-        command=options.command,
-        machine=describe_machine(PACKAGES),
-        bundle=str(codec.bundle.path),
-        model_id=manifest.model_id,
-        precision=manifest.precision,
-        backend=f"{backend.name} {backend.version}",
-        provider=backend.provider,
+        **vars(codec_run(codec, date, options.command)),
         against="expected values" if expected else "each clip alone",
         outcomes=tuple(outcomes),
     )

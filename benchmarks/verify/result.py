@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from dmcodec.benchmarks.machine import Machine
+from dmcodec.benchmarks.machine import PACKAGES, Machine, describe_machine
 from dmcodec.export.parity import ParityCase, shortfall
 from dmcodec.precision import PRECISIONS
+from dmcodec.runtime.codec import Codec
 
 FORMAT_VERSION = 1
 
@@ -39,19 +40,15 @@ class Check:
 
 
 @dataclasses.dataclass(frozen=True)
-class VerifyResult:
-    """Result of one verification.
+class CodecRun:
+    """Which codec ran, when and where: what results begin with.
 
     Attributes:
         date: start in UTC, ISO 8601.
+        command: the command line.
+        machine: that it ran on.
         bundle, model_id, precision: the bundle that ran.
         backend, provider: where it ran.
-        reference: name of the reference.
-        thresholds_of: the precision whose thresholds apply: that of the bundle, or where the reference has exactly the
-            same weights, that of the bundle's arithmetic.
-        load_s: seconds to load all graphs (an engine that isn't in the cache is built in this time).
-        cases: each graph, with the cases of the export.
-        checks: uses of the codec.
     """
 
     date: str
@@ -62,6 +59,36 @@ class VerifyResult:
     precision: str
     backend: str
     provider: str
+
+
+def codec_run(codec: Codec, date: str, command: str) -> CodecRun:
+    """Return what a result about an open codec on this machine begins with."""
+    manifest, backend = codec.bundle.manifest, codec.backend
+    return CodecRun(
+        date=date,
+        command=command,
+        machine=describe_machine(PACKAGES),
+        bundle=str(codec.bundle.path),
+        model_id=manifest.model_id,
+        precision=manifest.precision,
+        backend=f"{backend.name} {backend.version}",
+        provider=backend.provider,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class VerifyResult(CodecRun):
+    """Result of one verification.
+
+    Attributes:
+        reference: name of the reference.
+        thresholds_of: the precision whose thresholds apply: that of the bundle, or where the reference has exactly the
+            same weights, that of the bundle's arithmetic.
+        load_s: seconds to load all graphs (an engine that isn't in the cache is built in this time).
+        cases: each graph, with the cases of the export.
+        checks: uses of the codec.
+    """
+
     reference: str
     thresholds_of: str
     load_s: float

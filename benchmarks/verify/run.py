@@ -9,7 +9,7 @@ from pathlib import Path
 
 from dmcodec.benchmarks.codecs.bundle import open_bundle
 from dmcodec.benchmarks.codecs.torch import load_model, original_weights_known, torch_threads
-from dmcodec.benchmarks.machine import PACKAGES, describe_machine, utc_now
+from dmcodec.benchmarks.machine import utc_now
 from dmcodec.benchmarks.timing import Progress, no_progress
 from dmcodec.cpus import default_threads
 from dmcodec.export.parity import check_parity, num_cases
@@ -18,7 +18,7 @@ from dmcodec.runtime.codec import Codec
 
 from .checks import Checks
 from .options import TORCH, VerifyOptions
-from .result import Check, VerifyResult
+from .result import Check, VerifyResult, codec_run
 
 
 def run_verify(bundle: str | Path, options: VerifyOptions, progress: Progress = no_progress) -> VerifyResult:
@@ -50,16 +50,8 @@ def verify_codec(codec: Codec, options: VerifyOptions, progress: Progress = no_p
             progress("checking graphs", len(cases), total)
         checks = _run_checks(Checks(codec, reference, thresholds_of, options), progress)
         name = reference.name
-    manifest, backend = codec.bundle.manifest, codec.backend
     return VerifyResult(
-        date=date,
-        command=options.command,
-        machine=describe_machine(PACKAGES),
-        bundle=str(codec.bundle.path),
-        model_id=manifest.model_id,
-        precision=manifest.precision,
-        backend=f"{backend.name} {backend.version}",
-        provider=backend.provider,
+        **vars(codec_run(codec, date, options.command)),
         reference=name,
         thresholds_of=thresholds_of,
         load_s=load_s,

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dmcodec.codes import codes_array, is_whole
+from dmcodec.codes import is_whole
 from dmcodec.errors import ArgumentError, TokensError
 from dmcodec.waveforms import as_array
 
@@ -17,10 +17,8 @@ AXES = ("BKT", "KBT")
 
 def id_array(ids: Any) -> NDArray[np.int64]:
     """Return ids as int64; TokensError where they are no integers."""
-    if isinstance(ids, (list, tuple)) and not len(ids):
-        return np.zeros(0, np.int64)
     array = as_array(ids, "ids", TokensError)
-    if array.dtype.kind not in "iu":
+    if array.dtype.kind not in "iu" and array.size:  # an empty list is float64
         raise TokensError(f"ids: expected integers, got {array.dtype}; convert whole numbers with .astype(np.int64)")
     if array.dtype == np.uint64 and array.size and int(array.max()) > np.iinfo(np.int64).max:
         raise TokensError(f"ids: {int(array.max())} is outside every vocabulary")
@@ -34,13 +32,14 @@ def like(source: Any, array: NDArray[Any]) -> Any:
     return array
 
 
-def clips_of(codes: Any, axes: str, lengths: Any) -> list[NDArray[Any]]:
-    """Return the clips (n_q, frames) of a batch of codes, each cut to its length."""
-    array = codes_array(codes)
-    if array.ndim != 3:
-        raise TokensError(f"codes: expected shape (n_q, frames), or a batch of axes {axes}, got {array.shape}")
-    clips = list(np.moveaxis(array, _batch_axis(axes), 0))
-    return _cut(clips, lengths, "codes")
+def clips_of(codes: NDArray[Any], n_q: int | None, axes: str, lengths: Any) -> list[NDArray[Any]]:
+    """Return the clips (n_q, frames) of a batch of codes, each cut to its length; any n_q where it is None."""
+    levels = codes.shape[axes.index("K")]
+    if n_q is not None and levels != n_q:
+        other = next(each for each in AXES if each != axes)
+        hint = f"; give axes='{other}'" if codes.shape[axes.index("B")] == n_q else ""
+        raise TokensError(f"codes: shape {codes.shape} of axes {axes} has {levels} levels, but the layout {n_q}{hint}")
+    return _cut(list(np.moveaxis(codes, _batch_axis(axes), 0)), lengths, "codes")
 
 
 def rows_of(ids: NDArray[np.int64], parallel: bool, axes: str, lengths: Any) -> list[NDArray[np.int64]]:

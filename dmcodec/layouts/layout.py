@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,25 +19,12 @@ from dmcodec.text_files import read_text
 
 from .arrays import checked_axes, clips_of, id_array, like, rows_of, stacked
 from .parsing import Dropped, ParsedIds, parse_delayed, parse_flat
-from .patterns import add_offsets, delay, flatten_frames, flatten_levels
+from .sequences import cut, delayed_sequence, flat_sequence, joined, sequence_arrays
 from .vocabulary import Vocabulary, numbered
 
 PATTERNS = ("frame", "level", "delay", "semantic")
 FORMAT_VERSION = 1
 _CODE_FIELDS = ("codebook_size", "n_q", "level_offsets", "first_id")
-
-
-class CodecFacts(Protocol):
-    """What a layout takes from tokens, or from a codec's configuration."""
-
-    @property
-    def codebook_size(self) -> int: ...
-    @property
-    def n_q(self) -> int: ...
-    @property
-    def sample_rate(self) -> int: ...
-    @property
-    def hop_length(self) -> int: ...
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -85,7 +71,11 @@ class TokenLayout(Vocabulary):
         self._set_whole("first_level", 0, MAX_N_Q - self.n_q)
         if self.pattern == "semantic" and (self.n_q, self.first_level) != (1, 0):
             raise ArgumentError("layout: pattern 'semantic' has level 0 only: n_q must be 1 and first_level 0")
-        if not isinstance(self.model_id, str) or self.model_id.strip("0123456789abcdef") or len(self.model_id) % 16:
+        if (
+            not isinstance(self.model_id, str)
+            or self.model_id.strip("0123456789abcdef")
+            or len(self.model_id) not in (0, 16)
+        ):
             raise ArgumentError(f"layout: model_id must be 16 hex digits or empty, not {self.model_id!r}")
         object.__setattr__(self, "delays", self._checked_delays())
 
@@ -115,7 +105,8 @@ class TokenLayout(Vocabulary):
         """Make the layout of a codec, or of tokens like these.
 
         Args:
-            codec: a `Codec`, the manifest of its bundle, or `Tokens`.
+            codec: a `Codec`, the manifest of its bundle, `Tokens`, or the settings in the metadata of a corpus in
+                Parquet files.
             pattern: as for the class.
             specials: names of the special tokens, which get the ids after those of the codes, in this order; or a
                 mapping of names to ids. Names are bos, eos, pad and sep.
@@ -125,15 +116,7 @@ class TokenLayout(Vocabulary):
         Raises:
             ArgumentError: as the class does.
         """
-        manifest = getattr(getattr(codec, "bundle", codec), "manifest", codec)
-        facts: CodecFacts = getattr(manifest, "config", manifest)
-        try:
-            values = {name: getattr(facts, name) for name in ("codebook_size", "n_q", "sample_rate", "hop_length")}
-        except AttributeError:
-            raise ArgumentError(
-                f"layout: of() takes a Codec, its manifest or Tokens, not {type(codec).__name__}"
-            ) from None
-        values |= {"model_id": getattr(manifest, "model_id", ""), "first_level": getattr(manifest, "first_level", 0)}
+        values = _facts(codec)
         values |= {"level_offsets": pattern != "delay"} | ({"n_q": 1} if pattern == "semantic" else {}) | fields
         known = {field.name for field in dataclasses.fields(cls)}
         if unknown := sorted(set(fields) - known):
@@ -159,7 +142,8 @@ class TokenLayout(Vocabulary):
                 device (the work is done on the CPU). Of "semantic", codes may have more levels: row 0 is taken.
             lengths: (B,) frames of the clips of a batch, where they are not all its frames.
             axes: of a batch of codes, and of a batch of ids (n_q, steps): "BKT" or "KBT".
-            bos, eos: False leaves them out, for a prompt for example.
+            bos: False leaves it out.
+            eos: False leaves it out, for a prompt for example.
 
         Returns:
             int64, a tensor on the same device for a tensor: (length,), or (B, length); for the pattern "delay"
@@ -175,41 +159,26 @@ class TokenLayout(Vocabulary):
             codes = codes.codes
         array = codes_array(codes)
         if array.ndim == 3:
-            sequences = [self._sequence(clip, bos, eos) for clip in clips_of(array, axes, lengths)]
+            levels = None if self.pattern == "semantic" else self.n_q
+            sequences = [self._sequence(clip, bos, eos) for clip in clips_of(array, levels, axes, lengths)]
             return like(codes, self.pad(sequences, axes=axes)[0])
         if lengths is not None:
             raise TokensError("codes: lengths belong to a batch; cut one clip with codes[:, :length]")
         return like(codes, self._sequence(array, bos, eos))
 
-    def _sequences(self, sequences: Sequence[Any]) -> list[NDArray[np.int64]]:
-        """Return sequences of ids as arrays, or raise TokensError for another shape."""
-        arrays = [id_array(sequence) for sequence in sequences]
-        if not arrays:
-            raise TokensError("ids: there are no sequences")
-        for index, array in enumerate(arrays):
-            if array.ndim != 1 + self.parallel or (self.parallel and len(array) != self.n_q):
-                wanted = f"({self.n_q}, steps)" if self.parallel else "(length,)"
-                raise TokensError(f"ids: sequence {index} must have shape {wanted}, not {array.shape}")
-        return arrays
-
     def _sequence(self, codes: NDArray[Any], bos: bool, eos: bool) -> NDArray[np.int64]:
-        if self.pattern == "semantic" and codes.ndim == 2:
-            codes = codes[:1]
-        rows = checked_codes(codes, self.codebook_size).astype(np.int64)
+        rows = checked_codes(codes, self.codebook_size)
+        rows = rows[:1] if self.pattern == "semantic" else rows
         if len(rows) != self.n_q:
             hint = f"; take the first with codes[:{self.n_q}]" if len(rows) > self.n_q else ""
             hint = "; transpose (frames, n_q) with .T" if rows.shape[1] == self.n_q else hint
             raise TokensError(f"codes: {len(rows)} levels, but the layout has {self.n_q}{hint}")
-        rows = self.first_id + (add_offsets(rows, self.codebook_size) if self.level_offsets else rows)
-        first = [self.bos_id] if bos and self.bos_id is not None else []
-        last = [self.eos_id] if eos and self.eos_id is not None else []
         if self.delays is None:
-            flat = flatten_levels(rows) if self.pattern == "level" else flatten_frames(rows)
-            return np.concatenate([np.array(first, np.int64), flat, np.array(last, np.int64)])
-        ends = [np.tile(np.array(each, np.int64), (self.n_q, 1)) for each in (first, last)]
-        fill = -1 if self.pad_id is None else self.pad_id
-        delayed = delay(np.concatenate([rows, ends[1]], axis=1), self.delays, fill)
-        return np.concatenate([ends[0], delayed], axis=1)
+            return flat_sequence(rows, self, self.pattern == "level", bos, eos)
+        return delayed_sequence(rows, self, self.delays, bos, eos)
+
+    def _arrays(self, sequences: Sequence[Any]) -> list[NDArray[np.int64]]:
+        return sequence_arrays(sequences, self.n_q if self.parallel else None)
 
     def pad(self, sequences: Sequence[Any], *, axes: str = "BKT") -> tuple[Any, Any]:
         """Stack sequences of ids of different lengths to a batch, filled up with pad at the end.
@@ -221,7 +190,7 @@ class TokenLayout(Vocabulary):
             TokensError: no sequences, or different lengths without a pad_id.
         """
         checked_axes(axes)
-        arrays = self._sequences(sequences)
+        arrays = self._arrays(sequences)
         lengths = np.array([array.shape[-1] for array in arrays])
         if self.pad_id is None and len(set(lengths.tolist())) > 1:
             raise TokensError("ids: clips of different lengths need a pad_id in the layout")
@@ -287,17 +256,12 @@ class TokenLayout(Vocabulary):
             TokensError: no sequences, or of another shape.
         """
         separator = self._separator()
-        arrays = self._sequences(sequences)
-        parts = [part for array in arrays for part in (np.full((*array.shape[:-1], 1), separator), array)]
-        return like(sequences[0], np.concatenate(parts[1:], axis=-1))
+        return like(sequences[0], joined(self._arrays(sequences), separator))
 
     def split(self, ids: Any) -> list[Any]:
         """Split a sequence at `sep_id`, the inverse of `join`; ArgumentError where the layout has none."""
         separator = self._separator()
-        array = self._sequences([ids])[0]
-        places = np.flatnonzero((array.reshape(-1, array.shape[-1]) == separator).all(axis=0))
-        bounds = [-1, *places.tolist(), array.shape[-1]]
-        return [like(ids, array[..., first + 1 : last]) for first, last in itertools.pairwise(bounds)]
+        return [like(ids, part) for part in cut(self._arrays([ids])[0], separator)]
 
     def _separator(self) -> int:
         if self.sep_id is None:
@@ -326,7 +290,7 @@ class TokenLayout(Vocabulary):
         Raises:
             TokensError: a field is missing, unknown or out of range, or a newer dmcodec wrote it.
         """
-        version = values.get("format_version") if isinstance(values, dict) else None
+        version: Any = values.get("format_version") if isinstance(values, dict) else None
         if not is_whole(version):
             raise TokensError(f"{source}: is no token layout; name a JSON file that TokenLayout.save wrote")
         if version > FORMAT_VERSION:
@@ -359,3 +323,19 @@ class TokenLayout(Vocabulary):
         except (OSError, ValueError, RecursionError) as error:
             raise TokensError(f"{path}: can't be read as a token layout ({detail(error)})") from None
         return cls.from_dict(values, str(path))
+
+
+def _facts(codec: Any) -> dict[str, Any]:
+    """Return the fields of a layout that its codec says, from whatever holds them."""
+    manifest = getattr(getattr(codec, "bundle", codec), "manifest", codec)
+    config = getattr(manifest, "config", None)
+
+    def of(name: str) -> Any:
+        return codec.get(name) if isinstance(codec, Mapping) else getattr(manifest, name, getattr(config, name, None))
+
+    facts = {name: of(name) for name in ("codebook_size", "n_q", "sample_rate", "hop_length")}
+    if None in facts.values():
+        raise ArgumentError(
+            f"layout: of() takes a Codec, its manifest, Tokens, or the settings of a corpus, not {type(codec).__name__}"
+        )
+    return {**facts, "model_id": of("model_id") or "", "first_level": of("first_level") or 0}

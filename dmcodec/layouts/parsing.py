@@ -62,7 +62,9 @@ class ParsedIds:
     dropped: tuple[Dropped, ...] = ()
 
 
-def parse_flat(ids: Ids, vocabulary: Vocabulary, by_level: bool, lenient: bool, where: str) -> tuple[Codes, list[Dropped]]:
+def parse_flat(
+    ids: Ids, vocabulary: Vocabulary, by_level: bool, lenient: bool, where: str
+) -> tuple[Codes, list[Dropped]]:
     """Parse a flattened sequence (length,).
 
     Args:
@@ -82,14 +84,12 @@ def parse_flat(ids: Ids, vocabulary: Vocabulary, by_level: bool, lenient: bool, 
     end, stray = _end(ids, start, vocabulary)
     body = ids[start:end]
     rows = vocabulary.rows(body)
-    keep = _kept_levels if by_level else _kept_frames
     if not lenient:
         _check_body(body, start, rows, vocabulary, by_level, where)
         _check_end(ids, stray, vocabulary, where)
-    kept = keep(rows, vocabulary, where)
-    reasons = ("no whole frame", "no code")
+    kept = _kept_levels(rows, vocabulary, where) if by_level else _kept_frames(rows, vocabulary)
     dropped = [
-        Dropped(start + first, last - first, f"{reasons[int((rows[first:last] < 0).all())]} ({vocabulary.describe(body[first])})")
+        Dropped(start + first, last - first, _reason(body[first:last], rows[first:last], vocabulary))
         for first, last in _runs(~kept)
     ]
     dropped += [Dropped(end + 1 + first, last - first, "after the end") for first, last in _runs(stray)]
@@ -102,44 +102,79 @@ def parse_delayed(
 ) -> tuple[Codes, list[Dropped]]:
     """Parse parallel levels (n_q, steps), level k delayed by delays[k] steps; otherwise as `parse_flat`."""
     start = _begin(_is(ids, vocabulary.pad_id).all(axis=0), _is(ids, vocabulary.bos_id).all(axis=0))
-    begins = [min(start + steps, ids.shape[1]) for steps in delays]
-    ends, dropped = [], []
-    for level, (row, begin) in enumerate(zip(ids, begins, strict=True)):
-        early = ~_is(row[start:begin], vocabulary.pad_id)
-        end, stray = _end(row, begin, vocabulary)
-        if not lenient:
-            named = f"{where}: level {level}"
-            if early.any():
-                raise TokensError(_not_due(named, row, start + int(early.argmax()), vocabulary, "pad"))
-            _check_level(row, level, begin, end, vocabulary, named)
-            _check_end(row, stray, vocabulary, named)
-        dropped += [Dropped(start + first, last - first, "before the delay", level) for first, last in _runs(early)]
-        dropped += [Dropped(end + 1 + first, last - first, "after the end", level) for first, last in _runs(stray)]
-        ends.append(end)
-    lengths = [end - begin for begin, end in zip(begins, ends, strict=True)]
-    frames = min(lengths)
-    if not lenient and max(lengths) > frames:
-        short, long = lengths.index(frames), lengths.index(max(lengths))
+    rows = [_row(row, start, steps, vocabulary) for row, steps in zip(ids, delays, strict=True)]
+    if not lenient:
+        for level, row in enumerate(rows):
+            _check_row(row, level, vocabulary, f"{where}: level {level}")
+        _check_lengths(rows, where)
+    frames = min(row.length for row in rows)
+    codes = np.stack([row.ids[row.begin : row.begin + frames] for row in rows])
+    due = np.arange(vocabulary.n_q)[:, None] * vocabulary.level_offsets
+    kept = (vocabulary.rows(codes) == due).all(axis=0)
+    dropped = [each for level, row in enumerate(rows) for each in _dropped_of_row(row, level, kept)]
+    return _codes(codes[:, kept], vocabulary), dropped
+
+
+@dataclasses.dataclass(frozen=True)
+class _Row:
+    """One of the parallel levels: where its codes are, and what before the delay and behind the eos is not pad."""
+
+    ids: Ids
+    start: int
+    begin: int
+    end: int
+    early: Mask
+    stray: Mask
+
+    @property
+    def length(self) -> int:
+        return self.end - self.begin
+
+
+def _row(ids: Ids, start: int, steps: int, vocabulary: Vocabulary) -> _Row:
+    begin = min(start + steps, len(ids))
+    end, stray = _end(ids, begin, vocabulary)
+    return _Row(ids, start, begin, end, ~_is(ids[start:begin], vocabulary.pad_id), stray)
+
+
+def _check_row(row: _Row, level: int, vocabulary: Vocabulary, where: str) -> None:
+    if row.early.any():
+        raise TokensError(_not_due(where, row.ids, row.start + int(row.early.argmax()), vocabulary, "pad"))
+    wrong = vocabulary.rows(row.ids[row.begin : row.end]) != level * vocabulary.level_offsets
+    if wrong.any():
+        what = "a code of this level" if vocabulary.level_offsets else "a code"
+        raise TokensError(_not_due(where, row.ids, row.begin + int(wrong.argmax()), vocabulary, what))
+    _check_end(row.ids, row.stray, vocabulary, where)
+
+
+def _check_lengths(rows: Sequence[_Row], where: str) -> None:
+    lengths = [row.length for row in rows]
+    short, long = lengths.index(min(lengths)), lengths.index(max(lengths))
+    if lengths[short] != lengths[long]:
         raise TokensError(
-            f"{where}: level {short} has {frames} codes up to position {ends[short]}, but level {long} has "
+            f"{where}: level {short} has {lengths[short]} codes up to position {rows[short].end}, but level {long} has "
             f"{lengths[long]}; {_WAY_OUT}"
         )
-    rows = np.stack([row[begin : begin + frames] for row, begin in zip(ids, begins, strict=True)])
-    due = np.arange(vocabulary.n_q)[:, None] * vocabulary.level_offsets
-    kept = (vocabulary.rows(rows) == due).all(axis=0)
-    for level, (begin, length) in enumerate(zip(begins, lengths, strict=True)):
-        for first, last in _runs(~kept):
-            dropped.append(Dropped(begin + first, last - first, "no whole frame", level))
-        if length > frames:
-            dropped.append(Dropped(begin + frames, length - frames, "after the end of another level", level))
-    return _codes(rows[:, kept], vocabulary), sorted(dropped, key=lambda each: (each.level, each.position))
+
+
+def _dropped_of_row(row: _Row, level: int, kept: Mask) -> Iterator[Dropped]:
+    """Yield what is left out of a level, in order, where `kept` are the frames that all levels have."""
+    end = row.begin + len(kept)
+    for first, mask, reason in (
+        (row.start, row.early, "before the delay"),
+        (row.begin, ~kept, "no whole frame"),
+        (end, np.ones(row.end - end, bool), "after the end of another level"),
+        (row.end + 1, row.stray, "after the end"),
+    ):
+        for begin, last in _runs(mask):
+            yield Dropped(first + begin, last - begin, reason, level)
 
 
 def _is(ids: Ids, special: int | None) -> Mask:
     return np.zeros(ids.shape, bool) if special is None else ids == special
 
 
-def _begin(pads: Mask, bos: Mask) -> int:
+def _begin(pads: Any, bos: Any) -> int:
     """Return where the codes begin: after pads of a batch that is filled up at its begin, and bos."""
     start = len(pads) if pads.all() else int(pads.argmin())
     return start + bool(start < len(bos) and bos[start])
@@ -157,9 +192,7 @@ def _end(row: Ids, start: int, vocabulary: Vocabulary) -> tuple[int, Mask]:
     return len(row) - trailing, np.zeros(0, bool)
 
 
-def _check_body(
-    body: Ids, start: int, rows: Ids, vocabulary: Vocabulary, by_level: bool, where: str
-) -> None:
+def _check_body(body: Ids, start: int, rows: Ids, vocabulary: Vocabulary, by_level: bool, where: str) -> None:
     n_q = vocabulary.n_q
     places = np.arange(len(body))
     due = places // max(1, len(body) // n_q) if by_level else places % n_q
@@ -173,7 +206,9 @@ def _check_body(
         raise TokensError(_not_due(where, body, place, vocabulary, what, start))
     if over and by_level:
         counts = np.bincount(rows, minlength=n_q).tolist() if vocabulary.level_offsets else len(body)
-        raise TokensError(f"{where}: levels must have the same number of codes; of {n_q} levels there are {counts}; {_WAY_OUT}")
+        raise TokensError(
+            f"{where}: levels must have the same number of codes; of {n_q} levels there are {counts}; {_WAY_OUT}"
+        )
     if over:
         raise TokensError(
             f"{where}: ends within a frame: position {start + len(body) - over} and on hold {over} of {n_q} levels; "
@@ -181,25 +216,27 @@ def _check_body(
         )
 
 
-def _check_level(row: Ids, level: int, begin: int, end: int, vocabulary: Vocabulary, where: str) -> None:
-    wrong = vocabulary.rows(row[begin:end]) != level * vocabulary.level_offsets
-    if wrong.any():
-        what = "a code of this level" if vocabulary.level_offsets else "a code"
-        raise TokensError(_not_due(where, row, begin + int(wrong.argmax()), vocabulary, what))
-
-
 def _check_end(row: Ids, stray: Mask, vocabulary: Vocabulary, where: str) -> None:
     if stray.any():
         position = len(row) - len(stray) + int(stray.argmax())
-        raise TokensError(_not_due(where, row, position, vocabulary, "nothing more" if vocabulary.pad_id is None else "pad"))
+        raise TokensError(
+            _not_due(where, row, position, vocabulary, "nothing more" if vocabulary.pad_id is None else "pad")
+        )
 
 
 def _not_due(where: str, ids: Ids, place: int, vocabulary: Vocabulary, due: str, start: int = 0) -> str:
     number = int(ids[place])
-    return f"{where}: position {start + place} holds {number} ({vocabulary.describe(number)}), but {due} is due; {_WAY_OUT}"
+    holds = f"position {start + place} holds {number} ({vocabulary.describe(number)})"
+    return f"{where}: {holds}, but {due} is due; {_WAY_OUT}"
 
 
-def _kept_frames(rows: Ids, vocabulary: Vocabulary, where: str) -> Mask:
+def _reason(ids: Ids, rows: Ids, vocabulary: Vocabulary) -> str:
+    """Return why consecutive ids were dropped, and what the first is."""
+    what = "no code" if (rows < 0).all() else "no whole frame"
+    return f"{what} ({vocabulary.describe(ids[0])})"
+
+
+def _kept_frames(rows: Ids, vocabulary: Vocabulary) -> Mask:
     """Return which ids belong to whole frames: by their levels, or without level offsets by their places."""
     n_q, kept = vocabulary.n_q, np.zeros(len(rows), bool)
     whole = len(rows) // n_q * n_q
@@ -222,7 +259,9 @@ def _kept_levels(rows: Ids, vocabulary: Vocabulary, where: str) -> Mask:
                 "tells where a level begins; generate all levels, or make a layout with level_offsets"
             )
         return np.tile((rows.reshape(n_q, -1) >= 0).all(axis=0), n_q)
-    places = [first + np.flatnonzero(rows[first:last] == level) for level, (first, last) in enumerate(_parts(rows, n_q))]
+    places = [
+        first + np.flatnonzero(rows[first:last] == level) for level, (first, last) in enumerate(_parts(rows, n_q))
+    ]
     frames = min(map(len, places))
     kept[np.concatenate([part[:frames] for part in places])] = True
     return kept
