@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -139,6 +140,15 @@ def test_options_that_do_not_go_together(corpus: Path, tmp_path: Path) -> None:
     run(corpus, tmp_path / "out", shard_s=SHARD_S)
     with pytest.raises(ArgumentError, match="--num-gpus: the codec runs on the CPU"):
         next(RayEngine(num_gpus=1).run(read_plan(tmp_path / "out"), [0], CodecOptions(), lambda *_: None))
+
+
+@needs_ray
+def test_an_address_where_nothing_answers(corpus: Path, tmp_path: Path) -> None:
+    run(corpus, tmp_path / "out", shard_s=SHARD_S)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+    with pytest.raises(ClusterError, match=f"--address {address}: nothing answers there"):
+        next(RayEngine(address).run(read_plan(tmp_path / "out"), [0], CodecOptions(), lambda *_: None))
 
 
 def test_without_ray(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

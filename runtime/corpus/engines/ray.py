@@ -55,8 +55,8 @@ class RayEngine:
     def __post_init__(self) -> None:
         if self.address is not None and self.address.startswith("ray://"):
             raise ArgumentError(
-                f"--address {self.address}: Ray Data has no use for its client; run this on a node of the cluster, with "
-                "--address auto, or with `ray job submit`"
+                f"--address {self.address}: Ray Data does not support its client; run this on a node of the cluster, "
+                "with --address auto, or with `ray job submit`"
             )
         if self.workers is not None and self.workers < 1:
             raise ArgumentError(f"--workers {self.workers} must be at least 1")

@@ -8,18 +8,20 @@ import logging
 import os
 import re
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Iterator
 from typing import Any, TextIO, cast
 
 from dmcodec.cpus import usable_cpus
-from dmcodec.errors import ClusterError, first_line
-from dmcodec.extras import missing_package
+from dmcodec.errors import ClusterError, detail, first_line
+from dmcodec.extras import require
 from dmcodec.privacy import switch_off_reports
 
 _STORE_BYTES = 128 << 20  # of a Ray of our own: only numbers and reports go through its store
-_EXECUTOR_S = 15.0
+OWN = "local"  # Ray's name for one that it starts here
+_EXECUTOR_S, _ANSWER_S = 15.0, 10.0
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -35,16 +37,17 @@ def connected(address: str | None) -> Iterator[None]:
         ClusterError: no cluster is there.
     """
     switch_off_reports()
-    try:
-        import ray
-        import ray.data
-    except ModuleNotFoundError as error:
-        raise missing_package(error, "--engine ray", "ray") from None
+    require("--engine ray", "ray", "ray")
+    address = address or os.environ.get("RAY_ADDRESS") or OWN
+    _refuse_unreachable(address)
+    import ray
+    import ray.data
+
     with _quiet(ray.data.DataContext.get_current()):
         if ray.is_initialized():
             yield
             return
-        _connect(address or os.environ.get("RAY_ADDRESS") or "local")
+        _connect(address)
         try:
             yield
         finally:
@@ -53,19 +56,30 @@ def connected(address: str | None) -> Iterator[None]:
                 ray.shutdown()
 
 
+def _refuse_unreachable(address: str) -> None:
+    """Raise ClusterError where nothing answers at HOST:PORT; Ray itself tries for minutes."""
+    host, _, port = address.rpartition(":")
+    if not (host and port.isdecimal() and int(port) < 1 << 16):
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWER_S).close()
+    except OSError as error:
+        raise ClusterError(
+            f"--address {address}: nothing answers there ({detail(error)}); give the address that `ray start --head` names"
+        ) from None
+
+
 def _connect(address: str) -> None:
     import ray
 
     own: dict[str, Any] = {"num_cpus": usable_cpus(), "object_store_memory": _STORE_BYTES, "include_dashboard": False}
     handler = signal.getsignal(signal.SIGTERM)
     try:
-        ray.init(
-            address=address, log_to_driver=False, logging_level=logging.ERROR, **(own if address == "local" else {})
-        )
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **(own if address == OWN else {}))
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        what = "no Ray cluster runs on this machine" if address == "auto" else f"Ray can't start ({first_line(error)})"
         raise ClusterError(
-            f"--address {address}: no Ray cluster is there that takes this machine ({first_line(error)}); start one "
-            "with `ray start --head`, or leave --address out"
+            f"--address {address}: {what}; start a cluster with `ray start --head`, or use --engine local"
         ) from error
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, handler)  # that of Ray ends the process at once
