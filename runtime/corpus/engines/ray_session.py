@@ -65,7 +65,8 @@ def _refuse_unreachable(address: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWER_S).close()
     except OSError as error:
         raise ClusterError(
-            f"--address {address}: nothing answers there ({detail(error)}); give the address that `ray start --head` names"
+            f"--address {address}: nothing answers there ({detail(error)}); give the address that "
+            "`ray start --head` names"
         ) from None
 
 
