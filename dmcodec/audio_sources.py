@@ -7,18 +7,16 @@ import io
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from .audio import Waveform, audio_needs, audio_suffixes, read_blocks
-from .errors import ArgumentError, AudioError, InputNotFoundError, MissingDependencyError
+from .errors import ArgumentError, AudioError, InputNotFoundError
 from .file_search import FoundFile, LeftOut, Problem, search
+from .hugging_face import HF_PREFIX, open_dataset
 from .row_names import audio_paths, row_names
 from .text import utf8
-
-HF_PREFIX = "hf:"
 
 
 @dataclass(frozen=True)
@@ -211,73 +209,11 @@ def _dataset_sources(name: str, options: DatasetOptions) -> Sources:
 
 
 def _load_dataset(name: str, options: DatasetOptions) -> tuple[Any, str]:
-    try:
-        import datasets
-    except ModuleNotFoundError:
-        raise MissingDependencyError(
-            f'{HF_PREFIX}{name} needs datasets, which is not installed; run `pip install "dmcodec[train]"`'
-        ) from None
-    path, _, config = name.rpartition(":") if ":" in name else (name, "", "")
-    if not os.path.exists(path) and ":" not in name and name.startswith((".", "/")):  # noqa: PTH110
-        raise InputNotFoundError(f"{HF_PREFIX}{name}: no such folder")
-    try:
-        with _audio_as_it_is(datasets.Audio):
-            rows = datasets.load_dataset(path, config or None, split=options.split)
-    except Exception as error:
-        raise InputNotFoundError(
-            f"{HF_PREFIX}{name}: can't be loaded, split {options.split!r}: {_dataset_problem(error, path)}"
-        ) from error
-    audio_columns = [column for column, kind in rows.features.items() if isinstance(kind, datasets.Audio)]
-    if not audio_columns:
-        raise InputNotFoundError(f"{HF_PREFIX}{name}: has no column of audio, only {', '.join(rows.column_names)}")
+    rows, audio_column = open_dataset(name, options.split, "train")
     for column in filter(None, (options.speaker_column, options.text_column)):
         if column not in rows.column_names:
             raise ArgumentError(f"{HF_PREFIX}{name}: has no column {column!r}, only {', '.join(rows.column_names)}")
-    # Not decoded: it is read as files are. The decoder of datasets needs another package.
-    return rows.cast_column(audio_columns[0], datasets.Audio(decode=False)), audio_columns[0]
-
-
-@contextmanager
-def _audio_as_it_is(column: type[Any]) -> Iterator[None]:
-    """Let datasets take files and their bytes into a column of audio as they are.
-
-    Since version 4, its own function for that imports torchcodec, even where there is nothing to encode.
-    """
-    original = column.encode_example
-
-    def encode_example(self: Any, value: Any) -> Any:
-        if isinstance(value, (str, os.PathLike)):
-            return {"bytes": None, "path": os.fspath(value)}
-        if isinstance(value, (bytes, bytearray)):
-            return {"bytes": bytes(value), "path": None}
-        if isinstance(value, dict) and "array" not in value and (value.get("bytes") or value.get("path")):
-            return {"bytes": value.get("bytes"), "path": value.get("path")}
-        return original(self, value)
-
-    column.encode_example = encode_example
-    try:
-        yield
-    finally:
-        column.encode_example = original
-
-
-def _dataset_problem(error: BaseException, path: str) -> str:
-    """Return what is wrong with a dataset, and what to do; datasets' own words are in the cause of the error."""
-    chain = [each for each in (error, error.__cause__, error.__context__) if each is not None]
-    text = " ".join(f"{type(each).__name__} {each}" for each in chain)
-    if re.search(r"unknown split|split .* not in|bad split|instruction", text, re.IGNORECASE):
-        known = re.search(r"one of (\[[^\]]*\])", text)
-        return f"it has no such split{f', only {known[1]}' if known else ''}; name another --hf-split"
-    if re.search(r"BuilderConfig|config name|config is missing", text, re.IGNORECASE):
-        return "it needs another configuration; name one of its configurations as hf:NAME:CONFIG"
-    missing = next((each.name for each in chain if isinstance(each, ImportError)), None)
-    if missing:
-        return f"it needs {missing}, which is not installed; install it with pip"
-    if os.path.exists(path):  # noqa: PTH110 - Path.exists raises where the name is too long
-        return "this folder is none that the package datasets reads as audio; give a folder of audio without hf:"
-    if re.search(r"offline|connect|reach|resolve|resolution|service not known", text, re.IGNORECASE):
-        return "it was not fetched before, and the hub can't be reached; go online, or give a folder"
-    return "the hub has no such dataset, or it is private; check the name"
+    return rows, audio_column
 
 
 def _read_row(audio: dict[str, Any], title: str, rate: int) -> Iterator[Waveform]:

@@ -129,6 +129,10 @@ class StreamError(DmcodecError, RuntimeError):
     """Calls of a stream in a wrong order (a push after the end, or no end), or a pool that is full or closed."""
 
 
+class ClusterError(DmcodecError, RuntimeError):
+    """A cluster that can't be reached, nodes of it that can't do the work, or work that Ray could not do."""
+
+
 class OutputError(DmcodecError, OSError):
     """An output that can't be written."""
 

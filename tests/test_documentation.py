@@ -47,7 +47,7 @@ LINKING = (*PAGES, REPOSITORY / "CHANGELOG.md")
 NEEDS = {"network", "gpu", "hours", "files"}
 MAX_COLUMNS = 140
 # Options of other programs that the pages name in prose.
-FOREIGN_OPTIONS = {"--multi_gpu", "--no-deps"}
+FOREIGN_OPTIONS = {"--multi_gpu", "--no-deps", "--data-path", "--disable-usage-stats", "--head"}
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _NEEDS = re.compile(r"<!-- needs: (\S+) -->\n\Z")
 _IN_TESTS = re.compile(r"<!-- in tests: (\w+) = (\S+) -->\n\Z")

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from platforms import linux
 
-from dmcodec.privacy import ONNXRUNTIME, REPORTS, switch_off_reports, wanted
+from dmcodec.privacy import ONNXRUNTIME, RAY, REPORTS, off_value, switch_off_reports, wanted
 from dmcodec.runtime.onnxruntime_import import load_module
 
 # onnxruntime sends nothing where one of these says that it runs in CI: there the test could not fail.
@@ -25,7 +25,7 @@ ENCODE = "import numpy as np; from dmcodec.runtime import Codec; Codec.load().en
 
 def environment(home: Path) -> dict[str, str]:
     """A user's environment, with a home of its own and without the variables that dmcodec sets."""
-    removed = ("XDG_", "ORT_", "HF_", "DISABLE_", "DO_NOT_TRACK", "PYTEST", *CI_VARIABLES)
+    removed = ("XDG_", "ORT_", "HF_", "DISABLE_", "RAY_", "DO_NOT_TRACK", "PYTEST", *CI_VARIABLES)
     kept = {name: value for name, value in os.environ.items() if not name.startswith(removed)}
     return {**kept, "HOME": str(home), "USERPROFILE": str(home), "HF_HUB_OFFLINE": "1"}
 
@@ -89,17 +89,24 @@ def test_strace_would_show_a_connection(tmp_path: Path) -> None:
         pytest.skip("strace is missing or may not trace")
 
 
+DISABLING = {"": "1", "2": "1", "1": "1", "true": "1", "0": "0", "false": "false", " Off": " Off"}
+ENABLING = {"": "0", "2": "0", "0": "0", "true": "0", "1": "1"}  # ray fails for other values
+
+
 @pytest.mark.parametrize("variable", REPORTS)
 def test_reports_are_off_unless_the_user_switched_them_on(variable: str) -> None:
-    for value, set_to in {"": "1", "2": "1", "1": "1", "true": "1", "0": "0", "false": "false", " Off": " Off"}.items():
+    off = off_value(variable)
+    assert (off == "0") == (variable == RAY)
+    for value, set_to in (ENABLING if variable == RAY else DISABLING).items():
         environment = {variable: value}
-        assert wanted(variable, environment) == (set_to == value != "1")
+        assert wanted(variable, environment) == (set_to == value != off)
         switch_off_reports(environment)
-        assert environment == {**dict.fromkeys(REPORTS, "1"), variable: set_to}
+        assert environment == {**{name: off_value(name) for name in REPORTS}, variable: set_to}
 
 
 def test_importing_dmcodec_sets_the_variables(tmp_path: Path) -> None:
-    code = f"import os, dmcodec; assert all(os.environ[name] == '1' for name in {list(REPORTS)})"
+    values = {name: off_value(name) for name in REPORTS}
+    code = f"import os, dmcodec; assert {values} == {{name: os.environ[name] for name in {list(values)}}}"
     run(["-c", code], tmp_path / "home")
 
 

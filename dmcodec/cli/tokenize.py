@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from dmcodec.runtime.corpus.summary import Summary
 
 RUN = "Run"
+TABLES = "Parquet files and Hugging Face datasets"
 SHOWN_FAILURES = 5
 
 
@@ -43,12 +44,16 @@ def tokenize(
         list[str],
         typer.Argument(
             metavar="IN",
-            help="Audio files, folders, globs or URLs; lists (.txt) and manifests (.tsv, .jsonl) of audio.",
+            help="Audio files, folders, globs or URLs; lists (.txt) and manifests (.tsv, .jsonl) of audio; Parquet "
+            "files and tars with audio; hf:NAME or hf:NAME:CONFIG for a Hugging Face dataset.",
         ),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the output.", metavar="OUT")],
     format: Annotated[
-        str, typer.Option(help="Format of the shards: parquet (default: parquet).", metavar="NAME")
+        str,
+        typer.Option(
+            help="Format of the shards: parquet, megatron, webdataset or dmc (default: parquet).", metavar="NAME"
+        ),
     ] = "parquet",
     codes: Annotated[
         str,
@@ -57,6 +62,13 @@ def tokenize(
             metavar="NAME",
         ),
     ] = "lists",
+    layout: Annotated[
+        str | None,
+        typer.Option(
+            help="Ids of Megatron's format: frame, level or semantic, or a file of TokenLayout.save (default: frame).",
+            metavar="NAME|FILE",
+        ),
+    ] = None,
     n_q: NqOption = None,
     shard_s: Annotated[
         float | None,
@@ -72,14 +84,44 @@ def tokenize(
         bool,
         typer.Option("--keep-plan", help="Go on with the plan in OUT, though the corpus may have changed since."),
     ] = False,
+    hf_split: Annotated[
+        str,
+        typer.Option(help="Split of the dataset to read (default: train).", metavar="NAME", rich_help_panel=TABLES),
+    ] = "train",
+    audio_column: Annotated[
+        str | None,
+        typer.Option(
+            help="Column of the audio (default: the only one, or the one called audio).",
+            metavar="NAME",
+            rich_help_panel=TABLES,
+        ),
+    ] = None,
     engine: Annotated[
-        str, typer.Option(help="What runs the shards: local (default: local).", metavar="NAME", rich_help_panel=RUN)
+        str,
+        typer.Option(help="What runs the shards: local or ray (default: local).", metavar="NAME", rich_help_panel=RUN),
     ] = "local",
+    address: Annotated[
+        str | None,
+        typer.Option(
+            help="With --engine ray, the cluster: auto for the one that this machine is in, or HOST:PORT (default: a "
+            "Ray on this machine, for this run).",
+            metavar="ADDRESS",
+            rich_help_panel=RUN,
+        ),
+    ] = None,
+    num_gpus: Annotated[
+        float | None,
+        typer.Option(
+            help="With --engine ray, GPUs of a worker, or a part of one (default: 1 where the codec runs on a GPU).",
+            metavar="N",
+            rich_help_panel=RUN,
+        ),
+    ] = None,
     workers: Annotated[
         int | None,
         typer.Option(
             help="Processes, each with one CPU thread (default: one for each CPU that this process may use; one on a "
-            "GPU).",
+            "GPU; with --engine ray, as many as the cluster has room for).",
             metavar="N",
             rich_help_panel=RUN,
         ),
@@ -111,13 +153,14 @@ def tokenize(
     """
     from dmcodec.runtime.corpus.engines.engine import CodecOptions
     from dmcodec.runtime.corpus.run import TokenizeOptions
+    from dmcodec.runtime.corpus.sources.containers import TableOptions
     from dmcodec.runtime.corpus.sources.find import Corpus, find_corpus
 
     codec = CodecOptions(bundle.absolute() if bundle else None, backend, provider, engine_cache, spool)
-    options = TokenizeOptions(format, codes, n_q, shard_s, force, keep_plan, max_failures)
+    options = TokenizeOptions(format, codes, n_q, shard_s, force, keep_plan, max_failures, layout)
     count = _workers(codec) if workers is None else workers
-    chosen = _engine(engine, count)
-    corpus = Corpus(inputs) if keep_plan else find_corpus(inputs)
+    chosen = _engine(engine, count, workers, address, num_gpus)
+    corpus = Corpus(inputs) if keep_plan else find_corpus(inputs, TableOptions(hf_split, audio_column))
     warn_left_out(corpus.left_out)
     if dry_run:
         _dry_run(corpus, out, codec, options, count, as_json)
@@ -125,12 +168,18 @@ def tokenize(
     _Run(corpus, out, codec, options, chosen, as_json).go()
 
 
-def _engine(name: str, workers: int) -> Engine:
+def _engine(name: str, processes: int, workers: int | None, address: str | None, num_gpus: float | None) -> Engine:
     from dmcodec.runtime.corpus.engines.local import LocalEngine
+    from dmcodec.runtime.corpus.engines.ray import RayEngine
 
-    engines: Mapping[str, Callable[[], Engine]] = {"local": lambda: LocalEngine(workers)}
+    engines: Mapping[str, Callable[[], Engine]] = {
+        "local": lambda: LocalEngine(processes),
+        "ray": lambda: RayEngine(address, workers, num_gpus),
+    }
     if name not in engines:
         raise ArgumentError(f"--engine {name!r} is not known; use one of {', '.join(engines)}")
+    if name != "ray" and (address is not None or num_gpus is not None):
+        raise ArgumentError("--address and --num-gpus belong to --engine ray; add it")
     return engines[name]()
 
 

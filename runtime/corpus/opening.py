@@ -2,58 +2,21 @@
 
 from __future__ import annotations
 
-import io
-import os
-import stat
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import datetime
-from typing import Any, BinaryIO, cast
+from typing import Any
 
-from dmcodec.errors import AudioError, AudioFileNotFoundError, InputNotFoundError, detail, first_line
+from dmcodec.errors import AudioError
 from dmcodec.streams import AudioSource
 
-from .filesystems import file_system, is_url
-from .items import FileLocation, Item, Reader
-
-# Remote files up to this size are fetched whole, before they are decoded; larger ones are read in parts.
-FETCHED_BYTES = 64 << 20
-# What a remote file system tells of a file that changes when its content does; the first that is there is taken.
-_MARKS = ("ETag", "etag", "md5Hash", "md5", "mtime", "LastModified", "last_modified", "modified", "updated", "created")
-
-
-def file_state(path: str) -> tuple[str, int]:
-    """Return the state of a file (`Item.state`) and its bytes.
-
-    Raises:
-        OSError: the file is not there, or can't be asked for.
-    """
-    if not is_url(path):
-        status = os.stat(path)  # noqa: PTH116 - many
-        return f"{status.st_size} {status.st_mtime_ns}", status.st_size
-    system, inside = file_system(path)
-    return info_state(_asked(path, lambda: system.info(inside)))
-
-
-def info_state(info: Mapping[str, Any]) -> tuple[str, int]:
-    """Return the state of a remote file and its bytes, from what its file system tells of it."""
-    mark = next((info[name] for name in _MARKS if info.get(name) is not None), "")
-    if isinstance(mark, datetime):  # some file systems list files with a number of seconds, and show one with a date
-        mark = mark.timestamp()
-    if isinstance(mark, float):
-        mark = f"{mark:.6f}"
-    size = int(info.get("size") or 0)
-    return f"{size} {mark}".strip(), size
-
-
-def _asked(url: str, ask: Callable[[], Any]) -> Any:
-    """Return what a remote file system answers; its own kinds of errors become an OSError that names the URL."""
-    try:
-        return ask()
-    except OSError:
-        raise
-    except Exception as error:
-        raise InputNotFoundError(f"{url}: can't be reached ({first_line(error)})") from error
+from .filesystems import is_url
+from .items import FileLocation, Item, Reader, TableRow, TarMember
+from .remote_files import file_state as file_state
+from .remote_files import info_state as info_state
+from .remote_files import opened_url as opened_url
+from .remote_files import refuse_special as refuse_special
+from .tables import TableReader
+from .tar_members import TarReader
 
 
 class FileReader:
@@ -78,42 +41,10 @@ class FileReader:
         """See `Reader`."""
 
 
-def refuse_special(path: str) -> None:
-    """Raise AudioError for a pipe, a socket or a device: it can't be read twice, and may never end."""
-    try:
-        mode = os.stat(path).st_mode  # noqa: PTH116 - many
-    except (OSError, ValueError):  # shows when it is read
-        return
-    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-        raise AudioError(f"{path}: is a pipe, a socket or a device; a corpus is made of files")
-
-
-@contextmanager
-def opened_url(url: str) -> Iterator[BinaryIO]:
-    """Open a remote file for reading.
-
-    Raises:
-        AudioFileNotFoundError: no such file.
-        AudioError: it can't be read.
-    """
-    try:
-        system, inside = file_system(url)
-        size = _asked(url, lambda: system.info(inside)).get("size")
-        if int(size or 0) <= FETCHED_BYTES:
-            file = io.BytesIO(_asked(url, lambda: system.cat_file(inside)))
-        else:
-            file = _asked(url, lambda: system.open(inside, "rb"))
-    except FileNotFoundError as error:
-        problem = first_line(error) if isinstance(error, InputNotFoundError) else f"{url}: no such audio file"
-        raise AudioFileNotFoundError(problem) from None
-    except OSError as error:
-        raise AudioError(f"{url}: can't be read ({detail(error)})") from None
-    with file:
-        yield cast(BinaryIO, file)
-
-
 # The kinds of locations -> what makes their reader.
-READERS: Mapping[type[Any], Callable[[], Reader]] = {FileLocation: FileReader}
+READERS: Mapping[type[Any], Callable[[], Reader]] = {
+    FileLocation: FileReader, TarMember: TarReader, TableRow: TableReader,
+}  # fmt: skip
 
 
 class Readers:

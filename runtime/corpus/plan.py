@@ -30,6 +30,7 @@ class Settings:
         backend: what runs the graphs, and where: "onnxruntime cpu" for example.
         sample_rate, hop_length, codebook_size: of the codec.
         n_q: levels that are kept.
+        layout: of flattened ids, as JSON values of a `TokenLayout`; None for formats that hold codes.
     """
 
     format: str
@@ -41,6 +42,7 @@ class Settings:
     hop_length: int
     codebook_size: int
     n_q: int
+    layout: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ from dmcodec.extras import require
 from dmcodec.files import locked
 from dmcodec.runtime.corpus.engines.engine import CodecOptions, Engine
 from dmcodec.runtime.corpus.outputs import FORMATS
+from dmcodec.runtime.corpus.outputs.megatron import MEGATRON, chosen_layout
 from dmcodec.runtime.corpus.sources.find import Corpus
 from dmcodec.runtime.spool import check_place
 from dmcodec.runtime.token_checks import checked_n_q
@@ -46,6 +47,8 @@ class TokenizeOptions:
         force: replace an output of `dmcodec tokenize` that is there.
         keep_plan: go on with the plan that is there, without a look at the corpus.
         max_failures: stop when more clips have failed; None never stops.
+        layout: of the ids of the Megatron format: "frame", "level" or "semantic", or a file of `TokenLayout.save`; None
+            for "frame".
 
     Raises:
         ArgumentError: an unknown format, or values that exclude each other.
@@ -58,6 +61,7 @@ class TokenizeOptions:
     force: bool = False
     keep_plan: bool = False
     max_failures: int | None = None
+    layout: str | None = None
 
     def __post_init__(self) -> None:
         if self.format not in FORMATS:
@@ -66,6 +70,8 @@ class TokenizeOptions:
             raise ArgumentError(f"--codes {self.codes!r} is not known; use one of {', '.join(CODES)}")
         if self.codes != "lists" and self.format != "parquet":
             raise ArgumentError(f"--codes is for --format parquet; leave it out with {self.format}")
+        if self.layout is not None and self.format != MEGATRON.name:
+            raise ArgumentError(f"--layout is for --format {MEGATRON.name}; leave it out with {self.format}")
         if self.force and self.keep_plan:
             raise ArgumentError("--force and --keep-plan exclude each other; the one replaces what the other keeps")
         if self.max_failures is not None and self.max_failures < 0:
@@ -163,7 +169,7 @@ def settings_of(codec: CodecOptions, options: TokenizeOptions) -> Settings:
     """
     manifest = Bundle.open(codec.bundle or default_bundle_path()).manifest
     config = manifest.config
-    return Settings(
+    found = Settings(
         format=options.format,
         codes=options.codes,
         model_id=manifest.model_id,
@@ -174,6 +180,7 @@ def settings_of(codec: CodecOptions, options: TokenizeOptions) -> Settings:
         codebook_size=config.codebook_size,
         n_q=checked_n_q(options.n_q, config),
     )
+    return replace(found, layout=chosen_layout(options.layout, found)) if options.format == MEGATRON.name else found
 
 
 def refuse_foreign(folder: Path) -> None:

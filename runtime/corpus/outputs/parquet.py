@@ -38,7 +38,7 @@ def shard_schema(settings: WriterSettings) -> pa.Schema:
         pa.field("codes", codes, nullable=False),
         *(pa.field(name, types[kind]) for name, kind in settings.columns.items()),
     ]
-    facts = {name: value for name, value in asdict(settings).items() if name != "columns"}
+    facts = {name: value for name, value in asdict(settings).items() if name not in ("columns", "layout")}
     return pa.schema(fields, metadata={METADATA: json.dumps(facts, sort_keys=True).encode()})
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from dmcodec.codes import Codes
 from dmcodec.runtime.corpus.items import Scalar
@@ -46,6 +46,7 @@ class WriterSettings:
         n_q: levels of the codes.
         columns: name -> type (of COLUMN_TYPES) of the passed-through columns, in their order.
         codes: "lists" or "packed": how the Parquet format stores codes.
+        layout: of flattened ids, as JSON values of a `TokenLayout`; None for formats that hold codes.
     """
 
     model_id: str
@@ -56,6 +57,7 @@ class WriterSettings:
     n_q: int
     columns: Mapping[str, str]
     codes: str = "lists"
+    layout: Mapping[str, Any] | None = None
 
 
 class ShardWriter(Protocol):
