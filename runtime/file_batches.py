@@ -12,7 +12,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from dmcodec.errors import BackendError, DmcodecError
 
-from .batching import Budget, batches, runs_alone
+from .batching import Budget, Limits, batches, runs_alone
 from .codec import Codec
 
 # Audio of a set of clips, from which batches of similar lengths are made; two sets are in memory, and a third is read.
@@ -185,7 +185,7 @@ class _Run(Generic[Item, Clip, Result]):
 
     def _compute(self, clips: list[_Read[Clip]]) -> None:
         lengths = [_milliseconds(read.value[1]) for read in clips if read.value]
-        for group in batches(lengths, self.total, self.work.workers):
+        for group in batches(lengths, Limits(self.total, self.work.workers)):
             members = [clips[position] for position in group]
             for read in members:
                 self.outcomes[read.index] = read.outcome

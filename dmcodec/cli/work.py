@@ -35,7 +35,7 @@ class WorkFactory(ABC):
     """Loads the codec and makes the work, in this process or in another.
 
     Attributes:
-        bundle, backend, provider, threads, engine_cache: as the options of the same names.
+        bundle, backend, provider, threads, engine_cache, device_id: as the options of the same names.
         n_q: levels to use.
         context_s: of windows.
         spool, resume: of exact encoding, as the options of the same names.
@@ -50,6 +50,7 @@ class WorkFactory(ABC):
     context_s: float | None = None
     spool: str | None = None
     resume: bool = False
+    device_id: int | None = None
 
     @abstractmethod
     def __call__(self) -> FileWork:
@@ -57,7 +58,7 @@ class WorkFactory(ABC):
 
     def codec(self) -> Codec:
         """Return the codec."""
-        return load_codec(self.bundle, self.backend, self.provider, self.threads, self.engine_cache)
+        return load_codec(self.bundle, self.backend, self.provider, self.threads, self.engine_cache, self.device_id)
 
     def one_of(self, jobs: int) -> WorkFactory:
         """Return the factory for each of several processes, which share the CPUs."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import functools
 import json
+import time
 import types
 from typing import Any
 
@@ -31,7 +32,7 @@ def fake_tensorrt(
     module.ILogger = type("ILogger", (), {"Severity": _Severity, "__init__": lambda self: None})
     module.IProgressMonitor = type("IProgressMonitor", (), {"__init__": lambda self: None})
     module.nptype = lambda dtype: {"FLOAT": np.float32, "INT64": np.int64}[dtype.name]
-    flags = ["TF32", "REFIT", "STRIP_PLAN", "VERSION_COMPATIBLE"]
+    flags = ["TF32", "REFIT", "STRIP_PLAN", "VERSION_COMPATIBLE", *(["REQUIRE_USER_ALLOCATION"] if rtx else [])]
     module.BuilderFlag = IntEnum("BuilderFlag", flags, start=0)
     module.NetworkDefinitionCreationFlag = IntEnum("NetworkDefinitionCreationFlag", ["STRONGLY_TYPED"], start=1)
     module.HardwareCompatibilityLevel = IntEnum(
@@ -45,8 +46,15 @@ def fake_tensorrt(
     module.ExecutionContextAllocationStrategy = IntEnum(
         "ExecutionContextAllocationStrategy", ["STATIC", "USER_MANAGED"], start=0
     )
+    module.PreviewFeature = IntEnum("PreviewFeature", ["RUNTIME_ACTIVATION_RESIZE_10_10"], start=0)
     module.ITimingCache = ITimingCache
+    module.contexts = module.compilations = module.graph_launches = 0
+    module.scratch_fails = False  # the size of scratch memory is 0, with the reason in the log only
     if rtx:
+        module.CudaGraphStrategy = IntEnum("CudaGraphStrategy", ["DISABLED", "WHOLE_GRAPH_CAPTURE"], start=0)
+        module.DynamicShapesKernelSpecializationStrategy = IntEnum(
+            "DynamicShapesKernelSpecializationStrategy", ["LAZY", "EAGER", "NONE"], start=0
+        )
         module.ComputeCapability = IntEnum("ComputeCapability", ["SM80", "SM86"], start=0)
         module.EngineValidity = IntEnum("EngineValidity", ["VALID", "INVALID"], start=0)
         module.EngineInvalidityDiagnostics = IntFlag("EngineInvalidityDiagnostics", {"UNSUPPORTED_CC": 2})
@@ -90,6 +98,10 @@ class IBuilderConfig:
         self.profiling_verbosity: Any = None
         self.progress_monitor: Any = None
         self.cache: ITimingCache | None = None
+        self.preview: set[str] = set()
+
+    def set_preview_feature(self, feature: Any, enable: bool) -> None:
+        (self.preview.add if enable else self.preview.discard)(feature.name)
 
     def set_flag(self, flag: Any) -> None:
         self.set_flags.add(flag.name)
@@ -126,7 +138,9 @@ class Builder:
     def __init__(self, module: Any, gpu: Gpu | None, logger: Any) -> None:
         self._module, self._gpu, self._logger = module, gpu, logger
 
-    def create_network(self, _flags: int) -> INetworkDefinition:
+    def create_network(self, flags: int) -> INetworkDefinition:
+        if not flags & 1 << int(self._module.NetworkDefinitionCreationFlag.STRONGLY_TYPED):
+            raise FaultError("a network that is not strongly typed: its precision is the builder's choice")
         return INetworkDefinition()
 
     def create_builder_config(self) -> IBuilderConfig:
@@ -154,6 +168,7 @@ class Builder:
             "architecture": self._gpu.architecture,
             "profiles": [profile.shapes for profile in config.profiles],
             "datatype": "Half" if half else "Float",
+            "capturable": "REQUIRE_USER_ALLOCATION" in config.set_flags,
         }
         text = json.dumps(header).encode()
         return _MAGIC + len(text).to_bytes(4, "little") + text + network.model
@@ -225,7 +240,8 @@ class Runtime:
         if header["version"] != self._module.__version__:
             self._logger.log(_Severity.ERROR, f"built by {header['version']}")
             return None
-        return ICudaEngine(self._module, self._device, self._logger, header, plan[start + size :])
+        kind = RtxEngine if hasattr(self._module, "CudaGraphStrategy") else ICudaEngine
+        return kind(self._module, self._device, self._logger, header, plan[start + size :])
 
 
 class RtxRuntime(Runtime):
@@ -258,13 +274,68 @@ class ICudaEngine:
         return self.module.DataType.INT64 if kind == "tensor(int64)" else self.module.DataType.FLOAT
 
     def create_execution_context(self, strategy: Any) -> IExecutionContext:
-        if strategy.name != "USER_MANAGED":
+        config = strategy if isinstance(strategy, IRuntimeConfig) else None
+        chosen = strategy if config is None else config.strategy
+        if chosen is None or chosen.name != "USER_MANAGED":
             raise FaultError("the context allocates by itself")
+        time.sleep(0.001)  # a real one takes long, so that races show
         self.contexts += 1
-        return IExecutionContext(self)
+        self.module.contexts += 1
+        if config is None:
+            return IExecutionContext(self)
+        config.compile(self)
+        return RtxExecutionContext(self, config)
 
     def create_engine_inspector(self) -> EngineInspector:
         return EngineInspector(self)
+
+
+class RtxEngine(ICudaEngine):
+    def create_runtime_config(self) -> IRuntimeConfig:
+        return IRuntimeConfig(self.module)
+
+
+class IRuntimeConfig:
+    def __init__(self, module: Any) -> None:
+        self._module = module
+        self.strategy: Any = None
+        self.cuda_graph_strategy = module.CudaGraphStrategy.DISABLED
+        self.dynamic_shapes_kernel_specialization_strategy = module.DynamicShapesKernelSpecializationStrategy.LAZY
+        self.runtime_cache: IRuntimeCache | None = None
+
+    def set_execution_context_allocation_strategy(self, strategy: Any) -> None:
+        self.strategy = strategy
+
+    def create_runtime_cache(self) -> IRuntimeCache:
+        return IRuntimeCache(self._module)
+
+    def set_runtime_cache(self, cache: IRuntimeCache) -> bool:
+        self.runtime_cache = cache
+        return True
+
+    def compile(self, engine: ICudaEngine) -> None:
+        """Compile what the cache does not hold."""
+        key = f"{hash(engine.session)} {self.dynamic_shapes_kernel_specialization_strategy.name}"
+        if self.runtime_cache is None or key not in self.runtime_cache.kernels:
+            self._module.compilations += 1
+        if self.runtime_cache is not None:
+            self.runtime_cache.kernels.add(key)
+
+
+class IRuntimeCache:
+    def __init__(self, module: Any) -> None:
+        self._head = f"{module.__version__}\n"
+        self.kernels: set[str] = set()
+
+    def deserialize(self, content: bytes) -> bool:
+        text = content.decode(errors="replace")
+        if not text.startswith(self._head):
+            return False
+        self.kernels = set(text.removeprefix(self._head).splitlines())
+        return True
+
+    def serialize(self) -> bytes:
+        return (self._head + "\n".join(sorted(self.kernels))).encode()
 
 
 class EngineInspector:
@@ -300,15 +371,20 @@ class IExecutionContext:
         return [name for name in self._engine.inputs if name not in self._shapes]
 
     def update_device_memory_size_for_shapes(self) -> int:
+        if self._engine.module.scratch_fails:
+            self._engine.logger.log(_Severity.ERROR, "the shapes are not known")
+            return 0
         return SCRATCH_BYTES * max(max(shape, default=1) for shape in self._shapes.values())
 
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
         return _output_shapes(self._engine.session, tuple(sorted(self._shapes.items())))[name]
 
     def set_device_memory(self, address: int, size: int) -> None:
+        _check_alignment(address)
         self._scratch = (address, size)
 
     def set_tensor_address(self, name: str, address: int) -> bool:
+        _check_alignment(address)
         self._addresses[name] = address
         return name in self._engine.inputs or name in self._engine.outputs
 
@@ -339,6 +415,35 @@ class IExecutionContext:
         captured = {stream} if device.is_capturing(stream) else set()
         device.enqueue(stream, operation)
         return True
+
+
+class RtxExecutionContext(IExecutionContext):
+    """Captures by itself; a stream can be captured where the engine was built for it."""
+
+    def __init__(self, engine: ICudaEngine, config: IRuntimeConfig) -> None:
+        super().__init__(engine)
+        self._config = config
+        self._last: Any = None
+
+    def is_stream_capturable(self, _stream: int) -> bool:
+        return bool(self._engine.header["capturable"])
+
+    def execute_async_v3(self, stream: int) -> bool:
+        if self._engine.device.is_capturing(stream):
+            raise FaultError("captured from outside what the library captures itself")
+        now = (dict(self._shapes), dict(self._addresses), self._scratch)
+        whole = self._config.cuda_graph_strategy.name == "WHOLE_GRAPH_CAPTURE"
+        if whole and self._config.dynamic_shapes_kernel_specialization_strategy.name != "EAGER":
+            raise FaultError("a captured graph keeps the kernels that it was captured with")
+        if whole and self._engine.header["capturable"] and now == self._last:
+            self._engine.module.graph_launches += 1
+        self._last = now
+        return super().execute_async_v3(stream)
+
+
+def _check_alignment(address: int) -> None:
+    if address % 256:
+        raise FaultError("an address that is not aligned to 256 bytes")
 
 
 def has_half(model: bytes) -> bool:
