@@ -89,7 +89,7 @@ class DeviceCodec:
         """
         codec, handle = self._codec, self.stream(stream)
         value = self._adopted(codes, "codes", TokensError, handle)
-        if value is None or value.dtype != np.int64 or value.ndim != 2 or not _is_dense(value):
+        if value is None or value.dtype != np.int64 or value.ndim != 2:
             tokens = Tokens.from_codes(
                 codes if value is None else np.asarray(value), codec.config, None, "", first_level
             )
@@ -123,7 +123,7 @@ class DeviceCodec:
         check_sample_rate(sample_rate, source)
         one = value.ndim == 1 or (value.ndim == 2 and value.shape[0] == 1)
         plain = one and value.dtype == np.float32 and value.shape[-1] and sample_rate == codec.sample_rate
-        if not plain or channel or not _is_dense(value) or not codec.runs_whole(value.shape[-1]):
+        if not plain or channel or not codec.runs_whole(value.shape[-1]):
             return prepare_waveform(np.asarray(value), sample_rate, codec.sample_rate, source, channel)
         return value.with_axis(0).with_axis(0) if value.ndim == 1 else value.with_axis(0)
 
@@ -160,7 +160,8 @@ class DeviceCodec:
                 f"{what}: lies on GPU {view.device[1]}, this codec runs on GPU {side.device_id}; "
                 f"load the codec with device_id={view.device[1]}, or copy the array"
             )
-        if view.shape and view.shape[-1] > 1 and (view.strides[-1] != 1 or min(view.strides) < 0):
+        gaps = [stride < size for stride, size in zip(view.strides[:-1], view.shape[1:], strict=True)]
+        if view.shape and ((view.shape[-1] > 1 and view.strides[-1] != 1) or (view.shape[0] > 1 and any(gaps))):
             raise kind(f"{what}: its values don't lie side by side; make it contiguous")
         if len(view.shape) > 2:
             raise kind(f"{what}: has shape {view.shape}; take one clip of a batch, for example with [0]")
@@ -176,10 +177,6 @@ class DeviceCodec:
         else:
             result.make_wait(handle)
         return result
-
-
-def _is_dense(value: DeviceTensor) -> bool:
-    return value.whole_shape == value.shape
 
 
 def _on_host(item: Waveform | DeviceTensor) -> Waveform:

