@@ -124,7 +124,7 @@ class ShapeRequest:
     def profiles(self, name: str, spec: GraphSpec, config: CodecConfig) -> tuple[Profile, ...]:
         """Return the profiles of a graph: the fixed shapes, then the range.
 
-        The graphs of a stream have fixed shapes for its usual pushes, once its first frames are in.
+        Those of a stream have ranges, then fixed shapes for its usual pushes, once its first frames are in.
         """
         if name in STREAM_GRAPHS:
             durations, batches = self._bounds()
@@ -136,9 +136,9 @@ class ShapeRequest:
                 _profile(label, spec, config, values, (1, *batches[1:]), context_frames=context_frames)
                 for label, values in ranges.items()
             )
-            return (*_pushes(spec, config, reach.past + reach.future), *ranged)
+            return (*ranged, *_pushes(spec, config, reach.past + reach.future))
         if name == "dequantizer":
-            return (*_pushes(spec, config, 0), *self._whole(spec, config))
+            return (*self._whole(spec, config), *_pushes(spec, config, 0))
         return tuple(self._whole(spec, config))
 
     def _whole(self, spec: GraphSpec, config: CodecConfig) -> Iterator[Profile]:

@@ -123,6 +123,7 @@ class IOptimizationProfile:
 
 class Builder:
     last_config: Any = None
+    last_built: Any = None  # the configuration of the last build
 
     def __init__(self, module: Any, gpu: Gpu | None, logger: Any) -> None:
         self._module, self._gpu, self._logger = module, gpu, logger
@@ -140,6 +141,7 @@ class Builder:
         return IOptimizationProfile()
 
     def build_serialized_network(self, network: INetworkDefinition, config: IBuilderConfig) -> bytes | None:
+        Builder.last_built = config
         if config.progress_monitor is not None:
             config.progress_monitor.phase_start("Building", None, 2)
             for step in range(2):
