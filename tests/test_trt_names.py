@@ -25,8 +25,8 @@ CLASSES = (
 )  # fmt: skip
 # Attributes of the simulation itself, not names of TensorRT.
 OWN = {
-    "last_config", "last_built", "model", "fill", "shapes", "content", "set_flags", "profiles", "workspace", "cache", "module",
-    "device", "logger", "header", "session", "inputs", "outputs", "contexts", "preview",
+    "last_config", "last_built", "model", "fill", "shapes", "content", "set_flags", "profiles", "workspace", "cache",
+    "module", "device", "logger", "header", "session", "inputs", "outputs", "contexts", "preview",
 }  # fmt: skip
 
 

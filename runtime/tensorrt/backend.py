@@ -62,6 +62,7 @@ class TensorrtBackend:
         device_id: int = 0,
     ) -> None:
         self._bundle, self._engine_cache, self._capture = bundle, engine_cache, capture
+        self._device_id = device_id
         self._store = EngineStore(engine_folder(bundle.path, engine_cache))
         self._device = device or _cuda_device(device_id)
         self._records, self._problems = self._store.records()
@@ -75,7 +76,7 @@ class TensorrtBackend:
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the arguments: the process that unpickles finds its own GPU and library."""
         folder = None if self._engine_cache is None else Path(self._engine_cache).absolute()
-        return type(self), (self._bundle, folder, self._capture, None, None, self._device.index)
+        return type(self), (self._bundle, folder, self._capture, None, None, self._device_id)
 
     @property
     def version(self) -> str:
