@@ -10,17 +10,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dmcodec.audio import Waveform, prepare_waveform
+from dmcodec.audio import Waveform
 from dmcodec.bundle import Bundle, encoder_part_names
 from dmcodec.codes import Codes
-from dmcodec.errors import AudioError
 from dmcodec.runtime.pool.stream_pool import StreamPool
 from dmcodec.streams import AudioSource, AudioTarget
 from dmcodec.token_file import Header
 from dmcodec.tokens import Tokens
 
 from .backend import Backend, Graphs
-from .batching import listed, stack
+from .batching import listed
 from .codec_properties import CodecProperties
 from .decode_file import decode_file
 from .device_codec import DeviceCodec, prepared_clips
@@ -31,8 +30,6 @@ from .pipeline import Pipeline
 from .stream_decoder import StreamDecoder, warm_up_stream
 from .stream_encoder import StreamEncoder, check_live_encoding
 from .token_checks import check_origin, checked_n_q, checked_tokens
-
-MAX_LATENTS_S = 120.0
 
 
 class Codec(CodecProperties):
@@ -343,13 +340,9 @@ class Codec(CodecProperties):
         """Return the latents of a waveform before quantization, (dimension, frames) float32. They run in one piece.
 
         Raises:
-            AudioError: as for `encode`, or longer than MAX_LATENTS_S.
+            AudioError: as for `encode`, or longer than 120 s.
         """
-        prepared = prepare_waveform(waveform, sample_rate, self.sample_rate)
-        if len(prepared) > self._pipeline.num_samples(MAX_LATENTS_S):
-            raise AudioError(f"waveform: longer than {MAX_LATENTS_S:g} s, the limit for latents; cut it into parts")
-        batch, lengths = stack([prepared[None]])
-        return self.run_graph("encoder", waveform=batch, lengths=lengths)[0]
+        return np.asarray(self.device.latents(waveform, sample_rate))
 
     def load_graphs(self, *names: str) -> None:
         """Load the named graphs (all by default) now, and not when they are first needed."""

@@ -21,6 +21,8 @@ from .token_checks import checked_n_q
 if TYPE_CHECKING:
     from .codec import Codec
 
+MAX_LATENTS_S = 120.0
+
 
 class Array(Protocol):
     """A result: a numpy array where the codec runs on the CPU, else memory of the GPU."""
@@ -70,10 +72,8 @@ class DeviceCodec:
     def latents(self, waveform: Any, sample_rate: int, *, stream: Any = None) -> Array:
         """Return latents (dimension, frames) float32; arguments and errors are those of `Codec.latents`."""
         handle = self.stream(stream)
-        item = self.prepared(waveform, sample_rate, "waveform", None, handle)
-        if self._side is None:
-            return self._codec.latents(item, self._codec.sample_rate)
-        return self._result(self._latents(item).take(0, 0), handle)
+        latents = self.one_piece(self.prepared(waveform, sample_rate, "waveform", None, handle))
+        return latents[0] if self._side is None else self._result(latents.take(0, 0), handle)
 
     def decode(self, codes: Any, first_level: int = 0, *, stream: Any = None) -> Array:
         """Decode codes (n_q, frames) of any integer type to a waveform (samples,) float32 of whole frames.
@@ -126,6 +126,13 @@ class DeviceCodec:
         if not plain or channel or not codec.runs_whole(value.shape[-1]):
             return prepare_waveform(np.asarray(value), sample_rate, codec.sample_rate, source, channel)
         return value.with_axis(0).with_axis(0) if value.ndim == 1 else value.with_axis(0)
+
+    def one_piece(self, item: Waveform | DeviceTensor) -> Any:
+        """Return the latents (1, dimension, frames) of a prepared waveform; AudioError if it is too long."""
+        if item.shape[-1] > MAX_LATENTS_S * self._codec.sample_rate:
+            raise AudioError(f"waveform: longer than {MAX_LATENTS_S:g} s, the limit for latents; cut it into parts")
+        latents = self._latents(item)
+        return latents if self._side is not None else self._codec.backend.to_array(latents)
 
     def codes(self, item: Waveform | DeviceTensor) -> DeviceTensor:
         """Return the codes of a prepared waveform on the device, (all levels, frames) int64."""

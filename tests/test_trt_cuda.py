@@ -47,10 +47,13 @@ def test_a_codec_runs_on_the_device_class(
         stream = codec.stream_decoder()
         audio = [stream.push(tokens.codes[:, first : first + 1]) for first in range(tokens.num_frames)]
         np.testing.assert_allclose(np.concatenate([*audio, stream.finish()]), tiny_codec.decode(tokens), atol=2e-5)
-        with codec.backend.resources.lease_stream() as leased:
-            block = codec.backend.resources.memory.acquire(8, leased.handle)
-            codec.backend.resources.device.clear(block.memory, 8, leased.handle)
+        assert isinstance(codec.backend, TensorrtBackend)
+        resources = codec.backend.resources
+        with resources.lease_stream() as leased:
+            block = resources.memory.acquire(8, leased.handle)
+            resources.device.clear(block.memory, 8, leased.handle)
             leased.release([block])
+        del resources
     del stream
     assert fake.leaks() == {}
     assert fake.current_index == 0  # the thread's own

@@ -55,7 +55,8 @@ class CudaRuntime:
 
     def __init__(self, device: FakeDevice) -> None:
         self.calls: set[str] = set()
-        self._device, self._pinned, self._graphs = device, {}, {}
+        self._device = device
+        self._pinned: dict[int, Any] = {}
 
     def __getattr__(self, name: str) -> Any:
         if name not in ARGUMENTS:

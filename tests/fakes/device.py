@@ -54,6 +54,8 @@ class FakeDevice:
         self._current = threading.local()
         self._lock = threading.RLock()
         self.allocations = self.launches = self.copies = 0
+        self.uploaded: list[int] = []  # bytes of each copy from the host, and to it
+        self.downloaded: list[int] = []
         self.fail_capture = False
 
     @property
@@ -166,6 +168,7 @@ class FakeDevice:
             self._check_pinned(memory)
             self.view(address, memory.nbytes)[:] = memory
 
+        self.uploaded.append(memory.nbytes)
         self.enqueue(stream, operation)
 
     def download(self, memory: NDArray[np.uint8], address: int, stream: int) -> None:
@@ -175,6 +178,7 @@ class FakeDevice:
             self._check_pinned(memory)
             memory[:] = self.view(address, memory.nbytes)
 
+        self.downloaded.append(memory.nbytes)
         self.enqueue(stream, operation)
 
     def copy(self, target: int, source: int, size_bytes: int, stream: int) -> None:
