@@ -16,8 +16,6 @@ from dmcodec.config import CodecConfig
 from dmcodec.errors import ArgumentError
 from dmcodec.tokens import Tokens
 
-from .backend import DeviceSide
-
 _Result = TypeVar("_Result")
 
 WHOLE_S = 30.0  # clips up to this length run in one piece, longer ones in windows (encoding) or as a stream (decoding)
@@ -44,6 +42,7 @@ _GPU_LENGTH_RATIO = 1.5
 _GPU_SHARE = 0.5
 _ENCODE_BYTES_PER_S, _DECODE_BYTES_PER_S, _MEASURED_FILTERS = 20e6, 45e6, 64
 GPU_CONCURRENT = 2
+GPU_MAX_BATCH = 64  # of ONNX Runtime, whose graphs take any number
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,17 +62,27 @@ class Limits:
     max_ratio: float = _MAX_LENGTH_RATIO
 
 
-def gpu_limits(config: CodecConfig, graph: str, side: DeviceSide) -> Limits:
-    """Return the limits of batches of a graph, "encoder" or "decoder", on a GPU, by its free memory and engines."""
+def gpu_limits(
+    config: CodecConfig, graph: str, free_bytes: int, most: Callable[[str, int], int], concurrent: int = GPU_CONCURRENT
+) -> Limits:
+    """Return the limits of batches on a GPU.
+
+    Args:
+        config: of the codec.
+        graph: "encoder" or "decoder".
+        free_bytes: memory that is left on the GPU.
+        most: returns how many items of a length, in samples or frames, the graph can run at once.
+        concurrent: batches that run at the same time.
+    """
     bytes_per_s = _ENCODE_BYTES_PER_S if graph == "encoder" else _DECODE_BYTES_PER_S
     bytes_per_s *= config.n_filters / _MEASURED_FILTERS
-    total = max(1, round(_GPU_SHARE * side.free_bytes() / bytes_per_s * config.sample_rate))
+    total = max(1, round(_GPU_SHARE * free_bytes / bytes_per_s * config.sample_rate))
 
     def max_batch(num_samples: int) -> int:
         length = num_samples if graph == "encoder" else config.num_frames(num_samples)
-        return max(1, side.max_batch(graph, length))  # what no engine runs is an error of its own, with its shape
+        return max(1, most(graph, length))  # what no engine runs is an error of its own, with its shape
 
-    return Limits(total, GPU_CONCURRENT, max_batch, _GPU_LENGTH_RATIO)
+    return Limits(total, concurrent, max_batch, _GPU_LENGTH_RATIO)
 
 
 def batches(lengths: Sequence[int], limits: Limits) -> Iterator[list[int]]:

@@ -178,7 +178,8 @@ class DeviceCodec:
         """Return a result on the codec's device, which the caller's stream, or else the host, waits for."""
         if self._side is None:
             return value
-        result = self._side.upload(value) if isinstance(value, np.ndarray) else value
+        # In C order, which not all libraries can do without.
+        result = self._side.upload(value) if isinstance(value, np.ndarray) else value.dense()
         if handle is None:
             result.synchronize()
         else:

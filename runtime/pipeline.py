@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cached_property
 from itertools import chain, islice
 from typing import TypeVar
 
@@ -14,6 +15,7 @@ from dmcodec.audio import Waveform
 from dmcodec.bundle import GRAPH_NAMES, Bundle, encoder_part_names
 from dmcodec.codes import Codes, checked_codes
 from dmcodec.precision import FP16
+from dmcodec.runtime.tensorrt.driver import free_bytes
 from dmcodec.tokens import Tokens
 
 from .backend import Backend, Graphs, device_side
@@ -21,6 +23,7 @@ from .batching import (
     DECODE_TOTAL_S,
     ENCODE_TOTAL_S,
     GPU_CONCURRENT,
+    GPU_MAX_BATCH,
     TILED_S,
     WHOLE_S,
     WINDOW_S,
@@ -228,8 +231,15 @@ class Pipeline:
 
     def _limits(self, graph: str) -> Limits:
         if self._side is not None:
-            return gpu_limits(self._config, graph, self._side)
+            return gpu_limits(self._config, graph, self._side.free_bytes(), self._side.max_batch)
+        if self.graphs.backend.provider != "cpu":
+            return gpu_limits(self._config, graph, self._gpu_bytes, lambda _graph, _length: GPU_MAX_BATCH, 1)
         return Limits(self.num_samples(ENCODE_TOTAL_S if graph == "encoder" else DECODE_TOTAL_S), self._workers)
+
+    @cached_property
+    def _gpu_bytes(self) -> int:
+        """Memory of the GPU that ONNX Runtime may take: what was free first, since it keeps what it has taken."""
+        return free_bytes(getattr(self.graphs.backend, "device_id", 0))
 
     def _run_batches(
         self, run: Callable[[Graphs, list[int]], list[_Result]], lengths: Sequence[int], limits: Limits

@@ -100,6 +100,8 @@ def test_arrays_on_the_gpu_are_read_and_given_there(
         audio = codec.device.decode(codes, stream=stream)
         assert (codes.shape, audio.shape, latents.shape) == ((8, 22), (7040,), (32, 22))
         assert set(array.consumers) <= {stream}
+        for result in (codes, latents, audio):
+            assert result.strides == contiguous_strides(result.shape)  # type: ignore[attr-defined]
         assert sorted(set(device.uploaded)) == [8]  # lengths, and the number of the first level
         assert device.downloaded == []
         np.testing.assert_array_equal(host_values(device, codes, stream), expected.codes)

@@ -19,6 +19,7 @@ from dmcodec.bundle import Bundle
 from dmcodec.errors import GpuError
 from dmcodec.runtime import Codec
 from dmcodec.runtime.tensorrt import device as device_module
+from dmcodec.runtime.tensorrt import driver as driver_module
 from dmcodec.runtime.tensorrt.backend import TensorrtBackend
 from dmcodec.runtime.tensorrt.device import CudaDevice, Rows
 from dmcodec.runtime.tensorrt.driver import gpu_or_none
@@ -113,3 +114,31 @@ def test_cuda_bindings_take_what_the_device_gives_them() -> None:
     for call in calls:
         with pytest.raises(GpuError):
             call()
+
+
+class Driver:
+    """The driver's library with one GPU: what it is asked is written to the arguments."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+
+    def __getattr__(self, name: str) -> Callable[..., int]:
+        values = {"cuDeviceGetCount": 1, "cuDriverGetVersion": 13000, "cuDeviceGetAttribute": 8, "cuMemGetInfo_v2": 123}
+
+        def call(*arguments: Any) -> int:
+            self.calls.append(name)
+            if name in values:
+                arguments[0]._obj.value = values[name]
+            return 0
+
+        return call
+
+
+def test_the_driver_tells_the_free_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    driver = Driver()
+    monkeypatch.setattr(driver_module, "_load_driver", lambda: driver)
+    assert driver_module.free_bytes() == 123
+    order = ["cuDeviceGet", "cuDevicePrimaryCtxRetain", "cuCtxPushCurrent_v2", "cuMemGetInfo_v2"]
+    assert driver.calls[-6:] == [*order, "cuCtxPopCurrent_v2", "cuDevicePrimaryCtxRelease_v2"]
+    with pytest.raises(GpuError, match="no GPU 1"):
+        driver_module.free_bytes(1)

@@ -132,6 +132,17 @@ def test_pushes_run_from_captured_graphs_and_keep_their_state_on_the_device(
     assert device_side(codec.backend) is not None
 
 
+def test_a_batch_of_streams_runs_on_the_device(tiny_bundle: Path, ranged_engines: Path, tiny_codec: Codec) -> None:
+    codec, _ = load(tiny_bundle, ranged_engines)
+    codes = np.stack([tiny_codec.encode(clip, RATE).codes for clip in clips(16000, 16000)], axis=1)
+    found = []
+    for each in (codec, tiny_codec):
+        stream = each.stream_decoder(batch_size=2)
+        parts = [stream.push(codes[:, :, first : first + 3]) for first in range(0, 50, 3)]
+        found.append(np.concatenate([*parts, stream.finish()], axis=1))
+    np.testing.assert_allclose(found[0], found[1], atol=2e-5)
+
+
 def test_the_state_of_a_stream_can_be_kept_and_set(tiny_bundle: Path, ranged_engines: Path, tiny_codec: Codec) -> None:
     codec, _ = load(tiny_bundle, ranged_engines)
     tokens = tiny_codec.encode(clips(16000)[0], RATE)

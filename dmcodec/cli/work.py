@@ -76,6 +76,7 @@ class FileWork(ABC):
         graphs: that it needs.
         workers: batches that run at the same time.
         total_s: most seconds of audio in all of them together.
+        in_sets: whether the codec makes the batches: on a GPU, by its memory.
     """
 
     graphs: tuple[str, ...] = ()
@@ -85,6 +86,7 @@ class FileWork(ABC):
         self.codec = factory.codec()
         self.n_q, self.context_s = factory.n_q, factory.context_s
         self.clips, self.workers = clip_codec(self.codec)
+        self.in_sets = self.codec.backend.provider != "cpu"
         self.clips.load_graphs(*self.graphs)
 
     @abstractmethod

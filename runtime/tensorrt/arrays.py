@@ -139,6 +139,17 @@ class DeviceArray:
         step = self.shape[axis] * self.strides[axis] if axis < self.ndim else 1
         return self._view(shape, (*self.strides[:axis], step, *self.strides[axis:]), 0)
 
+    def dense(self) -> DeviceArray:
+        """Return it in C order: as it lies there, or else copied on the device."""
+        strides, resources = contiguous_strides(self.shape), self._resources
+        if self.strides == strides:
+            return self
+        with resources.lease_stream() as stream:
+            block = resources.memory.acquire(self.nbytes, stream.handle)
+            self.copy_to(block.memory, strides, stream.handle)
+            block.record_use(stream.handle)
+        return DeviceArray.padded(resources, block, self.dtype, self.shape, self.shape)
+
     def joined(self, other: DeviceArray) -> DeviceArray:
         """Return it and another one along the last axis, in new memory. The other axes are equal."""
         shape = (*self.shape[:-1], self.shape[-1] + other.shape[-1])
