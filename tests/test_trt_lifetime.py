@@ -16,6 +16,7 @@ from fakes.device import FakeDevice
 from dmcodec.errors import BackendError
 from dmcodec.runtime import Codec
 from dmcodec.runtime.backend import device_side
+from dmcodec.runtime.tensorrt import executor
 from dmcodec.runtime.tensorrt.backend import TensorrtBackend
 from dmcodec.runtime.tensorrt.profiles import ShapeRequest
 
@@ -168,6 +169,17 @@ def test_captures_of_a_stream_share_one_scratch_memory(tiny_bundle: Path, tmp_pa
     held = {id(run.scratch) for run in stream.fixed.values() if run is not None}
     assert len(stream.fixed) == 4
     assert len(held) <= 2  # the first was too small for the others
+
+
+def test_the_oldest_captures_make_room(
+    tiny_bundle: Path, fixed_shape_engines: Path, tiny_codec: Codec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(executor, "MAX_FIXED_RUNS", 3)
+    codec, device = load(tiny_bundle, fixed_shape_engines)
+    for _ in range(2):
+        same(codec, tiny_codec, clips(8000))
+        same(codec, tiny_codec, clips(16000))
+        assert device.graphs == 3
 
 
 def test_captures_are_counted_with_the_reasons_of_those_that_fail(tiny_bundle: Path, fixed_shape_engines: Path) -> None:

@@ -73,11 +73,11 @@ class PooledStream:
     def scratch(self, size_bytes: int) -> Block[int]:
         """Return scratch memory for a fixed run. All of this stream share it: they never run at the same time."""
         before = self._scratch
-        if before is None or before.size_bytes < size_bytes:
-            self._scratch = self._memory.acquire(size_bytes, self.handle)
-            self._release_scratch(before)
-        assert self._scratch is not None
-        return self._scratch
+        if before is not None and before.size_bytes >= size_bytes:
+            return before
+        self._scratch = scratch = self._memory.acquire(size_bytes, self.handle)
+        self._release_scratch(before)
+        return scratch
 
     def drop(self, key: Hashable) -> None:
         """Free a fixed run, after its work."""
