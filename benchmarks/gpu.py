@@ -64,15 +64,17 @@ def find_gpus() -> tuple[Gpu, ...]:
     return reader.gpus() if reader else ()
 
 
-def chosen_index(gpus: tuple[Gpu, ...]) -> int:
-    """Return the index of CUDA's device 0, from CUDA_VISIBLE_DEVICES.
+def chosen_index(gpus: tuple[Gpu, ...], device_id: int = 0) -> int:
+    """Return the index of CUDA's device `device_id`, from CUDA_VISIBLE_DEVICES.
 
     Different GPUs also need CUDA_DEVICE_ORDER=PCI_BUS_ID; otherwise CUDA has another order than the driver.
     """
-    first = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0].strip()
-    if first.isdecimal() and int(first) < len(gpus):
-        return int(first)
-    matching = (index for index, gpu in enumerate(gpus) if first and gpu.uuid.startswith(first))
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    named = [name.strip() for name in visible.split(",")][device_id:] if visible else [str(device_id)]
+    name = named[0] if named else ""
+    if name.isdecimal() and int(name) < len(gpus):
+        return int(name)
+    matching = (index for index, gpu in enumerate(gpus) if name and gpu.uuid.startswith(name))
     return next(matching, 0)
 
 
@@ -194,9 +196,9 @@ class GpuUse:
 class GpuMeter:
     """Samples memory and power of one GPU in a thread."""
 
-    def __init__(self, reader: GpuReader) -> None:
+    def __init__(self, reader: GpuReader, device_id: int = 0) -> None:
         self._reader = reader
-        self._index = chosen_index(reader.gpus())
+        self._index = chosen_index(reader.gpus(), device_id)
         self._before: int | None = None
         with contextlib.suppress(GpuUnknownError):  # the peak then stays unknown
             self._before = reader.memory_used_bytes(self._index)

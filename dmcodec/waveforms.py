@@ -71,6 +71,8 @@ def as_array(values: Any, what: str, error: type[DmcodecError]) -> NDArray[Any]:
     try:
         if hasattr(values, "detach") and hasattr(values, "cpu"):  # a torch tensor
             values = values.detach().cpu()
+        if hasattr(values, "__dlpack__") and not hasattr(values, "__array__"):
+            values = np.from_dlpack(values)
         masked = np.ma.is_masked(values)
         array = np.asarray(values)
     except MemoryError:

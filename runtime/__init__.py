@@ -7,6 +7,7 @@ from dmcodec.runtime.pool.streams import PooledDecoder, PooledEncoder
 from dmcodec.tokens import Tokens
 
 from .codec import Codec
+from .device_codec import DeviceCodec
 from .encoder_steps import EncoderState
 from .stream_decoder import DecoderState, StreamDecoder
 from .stream_encoder import StreamEncoder
@@ -14,6 +15,7 @@ from .stream_encoder import StreamEncoder
 __all__ = [
     "Codec",
     "DecoderState",
+    "DeviceCodec",
     "EncoderState",
     "PooledDecoder",
     "PooledEncoder",

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import dataclasses
 import os
 import threading
 import weakref
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from dmcodec.bundle import GRAPH_NAMES, Bundle, GraphSpec
 from dmcodec.errors import BackendError
 
+from .dlpack import ArrayView
 from .plain import first_form, fitting_form
 
 # A numpy array, or the backend's own type for a tensor that stays on its device between two graphs.
@@ -70,6 +72,61 @@ class Backend(Protocol):
         """Return an output as an array in host memory."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Captures:
+    """Fixed shapes that run from CUDA graphs, which cost one launch instead of one for each kernel.
+
+    Attributes:
+        captured: shapes whose graph was captured here.
+        by_library: shapes whose graph the library captures and launches itself, as TensorRT for RTX does; it does not
+            say whether it could.
+        launches: runs of all these shapes.
+        failed: shapes that can't be captured, and run kernel by kernel.
+        reasons: why, the first few.
+    """
+
+    captured: int
+    by_library: int
+    launches: int
+    failed: int
+    reasons: tuple[str, ...] = ()
+
+
+class DeviceSide(Protocol):
+    """What a backend offers that keeps values on its own device; see `device_side`."""
+
+    @property
+    def device_id(self) -> int:
+        """Number of the GPU."""
+
+    def free_bytes(self) -> int:
+        """Return the device memory that is left for further work."""
+
+    def max_batch(self, graph: str, length: int) -> int:
+        """Return how many items of `length` samples or frames a graph can run at once; 0 where it can run none."""
+
+    def captures(self) -> Captures:
+        """Return what became of fixed shapes so far."""
+
+    def each_stream(self, count: int) -> Iterator[None]:
+        """Yield `count` times, each time with another CUDA stream as the one that runs the next call."""
+
+    def adopt(self, view: ArrayView) -> DeviceTensor:
+        """Return an array on the device as it is; work on it waits for its streams."""
+
+    def upload(self, array: NDArray[Any]) -> DeviceTensor:
+        """Copy an array to the device."""
+
+    def close(self) -> None:
+        """Free all memory, streams and graphs on the device, after the calls that run."""
+
+
+def device_side(backend: Backend) -> DeviceSide | None:
+    """Return what a backend offers that keeps values on its own device; None for all others."""
+    side: DeviceSide | None = getattr(backend, "device_side", None)
+    return side
+
+
 class Graphs:
     """The graphs of a bundle on one backend, each loaded when it is first needed. Safe to use from several threads.
 
@@ -83,7 +140,7 @@ class Graphs:
         self._has_plain_forms = (backend.name, backend.provider) == ("onnxruntime", "cpu")
         self._runners: dict[str, Runner] = {}
         self._lock = threading.Lock()
-        self._forked = False
+        self._forked = self._closed = False
         _open.add(self)
 
     def load(self, *names: str) -> None:
@@ -103,8 +160,16 @@ class Graphs:
         """Run a graph; return its outputs as arrays in host memory."""
         return [self.backend.to_array(value) for value in self.run(name, **inputs)]
 
+    def close(self) -> None:
+        """Give up the loaded graphs; later runs are errors."""
+        with self._lock:
+            self._closed = True
+            self._runners = {}
+
     def _runner(self, name: str) -> Runner:
         with self._lock:
+            if self._closed:
+                raise BackendError(f"{self.bundle.path}: this codec was closed; load another one with Codec.load")
             if self._forked and self.backend.provider != "cpu":
                 raise BackendError(
                     f"{self.bundle.path}: was loaded before a fork, which a GPU does not survive; load the codec in "

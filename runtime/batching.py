@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from dmcodec.config import CodecConfig
 from dmcodec.errors import ArgumentError
 from dmcodec.tokens import Tokens
 
@@ -30,29 +32,79 @@ MAX_BATCH_SIZE = 16
 # Where fewer batches than this fit into the total at a time, they run one by one on all threads. (An estimate: a graph
 # on many threads is at most about four times as fast as on one.)
 _MIN_CONCURRENT = 4
-# Largest ratio of longest to shortest clip in a batch. Above it, the padding costs more time than batching saves.
+# Largest ratio of longest to shortest clip in a batch. Above it, the padding costs more time than batching saves. On a
+# GPU, whose time grows less with the size, it is larger (an estimate; not measured on a GPU).
 _MAX_LENGTH_RATIO = 1.15
+_GPU_LENGTH_RATIO = 1.5
+# On a GPU: the share of the free memory that the concurrent batches of a call may take, and the memory of a second of
+# audio at 64 filters (those of ENCODE_TOTAL_S and DECODE_TOTAL_S, measured on the CPU). Two batches run at the same
+# time, each on its own CUDA stream, so that the copies of one overlap the work of the other.
+_GPU_SHARE = 0.5
+_ENCODE_BYTES_PER_S, _DECODE_BYTES_PER_S, _MEASURED_FILTERS = 20e6, 45e6, 64
+GPU_CONCURRENT = 2
+GPU_MAX_BATCH = 64  # of ONNX Runtime, whose graphs take any number
 
 
-def batches(lengths: Sequence[int], max_total: int, concurrent: int = 1) -> Iterator[list[int]]:
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """Bounds of the batches of a call.
+
+    Attributes:
+        total: most of batch size x longest clip, summed over the concurrent batches, in samples.
+        concurrent: batches that run at the same time.
+        max_batch: most clips in a batch, for a length of the longest in samples.
+        max_ratio: largest ratio of longest to shortest clip in a batch.
+    """
+
+    total: int
+    concurrent: int
+    max_batch: Callable[[int], int] = lambda _length: MAX_BATCH_SIZE
+    max_ratio: float = _MAX_LENGTH_RATIO
+
+
+def gpu_limits(
+    config: CodecConfig, graph: str, free_bytes: int, most: Callable[[str, int], int], concurrent: int = GPU_CONCURRENT
+) -> Limits:
+    """Return the limits of batches on a GPU.
+
+    Args:
+        config: of the codec.
+        graph: "encoder" or "decoder".
+        free_bytes: memory that is left on the GPU.
+        most: returns how many items of a length, in samples or frames, the graph can run at once.
+        concurrent: batches that run at the same time.
+    """
+    bytes_per_s = _ENCODE_BYTES_PER_S if graph == "encoder" else _DECODE_BYTES_PER_S
+    bytes_per_s *= config.n_filters / _MEASURED_FILTERS
+    total = max(1, round(_GPU_SHARE * free_bytes / bytes_per_s * config.sample_rate))
+
+    def max_batch(num_samples: int) -> int:
+        length = num_samples if graph == "encoder" else config.num_frames(num_samples)
+        return max(1, most(graph, length))  # what no engine runs is an error of its own, with its shape
+
+    return Limits(total, concurrent, max_batch, _GPU_LENGTH_RATIO)
+
+
+def batches(lengths: Sequence[int], limits: Limits) -> Iterator[list[int]]:
     """Group clips into batches.
 
     Args:
-        lengths: of the clips, in any unit.
-        max_total: most of batch size x longest clip, summed over concurrent batches. A longer clip runs alone.
-        concurrent: batches that run at the same time; clips are spread so that these have about the same work.
+        lengths: of the clips, in the unit of `limits.total`.
+        limits: of the batches. A clip longer than the total runs alone. Clips are spread so that concurrent batches
+            have about the same work.
 
     Yields:
-        Indices of the clips of a batch: at most MAX_BATCH_SIZE, with lengths within 15 % of each other.
+        Indices of the clips of a batch, whose lengths are similar.
     """
     order = sorted(range(len(lengths)), key=lambda index: lengths[index])
-    rounds = -(-sum(lengths) // max_total)
-    size = min(MAX_BATCH_SIZE, max(1, -(-len(lengths) // max(1, rounds * concurrent))))
+    rounds = -(-sum(lengths) // limits.total)
+    size = max(1, -(-len(lengths) // max(1, rounds * limits.concurrent)))
     batch: list[int] = []
     for index in order:
         length = lengths[index]
-        fits = len(batch) < size and (len(batch) + 1) * length <= max_total // concurrent
-        if batch and not (fits and length <= lengths[batch[0]] * _MAX_LENGTH_RATIO):
+        fits = len(batch) < min(size, limits.max_batch(length))
+        fits = fits and (len(batch) + 1) * length <= limits.total // limits.concurrent
+        if batch and not (fits and length <= lengths[batch[0]] * limits.max_ratio):
             yield batch
             batch = []
         batch.append(index)

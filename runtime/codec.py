@@ -4,46 +4,46 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dmcodec.audio import Waveform, prepare_waveform
+from dmcodec.audio import Waveform
 from dmcodec.bundle import Bundle, encoder_part_names
 from dmcodec.codes import Codes
-from dmcodec.config import CodecConfig
-from dmcodec.errors import AudioError
-from dmcodec.receptive_field import DecoderReach, decoder_reach
 from dmcodec.runtime.pool.stream_pool import StreamPool
 from dmcodec.streams import AudioSource, AudioTarget
 from dmcodec.token_file import Header
 from dmcodec.tokens import Tokens
 
 from .backend import Backend, Graphs
-from .batching import listed, stack
+from .batching import listed
+from .codec_properties import CodecProperties
 from .decode_file import decode_file
+from .device_codec import DeviceCodec, prepared_clips
 from .encode_file import encode_blocks, encode_file
-from .encode_options import EncodeOptions, Progress, encode_options, encodes_exactly
+from .encode_options import EncodeOptions, Progress, encode_options
 from .loading import open_codec
 from .pipeline import Pipeline
-from .stream_decoder import StreamDecoder
+from .stream_decoder import StreamDecoder, warm_up_stream
 from .stream_encoder import StreamEncoder, check_live_encoding
 from .token_checks import check_origin, checked_n_q, checked_tokens
 
-MAX_LATENTS_S = 120.0
 
-
-class Codec:
+class Codec(CodecProperties):
     """Encodes waveforms to tokens and decodes tokens to waveforms. Safe to use from several threads.
 
     Graphs are loaded when they are first needed (`load_graphs` and `warm_up` load them earlier). On the CPU, several
     batches run concurrently with one thread each, on a second copy of the graphs that is loaded then.
+
+    Close it, or use it in a `with` block, to free its memory at once. Otherwise it is freed when nothing refers to the
+    codec any more.
     """
 
     def __init__(self, bundle: Bundle, backend: Backend) -> None:
-        self.bundle = bundle
-        self.backend = backend
+        super().__init__(bundle, backend)
         self._pipeline = Pipeline(bundle, backend)
 
     @classmethod
@@ -55,6 +55,7 @@ class Codec:
         threads: int | None = None,
         engine_cache: str | Path | None = None,
         shrink_memory: bool = False,
+        device_id: int | None = None,
     ) -> Codec:
         """Open a bundle, check that it is complete and unaltered, and prepare a backend.
 
@@ -69,6 +70,7 @@ class Codec:
             engine_cache: of tensorrt: folder of the engines; by default a folder in the bundle.
             shrink_memory: of onnxruntime on the CPU: give the memory of each run back to the system, so that one long
                 clip does not raise the memory of the process for good. Runs take longer.
+            device_id: number of the GPU among those that the process sees; 0 by default. Not for provider cpu.
 
         Raises:
             BundleError: missing, incomplete, altered, or from a newer dmcodec.
@@ -77,7 +79,22 @@ class Codec:
             EngineError: no engine for this bundle, GPU and version of TensorRT.
             MissingDependencyError: the backend isn't installed.
         """
-        return cls(*open_codec(bundle, backend, provider, threads, engine_cache, shrink_memory))
+        return cls(*open_codec(bundle, backend, provider, threads, engine_cache, shrink_memory, device_id))
+
+    def close(self) -> None:
+        """Free the graphs and all memory on a GPU, after the calls that run. Later calls raise BackendError.
+
+        Results on the device (`Codec.device`) keep their own memory.
+        """
+        self._pipeline.close()
+
+    def __enter__(self) -> Codec:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle bundle and backend by what opens them; the process that unpickles loads its own graphs."""
@@ -92,59 +109,14 @@ class Codec:
         )
 
     @property
-    def config(self) -> CodecConfig:
-        """Configuration of the codec."""
-        return self.bundle.manifest.config
-
-    @property
-    def sample_rate(self) -> int:
-        """Samples per second of the waveforms, in Hz."""
-        return self.config.sample_rate
-
-    @property
-    def hop_length(self) -> int:
-        """Samples per latent frame."""
-        return self.config.hop_length
-
-    @property
-    def frame_rate(self) -> float:
-        """Latent frames per second."""
-        return self.config.frame_rate
-
-    @property
-    def n_q(self) -> int:
-        """Number of quantizer levels."""
-        return self.config.n_q
-
-    @property
-    def codebook_size(self) -> int:
-        """Entries per codebook."""
-        return self.config.codebook_size
-
-    @property
-    def decoder_reach(self) -> DecoderReach:
-        """Frames before and after a frame that its audio depends on."""
-        return decoder_reach(self.config)
-
-    @property
-    def context_s(self) -> float:
-        """Default context of the windows of long clips, in seconds; measured at export."""
-        return float(self.bundle.manifest.encoder_context["default_context_s"])
-
-    @property
-    def encodes_exactly(self) -> bool:
-        """Whether clips of any length get the tokens of one piece; else those over 30 s are encoded in windows."""
-        return encodes_exactly(self.bundle.manifest, self.backend)
-
-    @property
-    def look_ahead_s(self) -> float:
-        """Default look-ahead of live encoding, in seconds; measured at export."""
-        return self.bundle.manifest.default_look_ahead_s
-
-    @property
     def graphs(self) -> Graphs:
         """The loaded graphs."""
         return self._pipeline.graphs
+
+    @property
+    def device(self) -> DeviceCodec:
+        """Encodes and decodes arrays where the codec runs: on TensorRT, in GPU memory without a copy."""
+        return DeviceCodec(self)
 
     def encode(
         self,
@@ -155,12 +127,13 @@ class Codec:
         channel: int | None = None,
         *,
         spool: str | Path | None = None,
+        stream: Any = None,
     ) -> Tokens:
         """Encode a waveform.
 
         Args:
-            waveform: (samples,) or (channels, samples), float32, float64 in [-1, 1] or int16; an array, a list or a
-                torch tensor.
+            waveform: (samples,) or (channels, samples), float32, float64 in [-1, 1] or int16; an array of any library
+                with DLPack, or a list. With backend tensorrt it may lie on the codec's GPU; see `Codec.device`.
             sample_rate: of `waveform` in Hz; resampled to the codec's if it differs.
             n_q: quantizer levels to keep, 1 to `self.n_q`; all by default.
             context_s: encode a clip longer than 30 s in windows with this context in seconds, an approximation; by
@@ -169,6 +142,8 @@ class Codec:
             spool: where exact encoding keeps features: "memory", a folder for temporary files, or None: in memory up
                 to 256 MiB, else in the system's folder for temporary files. 16 bytes a frame for each channel of the
                 LSTM: 205 kB a second of audio with the built-in codec, 819 kB at full size.
+            stream: of backend tensorrt: the CUDA stream, or its handle, that makes a waveform on the GPU; by default
+                the default stream.
 
         Returns:
             Tokens with codes (n_q, ceil(samples / hop_length)) and the true number of samples at the codec's rate.
@@ -181,7 +156,7 @@ class Codec:
         Warns:
             AudioWarning: channels that cancel where they are averaged, or values far beyond 1.
         """
-        return self.encode_batch([waveform], sample_rate, n_q, context_s, channel, spool=spool)[0]
+        return self.encode_batch([waveform], sample_rate, n_q, context_s, channel, spool=spool, stream=stream)[0]
 
     def encode_batch(
         self,
@@ -192,18 +167,24 @@ class Codec:
         channel: int | None = None,
         *,
         spool: str | Path | None = None,
+        stream: Any = None,
     ) -> list[Tokens]:
         """Encode waveforms of any lengths; return one Tokens each, in order, as `encode` returns for each alone.
 
         Clips of similar length run as one batch. The graph receives the length of each clip, so that neither the
-        padding after it nor the other clips change its codes. Arguments and errors are those of `encode`.
+        padding after it nor the other clips change its codes. Arguments and errors are those of `encode`. Waveforms
+        that lie on the codec's GPU run one by one.
         """
-        checked_n_q(n_q, self.config)
-        prepared = [
-            prepare_waveform(waveform, sample_rate, self.sample_rate, f"waveform {index}", channel)
-            for index, waveform in enumerate(listed(waveforms, "waveforms"))
+        levels, device = checked_n_q(n_q, self.config), self.device
+        clips = prepared_clips(device, waveforms, sample_rate, channel, stream)
+        on_host = [clip for clip in clips if isinstance(clip, np.ndarray)]
+        tokens = iter(self.encode_prepared(on_host, n_q, context_s, spool))
+        return [
+            next(tokens)
+            if isinstance(clip, np.ndarray)
+            else self._tokens(device.host_codes(clip)[:levels], clip.shape[-1])
+            for clip in clips
         ]
-        return self.encode_prepared(prepared, n_q, context_s, spool)
 
     def encode_prepared(
         self,
@@ -359,13 +340,9 @@ class Codec:
         """Return the latents of a waveform before quantization, (dimension, frames) float32. They run in one piece.
 
         Raises:
-            AudioError: as for `encode`, or longer than MAX_LATENTS_S.
+            AudioError: as for `encode`, or longer than 120 s.
         """
-        prepared = prepare_waveform(waveform, sample_rate, self.sample_rate)
-        if len(prepared) > self._pipeline.num_samples(MAX_LATENTS_S):
-            raise AudioError(f"waveform: longer than {MAX_LATENTS_S:g} s, the limit for latents; cut it into parts")
-        batch, lengths = stack([prepared[None]])
-        return self.run_graph("encoder", waveform=batch, lengths=lengths)[0]
+        return np.asarray(self.device.latents(waveform, sample_rate))
 
     def load_graphs(self, *names: str) -> None:
         """Load the named graphs (all by default) now, and not when they are first needed."""
@@ -375,11 +352,22 @@ class Codec:
         """Load the graphs that `encode_file` needs with this `context_s` now, and not when they are first needed."""
         self._pipeline.load_encoder(self._encode_options(context_s))
 
-    def warm_up(self, duration_s: float = 1.0) -> None:
-        """Load the graphs of `encode` and `decode` and run each once, so that the first real call is fast."""
+    def warm_up(self, duration_s: float = 1.0, streams: bool = False) -> None:
+        """Load the graphs of `encode` and `decode` and run them, so that the first real call is fast.
+
+        With backend tensorrt they run on each CUDA stream that one call uses: for clips of this length, contexts,
+        memory and captured graphs are there then.
+
+        Args:
+            duration_s: of the clips to come, in seconds.
+            streams: also run a stream decoder, by pushes of a frame and of 100 ms.
+        """
         self.load_encoder()
         silence = np.zeros(max(1, round(duration_s * self.sample_rate)), np.float32)
-        self.decode(self.encode(silence, self.sample_rate))
+        for _ in self._pipeline.each_stream():
+            self.decode(self.encode(silence, self.sample_rate))
+            if streams:
+                warm_up_stream(self.stream_decoder())
 
     def run_graph(self, name: str, **inputs: NDArray[Any]) -> NDArray[Any]:
         """Run one graph of the bundle on arrays; return its first output. The manifest has the names and shapes."""

@@ -12,7 +12,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from dmcodec.errors import BackendError, DmcodecError
 
-from .batching import Budget, batches, runs_alone
+from .batching import Budget, Limits, batches, runs_alone
 from .codec import Codec
 
 # Audio of a set of clips, from which batches of similar lengths are made; two sets are in memory, and a third is read.
@@ -34,6 +34,7 @@ class Work(Protocol[Given, Clip, Result]):
     Attributes:
         workers: batches that run at the same time.
         total_s: most seconds of audio in all of them together, padding included; it bounds the memory.
+        in_sets: whether a whole set of clips is one call of `compute`, which makes batches of it: on a GPU.
     """
 
     @property
@@ -41,6 +42,9 @@ class Work(Protocol[Given, Clip, Result]):
 
     @property
     def total_s(self) -> float: ...
+
+    @property
+    def in_sets(self) -> bool: ...
 
     def read(self, item: Given) -> tuple[Clip, float] | None:
         """Read a clip; return it and its seconds, or None for one that is too long for a batch. Called in threads."""
@@ -185,7 +189,8 @@ class _Run(Generic[Item, Clip, Result]):
 
     def _compute(self, clips: list[_Read[Clip]]) -> None:
         lengths = [_milliseconds(read.value[1]) for read in clips if read.value]
-        for group in batches(lengths, self.total, self.work.workers):
+        in_batches = batches(lengths, Limits(self.total, self.work.workers))
+        for group in [list(range(len(clips)))] if self.work.in_sets else in_batches:
             members = [clips[position] for position in group]
             for read in members:
                 self.outcomes[read.index] = read.outcome
@@ -195,7 +200,7 @@ class _Run(Generic[Item, Clip, Result]):
         """Compute a batch, in a thread; where that fails, compute each clip alone."""
         clips = [read.value for read in group if read.value]
         size = len(clips) * max(_milliseconds(seconds) for _, seconds in clips)
-        alone = runs_alone(size, self.total, self.work.workers)
+        alone = self.work.in_sets or runs_alone(size, self.total, self.work.workers)
         size = max(size, self.total) if alone else size
         self.budget.take(size)
         try:

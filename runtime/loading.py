@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from dmcodec.bundle import Bundle, default_bundle_path
+from dmcodec.codes import is_whole
 from dmcodec.errors import ArgumentError
 
 from .backend import Backend
@@ -20,27 +21,36 @@ def open_codec(
     threads: int | None,
     engine_cache: str | Path | None,
     shrink_memory: bool,
+    device_id: int | None = None,
 ) -> tuple[Bundle, Backend]:
     """Open a bundle and prepare a backend; arguments and errors are those of `dmcodec.runtime.Codec.load`."""
     if backend not in BACKENDS:
         raise ArgumentError(f"backend {backend!r} is not known; use one of {', '.join(BACKENDS)}")
+    if device_id is not None and (not is_whole(device_id) or device_id < 0):
+        raise ArgumentError(f"device_id must be the number of a GPU, from 0 on, not {device_id!r}")
     path = default_bundle_path() if path is None else path
     if backend == "tensorrt":
         if shrink_memory:
             raise ArgumentError("shrink_memory is for backend onnxruntime; leave it out")
-        return _open_tensorrt(path, provider, threads, engine_cache)
+        return _open_tensorrt(path, provider, threads, engine_cache, device_id)
     if engine_cache is not None:
         raise ArgumentError("engine_cache is for backend tensorrt; onnxruntime has no engines")
-    onnxruntime = OnnxRuntimeBackend(provider or "cpu", threads, shrink_memory)
+    if device_id is not None and provider in (None, "cpu"):
+        raise ArgumentError("device_id is for a GPU; provider cpu has none: leave it out, or name a provider")
+    onnxruntime = OnnxRuntimeBackend(provider or "cpu", threads, shrink_memory, device_id or 0)
     return Bundle.open(path), onnxruntime
 
 
 def _open_tensorrt(
-    path: str | Path, provider: str | None, threads: int | None, engine_cache: str | Path | None
+    path: str | Path,
+    provider: str | None,
+    threads: int | None,
+    engine_cache: str | Path | None,
+    device_id: int | None,
 ) -> tuple[Bundle, Backend]:
     from dmcodec.runtime.tensorrt.backend import TensorrtBackend
 
     if provider not in (None, "cuda") or threads is not None:
         raise ArgumentError("backend tensorrt runs on the GPU: it takes no provider but cuda, and no threads")
     bundle = Bundle.open(path)
-    return bundle, TensorrtBackend(bundle, engine_cache)
+    return bundle, TensorrtBackend(bundle, engine_cache, device_id=device_id or 0)

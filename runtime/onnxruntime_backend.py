@@ -39,6 +39,7 @@ class OnnxRuntimeBackend:
         provider: "cpu", "cuda", or "tensorrt" (encoder and decoder; the RVQ then runs on CUDA).
         threads: threads of one operator; by default `dmcodec.cpus.default_threads`, and one for streams.
         shrink_memory: give the memory of each run back to the system after it; on the CPU only.
+        device_id: number of the GPU.
 
     Raises:
         ArgumentError: an unknown provider, a number of threads out of range, or shrink_memory on a GPU.
@@ -48,7 +49,9 @@ class OnnxRuntimeBackend:
 
     name = "onnxruntime"
 
-    def __init__(self, provider: str = "cpu", threads: int | None = None, shrink_memory: bool = False) -> None:
+    def __init__(
+        self, provider: str = "cpu", threads: int | None = None, shrink_memory: bool = False, device_id: int = 0
+    ) -> None:
         if provider not in PROVIDERS:
             raise ArgumentError(f"provider {provider!r} is not known to onnxruntime; use one of {', '.join(PROVIDERS)}")
         if threads is not None and not 1 <= threads <= MAX_THREADS:
@@ -57,7 +60,7 @@ class OnnxRuntimeBackend:
             raise ArgumentError(f"shrink_memory is for provider cpu, not {provider}; leave it out")
         self.provider = provider
         self.threads = threads or default_threads()
-        self.shrink_memory = shrink_memory
+        self.shrink_memory, self.device_id = shrink_memory, device_id
         self.single_threaded_streams = threads is None
         self._chosen_threads = threads
         self._ort = import_onnxruntime()
@@ -66,7 +69,7 @@ class OnnxRuntimeBackend:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the arguments: the process that unpickles has its own onnxruntime, and its own number of CPUs."""
-        return type(self), (self.provider, self._chosen_threads, self.shrink_memory)
+        return type(self), (self.provider, self._chosen_threads, self.shrink_memory, self.device_id)
 
     @property
     def version(self) -> str:
@@ -78,7 +81,9 @@ class OnnxRuntimeBackend:
         provider = "cuda" if self.provider == "tensorrt" and path.stem in _NEVER_ON_TENSORRT else self.provider
         try:
             session = self._ort.InferenceSession(
-                str(path), self._session_options(), providers=_provider_options(provider, spec.precision)
+                str(path),
+                self._session_options(),
+                providers=_provider_options(provider, spec.precision, self.device_id),
             )
         except Exception as error:
             raise BackendError(
@@ -93,7 +98,7 @@ class OnnxRuntimeBackend:
             )
         if self.provider == "cpu":
             return _ArrayRunner(session, path, self._run_options())
-        return BoundRunner(self._ort, session, path, device="cuda")
+        return BoundRunner(self._ort, session, path, device="cuda", device_id=self.device_id)
 
     def single_threaded(self) -> OnnxRuntimeBackend | None:
         """Return a backend with one thread per run; None on a GPU, or if this one has one thread."""
@@ -126,17 +131,19 @@ class OnnxRuntimeBackend:
         return options
 
 
-def _provider_options(provider: str, precision: str) -> list[Any]:
+def _provider_options(provider: str, precision: str, device_id: int = 0) -> list[Any]:
     """Return the providers of a graph with their options, in order of preference."""
     if provider == "cpu":
         return [PROVIDERS["cpu"]]
     cuda = {
+        "device_id": str(device_id),
         "cudnn_conv_algo_search": "HEURISTIC",  # EXHAUSTIVE, the default, searches again for each new length
         "use_tf32": "0",  # a 10-bit mantissa changes codes
     }
     chosen = [(PROVIDERS["cuda"], cuda)]
     if provider == "tensorrt":
-        chosen.insert(0, (PROVIDERS["tensorrt"], {"trt_fp16_enable": "1" if precision == FP16.name else "0"}))
+        half = "1" if precision == FP16.name else "0"
+        chosen.insert(0, (PROVIDERS["tensorrt"], {"device_id": str(device_id), "trt_fp16_enable": half}))
     return chosen
 
 
@@ -168,8 +175,9 @@ class _ArrayRunner:
 class BoundRunner:
     """Runs a graph with IO binding, so that tensors between two graphs stay on the device."""
 
-    def __init__(self, ort: Any, session: Any, path: Path, device: str) -> None:
-        self._ort, self._session, self._path, self._device = ort, session, path, device
+    def __init__(self, ort: Any, session: Any, path: Path, device: str, device_id: int = 0) -> None:
+        self._ort, self._session, self._path = ort, session, path
+        self._device, self._device_id = device, device_id
         self._outputs = [output.name for output in session.get_outputs()]
 
     def run(self, inputs: Mapping[str, DeviceTensor]) -> list[DeviceTensor]:
@@ -182,7 +190,7 @@ class BoundRunner:
                 else:
                     binding.bind_ortvalue_input(name, value)
             for name in self._outputs:
-                binding.bind_output(name, self._device)
+                binding.bind_output(name, self._device, self._device_id)
             self._session.run_with_iobinding(binding)
             return list(binding.get_outputs())
         except Exception as error:

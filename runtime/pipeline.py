@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cached_property
 from itertools import chain, islice
 from typing import TypeVar
 
@@ -14,21 +15,27 @@ from dmcodec.audio import Waveform
 from dmcodec.bundle import GRAPH_NAMES, Bundle, encoder_part_names
 from dmcodec.codes import Codes, checked_codes
 from dmcodec.precision import FP16
+from dmcodec.runtime.tensorrt.driver import free_bytes
 from dmcodec.tokens import Tokens
 
-from .backend import Backend, Graphs
+from .backend import Backend, Graphs, device_side
 from .batching import (
     DECODE_TOTAL_S,
     ENCODE_TOTAL_S,
+    GPU_CONCURRENT,
+    GPU_MAX_BATCH,
     TILED_S,
     WHOLE_S,
     WINDOW_S,
     WINDOWS_PER_BATCH,
+    Limits,
     batches,
+    gpu_limits,
     run_within,
     runs_alone,
     stack,
 )
+from .calls import RunGraph
 from .encode_options import EncodeOptions, Meter
 from .long_clips import Window, WindowPlan, Windows
 from .spool import Spool
@@ -45,16 +52,29 @@ class Pipeline:
     """Runs graphs: waveforms to codes, and tokens to waveforms. Safe to use from several threads.
 
     On the CPU, several batches run concurrently with one thread each. They run on a second copy of the graphs, which is
-    loaded when it is first needed. Streams run on that copy as well, unless the number of threads was chosen.
+    loaded when it is first needed. Streams run on that copy as well, unless the number of threads was chosen. On a GPU,
+    two batches run concurrently, each on its own CUDA stream.
     """
 
     def __init__(self, bundle: Bundle, backend: Backend) -> None:
         self.graphs = Graphs(bundle, backend)
-        self._config = bundle.manifest.config
+        self._config, self._side = bundle.manifest.config, device_side(backend)
         self._is_half = bundle.manifest.arithmetic == FP16.name
         single = backend.single_threaded()
         self._concurrent_graphs = Graphs(bundle, single) if single else None
         self._workers = backend.threads if single else 1
+
+    def close(self) -> None:
+        """Give up all graphs, and what the backend holds on its device."""
+        for graphs in (self.graphs, self._concurrent_graphs):
+            if graphs is not None:
+                graphs.close()
+        if self._side is not None:
+            self._side.close()
+
+    def each_stream(self) -> Iterator[None]:
+        """Yield once for each CUDA stream that batches run on, which then runs the next call; once on the CPU."""
+        yield from (None,) if self._side is None else self._side.each_stream(GPU_CONCURRENT)
 
     @property
     def concurrent(self) -> tuple[Graphs, int]:
@@ -145,7 +165,11 @@ class Pipeline:
 
     def stream_decoder(self, n_q: int | None, first_level: int, batch_size: int | None) -> StreamDecoder:
         """Return a new stream; see `dmcodec.runtime.StreamDecoder`."""
-        return StreamDecoder(self.stream_graphs.arrays, self._config, n_q, first_level, batch_size)
+        return StreamDecoder(self._stream_run(self.stream_graphs), self._config, n_q, first_level, batch_size)
+
+    def _stream_run(self, graphs: Graphs) -> RunGraph:
+        """Return what runs the graphs of a stream: its state stays on the device where the backend keeps it there."""
+        return graphs.arrays if self._side is None else graphs.run
 
     def _is_tiled(self, num_samples: int, options: EncodeOptions) -> bool:
         """Return whether a single clip of this length runs in tiles and sweeps.
@@ -191,7 +215,7 @@ class Pipeline:
             size = self._config.codebook_size
             return [checked_codes(codes[:, row, :count], size) for row, count in enumerate(frames)]
 
-        return self._run_batches(run, [len(waveform) for waveform in waveforms], ENCODE_TOTAL_S)
+        return self._run_batches(run, [len(waveform) for waveform in waveforms], self._limits("encoder"))
 
     def _decode_batches(self, clips: Sequence[Tokens]) -> list[Waveform]:
         """Decode clips of the same levels, each in one piece."""
@@ -203,23 +227,36 @@ class Pipeline:
             waveform = graphs.arrays("decoder", latents=latents, lengths=lengths)[0]
             return [waveform[row, 0, : clips[index].num_samples].copy() for row, index in enumerate(batch)]
 
-        return self._run_batches(run, [tokens.num_samples for tokens in clips], DECODE_TOTAL_S)
+        return self._run_batches(run, [tokens.num_samples for tokens in clips], self._limits("decoder"))
+
+    def _limits(self, graph: str) -> Limits:
+        if self._side is not None:
+            return gpu_limits(self._config, graph, self._side.free_bytes(), self._side.max_batch)
+        if self.graphs.backend.provider != "cpu":
+            return gpu_limits(self._config, graph, self._gpu_bytes, lambda _graph, _length: GPU_MAX_BATCH, 1)
+        return Limits(self.num_samples(ENCODE_TOTAL_S if graph == "encoder" else DECODE_TOTAL_S), self._workers)
+
+    @cached_property
+    def _gpu_bytes(self) -> int:
+        """Memory of the GPU that ONNX Runtime may take: what was free first, since it keeps what it has taken."""
+        return free_bytes(getattr(self.graphs.backend, "device_id", 0))
 
     def _run_batches(
-        self, run: Callable[[Graphs, list[int]], list[_Result]], lengths: Sequence[int], total_s: float
+        self, run: Callable[[Graphs, list[int]], list[_Result]], lengths: Sequence[int], limits: Limits
     ) -> list[_Result]:
         """Call run(graphs, indices) for batches of clips of these lengths; return the results in the clips' order."""
-        total, single = self.num_samples(total_s), self._concurrent_graphs
-        groups = list(batches(lengths, total, self._workers))
+        total, workers = limits.total, limits.concurrent
+        single = self._concurrent_graphs if self._side is None else self.graphs
+        groups = list(batches(lengths, limits))
         sizes = [len(group) * max(lengths[index] for index in group) for group in groups]
-        small = [index for index, size in enumerate(sizes) if not runs_alone(size, total, self._workers)]
+        small = [index for index, size in enumerate(sizes) if not runs_alone(size, total, workers)]
         done: dict[int, list[_Result]] = {}
         if single is not None and len(small) > 1:
 
             def run_small(place: int) -> list[_Result]:
                 return run(single, groups[small[place]])
 
-            found = run_within(run_small, [sizes[index] for index in small], total, self._workers)
+            found = run_within(run_small, [sizes[index] for index in small], total, workers)
             done = dict(zip(small, found, strict=True))
         results: dict[int, _Result] = {}
         for index, group in enumerate(groups):
@@ -250,7 +287,7 @@ class Pipeline:
         return np.concatenate(cores, axis=1)
 
     def _decode_stream(self, tokens: Tokens) -> Iterator[Waveform]:
-        stream = StreamDecoder(self.graphs.arrays, self._config, tokens.n_q, tokens.first_level)
+        stream = StreamDecoder(self._stream_run(self.graphs), self._config, tokens.n_q, tokens.first_level)
         step, left = round(WINDOW_S * self._config.frame_rate), tokens.num_samples
         for start in range(0, tokens.num_frames, step):
             audio = stream.push(tokens.codes[:, start : start + step])[:left]

@@ -16,10 +16,12 @@ from dmcodec.errors import ArgumentError, StreamError, TokensError
 from dmcodec.receptive_field import decoder_reach
 
 from .calls import Call, Step, run_alone
+from .frames import joined, part
 
+WARM_UP_FRAMES = 5  # the usual push of 100 ms
 Array = NDArray[np.float32]
-# Runs a graph of the bundle on arrays: run(name, **inputs) -> outputs.
-Run = Callable[..., list[NDArray[Any]]]
+# Runs a graph of the bundle: run(name, **inputs) -> outputs, arrays or values on the backend's device.
+Run = Callable[..., list[Any]]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -110,10 +112,16 @@ class StreamDecoder:
         return self._reach.look_ahead_frames
 
     @property
+    def context_frames(self) -> int:
+        """Frames before a push that its audio depends on, besides the state of the LSTM."""
+        return self._reach.past
+
+    @property
     def state(self) -> DecoderState:
         """The state. Set it to return to this point, in this stream or in another of the same shape."""
-        hidden, cell = (np.asarray(value) for value in (self._state.hidden, self._state.cell))
-        return dataclasses.replace(self._state, hidden=hidden, cell=cell)
+        now = self._state
+        latents, features, hidden, cell = map(np.asarray, (now.latents, now.features, now.hidden, now.cell))
+        return dataclasses.replace(now, latents=latents, features=features, hidden=hidden, cell=cell)
 
     @state.setter
     def state(self, state: DecoderState) -> None:
@@ -183,7 +191,7 @@ class StreamDecoder:
         state = dataclasses.replace(
             self._state,
             frames_in=self._state.frames_in + latents.shape[2],
-            latents=np.concatenate([self._state.latents, latents], axis=2),
+            latents=joined(self._state.latents, latents),
         )
         return (yield from self._advance(state))
 
@@ -210,8 +218,8 @@ class StreamDecoder:
         return dataclasses.replace(
             state,
             frames_ready=ready,
-            latents=state.latents[:, :, first_kept:],
-            features=np.concatenate([state.features, features], axis=2),
+            latents=part(state.latents, first_kept),
+            features=joined(state.features, features),
             hidden=hidden,
             cell=cell,
         )
@@ -221,14 +229,26 @@ class StreamDecoder:
         reach, hop = self._reach, self._config.hop_length
         out = state.frames_ready - (0 if state.finished else reach.future)
         if out <= state.frames_out:
-            return state, np.zeros((len(state.features), 0), np.float32)
+            return state, np.zeros((state.features.shape[0], 0), np.float32)
         window_start = max(0, state.frames_out - reach.past)
         # The first frames of a clip and its last depend on the padding at its ends.
         inner = state.frames_out >= reach.past and not state.finished
         [waveform] = yield Call("decoder_upsampler", {"features": state.features}, inner)
-        audio = waveform[:, 0, (state.frames_out - window_start) * hop : (out - window_start) * hop]
-        kept = state.features[:, :, max(0, out - reach.past) - window_start :]
+        new = part(waveform, (state.frames_out - window_start) * hop, (out - window_start) * hop)
+        audio = np.asarray(new)[:, 0]
+        kept = part(state.features, max(0, out - reach.past) - window_start)
         return dataclasses.replace(state, frames_out=out, features=kept), audio
+
+
+def warm_up_stream(stream: StreamDecoder) -> None:
+    """Decode silence until pushes of a frame, and of 100 ms, run as they will later; end with a new clip."""
+    frame = np.zeros((stream.n_q, 1), np.int64)
+    enough = 2 * stream.look_ahead_frames + stream.context_frames
+    for _ in range(enough):
+        stream.push(frame)
+    for _ in range(2):
+        stream.push(np.repeat(frame, WARM_UP_FRAMES, axis=1))
+    stream.reset()
 
 
 def initial_state(config: CodecConfig, batch_size: int) -> DecoderState:
@@ -242,6 +262,9 @@ def initial_state(config: CodecConfig, batch_size: int) -> DecoderState:
 
 def _reflected(latents: Array, left: int, right: int) -> Array:
     """Pad latents [B, D, T] by reflection at the ends of the clip, as `dmcodec.nn.layers.reflect_pad` does."""
+    if not left and not right:
+        return latents
+    latents = np.asarray(latents)
     extension = max(0, max(left, right) - latents.shape[2] + 1)
     extended = np.pad(latents, ((0, 0), (0, 0), (0, extension)))
     padded = np.pad(extended, ((0, 0), (0, 0), (left, right)), mode="reflect")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,6 +37,14 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Tests of the full-size network are asked for."""
     parser.addoption("--full-size", action="store_true", help="build full-size TensorRT engines, too")
+
+
+@pytest.fixture(autouse=True)
+def nothing_leaks(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A codec on the simulated GPU that a test loads is freed with the test."""
+    yield
+    if "fakes.codec" in sys.modules and "test_trt" in request.node.nodeid:
+        sys.modules["fakes.codec"].assert_nothing_leaks()
 
 
 @pytest.fixture(scope="session")

@@ -81,7 +81,7 @@ def test_options_have_units_and_say_their_default_once(verb: str) -> None:
 
 def test_the_same_option_is_explained_by_the_same_words() -> None:
     """Options with one meaning have one text in all verbs; those of `train` and `export` mean other things."""
-    shared = ("bundle", "backend", "provider", "threads", "n_q", "report", "as_json", "engine_cache")
+    shared = ("bundle", "backend", "provider", "threads", "n_q", "report", "as_json", "engine_cache", "device_id")
     for name in shared:
         texts = {
             parameter.help

@@ -17,6 +17,7 @@ class Counted:
     """Work on numbers: each is a clip of so many seconds, 99 a long one, and a negative one can't be read."""
 
     total_s = 40.0
+    in_sets = False
 
     def __init__(self, workers: int) -> None:
         self.workers = workers
@@ -60,6 +61,29 @@ def test_outcomes_come_in_order_and_batches_stay_within_their_room(workers: int)
         assert outcome.facts is None or outcome.facts == {"item": item, "result": 2 * item}
     assert work.most_s <= Counted.total_s
     assert seen == [(1, 2)] * 4
+
+
+class InSets(Counted):
+    """Makes its batches itself."""
+
+    in_sets = True
+
+    def __init__(self) -> None:
+        super().__init__(1)
+        self.calls: list[int] = []
+
+    def compute(self, clips: Sequence[float], alone: bool) -> list[float]:
+        assert alone
+        self.calls.append(len(clips))
+        return [2 * clip for clip in clips]
+
+
+def test_on_a_gpu_a_whole_set_is_one_call() -> None:
+    work, outcomes = InSets(), list[Outcome]()
+    run_work(work, [1.0] * 200, outcomes.append, lambda _item: lambda _done, _total: None)
+    assert [outcome.facts for outcome in outcomes] == [{"item": 1.0, "result": 2.0}] * 200
+    assert len(work.calls) <= 4
+    assert sum(work.calls) == 200
 
 
 def test_after_an_interruption_what_is_computed_is_recorded() -> None:

@@ -77,8 +77,10 @@ def test_a_tensorrt_backend_is_pickled_by_its_arguments(tiny_bundle: Path, monke
     monkeypatch.setattr(TensorrtBackend, "__init__", lambda self, *arguments: setattr(self, "arguments", arguments))
     backend = TensorrtBackend(Bundle.open(tiny_bundle))
     backend._bundle, backend._engine_cache, backend._capture = Bundle.open(tiny_bundle), "engines", False
-    bundle, folder, capture = pickle.loads(pickle.dumps(backend)).arguments
+    backend._device_id = 2
+    bundle, folder, capture, device, library, device_id = pickle.loads(pickle.dumps(backend)).arguments
     assert (bundle.path, folder, capture) == (tiny_bundle, Path("engines").absolute(), False)
+    assert (device, library, device_id) == (None, None, 2)
 
 
 def test_spawned_workers_take_a_codec(tiny_bundle: Path) -> None:

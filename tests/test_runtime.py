@@ -191,7 +191,7 @@ def test_a_silent_fallback_to_the_cpu_is_an_error(tiny_bundle: Path, monkeypatch
     backend = OnnxRuntimeBackend("cpu")
     monkeypatch.setitem(onnxruntime_backend.PROVIDERS, "cpu", "CUDAExecutionProvider")
     chosen = ["CPUExecutionProvider"]
-    monkeypatch.setattr(onnxruntime_backend, "_provider_options", lambda provider, precision: chosen)
+    monkeypatch.setattr(onnxruntime_backend, "_provider_options", lambda *_: chosen)
     with pytest.raises(ProviderError, match="fell back to CPUExecutionProvider"):
         backend.load(bundle.graph_path("encoder"), bundle.manifest.graphs["encoder"])
 

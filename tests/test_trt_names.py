@@ -9,23 +9,24 @@ from typing import Any
 
 import pytest
 from fakes import library as fakes
+from fakes import runtime as fake_runtime
 from fakes.library import fake_tensorrt
 
 from dmcodec.errors import MissingDependencyError
 from dmcodec.export.tensorrt import builder, options
-from dmcodec.runtime.tensorrt import engine, library
+from dmcodec.runtime.tensorrt import engine, library, runtime_cache
 from dmcodec.runtime.tensorrt.library import FLAVOURS, Library
 
 NAMES: dict[str, dict[str, list[str]]] = json.loads((Path(__file__).parent / "data/tensorrt_names.json").read_text())
 CLASSES = (
     fakes.Builder, fakes.INetworkDefinition, fakes.IBuilderConfig, fakes.IOptimizationProfile, fakes.OnnxParser,
-    fakes.ParserError, fakes.ITimingCache, fakes.Runtime, fakes.ICudaEngine, fakes.IExecutionContext,
-    fakes.EngineInspector,
+    fakes.ParserError, fakes.ITimingCache, fake_runtime.Runtime, fake_runtime.ICudaEngine,
+    fake_runtime.IExecutionContext, fake_runtime.EngineInspector,
 )  # fmt: skip
 # Attributes of the simulation itself, not names of TensorRT.
 OWN = {
-    "last_config", "model", "fill", "shapes", "content", "set_flags", "profiles", "workspace", "cache", "module",
-    "device", "logger", "header", "session", "inputs", "outputs", "contexts",
+    "last_config", "last_built", "model", "fill", "shapes", "content", "set_flags", "profiles", "workspace", "cache",
+    "module", "device", "logger", "header", "session", "inputs", "outputs", "contexts", "preview",
 }  # fmt: skip
 
 
@@ -46,6 +47,16 @@ def test_what_the_simulation_offers_exists(version: str, cls: type) -> None:
     assert offered <= set(NAMES[version][cls.__name__])
 
 
+@pytest.mark.parametrize("cls", [fake_runtime.IRuntimeConfig, fake_runtime.IRuntimeCache, fake_runtime.RtxEngine,
+                                 fake_runtime.RtxExecutionContext, fake_runtime.RtxRuntime])  # fmt: skip
+def test_what_the_simulation_of_rtx_offers_exists(cls: type) -> None:
+    name = {"RtxEngine": "ICudaEngine", "RtxExecutionContext": "IExecutionContext", "RtxRuntime": "Runtime"}
+    [recorded] = [names for version, names in NAMES.items() if version.startswith("tensorrt-rtx")]
+    offered = {member for member in dir(cls) if not member.startswith("_")} - OWN - {"compile", "kernels", "strategy"}
+    assert offered
+    assert offered <= set(recorded[name.get(cls.__name__, cls.__name__)])
+
+
 @pytest.mark.parametrize("version", list(NAMES))
 def test_enumerations_of_the_simulation_exist(version: str) -> None:
     rtx = version.startswith("tensorrt-rtx")
@@ -63,12 +74,18 @@ def test_the_names_that_the_code_uses_exist(version: str) -> None:
     The code looks up names that only RTX has before it uses them.
     """
     used = set().union(
-        *(used_names(Path(str(module.__file__)).read_text()) for module in (library, builder, options, engine))
+        *(
+            used_names(Path(str(module.__file__)).read_text())
+            for module in (library, builder, options, engine, runtime_cache)
+        )
     )
     optional = {
         "set_compute_capability", "num_compute_capabilities", "get_engine_validity", "is_stream_capturable",
         "INVALID", "VERSION_MISMATCH", "UNSUPPORTED_CC", "OLD_CUDA_DRIVER", "OLD_CUDA_RUNTIME", "MALFORMED_ENGINE",
         "INSUFFICIENT_GPU_MEMORY", "CUDA_ERROR", "ComputeCapability", "EngineValidity", "EngineInvalidityDiagnostics",
+        "REQUIRE_USER_ALLOCATION", "WHOLE_GRAPH_CAPTURE", "EAGER", "CudaGraphStrategy", "cuda_graph_strategy",
+        "DynamicShapesKernelSpecializationStrategy", "dynamic_shapes_kernel_specialization_strategy",
+        "create_runtime_cache", "set_runtime_cache", "deserialize", "serialize",
     }  # fmt: skip
     everywhere = {name for names in NAMES.values() for members in names.values() for name in members}
     here = {name for members in NAMES[version].values() for name in members}

@@ -15,7 +15,7 @@ from dmcodec.bundle import Bundle
 from dmcodec.errors import ArgumentError, AudioError, TokensError
 from dmcodec.export.agreement import snr_db
 from dmcodec.runtime import Codec
-from dmcodec.runtime.batching import MAX_BATCH_SIZE, batches, stack
+from dmcodec.runtime.batching import MAX_BATCH_SIZE, Limits, batches, stack
 from dmcodec.runtime.encode_options import EncodeOptions
 from dmcodec.runtime.long_clips import Window, WindowPlan, Windows, window_plan
 from dmcodec.runtime.pipeline import Pipeline
@@ -62,7 +62,7 @@ def test_windows_cover_every_frame_once_with_its_context(
 
 @given(lengths=st.lists(st.integers(1, 1000), max_size=60), max_total=st.integers(1, 5000), workers=st.integers(1, 4))
 def test_batches_hold_each_clip_once_and_keep_their_bounds(lengths: list[int], max_total: int, workers: int) -> None:
-    groups = list(batches(lengths, max_total, workers))
+    groups = list(batches(lengths, Limits(max_total, workers)))
     assert len(groups) >= min(len(lengths), workers) - (len(lengths) % workers > 0)
     assert sorted(index for group in groups for index in group) == list(range(len(lengths)))
     for group in groups:

@@ -83,7 +83,7 @@ def largest_that_holds(operation: str, side: str, measured: Callable[[int], Live
 def _single_threaded(codec: Codec, options: BenchOptions) -> Codec:
     if codec.backend.single_threaded() is None:
         return codec
-    return open_bundle(codec.bundle.path, options.backend, options.provider, 1)
+    return open_bundle(codec.bundle.path, options.backend, options.provider, 1, device_id=options.device_id)
 
 
 def _chunks(codec: Codec, operation: str) -> list[NDArray[Any]]:

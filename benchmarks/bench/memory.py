@@ -63,7 +63,9 @@ def _codec_request(codec: str, options: BenchOptions) -> dict[str, Any]:
     if codec.startswith(TORCH_EAGER):
         return {"torch": True, "gpu": options.on_gpu}
     backend, provider = BUNDLE_PEERS[codec] if codec in options.peers else (options.backend, options.provider)
-    return {"torch": False, "backend": backend, "provider": provider, "gpu": runs_on_gpu(codec)}
+    on_gpu = runs_on_gpu(codec)
+    device_id = options.device_id if on_gpu else None
+    return {"torch": False, "backend": backend, "provider": provider, "gpu": on_gpu, "device_id": device_id}
 
 
 def _run_process(request: dict[str, Any]) -> dict[str, Any]:
@@ -83,7 +85,7 @@ def main() -> None:
     """Measure what the JSON object in the only argument describes, and print the values as JSON."""
     request = json.loads(sys.argv[1])
     reader = open_reader() if request["gpu"] else None
-    meter = GpuMeter(reader) if reader else None  # before anything is loaded
+    meter = GpuMeter(reader, request.get("device_id") or 0) if reader else None  # before anything is loaded
     if request["torch"]:
         with torch_threads(request["threads"]):
             run, audio_s = _operation(_open_torch(request), request)
@@ -117,7 +119,8 @@ def _open_torch(request: dict[str, Any]) -> MeasuredCodec:
 
 
 def _open_bundle(request: dict[str, Any]) -> MeasuredCodec:
-    codec = open_bundle(request["bundle"], request["backend"], request["provider"], request["threads"])
+    backend, provider, threads = request["backend"], request["provider"], request["threads"]
+    codec = open_bundle(request["bundle"], backend, provider, threads, device_id=request["device_id"])
     codec.load_graphs(*(ENCODE_GRAPHS if request["operation"] == "encode" else DECODE_GRAPHS))
     return BundleCodec(codec)
 

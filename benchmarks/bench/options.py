@@ -37,7 +37,7 @@ class BenchOptions:
     """What to measure of a bundle.
 
     Attributes:
-        backend, provider: as in `dmcodec.runtime.Codec.load`.
+        backend, provider, device_id: as in `dmcodec.runtime.Codec.load`.
         threads: CPU threads of every codec; by default one for each CPU that this process may use.
         durations_s: clip lengths to measure at batch 1.
         batches: batch sizes to measure at `reference_s`.
@@ -54,6 +54,7 @@ class BenchOptions:
 
     backend: str = "onnxruntime"
     provider: str | None = None
+    device_id: int | None = None
     threads: int | None = None
     durations_s: tuple[float, ...] = DEFAULT_DURATIONS_S
     batches: tuple[int, ...] = DEFAULT_BATCHES

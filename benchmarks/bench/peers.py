@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from dmcodec.benchmarks.codecs.bundle import DECODE_GRAPHS, ENCODE_GRAPHS, BundleCodec, open_bundle
 from dmcodec.benchmarks.codecs.interface import MeasuredCodec
-from dmcodec.benchmarks.codecs.registry import BUNDLE_PEERS
+from dmcodec.benchmarks.codecs.registry import BUNDLE_PEERS, runs_on_gpu
 from dmcodec.benchmarks.codecs.torch import (
     TORCH_COMPILE,
     TORCH_EAGER,
@@ -65,7 +65,7 @@ def open_peers(bundle: Bundle, options: BenchOptions, threads: int, progress: Pr
     for name in options.peers:
         if name in BUNDLE_PEERS:
             progress(f"loading {name}", 0, 1)
-            _add_bundle_peer(peers, name, bundle.path, threads)
+            _add_bundle_peer(peers, name, bundle.path, threads, options.device_id if runs_on_gpu(name) else None)
             progress(f"loading {name}", 1, 1)
     if not options.torch_peers:
         yield peers
@@ -80,10 +80,10 @@ def open_peers(bundle: Bundle, options: BenchOptions, threads: int, progress: Pr
         yield peers
 
 
-def _add_bundle_peer(peers: Peers, name: str, bundle: Path, threads: int) -> None:
+def _add_bundle_peer(peers: Peers, name: str, bundle: Path, threads: int, device_id: int | None) -> None:
     start = time.perf_counter()
     try:
-        codec = open_bundle(bundle, *BUNDLE_PEERS[name], threads)
+        codec = open_bundle(bundle, *BUNDLE_PEERS[name], threads, device_id=device_id)
         codec.load_graphs(*ENCODE_GRAPHS, *DECODE_GRAPHS)
     except DmcodecError as error:
         peers.failures.append(PeerFailure(name, str(error)))
@@ -93,7 +93,7 @@ def _add_bundle_peer(peers: Peers, name: str, bundle: Path, threads: int) -> Non
 
 
 def _add_torch_peers(peers: Peers, model: DMCodec, load_s: float, options: BenchOptions, progress: Progress) -> None:
-    device = "cuda" if options.on_gpu else "cpu"
+    device = f"cuda:{options.device_id or 0}" if options.on_gpu else "cpu"
     if TORCH_EAGER in options.peers:
         try:
             eager = EagerCodec(model, device)

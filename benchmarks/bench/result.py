@@ -8,6 +8,7 @@ from typing import Any
 
 from dmcodec.benchmarks.machine import Machine
 from dmcodec.benchmarks.timing import Speed, Timing
+from dmcodec.runtime.backend import Captures
 
 FORMAT_VERSION = 1
 OPERATIONS = ("encode", "decode")
@@ -217,6 +218,7 @@ class BenchResult:
         open_s: time to read the bundle and verify its checksums.
         engines: TensorRT engines, where TensorRT ran.
         live: many live streams at once, where they were asked for.
+        captures: fixed shapes that ran from CUDA graphs, and those that could not; where TensorRT ran the bundle.
     """
 
     date: str
@@ -237,6 +239,7 @@ class BenchResult:
     stream: StreamResult | None
     engines: tuple[EngineDescription, ...] = ()
     live: LiveResult | None = None
+    captures: Captures | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""

@@ -11,6 +11,7 @@ from dmcodec.benchmarks.machine import PACKAGES, describe_machine, utc_now
 from dmcodec.benchmarks.timing import Progress, no_progress
 from dmcodec.bundle import Bundle
 from dmcodec.cpus import default_threads
+from dmcodec.runtime.backend import Captures, device_side
 from dmcodec.runtime.tensorrt.engine_store import EngineRecord, EngineStore, engine_folder
 
 from .live_streams import measure_live_streams
@@ -32,7 +33,8 @@ def run_bench(bundle: str | Path, options: BenchOptions, progress: Progress = no
     date, machine = utc_now(), describe_machine(PACKAGES)
     threads = options.threads or default_threads()
     open_s = _open_s(bundle)
-    codec = BundleCodec(open_bundle(bundle, options.backend, options.provider, options.threads))
+    opened = open_bundle(bundle, options.backend, options.provider, options.threads, device_id=options.device_id)
+    codec = BundleCodec(opened)
     measurements: list[Measurement] = []
     comparisons: list[Comparison] = []
     with open_peers(codec.codec.bundle, options, threads, progress) as peers:
@@ -63,6 +65,7 @@ def run_bench(bundle: str | Path, options: BenchOptions, progress: Progress = no
         stream=measure_stream(codec, options, progress) if options.stream else None,
         live=measure_live_streams(codec, options, progress) if options.streams else None,
         engines=describe_engines(bundle) if TENSORRT in (codec.name, *options.peers) else (),
+        captures=describe_captures(codec),
     )
 
 
@@ -85,6 +88,12 @@ def _describe_bundle(bundle: BundleCodec) -> BundleDescription:
         provenance=manifest.provenance,
         parity={name: value for name, value in manifest.parity.items() if name != "cases"},
     )
+
+
+def describe_captures(bundle: BundleCodec) -> Captures | None:
+    """Return what became of the fixed shapes that ran; None where the backend captures no CUDA graphs."""
+    side = device_side(bundle.codec.backend)
+    return None if side is None else side.captures()
 
 
 def describe_engines(bundle: str | Path) -> tuple[EngineDescription, ...]:

@@ -22,6 +22,7 @@ def open_bundle(
     provider: str | None = None,
     threads: int | None = None,
     engine_cache: Path | None = None,
+    device_id: int | None = None,
 ) -> Codec:
     """Load a bundle with `Codec.load`, without the options that the backend doesn't take (TensorRT: `threads`)."""
     options: dict[str, Any] = {}
@@ -29,7 +30,7 @@ def open_bundle(
         options["provider"] = provider
     if backend == "onnxruntime":
         options["threads"] = threads
-    return Codec.load(bundle, backend, engine_cache=engine_cache, **options)
+    return Codec.load(bundle, backend, engine_cache=engine_cache, device_id=device_id, **options)
 
 
 def bundle_codec_name(backend: str, provider: str | None) -> str:

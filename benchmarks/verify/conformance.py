@@ -113,7 +113,9 @@ def run_conformance(
         BundleError, BackendError, ProviderError, MissingDependencyError: the codec can't run.
     """
     suite = suite or Suite.open()
-    codec = open_bundle(bundle, options.backend, options.provider, options.threads, options.engine_cache)
+    codec = open_bundle(
+        bundle, options.backend, options.provider, options.threads, options.engine_cache, options.device_id
+    )
     return check_codec(codec, options, suite, progress)
 
 

@@ -67,8 +67,8 @@ class Setting:
     def opened(self, threads: int | None = None) -> Codec:
         """Open the bundle once more, with other threads."""
         options = self.options
-        bundle, cache = self.codec.bundle.path, options.engine_cache
-        return open_bundle(bundle, options.backend, options.provider, threads or options.threads, cache)
+        bundle, cache, threads = self.codec.bundle.path, options.engine_cache, threads or options.threads
+        return open_bundle(bundle, options.backend, options.provider, threads, cache, options.device_id)
 
 
 def _alone(setting: Setting, case: Case) -> Iterator[Ran]:
@@ -130,6 +130,7 @@ def _processes(setting: Setting, case: Case) -> Iterator[Ran]:
         "provider": options.provider,
         "threads": options.threads,
         "engine_cache": str(options.engine_cache) if options.engine_cache else None,
+        "device_id": options.device_id,
         "files": [str(setting.suite.folder / _audio(setting, name)) for name in case.clips],
     }
     code = f"from {__name__} import main; main()"
@@ -151,7 +152,8 @@ def main() -> None:
     """Encode the files that the JSON object in the only argument names, and print their codes as JSON."""
     request = json.loads(sys.argv[1])
     cache = Path(request["engine_cache"]) if request["engine_cache"] else None
-    codec = open_bundle(request["bundle"], request["backend"], request["provider"], request["threads"], cache)
+    backend, provider, threads = request["backend"], request["provider"], request["threads"]
+    codec = open_bundle(request["bundle"], backend, provider, threads, cache, request["device_id"])
     json.dump([codec.encode_file(path).codes.tolist() for path in request["files"]], sys.stdout)
 
 

@@ -43,6 +43,7 @@ class VerifyOptions:
         audio: audio files to run as well; the first minute of each.
         exactness: run longer clips, and more of them.
         engine_cache: folder of TensorRT engines; by default in the bundle.
+        device_id: number of the GPU; by default 0.
         command: the command line, for the record.
     """
 
@@ -55,6 +56,7 @@ class VerifyOptions:
     audio: tuple[Path, ...] = ()
     exactness: bool = False
     engine_cache: Path | None = None
+    device_id: int | None = None
     command: str = ""
 
     def __post_init__(self) -> None:

@@ -32,7 +32,9 @@ def run_verify(bundle: str | Path, options: VerifyOptions, progress: Progress = 
         ParityError: a graph gives a result of another shape than the reference.
         AudioError: the only audio file can't be used; one of several is a problem in the result.
     """
-    codec = open_bundle(bundle, options.backend, options.provider, options.threads, options.engine_cache)
+    codec = open_bundle(
+        bundle, options.backend, options.provider, options.threads, options.engine_cache, options.device_id
+    )
     return verify_codec(codec, options, progress)
 
 

@@ -17,6 +17,7 @@ from .common import (
     MEASUREMENT,
     BackendOption,
     BundleOption,
+    DeviceIdOption,
     ForceOption,
     JsonOption,
     ProviderOption,
@@ -54,6 +55,7 @@ def bench(
     ] = None,
     backend: BackendOption = "onnxruntime",
     provider: ProviderOption = None,
+    device_id: DeviceIdOption = None,
     threads: ThreadsOption = None,
     duration: Annotated[list[str] | None, duration_option("1,5,10,30")] = None,
     batch: Annotated[list[str] | None, batch_option("1,4,16")] = None,
@@ -130,6 +132,7 @@ def bench(
     bench_options = options.BenchOptions(
         backend=backend,
         provider=provider,
+        device_id=device_id,
         threads=threads,
         durations_s=numbers("--duration", duration, float) or options.DEFAULT_DURATIONS_S,
         batches=numbers("--batch", batch, int) or options.DEFAULT_BATCHES,

@@ -69,6 +69,15 @@ EngineCacheOption = Annotated[
         help="Folder of TensorRT engines (default: engines/ in the bundle).", metavar="DIR", rich_help_panel=CODEC
     ),
 ]
+DeviceIdOption = Annotated[
+    int | None,
+    typer.Option(
+        "--device-id",
+        help="Number of the GPU, among those that the process sees (default: 0).",
+        metavar="N",
+        rich_help_panel=CODEC,
+    ),
+]
 NqOption = Annotated[
     int | None, typer.Option("--n-q", help="Quantizer levels to use, from level 0 on (default: all).", metavar="N")
 ]
@@ -202,11 +211,14 @@ def load_codec(
     provider: str | None,
     threads: int | None,
     engine_cache: Path | None = None,
+    device_id: int | None = None,
 ) -> Codec:
     """Load the codec of `bundle`; by default of the bundle that comes with dmcodec."""
     from dmcodec.runtime import Codec
 
-    return Codec.load(bundle, backend=backend, provider=provider, threads=threads, engine_cache=engine_cache)
+    return Codec.load(
+        bundle, backend=backend, provider=provider, threads=threads, engine_cache=engine_cache, device_id=device_id
+    )
 
 
 def print_json(value: Any) -> None:

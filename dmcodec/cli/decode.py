@@ -13,6 +13,7 @@ from .common import (
     DEFAULT_CHUNK_FRAMES,
     BackendOption,
     BundleOption,
+    DeviceIdOption,
     EngineCacheOption,
     ForceOption,
     JobsOption,
@@ -68,6 +69,7 @@ def decode(
     provider: ProviderOption = None,
     threads: ThreadsOption = None,
     engine_cache: EngineCacheOption = None,
+    device_id: DeviceIdOption = None,
     force: ForceOption = False,
     skip_existing: SkipExistingOption = False,
     jobs: JobsOption = 1,
@@ -88,7 +90,7 @@ def decode(
             )
         formats = (tokens, audio or "wav", DEFAULT_CHUNK_FRAMES if chunk_frames is None else chunk_frames)
         check_formats(*formats)
-        decode_stream(load_codec(bundle, backend, provider, threads, engine_cache), *formats, n_q)
+        decode_stream(load_codec(bundle, backend, provider, threads, engine_cache, device_id), *formats, n_q)
     elif tokens or audio or chunk_frames is not None:
         raise ArgumentError("--tokens, --audio and --chunk-frames belong to --stream; add it")
     elif not inputs or out is None:
@@ -99,7 +101,7 @@ def decode(
         from .work import Decode
 
         outputs = Outputs(out, ".wav", check_audio_name, _is_complete, force, skip_existing)
-        factory = Decode(bundle, backend, provider, threads, engine_cache, n_q)
+        factory = Decode(bundle, backend, provider, threads, engine_cache, n_q, device_id=device_id)
         run_files(plan(inputs, outputs, {".dmc"}), factory, jobs, Printing("decode", _line, as_json))
 
 

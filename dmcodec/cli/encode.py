@@ -13,6 +13,7 @@ from dmcodec.errors import ArgumentError, TokenFileError
 from .common import (
     BackendOption,
     BundleOption,
+    DeviceIdOption,
     EngineCacheOption,
     ForceOption,
     JobsOption,
@@ -120,6 +121,7 @@ def encode(
     provider: ProviderOption = None,
     threads: ThreadsOption = None,
     engine_cache: EngineCacheOption = None,
+    device_id: DeviceIdOption = None,
     force: ForceOption = False,
     skip_existing: SkipExistingOption = False,
     jobs: JobsOption = 1,
@@ -144,7 +146,8 @@ def encode(
                 "--stream reads stdin and writes stdout; it takes no IN, --out, --context-s, --spool, --resume, "
                 "--channel, --force, --skip-existing, --jobs or --json"
             )
-        encode_stream(load_codec(bundle, backend, provider, threads, engine_cache), look_ahead_s, step_s, rate, n_q)
+        codec = load_codec(bundle, backend, provider, threads, engine_cache, device_id)
+        encode_stream(codec, look_ahead_s, step_s, rate, n_q)
         return
     if look_ahead_s is not None or step_s is not None or rate is not None:
         raise ArgumentError("--look-ahead, --step and --rate belong to --stream; add it")
@@ -153,7 +156,7 @@ def encode(
     complete = functools.partial(_is_complete, bundle, n_q)
     number, each = _channel_number(channel), _count_channels if channel == EACH else None
     outputs = Outputs(out, ".dmc", _check_name, complete, force, skip_existing, number, each)
-    factory = Encode(bundle, backend, provider, threads, engine_cache, n_q, context_s, spool, resume)
+    factory = Encode(bundle, backend, provider, threads, engine_cache, n_q, context_s, spool, resume, device_id)
     planned = plan(inputs, outputs, audio_suffixes(), audio_needs())
     run_files(planned, factory, jobs, Printing("encode", _line, as_json))
 

@@ -13,6 +13,7 @@ from .common import (
     BackendOption,
     BundleOption,
     ChannelOption,
+    DeviceIdOption,
     EngineCacheOption,
     ForceOption,
     JobsOption,
@@ -43,6 +44,7 @@ def reconstruct(
     provider: ProviderOption = None,
     threads: ThreadsOption = None,
     engine_cache: EngineCacheOption = None,
+    device_id: DeviceIdOption = None,
     force: ForceOption = False,
     skip_existing: SkipExistingOption = False,
     jobs: JobsOption = 1,
@@ -61,7 +63,7 @@ def reconstruct(
     if channel is not None and channel < 0:
         raise ArgumentError(f"--channel {channel}: give the number of a channel, from 0 on")
     outputs = Outputs(out, ".wav", check_audio_name, _is_complete, force, skip_existing, channel)
-    factory = Reconstruct(bundle, backend, provider, threads, engine_cache, n_q)
+    factory = Reconstruct(bundle, backend, provider, threads, engine_cache, n_q, device_id=device_id)
     planned = plan(inputs, outputs, audio_suffixes(), audio_needs())
     describe = _lines if planned.num_files == 1 else _line
     run_files(planned, factory, jobs, Printing("reconstruct", describe, as_json, flat=True))

@@ -14,6 +14,7 @@ from .common import (
     COMPARISON,
     BackendOption,
     BundleOption,
+    DeviceIdOption,
     EngineCacheOption,
     JsonOption,
     ProviderOption,
@@ -49,6 +50,7 @@ def verify(
     provider: ProviderOption = None,
     threads: ThreadsOption = None,
     engine_cache: EngineCacheOption = None,
+    device_id: DeviceIdOption = None,
     against: Annotated[
         str | None,
         typer.Option(
@@ -85,6 +87,7 @@ def verify(
         audio=tuple(audio or ()),
         exactness=exactness,
         engine_cache=engine_cache,
+        device_id=device_id,
         command=command_line(),
     )
     bundle = bundle or default_bundle_path()

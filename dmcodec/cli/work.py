@@ -35,7 +35,7 @@ class WorkFactory(ABC):
     """Loads the codec and makes the work, in this process or in another.
 
     Attributes:
-        bundle, backend, provider, threads, engine_cache: as the options of the same names.
+        bundle, backend, provider, threads, engine_cache, device_id: as the options of the same names.
         n_q: levels to use.
         context_s: of windows.
         spool, resume: of exact encoding, as the options of the same names.
@@ -50,6 +50,7 @@ class WorkFactory(ABC):
     context_s: float | None = None
     spool: str | None = None
     resume: bool = False
+    device_id: int | None = None
 
     @abstractmethod
     def __call__(self) -> FileWork:
@@ -57,7 +58,7 @@ class WorkFactory(ABC):
 
     def codec(self) -> Codec:
         """Return the codec."""
-        return load_codec(self.bundle, self.backend, self.provider, self.threads, self.engine_cache)
+        return load_codec(self.bundle, self.backend, self.provider, self.threads, self.engine_cache, self.device_id)
 
     def one_of(self, jobs: int) -> WorkFactory:
         """Return the factory for each of several processes, which share the CPUs."""
@@ -75,6 +76,7 @@ class FileWork(ABC):
         graphs: that it needs.
         workers: batches that run at the same time.
         total_s: most seconds of audio in all of them together.
+        in_sets: whether the codec makes the batches: on a GPU, by its memory.
     """
 
     graphs: tuple[str, ...] = ()
@@ -84,6 +86,7 @@ class FileWork(ABC):
         self.codec = factory.codec()
         self.n_q, self.context_s = factory.n_q, factory.context_s
         self.clips, self.workers = clip_codec(self.codec)
+        self.in_sets = self.codec.backend.provider != "cpu"
         self.clips.load_graphs(*self.graphs)
 
     @abstractmethod

@@ -144,7 +144,7 @@ def _key(
         version=library.version,
         architectures=options.architectures(gpu if library.flavour == TENSORRT else None),
         system=this_system(),
-        options=options.to_key(),
+        options=options.to_key(library),
     )
 
 

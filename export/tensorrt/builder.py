@@ -10,10 +10,10 @@ from typing import Any
 from dmcodec.errors import ArgumentError, EngineBuildError
 from dmcodec.files import locked, write_bytes
 from dmcodec.runtime.tensorrt.driver import Gpu
-from dmcodec.runtime.tensorrt.library import TENSORRT, Library, LogLine
+from dmcodec.runtime.tensorrt.library import TENSORRT, Library, LogLine, without_deprecations
 from dmcodec.runtime.tensorrt.profiles import Profile
 
-from .options import HARDWARE_COMPATIBILITY, BuildOptions
+from .options import HARDWARE_COMPATIBILITY, BuildOptions, runtime_features
 
 # Called with a phase of the build, the number of its steps that are done, and the number of all its steps.
 BuildProgress = Callable[[str, int, int], None]
@@ -59,7 +59,8 @@ def build_plan(
         ArgumentError: the library has no such option.
     """
     trt = library.module
-    with library.errors_as(EngineBuildError, f"{name}: {library.flavour} {library.version} failed") as lines:
+    failed = f"{name}: {library.flavour} {library.version} failed"
+    with library.errors_as(EngineBuildError, failed) as lines, without_deprecations():
         builder = library.checked(trt.Builder(library.logger), EngineBuildError, f"{name}: no builder", lines)
         typed = library.member("NetworkDefinitionCreationFlag", "STRONGLY_TYPED")
         network = builder.create_network(0 if typed is None else 1 << int(typed))
@@ -94,6 +95,11 @@ def _set_options(library: Library, name: str, config: Any, options: BuildOptions
     config.clear_flag(library.module.BuilderFlag.TF32)
     for flag in options.flags:
         config.set_flag(_required_member(library, "BuilderFlag", flag))
+    for enumeration, member in runtime_features(library):
+        if enumeration == "BuilderFlag":
+            config.set_flag(library.member(enumeration, member))
+        else:
+            config.set_preview_feature(library.member(enumeration, member), True)
     if level := HARDWARE_COMPATIBILITY[options.hardware_compatibility]:
         config.hardware_compatibility_level = _required_member(library, "HardwareCompatibilityLevel", level)
     if options.workspace_mb is not None:

@@ -23,6 +23,9 @@ HARDWARE_COMPATIBILITY = {
     "ampere-plus": "AMPERE_PLUS",
     "same-compute-capability": "SAME_COMPUTE_CAPABILITY",
 }
+# What the runtime needs of an engine, where the library has it: no allocations of its own, so that runs can be captured
+# (RTX), and scratch memory that shrinks with the shapes.
+RUNTIME_FEATURES = (("BuilderFlag", "REQUIRE_USER_ALLOCATION"), ("PreviewFeature", "RUNTIME_ACTIVATION_RESIZE_10_10"))
 _MAX_WORKSPACE_MB = 1 << 20
 
 
@@ -75,11 +78,11 @@ class BuildOptions:
             return tuple(name.replace("SM", "sm_") for name in self.compute_capability_names)
         return (gpu.architecture,) if gpu is not None else (GENERIC,)
 
-    def to_key(self) -> dict[str, Any]:
+    def to_key(self, library: Library) -> dict[str, Any]:
         """Return the options for an engine's key, as JSON values; compute capabilities are its architectures."""
         values = dataclasses.asdict(self)
         del values["compute_capabilities"]
-        return values
+        return {**values, "runtime_features": [member for _, member in runtime_features(library)]}
 
     def check(self, library: Library, gpu: Gpu | None) -> None:
         """Refuse options that `library` does not have, or has only with a GPU.
@@ -121,6 +124,11 @@ class BuildOptions:
             if member not in known:
                 texts = [f"{known_name[2:-1]}.{known_name[-1]}" for known_name in known if known_name.startswith("SM")]
                 raise ArgumentError(f"--compute-capability {text}: {name} knows {', '.join(texts)}")
+
+
+def runtime_features(library: Library) -> list[tuple[str, str]]:
+    """Return the RUNTIME_FEATURES that a library has."""
+    return [names for names in RUNTIME_FEATURES if library.member(*names) is not None]
 
 
 def _as_typed(option: str) -> str:

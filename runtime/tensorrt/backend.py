@@ -6,7 +6,7 @@ of each engine. Written against the documented API and tested on a simulated GPU
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +15,19 @@ from numpy.typing import NDArray
 
 from dmcodec.bundle import Bundle, GraphSpec
 from dmcodec.errors import EngineError
-from dmcodec.runtime.backend import DeviceTensor, Runner
+from dmcodec.runtime.backend import Captures, DeviceTensor, Runner
+from dmcodec.runtime.dlpack import ArrayView
 
+from .arrays import DeviceArray
 from .device import Device
 from .driver import Gpu
 from .engine import Engine
 from .engine_store import GENERIC, EngineRecord, EngineStore, engine_folder, this_system
 from .library import FLAVOURS, Library
 from .resources import DeviceResources
-from .runner import DeviceArray, EngineRunner, to_array
+from .runner import EngineRunner
+from .runtime_cache import RuntimeCache
+from .shapes import max_batch
 
 
 class TensorrtBackend:
@@ -33,8 +37,9 @@ class TensorrtBackend:
         bundle: the bundle of the engines.
         engine_cache: folder of the engines; by default `engines` in the bundle.
         capture: run fixed shapes from captured CUDA graphs.
-        device: the GPU; by default the first, through cuda-bindings.
+        device: the GPU; by default number `device_id`, through cuda-bindings.
         library: by default the flavour of the stored engines, full TensorRT before RTX.
+        device_id: number of the GPU among those that the process sees.
 
     Raises:
         GpuError: no driver, no GPU, or a driver that is too old.
@@ -54,18 +59,24 @@ class TensorrtBackend:
         capture: bool = True,
         device: Device | None = None,
         library: Library | None = None,
+        device_id: int = 0,
     ) -> None:
         self._bundle, self._engine_cache, self._capture = bundle, engine_cache, capture
+        self._device_id = device_id
         self._store = EngineStore(engine_folder(bundle.path, engine_cache))
-        self._device = device or _default_device()
+        self._device = device or _cuda_device(device_id)
         self._records, self._problems = self._store.records()
         self._library = library or self._library_of_engines()
         self.resources = DeviceResources(self._device)
+        self._cache: RuntimeCache | None = None
+        if self._library.member("CudaGraphStrategy", "WHOLE_GRAPH_CAPTURE") is not None:
+            self._cache = RuntimeCache(self._library, self._store.folder, self._device.gpu)
+            self.resources.before_close.append(self._cache.save)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the arguments: the process that unpickles finds its own GPU and library."""
         folder = None if self._engine_cache is None else Path(self._engine_cache).absolute()
-        return type(self), (self._bundle, folder, self._capture)
+        return type(self), (self._bundle, folder, self._capture, None, None, self._device_id)
 
     @property
     def version(self) -> str:
@@ -78,9 +89,10 @@ class TensorrtBackend:
         engines = []
         for record in self._usable(name, spec):
             plan = self._store.plan(record)
-            self._device.make_current()
             host_code = bool(record.key.options.get("version_compatible"))
-            engines.append((Engine(self._library, plan, record.key.file, host_code), record.key.profiles))
+            with self._device.current():
+                engine = Engine(self._library, plan, record.key.file, host_code, self._cache)
+            engines.append((engine, record.key.profiles))
         return EngineRunner(name, spec, self._bundle.manifest.config, engines, self.resources, self._capture)
 
     def single_threaded(self) -> None:
@@ -89,9 +101,50 @@ class TensorrtBackend:
 
     def to_array(self, value: DeviceTensor) -> NDArray[Any]:
         """Return a result as an array in host memory."""
-        if isinstance(value, DeviceArray):
-            return to_array(self.resources, value)
         return np.asarray(value)
+
+    @property
+    def device_side(self) -> TensorrtBackend:
+        """Itself: see `dmcodec.runtime.backend.DeviceSide`."""
+        return self
+
+    @property
+    def device_id(self) -> int:
+        """Number of the GPU."""
+        return self._device.index
+
+    def free_bytes(self) -> int:
+        """See `dmcodec.runtime.backend.DeviceSide`; memory that the pool keeps for the next runs counts as free."""
+        with self._device.current():
+            return self._device.free_bytes() + self.resources.memory.idle_bytes
+
+    def max_batch(self, graph: str, length: int) -> int:
+        """See `dmcodec.runtime.backend.DeviceSide`."""
+        spec = self._bundle.manifest.graphs[graph]
+        usable = [record for record in self._records if record.key.graph == graph and not self._refusal(record, spec)]
+        return max_batch(graph, spec, [record.key.profiles for record in usable], length)
+
+    def captures(self) -> Captures:
+        """See `dmcodec.runtime.backend.DeviceSide`."""
+        return self.resources.captures.result()
+
+    def each_stream(self, count: int) -> Iterator[None]:
+        """See `dmcodec.runtime.backend.DeviceSide`. What RTX compiled meanwhile is written to its cache."""
+        yield from self.resources.each_stream(count)
+        if self._cache is not None:
+            self._cache.save()
+
+    def adopt(self, view: ArrayView) -> DeviceArray:
+        """See `dmcodec.runtime.backend.DeviceSide`."""
+        return DeviceArray.adopted(self.resources, view)
+
+    def upload(self, array: NDArray[Any]) -> DeviceArray:
+        """See `dmcodec.runtime.backend.DeviceSide`."""
+        return DeviceArray.uploaded(self.resources, array)
+
+    def close(self) -> None:
+        """See `dmcodec.runtime.backend.DeviceSide`."""
+        self.resources.close()
 
     def _usable(self, name: str, spec: GraphSpec) -> list[EngineRecord]:
         """Return the graph's engines that can run here; raise EngineError with the reasons where there are none."""
@@ -153,7 +206,7 @@ def _runs_on_version(built: str, installed: str, options: Any) -> bool:
     return bool(options.get("version_compatible")) and pair[0] <= pair[1]
 
 
-def _default_device() -> Device:
+def _cuda_device(index: int) -> Device:
     from .device import CudaDevice
 
-    return CudaDevice()
+    return CudaDevice(index)

@@ -9,7 +9,11 @@ until then.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import dataclasses
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 import numpy as np
@@ -20,7 +24,19 @@ from dmcodec.errors import GpuError, MissingDependencyError
 from .driver import Gpu, probe_gpu
 
 PinnedMemory = NDArray[np.uint8]
-_KEEP_ALL = (1 << 64) - 1  # release threshold of the memory pool: freed memory stays with the process
+
+
+@dataclasses.dataclass(frozen=True)
+class Rows:
+    """Rows in device memory.
+
+    Attributes:
+        address: of the first row.
+        pitch_bytes: from the beginning of a row to that of the next.
+    """
+
+    address: int
+    pitch_bytes: int
 
 
 class Device(Protocol):
@@ -33,8 +49,15 @@ class Device(Protocol):
     def gpu(self) -> Gpu:
         """Description of the GPU."""
 
-    def make_current(self) -> None:
-        """Make it the calling thread's device. Every thread has to call this first."""
+    @property
+    def index(self) -> int:
+        """Number of the GPU among those that the process sees."""
+
+    def current(self) -> AbstractContextManager[None]:
+        """Make it the calling thread's device in a `with` block, around all other calls; the one before comes back."""
+
+    def free_bytes(self) -> int:
+        """Return the device memory that no process uses."""
 
     def allocate(self, size_bytes: int) -> int:
         """Allocate device memory, aligned to 256 bytes, and return its address. Every stream may use it at once."""
@@ -50,6 +73,9 @@ class Device(Protocol):
 
     def create_stream(self) -> int:
         """Create a stream that does not wait for the default one, and return its handle."""
+
+    def destroy_stream(self, stream: int) -> None:
+        """Destroy a stream on which no work is left."""
 
     def synchronize(self, stream: int) -> None:
         """Wait until all work on the stream is done."""
@@ -77,6 +103,12 @@ class Device(Protocol):
 
     def copy(self, target: int, source: int, size_bytes: int, stream: int) -> None:
         """Copy within the device."""
+
+    def copy_rows(self, target: Rows, source: Rows, row_bytes: int, rows: int, stream: int) -> None:
+        """Copy `rows` rows of `row_bytes` bytes within the device."""
+
+    def clear(self, address: int, size_bytes: int, stream: int) -> None:
+        """Fill memory with zeros."""
 
     def begin_capture(self, stream: int) -> None:
         """Begin the capture of a CUDA graph: later work on the stream is recorded and not run."""
@@ -110,31 +142,43 @@ class CudaDevice:
                 f"the NVIDIA driver supports CUDA up to {have}, and cuda-bindings is for CUDA {version // 1000}; "
                 "update the driver, or install the cuda-bindings of its CUDA version"
             )
-        self.make_current()
-        cuda = self._cuda
-        pool = self._call("cudaDeviceGetDefaultMemPool", index)
-        threshold = cuda.cudaMemPoolAttr.cudaMemPoolAttrReleaseThreshold
-        self._call("cudaMemPoolSetAttribute", pool, threshold, _unsigned_64(_KEEP_ALL))
-        self._allocation_stream = self.create_stream()
 
     @property
     def gpu(self) -> Gpu:
         """See `Device`."""
         return self._gpu
 
-    def make_current(self) -> None:
+    @property
+    def index(self) -> int:
         """See `Device`."""
-        self._call("cudaSetDevice", self._index)
+        return self._index
 
+    @contextlib.contextmanager
+    def current(self) -> Iterator[None]:
+        """See `Device`."""
+        before = int(self._call("cudaGetDevice"))
+        if before == self._index:
+            yield
+            return
+        self._call("cudaSetDevice", self._index)
+        try:
+            yield
+        finally:
+            self._call("cudaSetDevice", before)
+
+    def free_bytes(self) -> int:
+        """See `Device`."""
+        return int(self._call("cudaMemGetInfo")[0])
+
+    # Plain allocations, which the pools of `resources` keep: the process's default memory pool, which the application
+    # and other libraries use too, stays as it is.
     def allocate(self, size_bytes: int) -> int:
         """See `Device`."""
-        address = self._call("cudaMallocAsync", size_bytes, self._allocation_stream)
-        self.synchronize(self._allocation_stream)  # from here on every stream may use it
-        return int(address)
+        return int(self._call("cudaMalloc", size_bytes))
 
     def free(self, address: int) -> None:
         """See `Device`."""
-        self._call("cudaFreeAsync", address, self._allocation_stream)
+        self._call("cudaFree", address)
 
     def allocate_pinned(self, size_bytes: int) -> PinnedMemory:
         """See `Device`."""
@@ -148,6 +192,10 @@ class CudaDevice:
     def create_stream(self) -> int:
         """See `Device`."""
         return int(self._call("cudaStreamCreateWithFlags", self._cuda.cudaStreamNonBlocking))
+
+    def destroy_stream(self, stream: int) -> None:
+        """See `Device`."""
+        self._call("cudaStreamDestroy", stream)
 
     def synchronize(self, stream: int) -> None:
         """See `Device`."""
@@ -188,6 +236,16 @@ class CudaDevice:
         kind = self._cuda.cudaMemcpyKind.cudaMemcpyDeviceToDevice
         self._call("cudaMemcpyAsync", target, source, size_bytes, kind, stream)
 
+    def copy_rows(self, target: Rows, source: Rows, row_bytes: int, rows: int, stream: int) -> None:
+        """See `Device`."""
+        kind = self._cuda.cudaMemcpyKind.cudaMemcpyDeviceToDevice
+        places = target.address, target.pitch_bytes, source.address, source.pitch_bytes
+        self._call("cudaMemcpy2DAsync", *places, row_bytes, rows, kind, stream)
+
+    def clear(self, address: int, size_bytes: int, stream: int) -> None:
+        """See `Device`."""
+        self._call("cudaMemsetAsync", address, 0, size_bytes, stream)
+
     def begin_capture(self, stream: int) -> None:
         """See `Device`."""
         # Thread-local, so that other threads can still allocate.
@@ -215,21 +273,14 @@ class CudaDevice:
         if code != self._cuda.cudaError_t.cudaSuccess:
             self._cuda.cudaGetLastError()  # else the next call reports it again
             if code == self._cuda.cudaError_t.cudaErrorMemoryAllocation:
-                size = f" for {arguments[0] / 1e6:.1f} MB more" if name in ("cudaMallocAsync", "cudaHostAlloc") else ""
+                size = f" for {arguments[0] / 1e6:.1f} MB more" if name in ("cudaMalloc", "cudaHostAlloc") else ""
                 raise GpuError(
                     f"{self._gpu.name}: no memory left{size}; use shorter clips, smaller batches or fewer threads"
                 )
             reason = self._cuda.cudaGetErrorString(code)[1]
             text = reason.decode() if isinstance(reason, bytes) else str(reason)
             raise GpuError(f"{self._gpu.name}: {name} failed ({text})")
-        return results[0] if results else None
-
-
-def _unsigned_64(value: int) -> Any:
-    """Return a value in the type of 64-bit attributes, which cuda-bindings has in its driver module."""
-    from cuda.bindings import driver
-
-    return driver.cuuint64_t(value)
+        return results[0] if len(results) == 1 else results
 
 
 def _import_runtime() -> Any:

@@ -56,6 +56,29 @@ def probe_gpu(index: int = 0) -> Gpu:
     return Gpu(name.value.decode(errors="replace"), f"{major}.{minor}", driver_cuda)
 
 
+def free_bytes(index: int = 0) -> int:
+    """Return the memory of the GPU `index` that no process uses.
+
+    Raises:
+        GpuError: as `probe_gpu`.
+    """
+    probe_gpu(index)
+    driver = _load_driver()
+    device, context = ctypes.c_int(), ctypes.c_void_p()
+    _check(driver.cuDeviceGet(ctypes.byref(device), index))
+    _check(driver.cuDevicePrimaryCtxRetain(ctypes.byref(context), device))  # that of all CUDA libraries of the process
+    try:
+        _check(driver.cuCtxPushCurrent_v2(context))
+        free, total = ctypes.c_size_t(), ctypes.c_size_t()
+        try:
+            _check(driver.cuMemGetInfo_v2(ctypes.byref(free), ctypes.byref(total)))
+        finally:
+            _check(driver.cuCtxPopCurrent_v2(ctypes.byref(context)))
+        return free.value
+    finally:
+        _check(driver.cuDevicePrimaryCtxRelease_v2(device))
+
+
 def gpu_or_none() -> Gpu | None:
     """Query the first GPU; return None where no GPU is usable."""
     try:

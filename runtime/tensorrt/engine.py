@@ -15,7 +15,8 @@ import numpy as np
 
 from dmcodec.errors import BackendError, EngineError
 
-from .library import Library
+from .library import Library, with_log
+from .runtime_cache import RuntimeCache
 
 # Bits of `get_engine_validity`'s diagnostics, and their meaning.
 _DIAGNOSTICS = {
@@ -32,7 +33,9 @@ _DIAGNOSTICS = {
 class Engine:
     """A deserialised engine."""
 
-    def __init__(self, library: Library, plan: bytes, name: str, host_code: bool = False) -> None:
+    def __init__(
+        self, library: Library, plan: bytes, name: str, host_code: bool = False, cache: RuntimeCache | None = None
+    ) -> None:
         """Deserialise a plan.
 
         Args:
@@ -40,11 +43,12 @@ class Engine:
             plan: the serialised engine, already checked against its record.
             name: the plan's file or graph, for messages.
             host_code: allow code for the host in the plan; version-compatible plans hold some.
+            cache: what RTX compiled before.
 
         Raises:
             EngineError: the library can't run the plan here.
         """
-        self.library, self.name = library, name
+        self.library, self.name, self._cache = library, name, cache
         self._context_lock = threading.Lock()
         with library.errors_as(EngineError, f"{name}: {library.flavour} {library.version} failed") as lines:
             self._runtime = library.checked(
@@ -98,29 +102,57 @@ class Engine:
             text = inspector.get_engine_information(form) if inspector is not None else None
             return json.loads(text) if text else None
 
-    def context(self) -> Context:
-        """Create an execution context. The caller provides its scratch memory."""
+    @property
+    def captures_itself(self) -> bool:
+        """Whether the library captures and launches the CUDA graph of a fixed context: RTX does."""
+        return self.library.member("CudaGraphStrategy", "WHOLE_GRAPH_CAPTURE") is not None
+
+    def context(self, fixed: bool = False) -> Context:
+        """Create an execution context. The caller provides its scratch memory.
+
+        Args:
+            fixed: it will run one shape at addresses that never change.
+        """
         library = self.library
         with library.errors_as(BackendError, f"{self.name}: no execution context") as lines:
             strategy = library.member("ExecutionContextAllocationStrategy", "USER_MANAGED")
             with self._context_lock:  # TensorRT is thread-safe only across contexts
-                created = self._engine.create_execution_context(strategy)
+                config = self._configuration(strategy, fixed)
+                created = self._engine.create_execution_context(strategy if config is None else config)
             context = library.checked(created, BackendError, f"{self.name}: can't make an execution context", lines)
-            return Context(self, context)
+            return Context(self, context, config)
+
+    def _configuration(self, strategy: Any, fixed: bool) -> Any | None:
+        """Return the runtime configuration of a context; None for full TensorRT, whose own has nothing to choose.
+
+        A fixed context compiles kernels for its shape at once, since a captured graph would keep the general ones that
+        others begin with. Contexts of changing shapes and addresses are not captured.
+        """
+        if not self.captures_itself:
+            return None
+        config = self._engine.create_runtime_config()
+        config.set_execution_context_allocation_strategy(strategy)
+        if fixed:
+            config.cuda_graph_strategy = self.library.member("CudaGraphStrategy", "WHOLE_GRAPH_CAPTURE")
+            eager = self.library.member("DynamicShapesKernelSpecializationStrategy", "EAGER")
+            config.dynamic_shapes_kernel_specialization_strategy = eager
+        if self._cache is not None:
+            self._cache.attach(config)
+        return config
 
 
 class Context:
     """An execution context: runs an engine on one stream at a time. Not thread-safe."""
 
-    def __init__(self, engine: Engine, context: Any) -> None:
-        self._engine, self._context = engine, context
+    def __init__(self, engine: Engine, context: Any, config: Any = None) -> None:
+        self._engine, self._context, self._config = engine, context, config
         self._profile: int | None = None
 
     def prepare(self, profile: int, shapes: Mapping[str, tuple[int, ...]], stream: int) -> int:
         """Set the optimization profile and the shapes of all inputs.
 
         Returns:
-            Size in bytes of the scratch memory that `run` needs.
+            Size in bytes of the scratch memory that a run needs.
         """
         context, library, name = self._context, self._engine.library, self._engine.name
         with library.errors_as(BackendError, f"{name}: failed to prepare") as lines:
@@ -134,6 +166,8 @@ class Context:
             if missing := context.infer_shapes():
                 raise BackendError(f"{name}: no shapes for {', '.join(missing)}")
             size: int = context.update_device_memory_size_for_shapes()
+            if size == 0 and any("ERROR" in line.severity for line in lines):  # 0 bytes may also mean a failure
+                raise BackendError(with_log(f"{name}: the size of its scratch memory is not known", lines))
             return size
 
     def can_capture(self, stream: int) -> bool:
@@ -145,20 +179,24 @@ class Context:
         """Return the shape of an output for the inputs' shapes."""
         return tuple(self._context.get_tensor_shape(name))
 
-    def run(self, addresses: Mapping[str, int], scratch: int, scratch_bytes: int, stream: int) -> None:
-        """Enqueue a run on `stream`.
+    def bind(self, addresses: Mapping[str, int], scratch: int, scratch_bytes: int) -> None:
+        """Set the memory of the next runs; it must stay allocated until they are done.
 
         Args:
-            addresses: device memory of each input and output; it must stay allocated until the run is done.
+            addresses: device memory of each input and output.
             scratch: address of the scratch memory.
             scratch_bytes: size of the scratch memory.
-            stream: handle of the CUDA stream.
         """
         context, library, name = self._context, self._engine.library, self._engine.name
-        with library.errors_as(BackendError, f"{name}: failed to run") as lines:
+        with library.errors_as(BackendError, f"{name}: failed to take its memory") as lines:
             if scratch_bytes:
                 context.set_device_memory(scratch, scratch_bytes)
             for tensor, address in addresses.items():
                 done = context.set_tensor_address(tensor, address)
                 library.checked(done, BackendError, f"{name}: no address for {tensor}", lines)
-            library.checked(context.execute_async_v3(stream), BackendError, f"{name}: failed to run", lines)
+
+    def run(self, stream: int) -> None:
+        """Enqueue a run on a CUDA stream, with the shapes and memory that were set."""
+        library, name = self._engine.library, self._engine.name
+        with library.errors_as(BackendError, f"{name}: failed to run") as lines:
+            library.checked(self._context.execute_async_v3(stream), BackendError, f"{name}: failed to run", lines)

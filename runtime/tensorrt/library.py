@@ -41,29 +41,35 @@ class LogLine:
 
 
 class Log:
-    """Passes TensorRT's log lines to all recordings that are active. A process has one log for each library."""
+    """Passes TensorRT's log lines to the recordings that they belong to. A process has one log for each library.
+
+    A line belongs to the recordings of the thread that logs it. One of a thread without recordings, which the library
+    started itself, belongs to all.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._recordings: list[list[LogLine]] = []
+        self._recordings: list[tuple[int, list[LogLine]]] = []
 
     def write(self, severity: str, text: str) -> None:
         """Add a line; TensorRT calls this from any thread."""
+        here = threading.get_ident()
         with self._lock:
-            for lines in self._recordings:
+            own = [lines for thread, lines in self._recordings if thread == here]
+            for lines in own or [lines for _, lines in self._recordings]:
                 lines.append(LogLine(severity, text))
 
     @contextlib.contextmanager
     def recording(self) -> Iterator[list[LogLine]]:
-        """Collect the lines that are logged within the context, by all threads."""
+        """Collect the lines of this thread, and of threads of the library, that are logged within the context."""
         lines: list[LogLine] = []
         with self._lock:
-            self._recordings.append(lines)
+            self._recordings.append((threading.get_ident(), lines))
         try:
             yield lines
         finally:
             with self._lock:  # by identity: two recordings that hold the same lines are equal
-                self._recordings[:] = [other for other in self._recordings if other is not lines]
+                self._recordings[:] = [other for other in self._recordings if other[1] is not lines]
 
 
 class Library:
@@ -129,8 +135,7 @@ class Library:
     @contextlib.contextmanager
     def errors_as(self, kind: type[DmcodecError], problem: str) -> Iterator[list[LogLine]]:
         """Turn exceptions of the library into errors of `kind`, with `problem` and the logger's lines."""
-        with self.log.recording() as lines, warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # deprecated names are used where they still exist
+        with self.log.recording() as lines:
             try:
                 yield lines
             except DmcodecError:
@@ -154,9 +159,16 @@ def with_log(problem: str, lines: Sequence[LogLine]) -> str:
     return f"{problem} ({'; '.join(texts) if texts else 'its logger gives no reason'})"
 
 
-def _import(name: str) -> Any:
+@contextlib.contextmanager
+def without_deprecations() -> Iterator[None]:
+    """Silence deprecation warnings of the library. This changes the filters of the process: not for runs in threads."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
+        warnings.simplefilter("ignore", DeprecationWarning)  # deprecated names are used where they still exist
+        yield
+
+
+def _import(name: str) -> Any:
+    with without_deprecations():
         return importlib.import_module(name)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from dmcodec.bundle import GraphSpec
@@ -16,6 +16,9 @@ MAX_DURATION_S = 600.0
 MAX_BATCH = 256
 # Durations of a push of a live stream: one frame, the usual 100 ms, and a second.
 CHUNK_S = (0.0, 0.1, 1.0)
+# Frames of the pushes that get a shape of their own in the graphs of a stream, which runs as one CUDA graph: a frame at
+# a time, and the usual 100 ms.
+PUSH_FRAMES = (1, 5)
 STREAM_GRAPHS = ("decoder_recurrent", "decoder_upsampler")
 
 Shape = tuple[int, ...]
@@ -119,17 +122,23 @@ class ShapeRequest:
         return cls(ShapeRange(durations, parse_batches(batch) if batch is not None else default.batches), shapes)
 
     def profiles(self, name: str, spec: GraphSpec, config: CodecConfig) -> tuple[Profile, ...]:
-        """Return the profiles of a graph: the fixed shapes, then the range. Streaming graphs have ranges only."""
+        """Return the profiles of a graph: the fixed shapes, then the range.
+
+        Those of a stream have ranges, then fixed shapes for its usual pushes, once its first frames are in.
+        """
         if name in STREAM_GRAPHS:
             durations, batches = self._bounds()
             chunk = tuple(min(seconds, durations[2]) for seconds in CHUNK_S)
             ranges = {"chunk": chunk, "long": (0.0, durations[1], durations[2])}
             reach = decoder_reach(config)
             context_frames = reach.front + reach.past + reach.future  # context frames that a push runs besides its own
-            return tuple(
+            ranged = (
                 _profile(label, spec, config, values, (1, *batches[1:]), context_frames=context_frames)
                 for label, values in ranges.items()
             )
+            return (*ranged, *_pushes(spec, config, reach.past + reach.future))
+        if name == "dequantizer":
+            return (*self._whole(spec, config), *_pushes(spec, config, 0))
         return tuple(self._whole(spec, config))
 
     def _whole(self, spec: GraphSpec, config: CodecConfig) -> Iterator[Profile]:
@@ -215,13 +224,29 @@ def _profile(
     """
     levels, context = (1, config.n_q, config.n_q), (0, context_frames, context_frames)
     sizes = [_axis_sizes(config, *values) for values in zip(durations_s, batches, levels, context, strict=True)]
-    inputs = {
-        tensor.name: Shapes(
-            *(tuple(size[axis] if isinstance(axis, str) else axis for axis in tensor.axes) for size in sizes)
-        )
-        for tensor in spec.inputs
-    }
+    inputs = {tensor.name: Shapes(*(shape_for(tensor.axes, size) for size in sizes)) for tensor in spec.inputs}
     return Profile(name, inputs, fixed)
+
+
+def _pushes(spec: GraphSpec, config: CodecConfig, context_frames: int) -> Iterator[Profile]:
+    """Yield the fixed shapes of pushes to one stream, whose windows hold `context_frames` frames more."""
+    for frames in PUSH_FRAMES:
+        sizes = {
+            "batch": 1,
+            "frames": frames + context_frames,
+            "padded_frames": frames + 2 * decoder_reach(config).front,
+        }
+        levels = (1, config.n_q, config.n_q)
+        inputs = {
+            tensor.name: Shapes(*(shape_for(tensor.axes, {**sizes, "n_q": n_q}) for n_q in levels))
+            for tensor in spec.inputs
+        }
+        yield Profile(f"push of {frames}", inputs, fixed=True)
+
+
+def shape_for(axes: Iterable[str | int], sizes: Mapping[str, int]) -> Shape:
+    """Return the shape of a tensor whose named axes have these sizes."""
+    return tuple(sizes[axis] if isinstance(axis, str) else axis for axis in axes)
 
 
 def _axis_sizes(config: CodecConfig, duration_s: float, batch: int, n_q: int, context_frames: int) -> dict[str, int]:

@@ -1,221 +1,238 @@
-"""Resources of a device that are used again: blocks of device and pinned host memory, and streams.
-
-A block records the streams that use it. Its next user waits for that work: on the stream where it is device memory,
-without stopping the host, and on the host where it is pinned memory.
-"""
+"""The streams and the memory of a device, shared by all graphs of a backend and freed with it."""
 
 from __future__ import annotations
 
-import collections
 import contextlib
+import dataclasses
+import functools
+import os
 import threading
-from abc import ABC, abstractmethod
+import weakref
 from collections import OrderedDict
-from collections.abc import Hashable, Iterator
-from typing import Any, Generic, TypeVar
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
-from dmcodec.errors import GpuError
+from dmcodec.errors import BackendError, GpuError
+from dmcodec.runtime.backend import Captures
 
-from .device import Device, PinnedMemory
+from .device import Device
 from .engine import Context, Engine
+from .memory import Block, DevicePool, PinnedPool
+from .profiles import Shape
 
 MAX_STREAMS = 8
-_SMALLEST_BYTES = 256
-Memory = TypeVar("Memory", int, PinnedMemory)
+_MAX_REASONS = 4
+
+Blocks = Mapping[str, Block[int]]
+# The memory of each output, and the shape of what is in it.
+Outputs = dict[str, tuple[Block[int], Shape]]
 
 
-class Block(Generic[Memory]):
-    """Memory of a pool.
+@dataclasses.dataclass(frozen=True)
+class FixedRun:
+    """One shape of an engine with a context and buffers of its own, whose addresses never change.
 
     Attributes:
-        memory: the address on the device, or pinned bytes.
-        size_bytes: its size, at least what was asked for.
+        graph: handle of the captured CUDA graph; None where the library captures and launches its own.
+        context: the execution context of the capture; no other run may use it.
+        inputs, scratch, outputs: its buffers. The scratch belongs to the stream.
     """
 
-    def __init__(self, device: Device, memory: Memory, size_bytes: int) -> None:
-        self.memory: Memory = memory
-        self.size_bytes = size_bytes
-        self._device = device
-        self._events: dict[int, int] = {}  # of each stream that used the block
-        self._lock = threading.Lock()
+    graph: Any | None
+    context: Context
+    inputs: Blocks
+    scratch: Block[int]
+    outputs: Outputs
 
-    def record_use(self, stream: int) -> None:
-        """Record that the work that is now on `stream` uses the block."""
-        with self._lock:
-            if stream not in self._events:
-                self._events[stream] = self._device.create_event()
-            self._device.record(self._events[stream], stream)
-
-    def make_wait(self, stream: int) -> None:
-        """Make `stream` wait for all recorded uses on other streams."""
-        with self._lock:
-            for other, event in self._events.items():
-                if other != stream:
-                    self._device.wait(stream, event)
-
-    def synchronize(self) -> None:
-        """Wait on the host for all recorded uses."""
-        with self._lock:
-            for event in self._events.values():
-                self._device.synchronize_event(event)
-
-    def destroy_events(self) -> None:
-        """Destroy the events of a block that no work uses any more."""
-        with self._lock:
-            for event in self._events.values():
-                self._device.destroy_event(event)
-            self._events.clear()
-
-
-class _Pool(ABC, Generic[Memory]):
-    """Blocks that were released, by size, for the next users."""
-
-    def __init__(self, device: Device) -> None:
-        self._device = device
-        self._free: dict[int, list[Block[Memory]]] = {}
-        # The garbage collector releases blocks too, at any point of any thread: appending here takes no lock.
-        self._returned: collections.deque[Block[Memory]] = collections.deque()
-        self._lock = threading.Lock()
-        self.allocated_bytes = 0
-        self.allocations = 0
-
-    def release(self, block: Block[Memory]) -> None:
-        """Return a block to the pool. Work on streams may still be using it."""
-        self._returned.append(block)
-
-    def trim(self) -> None:
-        """Free all blocks of the pool that have no user."""
-        with self._lock:
-            self._collect()
-            blocks = [block for free in self._free.values() for block in free]
-            self._free.clear()
-        for block in blocks:
-            block.synchronize()
-            block.destroy_events()
-            self._free_memory(block.memory)
-            self.allocated_bytes -= block.size_bytes
-
-    def _acquire(self, size_bytes: int) -> Block[Memory]:
-        size = size_class(size_bytes)
-        with self._lock:
-            self._collect()
-            free = self._free.get(size)
-            if free:
-                return free.pop(0)  # the work of the one that was released first is the likeliest to be done
-        try:
-            memory = self._allocate(size)
-        except GpuError:
-            self.trim()
-            memory = self._allocate(size)
-        with self._lock:
-            self.allocated_bytes += size
-            self.allocations += 1
-        return Block(self._device, memory, size)
-
-    def _collect(self) -> None:
-        while self._returned:
-            block = self._returned.popleft()
-            self._free.setdefault(block.size_bytes, []).append(block)
-
-    @abstractmethod
-    def _allocate(self, size_bytes: int) -> Memory: ...
-
-    @abstractmethod
-    def _free_memory(self, memory: Memory) -> None: ...
-
-
-class DevicePool(_Pool[int]):
-    """Pool of device memory."""
-
-    def acquire(self, size_bytes: int, stream: int) -> Block[int]:
-        """Return memory that `stream` may use from now on.
-
-        Raises:
-            GpuError: no device memory is left.
-        """
-        block = self._acquire(size_bytes)
-        block.make_wait(stream)
-        return block
-
-    def _allocate(self, size_bytes: int) -> int:
-        return self._device.allocate(size_bytes)
-
-    def _free_memory(self, memory: int) -> None:
-        self._device.free(memory)
-
-
-class PinnedPool(_Pool[PinnedMemory]):
-    """Pool of page-locked host memory, for copies that the host does not wait for."""
-
-    def acquire(self, size_bytes: int) -> Block[PinnedMemory]:
-        """Return memory that no copy uses any more."""
-        block = self._acquire(size_bytes)
-        block.synchronize()
-        return block
-
-    def _allocate(self, size_bytes: int) -> PinnedMemory:
-        return self._device.allocate_pinned(size_bytes)
-
-    def _free_memory(self, memory: PinnedMemory) -> None:
-        self._device.free_pinned(memory)
-
-
-def size_class(size_bytes: int) -> int:
-    """Return the size to allocate for `size_bytes`: up to a quarter more, so that blocks can be used again."""
-    size = max(size_bytes, _SMALLEST_BYTES)
-    step = max(_SMALLEST_BYTES, 1 << max(0, size.bit_length() - 3))
-    return -(-size // step) * step
+    def blocks(self) -> list[Block[int]]:
+        """Return the buffers that are its own."""
+        return [*self.inputs.values(), *(block for block, _ in self.outputs.values())]
 
 
 class PooledStream:
-    """A CUDA stream with its execution contexts and captured graphs.
+    """A CUDA stream with its execution contexts and fixed runs.
 
     Attributes:
         handle: of the stream.
-        graphs: captured CUDA graphs by shape, the last used at the end. None where the shape has run once without a
-            graph; False where it can't be captured.
+        fixed: fixed runs by shape, the last used at the end; None where a shape can't be captured.
     """
 
-    def __init__(self, device: Device) -> None:
+    def __init__(self, device: Device, memory: DevicePool) -> None:
         self.handle = device.create_stream()
-        self.graphs: OrderedDict[Hashable, Any] = OrderedDict()
+        self.fixed: OrderedDict[Hashable, FixedRun | None] = OrderedDict()
+        self._device, self._memory = device, memory
         self._contexts: dict[Engine, Context] = {}
+        self._scratch: Block[int] | None = None
 
     def context(self, engine: Engine) -> Context:
-        """Return the engine's context on this stream."""
+        """Return the engine's context on this stream, for shapes that are not fixed."""
         if engine not in self._contexts:
             self._contexts[engine] = engine.context()
         return self._contexts[engine]
+
+    def scratch(self, size_bytes: int) -> Block[int]:
+        """Return scratch memory for a fixed run. All of this stream share it: they never run at the same time."""
+        before = self._scratch
+        if before is not None and before.size_bytes >= size_bytes:
+            return before
+        self._scratch = scratch = self._memory.acquire(size_bytes, self.handle)
+        self._release_scratch(before)
+        return scratch
+
+    def drop(self, key: Hashable) -> None:
+        """Free a fixed run, after its work."""
+        run = self.fixed.pop(key)
+        if run is None:
+            return
+        self._device.synchronize(self.handle)
+        if run.graph is not None:
+            self._device.destroy_graph(run.graph)
+        self.release(run.blocks())
+        self._release_scratch(run.scratch)
+
+    def release(self, blocks: Iterable[Block[int]]) -> None:
+        """Return blocks to the pool that work on this stream may still be using."""
+        for block in blocks:
+            block.record_use(self.handle)
+            self._memory.release(block)
+
+    def close(self) -> None:
+        """Free all fixed runs and contexts, after their work."""
+        self._device.synchronize(self.handle)
+        for key in list(self.fixed):
+            self.drop(key)
+        self._contexts.clear()
+        before, self._scratch = self._scratch, None
+        self._release_scratch(before)
+
+    def _release_scratch(self, block: Block[int] | None) -> None:
+        """Return scratch memory to the pool, unless a fixed run holds its address or it is the one in use."""
+        held = any(run is not None and run.scratch is block for run in self.fixed.values())
+        if block is not None and block is not self._scratch and not held:
+            self.release([block])
+
+
+class CaptureCounter:
+    """Counts what became of fixed shapes; see `dmcodec.runtime.backend.Captures`."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._captured = self._by_library = self._launches = self._failed = 0
+        self._reasons: dict[str, None] = {}
+
+    def add_capture(self, by_library: bool) -> None:
+        """Count a shape that runs from a CUDA graph from now on."""
+        with self._lock:
+            self._captured += not by_library
+            self._by_library += by_library
+
+    def add_failure(self, reason: str) -> None:
+        """Count a shape that can't be captured."""
+        with self._lock:
+            self._failed += 1
+            self._reasons.setdefault(reason)
+
+    def add_launch(self) -> None:
+        """Count a run of a fixed shape."""
+        with self._lock:
+            self._launches += 1
+
+    def result(self) -> Captures:
+        """Return the counts."""
+        with self._lock:
+            reasons = tuple(self._reasons)[:_MAX_REASONS]
+            return Captures(self._captured, self._by_library, self._launches, self._failed, reasons)
 
 
 class DeviceResources:
     """The streams and memory of a device, shared by all graphs of a backend.
 
+    They are freed by `close`, when nothing refers to this object any more, or when Python exits.
+
     Attributes:
         device: the GPU.
         memory: pool of device memory.
         pinned: pool of pinned host memory.
+        captures: counts of captured graphs.
+        before_close: called before all is freed; must not refer to this object.
     """
 
     def __init__(self, device: Device, max_streams: int = MAX_STREAMS) -> None:
         self.device = device
         self.memory = DevicePool(device)
         self.pinned = PinnedPool(device)
+        self.captures = CaptureCounter()
+        self.before_close: list[Callable[[], None]] = []
+        self._streams: list[PooledStream] = []
         self._free_streams: list[PooledStream] = []
         self._lock = threading.Lock()
-        self._places = threading.Semaphore(max_streams)
+        self._max_streams, self._places = max_streams, threading.Semaphore(max_streams)
+        self._closed = False
+        self._free_all = weakref.finalize(
+            self, _free_all, device, self._streams, self.memory, self.pinned, self.before_close, os.getpid()
+        )
 
     @contextlib.contextmanager
     def lease_stream(self) -> Iterator[PooledStream]:
-        """Lend a stream to the calling thread; wait where all are in use. Don't lease two at once."""
-        with self._places:
-            self.device.make_current()
+        """Lend a stream to the calling thread; wait where all are in use. Don't lease two at once.
+
+        Raises:
+            BackendError: the resources were freed.
+        """
+        with self._places, self.device.current():
+            if self._closed:
+                raise BackendError("this codec was closed; load another one with Codec.load")
             with self._lock:
                 # The last one that was returned: the fewer streams are used, the fewer contexts and graphs exist.
                 stream = self._free_streams.pop() if self._free_streams else None
-            stream = stream or PooledStream(self.device)
+            if stream is None:
+                stream = PooledStream(self.device, self.memory)
+                self._streams.append(stream)
             try:
                 yield stream
             finally:
                 with self._lock:
                     self._free_streams.append(stream)
+
+    def each_stream(self, count: int) -> Iterator[None]:
+        """Yield `count` times, each time with another stream as the one that is lent next."""
+        with contextlib.ExitStack() as held:
+            for left in reversed(range(count)):
+                yield
+                if left:
+                    held.enter_context(self.lease_stream())
+
+    def close(self) -> None:
+        """Free everything, after the calls that run; arrays on the device are freed when nothing refers to them."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+        for _ in range(self._max_streams):
+            self._places.acquire()
+        try:
+            self._free_all()
+        finally:
+            self._places.release(self._max_streams)
+
+
+def _destroy_stream(device: Device, stream: int) -> None:
+    device.synchronize(stream)
+    device.destroy_stream(stream)
+
+
+def _free_all(
+    device: Device,
+    streams: Sequence[PooledStream],
+    memory: DevicePool,
+    pinned: PinnedPool,
+    before: Sequence[Callable[[], None]],
+    process: int,
+) -> None:
+    if os.getpid() != process:  # of a fork: they are the parent's
+        return
+    steps = [*before, *(stream.close for stream in streams), memory.close, pinned.close]
+    steps += [functools.partial(_destroy_stream, device, stream.handle) for stream in streams]
+    for step in steps:
+        with contextlib.suppress(GpuError), device.current():  # a broken GPU must not hide the error that came first
+            step()

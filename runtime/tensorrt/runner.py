@@ -2,62 +2,26 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dmcodec.bundle import GraphSpec, TensorSpec
 from dmcodec.config import CodecConfig
 from dmcodec.errors import BackendError
 from dmcodec.runtime.backend import DeviceTensor
+from dmcodec.runtime.dlpack import contiguous_strides
 
+from .arrays import DeviceArray, upload
 from .engine import Engine
 from .executor import Executor
+from .memory import Block
 from .profiles import Profile, Shape
-from .resources import Block, DevicePool, DeviceResources, PooledStream
+from .resources import DeviceResources, PooledStream
 from .shapes import ProfileChoice, axis_sizes, choose_profile, output_sizes, shape_of, size_bytes
 
-
-class DeviceArray:
-    """A result in device memory, possibly padded. Its memory returns to the pool with the object.
-
-    Attributes:
-        block: the memory.
-        dtype: type of the values.
-        shape: shape of the result, which is the beginning of each axis.
-        padded_shape: shape of what is in memory.
-    """
-
-    def __init__(
-        self, pool: DevicePool, block: Block[int], dtype: np.dtype[Any], shape: Shape, padded_shape: Shape
-    ) -> None:
-        self.block, self.dtype, self.shape, self.padded_shape = block, dtype, shape, padded_shape
-        weakref.finalize(self, pool.release, block).atexit = False
-
-    @property
-    def padded_bytes(self) -> int:
-        """Bytes in memory, with the padding."""
-        return size_bytes(self.padded_shape, self.dtype)
-
-
-def to_array(resources: DeviceResources, value: DeviceArray) -> NDArray[Any]:
-    """Copy a result to host memory, without its padding."""
-    with resources.lease_stream() as stream:
-        pinned = resources.pinned.acquire(value.padded_bytes)
-        try:
-            memory = pinned.memory[: value.padded_bytes]
-            value.block.make_wait(stream.handle)
-            resources.device.download(memory, value.block.memory, stream.handle)
-            value.block.record_use(stream.handle)
-            pinned.record_use(stream.handle)
-            resources.device.synchronize(stream.handle)
-            padded = memory.view(value.dtype).reshape(value.padded_shape)
-            return padded[tuple(slice(size) for size in value.shape)].copy()
-        finally:
-            resources.pinned.release(pinned)
+ALIGNMENT_BYTES = 256  # of the addresses that TensorRT takes
 
 
 class EngineRunner:
@@ -97,10 +61,6 @@ class EngineRunner:
         values = {tensor.name: _value(self.name, tensor, inputs) for tensor in self._spec.inputs}
         sizes = axis_sizes(self.name, self._spec.inputs, {name: value.shape for name, value in values.items()})
         choice = self._choose_profile(self._padded_sizes(values, sizes))
-        for tensor in self._spec.inputs:
-            value = values[tensor.name]
-            if isinstance(value, DeviceArray) and value.padded_shape != shape_of(tensor, choice.sizes):
-                values[tensor.name] = to_array(self._resources, value)  # rare: two graphs with different profiles
         with self._resources.lease_stream() as stream:
             acquired: list[Block[int]] = []
             try:
@@ -113,9 +73,7 @@ class EngineRunner:
                     if isinstance(value, DeviceArray):
                         value.block.record_use(stream.handle)
             finally:
-                for block in acquired:
-                    block.record_use(stream.handle)
-                    self._resources.memory.release(block)
+                stream.release(acquired)
         true_sizes = output_sizes(sizes, self._config)
         return [self._result(tensor, true_sizes, *outputs[tensor.name]) for tensor in self._spec.outputs]
 
@@ -125,7 +83,7 @@ class EngineRunner:
         for tensor in self._spec.inputs:
             value = values[tensor.name]
             if isinstance(value, DeviceArray):
-                for axis, size in zip(tensor.axes, value.padded_shape, strict=True):
+                for axis, size in zip(tensor.axes, value.whole_shape or value.shape, strict=True):
                     if isinstance(axis, str):
                         padded[axis] = max(padded[axis], size)
         return padded
@@ -146,29 +104,24 @@ class EngineRunner:
     ) -> Block[int]:
         """Return device memory with an input, padded to the chosen sizes; new memory is also added to `acquired`."""
         shape = shape_of(tensor, choice.sizes)
-        if isinstance(value, DeviceArray):
+        if isinstance(value, DeviceArray) and value.whole_shape == shape and not value.block.memory % ALIGNMENT_BYTES:
             value.block.make_wait(stream.handle)
             return value.block
-        count = size_bytes(shape, value.dtype)
-        block = self._resources.memory.acquire(count, stream.handle)
+        block = self._resources.memory.acquire(size_bytes(shape, value.dtype), stream.handle)
         acquired.append(block)
-        pinned = self._resources.pinned.acquire(count)
-        try:
-            padded = pinned.memory[:count].view(value.dtype).reshape(shape)
-            if value.shape != shape:
-                padded.fill(1 if tensor.name == "lengths" else 0)  # items that pad the batch have one sample
-            padded[tuple(slice(size) for size in value.shape)] = value
-            self._resources.device.upload(block.memory, pinned.memory[:count], stream.handle)
-            pinned.record_use(stream.handle)
-        finally:
-            self._resources.pinned.release(pinned)
+        if isinstance(value, DeviceArray):
+            self._resources.device.clear(block.memory, size_bytes(shape, value.dtype), stream.handle)
+            value.copy_to(block.memory, contiguous_strides(shape), stream.handle)
+        else:
+            fill = 1 if tensor.name == "lengths" else 0  # items that pad the batch have one sample
+            upload(self._resources, value, shape, fill, block, stream.handle)
         return block
 
     def _result(
         self, tensor: TensorSpec, true_sizes: Mapping[str, int], block: Block[int], padded_shape: Shape
     ) -> DeviceArray:
         shape = shape_of(tensor, true_sizes)
-        result = DeviceArray(self._resources.memory, block, np.dtype(tensor.dtype), shape, padded_shape)
+        result = DeviceArray.padded(self._resources, block, np.dtype(tensor.dtype), shape, padded_shape)
         if len(shape) != len(padded_shape) or any(a > b for a, b in zip(shape, padded_shape, strict=True)):
             raise BackendError(f"{self.name}: the engine gives {tensor.name} of shape {padded_shape}, expected {shape}")
         return result
@@ -182,11 +135,9 @@ class EngineRunner:
 
 def _value(graph: str, tensor: TensorSpec, inputs: Mapping[str, DeviceTensor]) -> Any:
     value = inputs.get(tensor.name)
-    if isinstance(value, DeviceArray):
-        return value
     if value is None:
         raise BackendError(f"{graph}: input {tensor.name} is missing")
-    array = np.asarray(value)
+    array = value if isinstance(value, DeviceArray) else np.asarray(value)
     if array.dtype != np.dtype(tensor.dtype):
         raise BackendError(f"{graph}: input {tensor.name} is {array.dtype}, expected {tensor.dtype}")
     return array

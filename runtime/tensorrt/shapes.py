@@ -106,6 +106,20 @@ def choose_profile(
     return min(candidates, key=lambda item: item[0])[1] if candidates else None
 
 
+def max_batch(graph: str, spec: GraphSpec, engines: Sequence[Sequence[Profile]], length: int) -> int:
+    """Return the largest batch of items of `length` samples or frames that a profile runs; 0 without any."""
+    largest = 0
+    time = "samples" if graph == "encoder" else "frames"
+    for profile in (profile for profiles in engines for profile in profiles):
+        batches = [
+            shapes.max[tensor.axes.index("batch")]
+            for tensor, shapes in ((tensor, profile.inputs[tensor.name]) for tensor in spec.inputs)
+            if {"batch", time} <= set(tensor.axes) and length <= shapes.max[tensor.axes.index(time)]
+        ]
+        largest = max(largest, *batches, 0)
+    return largest
+
+
 def _padded(graph: str, spec: GraphSpec, profile: Profile, sizes: Mapping[str, int]) -> dict[str, int] | None:
     """Return the sizes that a profile runs `sizes` at; None where it can't."""
     padded = dict(sizes)

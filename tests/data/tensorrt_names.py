@@ -19,7 +19,8 @@ CLASSES = (
     "IExecutionContext", "EngineInspector", "BuilderFlag", "NetworkDefinitionCreationFlag",
     "HardwareCompatibilityLevel", "MemoryPoolType", "ProfilingVerbosity", "TensorIOMode", "DataType",
     "LayerInformationFormat", "ExecutionContextAllocationStrategy", "ComputeCapability", "EngineValidity",
-    "EngineInvalidityDiagnostics",
+    "EngineInvalidityDiagnostics", "PreviewFeature", "IRuntimeConfig", "IRuntimeCache", "CudaGraphStrategy",
+    "DynamicShapesKernelSpecializationStrategy",
 )  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from fakes.device import GPU, FakeDevice
 from fakes.library import fake_tensorrt
 
 RATE = 16000
+_devices: list[FakeDevice] = []  # of the codecs that a test loads
 
 
 def build(bundle: Path, request: ShapeRequest, folder: Path, options: BuildOptions | None = None, **fake: Any) -> None:
@@ -33,9 +35,19 @@ def load(
     bundle: Path, folder: Path, device: FakeDevice | None = None, capture: bool = True, **fake: Any
 ) -> tuple[Codec, FakeDevice]:
     device = device or FakeDevice()
+    _devices.append(device)
     library = Library(fake_tensorrt(device, **fake), TENSORRT_RTX if fake.get("rtx") else TENSORRT)
     opened = Bundle.open(bundle)
     return Codec(opened, TensorrtBackend(opened, folder, capture, device, library)), device
+
+
+def assert_nothing_leaks() -> None:
+    """Check that all codecs that were loaded gave back all that they took from their devices."""
+    if any(device.leaks() for device in _devices):
+        gc.collect()
+    leaks = [found for device in _devices if (found := device.leaks())]
+    _devices.clear()
+    assert not leaks
 
 
 def clips(*lengths: int) -> list[np.ndarray[Any, Any]]:

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import itertools
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dmcodec.errors import GpuError
+from dmcodec.runtime.tensorrt.device import Rows
 from dmcodec.runtime.tensorrt.driver import Gpu
 
 Operation = Callable[[], None]
 GPU = Gpu("Fake GPU", "8.6", (13, 0))
+DEFAULT_STREAM = 1
+_PAGE = 32  # bits of an address within its allocation
 
 
 class FaultError(AssertionError):
@@ -33,26 +37,52 @@ class FakeDevice:
     Streams run as late as possible; with `eager`, a call that waits for one runs all others first.
     """
 
-    def __init__(self, gpu: Gpu = GPU, memory_bytes: int = 1 << 30, eager: bool = False) -> None:
+    def __init__(self, gpu: Gpu = GPU, memory_bytes: int = 1 << 30, eager: bool = False, index: int = 0) -> None:
         self._gpu, self._left, self._eager = gpu, memory_bytes, eager
         self._memory: dict[int, NDArray[np.uint8]] = {}
         self._pinned: dict[int, NDArray[np.uint8]] = {}
-        self._streams: dict[int, collections.deque[tuple[Operation, _Marker | None]]] = {}
+        self._streams: dict[int, collections.deque[tuple[Operation, _Marker | None]]] = {
+            DEFAULT_STREAM: collections.deque()
+        }
+        self._of_application = {DEFAULT_STREAM}
+        self._application_memory: set[int] = set()
+        self._index = index
         self._events: dict[int, _Marker | None] = {}
         self._capturing: dict[int, tuple[int, list[Operation]]] = {}
         self._graphs: dict[int, list[Operation]] = {}
-        self._numbers = itertools.count(1)
+        self._numbers = itertools.count(16)
         self._current = threading.local()
         self._lock = threading.RLock()
         self.allocations = self.launches = self.copies = 0
+        self.uploaded: list[int] = []  # bytes of each copy from the host, and to it
+        self.downloaded: list[int] = []
         self.fail_capture = False
 
     @property
     def gpu(self) -> Gpu:
         return self._gpu
 
-    def make_current(self) -> None:
-        self._current.set = True
+    @property
+    def index(self) -> int:
+        return self._index
+
+    @property
+    def current_index(self) -> int:
+        """The calling thread's device; 0 until it is set."""
+        return int(getattr(self._current, "index", 0))
+
+    @contextlib.contextmanager
+    def current(self) -> Iterator[None]:
+        before = self.current_index, getattr(self._current, "set", False)
+        self._current.index, self._current.set = self._index, True
+        try:
+            yield
+        finally:
+            self._current.index, self._current.set = before
+
+    def free_bytes(self) -> int:
+        with self._checked():
+            return self._left
 
     def allocate(self, size_bytes: int) -> int:
         with self._checked():
@@ -62,14 +92,15 @@ class FakeDevice:
                 raise GpuError(f"{self._gpu.name}: no memory left for {size_bytes / 1e6:.1f} MB more")
             self._left -= size_bytes
             self.allocations += 1
-            address = next(self._numbers) << 32
+            address = next(self._numbers) << _PAGE
             self._memory[address] = np.full(size_bytes, 0xFF, np.uint8)  # NaN, so that what is not written shows
             return address
 
     def free(self, address: int) -> None:
         with self._checked():
-            self._left += len(self._find(self._memory, address, 0))
-            del self._memory[address]
+            if address not in self._memory:
+                raise FaultError("freed memory that is not allocated")
+            self._left += len(self._memory.pop(address))
 
     def allocate_pinned(self, size_bytes: int) -> NDArray[np.uint8]:
         with self._checked():
@@ -86,6 +117,11 @@ class FakeDevice:
             stream = next(self._numbers)
             self._streams[stream] = collections.deque()
             return stream
+
+    def destroy_stream(self, stream: int) -> None:
+        with self._checked():
+            if self._streams.pop(stream):
+                raise FaultError("a stream was destroyed with work on it")
 
     def synchronize(self, stream: int) -> None:
         with self._checked():
@@ -132,6 +168,7 @@ class FakeDevice:
             self._check_pinned(memory)
             self.view(address, memory.nbytes)[:] = memory
 
+        self.uploaded.append(memory.nbytes)
         self.enqueue(stream, operation)
 
     def download(self, memory: NDArray[np.uint8], address: int, stream: int) -> None:
@@ -141,6 +178,7 @@ class FakeDevice:
             self._check_pinned(memory)
             memory[:] = self.view(address, memory.nbytes)
 
+        self.downloaded.append(memory.nbytes)
         self.enqueue(stream, operation)
 
     def copy(self, target: int, source: int, size_bytes: int, stream: int) -> None:
@@ -149,6 +187,21 @@ class FakeDevice:
 
         self.copies += 1
         self.enqueue(stream, operation)
+
+    def copy_rows(self, target: Rows, source: Rows, row_bytes: int, rows: int, stream: int) -> None:
+        if row_bytes > min(target.pitch_bytes, source.pitch_bytes):
+            raise GpuError("invalid pitch")
+
+        def operation() -> None:
+            for row in range(rows):
+                place = self.view(target.address + row * target.pitch_bytes, row_bytes)
+                place[:] = self.view(source.address + row * source.pitch_bytes, row_bytes)
+
+        self.copies += 1
+        self.enqueue(stream, operation)
+
+    def clear(self, address: int, size_bytes: int, stream: int) -> None:
+        self.enqueue(stream, lambda: self.view(address, size_bytes).fill(0))
 
     def begin_capture(self, stream: int) -> None:
         with self._checked():
@@ -192,7 +245,36 @@ class FakeDevice:
 
     def view(self, address: int, size_bytes: int) -> NDArray[np.uint8]:
         """Return device memory; called when the work runs."""
-        return self._find(self._memory, address, size_bytes)[:size_bytes]
+        start = address % (1 << _PAGE)
+        return self._find(self._memory, address - start, start + size_bytes)[start : start + size_bytes]
+
+    # For the application
+
+    def application_stream(self) -> int:
+        """Create a stream of the application, which is no leak."""
+        with self.current():
+            stream = self.create_stream()
+        self._of_application.add(stream)
+        return stream
+
+    def application_memory(self, content: bytes, offset: int = 0) -> int:
+        """Return the address of memory of the application, `offset` bytes behind the begin of its allocation."""
+        with self.current():
+            address = self.allocate(len(content) + offset)
+        self._application_memory.add(address)
+        self._memory[address][offset:] = np.frombuffer(content, np.uint8)
+        return address + offset
+
+    def leaks(self) -> dict[str, int]:
+        """Return what exists besides what the application made, by kind; empty where all is freed."""
+        found = {
+            "memory": len(set(self._memory) - self._application_memory),
+            "pinned": len(self._pinned),
+            "streams": len(set(self._streams) - self._of_application),
+            "events": len(self._events),
+            "graphs": len(self._graphs),
+        }
+        return {kind: count for kind, count in found.items() if count}
 
     @property
     def graphs(self) -> int:
@@ -226,8 +308,8 @@ class FakeDevice:
             operation()
 
     def _finish(self, marker: _Marker) -> None:
-        queue = self._streams[marker.stream]
         while not marker.done:
+            queue = self._streams[marker.stream]
             operation, waits_for = queue.popleft()
             if waits_for is not None:
                 self._finish(waits_for)

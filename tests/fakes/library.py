@@ -11,15 +11,13 @@ from typing import Any
 import numpy as np
 import onnx
 
-from dmcodec.runtime.onnxruntime_import import import_onnxruntime
 from dmcodec.runtime.tensorrt.driver import Gpu
 from fakes.device import GPU, FakeDevice, FaultError
+from fakes.runtime import MAGIC, RtxRuntime, Runtime, Severity, session_of
 
 # Not as types: the members are only known at run time.
 IntEnum: Any = enum.IntEnum
 IntFlag: Any = enum.IntFlag
-_MAGIC = b"fake plan "
-SCRATCH_BYTES = 1000
 
 
 def fake_tensorrt(
@@ -28,10 +26,10 @@ def fake_tensorrt(
     """A module like `tensorrt` (or `tensorrt_rtx`), on a simulated GPU."""
     module: Any = types.ModuleType("fake_tensorrt")
     module.__version__ = version
-    module.ILogger = type("ILogger", (), {"Severity": _Severity, "__init__": lambda self: None})
+    module.ILogger = type("ILogger", (), {"Severity": Severity, "__init__": lambda self: None})
     module.IProgressMonitor = type("IProgressMonitor", (), {"__init__": lambda self: None})
     module.nptype = lambda dtype: {"FLOAT": np.float32, "INT64": np.int64}[dtype.name]
-    flags = ["TF32", "REFIT", "STRIP_PLAN", "VERSION_COMPATIBLE"]
+    flags = ["TF32", "REFIT", "STRIP_PLAN", "VERSION_COMPATIBLE", *(["REQUIRE_USER_ALLOCATION"] if rtx else [])]
     module.BuilderFlag = IntEnum("BuilderFlag", flags, start=0)
     module.NetworkDefinitionCreationFlag = IntEnum("NetworkDefinitionCreationFlag", ["STRONGLY_TYPED"], start=1)
     module.HardwareCompatibilityLevel = IntEnum(
@@ -45,8 +43,15 @@ def fake_tensorrt(
     module.ExecutionContextAllocationStrategy = IntEnum(
         "ExecutionContextAllocationStrategy", ["STATIC", "USER_MANAGED"], start=0
     )
+    module.PreviewFeature = IntEnum("PreviewFeature", ["RUNTIME_ACTIVATION_RESIZE_10_10"], start=0)
     module.ITimingCache = ITimingCache
+    module.contexts = module.compilations = module.graph_launches = 0
+    module.scratch_fails = False  # the size of scratch memory is 0, with the reason in the log only
     if rtx:
+        module.CudaGraphStrategy = IntEnum("CudaGraphStrategy", ["DISABLED", "WHOLE_GRAPH_CAPTURE"], start=0)
+        module.DynamicShapesKernelSpecializationStrategy = IntEnum(
+            "DynamicShapesKernelSpecializationStrategy", ["LAZY", "EAGER", "NONE"], start=0
+        )
         module.ComputeCapability = IntEnum("ComputeCapability", ["SM80", "SM86"], start=0)
         module.EngineValidity = IntEnum("EngineValidity", ["VALID", "INVALID"], start=0)
         module.EngineInvalidityDiagnostics = IntFlag("EngineInvalidityDiagnostics", {"UNSUPPORTED_CC": 2})
@@ -56,14 +61,6 @@ def fake_tensorrt(
     module.half = None  # whether layers report half precision; None: as the graph's weights
     module.unsupported_gpu = False
     return module
-
-
-class _Severity(enum.IntEnum):
-    INTERNAL_ERROR = 0
-    ERROR = 1
-    WARNING = 2
-    INFO = 3
-    VERBOSE = 4
 
 
 class ITimingCache:
@@ -90,6 +87,10 @@ class IBuilderConfig:
         self.profiling_verbosity: Any = None
         self.progress_monitor: Any = None
         self.cache: ITimingCache | None = None
+        self.preview: set[str] = set()
+
+    def set_preview_feature(self, feature: Any, enable: bool) -> None:
+        (self.preview.add if enable else self.preview.discard)(feature.name)
 
     def set_flag(self, flag: Any) -> None:
         self.set_flags.add(flag.name)
@@ -122,11 +123,14 @@ class IOptimizationProfile:
 
 class Builder:
     last_config: Any = None
+    last_built: Any = None  # the configuration of the last build
 
     def __init__(self, module: Any, gpu: Gpu | None, logger: Any) -> None:
         self._module, self._gpu, self._logger = module, gpu, logger
 
-    def create_network(self, _flags: int) -> INetworkDefinition:
+    def create_network(self, flags: int) -> INetworkDefinition:
+        if not flags & 1 << int(self._module.NetworkDefinitionCreationFlag.STRONGLY_TYPED):
+            raise FaultError("a network that is not strongly typed: its precision is the builder's choice")
         return INetworkDefinition()
 
     def create_builder_config(self) -> IBuilderConfig:
@@ -137,6 +141,7 @@ class Builder:
         return IOptimizationProfile()
 
     def build_serialized_network(self, network: INetworkDefinition, config: IBuilderConfig) -> bytes | None:
+        Builder.last_built = config
         if config.progress_monitor is not None:
             config.progress_monitor.phase_start("Building", None, 2)
             for step in range(2):
@@ -144,7 +149,7 @@ class Builder:
                     return None
             config.progress_monitor.phase_finish("Building")
         if self._gpu is None:
-            self._logger.log(_Severity.ERROR, "no GPU to\nbuild for")
+            self._logger.log(Severity.ERROR, "no GPU to\nbuild for")
             return None
         if config.cache is not None:
             config.cache.content += b"timed;"
@@ -154,9 +159,10 @@ class Builder:
             "architecture": self._gpu.architecture,
             "profiles": [profile.shapes for profile in config.profiles],
             "datatype": "Half" if half else "Float",
+            "capturable": "REQUIRE_USER_ALLOCATION" in config.set_flags,
         }
         text = json.dumps(header).encode()
-        return _MAGIC + len(text).to_bytes(4, "little") + text + network.model
+        return MAGIC + len(text).to_bytes(4, "little") + text + network.model
 
 
 class _Named:
@@ -208,160 +214,7 @@ class OnnxParser:
         return ParserError()
 
 
-class Runtime:
-    def __init__(self, module: Any, device: FakeDevice | None, gpu: Gpu | None, logger: Any) -> None:
-        if device is None or gpu is None:
-            raise FaultError("a runtime was made without a driver: that may crash")
-        self._module, self._device, self._gpu, self._logger = module, device, gpu, logger
-        self.engine_host_code_allowed = False
-
-    def deserialize_cuda_engine(self, plan: bytes) -> ICudaEngine | None:
-        if not plan.startswith(_MAGIC):
-            self._logger.log(_Severity.ERROR, "Magic tag does not match")
-            return None
-        size = int.from_bytes(plan[len(_MAGIC) : len(_MAGIC) + 4], "little")
-        start = len(_MAGIC) + 4
-        header = json.loads(plan[start : start + size])
-        if header["version"] != self._module.__version__:
-            self._logger.log(_Severity.ERROR, f"built by {header['version']}")
-            return None
-        return ICudaEngine(self._module, self._device, self._logger, header, plan[start + size :])
-
-
-class RtxRuntime(Runtime):
-    def get_engine_validity(self, _plan: bytes) -> tuple[Any, int]:
-        if self._module.unsupported_gpu:
-            return self._module.EngineValidity.INVALID, 2
-        return self._module.EngineValidity.VALID, 0
-
-
-class ICudaEngine:
-    def __init__(self, module: Any, device: FakeDevice, logger: Any, header: dict[str, Any], model: bytes) -> None:
-        self.module, self.device, self.logger, self.header = module, device, logger, header
-        self.session = session_of(model)
-        self.inputs = {item.name: item for item in self.session.get_inputs()}
-        self.outputs = {item.name: item for item in self.session.get_outputs()}
-        self.contexts = 0
-
-    @property
-    def num_io_tensors(self) -> int:
-        return len(self.inputs) + len(self.outputs)
-
-    def get_tensor_name(self, index: int) -> str:
-        return [*self.inputs, *self.outputs][index]
-
-    def get_tensor_mode(self, name: str) -> Any:
-        return self.module.TensorIOMode.INPUT if name in self.inputs else self.module.TensorIOMode.OUTPUT
-
-    def get_tensor_dtype(self, name: str) -> Any:
-        kind = {**self.inputs, **self.outputs}[name].type
-        return self.module.DataType.INT64 if kind == "tensor(int64)" else self.module.DataType.FLOAT
-
-    def create_execution_context(self, strategy: Any) -> IExecutionContext:
-        if strategy.name != "USER_MANAGED":
-            raise FaultError("the context allocates by itself")
-        self.contexts += 1
-        return IExecutionContext(self)
-
-    def create_engine_inspector(self) -> EngineInspector:
-        return EngineInspector(self)
-
-
-class EngineInspector:
-    def __init__(self, engine: ICudaEngine) -> None:
-        self._engine = engine
-
-    def get_engine_information(self, form: Any) -> str:
-        layer = {"Name": "conv", "Outputs": [{"Name": "x", "Datatype": self._engine.header["datatype"]}]}
-        return json.dumps({"Layers": [layer, "no details"] if form.name != "JSON" else [layer]})
-
-
-class IExecutionContext:
-    def __init__(self, engine: ICudaEngine) -> None:
-        self._engine = engine
-        self._profile = -1
-        self._shapes: dict[str, tuple[int, ...]] = {}
-        self._addresses: dict[str, int] = {}
-        self._scratch: tuple[int, int] | None = None
-
-    def set_optimization_profile_async(self, index: int, _stream: int) -> bool:
-        self._profile, self._shapes = index, {}
-        return 0 <= index < len(self._engine.header["profiles"])
-
-    def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
-        least, _, largest = self._engine.header["profiles"][self._profile][name]
-        if len(shape) != len(least) or not all(a <= b <= c for a, b, c in zip(least, shape, largest, strict=True)):
-            self._engine.logger.log(_Severity.ERROR, f"{name}: {shape} is not within the profile")
-            return False
-        self._shapes[name] = tuple(shape)
-        return True
-
-    def infer_shapes(self) -> list[str]:
-        return [name for name in self._engine.inputs if name not in self._shapes]
-
-    def update_device_memory_size_for_shapes(self) -> int:
-        return SCRATCH_BYTES * max(max(shape, default=1) for shape in self._shapes.values())
-
-    def get_tensor_shape(self, name: str) -> tuple[int, ...]:
-        return _output_shapes(self._engine.session, tuple(sorted(self._shapes.items())))[name]
-
-    def set_device_memory(self, address: int, size: int) -> None:
-        self._scratch = (address, size)
-
-    def set_tensor_address(self, name: str, address: int) -> bool:
-        self._addresses[name] = address
-        return name in self._engine.inputs or name in self._engine.outputs
-
-    def execute_async_v3(self, stream: int) -> bool:
-        if self._profile < 0 or self.infer_shapes():
-            raise FaultError("run without shapes")
-        device, shapes, addresses = self._engine.device, dict(self._shapes), dict(self._addresses)
-        scratch, needed = self._scratch, self.update_device_memory_size_for_shapes()
-        outputs = {name: self.get_tensor_shape(name) for name in self._engine.outputs}
-
-        def operation() -> None:
-            if shapes != self._shapes and stream in captured:
-                raise FaultError("a context was altered after its run was captured")
-            if scratch is None or scratch[1] < needed:
-                raise FaultError("too little scratch memory")
-            values = {}
-            for name, shape in shapes.items():
-                dtype = np.dtype(self._engine.module.nptype(self._engine.get_tensor_dtype(name)))
-                size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-                values[name] = device.view(addresses[name], size).view(dtype).reshape(shape).copy()
-            results = self._engine.session.run(list(outputs), values)
-            device.view(*scratch)[:] = 0xFF
-            for (name, shape), result in zip(outputs.items(), results, strict=True):
-                if result.shape != shape:
-                    raise FaultError(f"{name} has another shape than was said before")
-                device.view(addresses[name], result.nbytes)[:] = np.ascontiguousarray(result).reshape(-1).view(np.uint8)
-
-        captured = {stream} if device.is_capturing(stream) else set()
-        device.enqueue(stream, operation)
-        return True
-
-
 def has_half(model: bytes) -> bool:
     """Whether a graph has weights in half precision."""
     graph = onnx.load_model_from_string(model).graph
     return any(item.data_type == onnx.TensorProto.FLOAT16 for item in graph.initializer)
-
-
-@functools.cache
-def session_of(model: bytes) -> Any:
-    options = import_onnxruntime().SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 3
-    return import_onnxruntime().InferenceSession(model, options)
-
-
-@functools.cache
-def _output_shapes(session: Any, shapes: tuple[tuple[str, tuple[int, ...]], ...]) -> dict[str, tuple[int, ...]]:
-    values = {}
-    for item in session.get_inputs():
-        dtype = np.int64 if item.type == "tensor(int64)" else np.float32
-        values[item.name] = np.zeros(dict(shapes)[item.name], dtype)
-        if item.name == "lengths":
-            values[item.name] += 1
-    results = session.run(None, values)
-    return {item.name: result.shape for item, result in zip(session.get_outputs(), results, strict=True)}
