@@ -55,6 +55,7 @@ class Codec:
         threads: int | None = None,
         engine_cache: str | Path | None = None,
         shrink_memory: bool = False,
+        recurrent: str | None = None,
     ) -> Codec:
         """Open a bundle, check that it is complete and unaltered, and prepare a backend.
 
@@ -62,13 +63,14 @@ class Codec:
             bundle: folder that `dmcodec export` wrote; by default `default_bundle_path()`, the trained codec that
                 comes with dmcodec.
             backend: "onnxruntime", or "tensorrt" for the engines that `dmcodec export --format trt` built.
-            provider: of onnxruntime: "cpu" (the default), "cuda" or "tensorrt". There is no fallback: a provider that
-                can't run is an error.
+            provider: of onnxruntime: "cpu" (the default), "cuda", "tensorrt" or "nv-tensorrt-rtx". There is no fallback:
+                a provider that can't run is an error.
             threads: CPU threads of onnxruntime for one run; by default one for each CPU that this process may use, by
                 affinity, quota and OMP_NUM_THREADS, and one for streams.
-            engine_cache: of tensorrt: folder of the engines; by default a folder in the bundle.
+            engine_cache: folder of the engines of TensorRT; by default a folder in the bundle.
             shrink_memory: of onnxruntime on the CPU: give the memory of each run back to the system, so that one long
                 clip does not raise the memory of the process for good. Runs take longer.
+            recurrent: of tensorrt: "onnxruntime-cuda" runs the LSTMs in ONNX Runtime's CUDA provider.
 
         Raises:
             BundleError: missing, incomplete, altered, or from a newer dmcodec.
@@ -77,7 +79,7 @@ class Codec:
             EngineError: no engine for this bundle, GPU and version of TensorRT.
             MissingDependencyError: the backend isn't installed.
         """
-        return cls(*open_codec(bundle, backend, provider, threads, engine_cache, shrink_memory))
+        return cls(*open_codec(bundle, backend, provider, threads, engine_cache, shrink_memory, recurrent))
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle bundle and backend by what opens them; the process that unpickles loads its own graphs."""
@@ -349,10 +351,7 @@ class Codec:
         return StreamEncoder(graphs.arrays, self.config, look_ahead_s, sample_rate, n_q, batch_size, step_s)
 
     def stream_pool(self, max_streams: int = 64, max_wait_ms: float = 10.0) -> StreamPool:
-        """Return a pool for many live streams, whose pushes run together.
-
-        Arguments and errors are those of `dmcodec.runtime.StreamPool`.
-        """
+        """Return a pool for many live streams, whose pushes run together; see `dmcodec.runtime.StreamPool`."""
         return StreamPool(self, *self._pipeline.concurrent, max_streams, max_wait_ms)
 
     def latents(self, waveform: Any, sample_rate: int) -> NDArray[np.float32]:

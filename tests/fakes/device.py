@@ -192,7 +192,8 @@ class FakeDevice:
 
     def view(self, address: int, size_bytes: int) -> NDArray[np.uint8]:
         """Return device memory; called when the work runs."""
-        return self._find(self._memory, address, size_bytes)[:size_bytes]
+        base, offset = address >> 32 << 32, address & 0xFFFFFFFF
+        return self._find(self._memory, base, offset + size_bytes)[offset : offset + size_bytes]
 
     @property
     def graphs(self) -> int:
