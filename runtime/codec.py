@@ -63,8 +63,8 @@ class Codec:
             bundle: folder that `dmcodec export` wrote; by default `default_bundle_path()`, the trained codec that
                 comes with dmcodec.
             backend: "onnxruntime", or "tensorrt" for the engines that `dmcodec export --format trt` built.
-            provider: of onnxruntime: "cpu" (the default), "cuda", "tensorrt" or "nv-tensorrt-rtx". There is no fallback:
-                a provider that can't run is an error.
+            provider: of onnxruntime: "cpu" (the default), "cuda", "tensorrt" or "nv-tensorrt-rtx". One that can't run
+                is an error: nothing falls back.
             threads: CPU threads of onnxruntime for one run; by default one for each CPU that this process may use, by
                 affinity, quota and OMP_NUM_THREADS, and one for streams.
             engine_cache: folder of the engines of TensorRT; by default a folder in the bundle.

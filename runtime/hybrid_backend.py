@@ -1,8 +1,8 @@
 """The hybrid backend: convolutions in TensorRT engines, LSTMs in cuDNN through ONNX Runtime, on one CUDA stream.
 
-TensorRT runs an LSTM as a loop of one step a frame, cuDNN as a few kernels for all. This backend runs the graphs that
-the bundle has cut at the LSTM, in place of the encoder and the decoder: a yardstick, and a way out where the loop is the
-slower of the two. Written against the documented API and tested on a simulated GPU; not yet run on a real one.
+TensorRT runs an LSTM as a loop of one step a frame, cuDNN as a few kernels for all. In place of the encoder and the
+decoder, this backend runs the graphs that the bundle has cut at the LSTM: a yardstick, and a way out where the loop is
+the slower of the two. Written against the documented API and tested on a simulated GPU; not yet run on a real one.
 """
 
 from __future__ import annotations

@@ -118,10 +118,11 @@ class OnnxRuntimeBackend:
         elif provider in BUILD_ENGINES:
             graphs = ProviderGraphs(path.parent, self.engine_cache)
             source, profile = graphs.find(path.stem, spec)
-            build_options = (
-                rtx_options if provider == RTX_PLUGIN else functools.partial(tensorrt_options, spec.precision)
-            )
-            options = build_options(self.device_id, profile, graphs.caches(provider))
+            caches = graphs.caches(provider)
+            if provider == RTX_PLUGIN:
+                options = rtx_options(profile, caches)
+            else:
+                options = tensorrt_options(spec.precision, self.device_id, profile, caches)
         session = self._session(source, spec, provider, options)
         runner: Runner
         if (provider == CPU and not self._buckets) or self.provider == RTX_PLUGIN:

@@ -140,14 +140,17 @@ class ProviderGraphs:
     def _index(self) -> dict[str, ProviderGraph]:
         path = self.folder / INDEX
         try:
-            body = json.loads(path.read_text(encoding="utf-8"))
-            if body.pop("sha256", None) != json_sha256(body) or body["index_version"] != INDEX_VERSION:
-                raise ValueError("altered, or of another version of dmcodec")
-            return {name: ProviderGraph.from_dict(values) for name, values in body["graphs"].items()}
+            return _read_index(json.loads(path.read_text(encoding="utf-8")))
         except FileNotFoundError:
             return {}
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise EngineError(f"{path}: can't be read ({error}); {self._way_out}") from None
+
+
+def _read_index(body: Any) -> dict[str, ProviderGraph]:
+    if body.pop("sha256", None) != json_sha256(body) or body["index_version"] != INDEX_VERSION:
+        raise ValueError("altered, or of another version of dmcodec")
+    return {name: ProviderGraph.from_dict(values) for name, values in body["graphs"].items()}
 
 
 def joined(profiles: Sequence[Profile]) -> Profile:

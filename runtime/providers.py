@@ -36,6 +36,7 @@ RVQ_GRAPHS = ("quantizer", "dequantizer")
 _RVQ_PROVIDER = {TENSORRT: CUDA, RTX_PLUGIN: CPU}
 TENSORRT_PACKAGES = ("tensorrt", "tensorrt-cu13", "tensorrt-cu12")
 _REASON_CHARACTERS = 400
+_HEARD_LINES = 2  # the others say the same of other libraries
 _PREFIX = re.compile(r"^.*?\[ONNXRuntimeError\] : \d+ : \w+ : ")
 _LINKED = re.compile(rb"libnvinfer\.so\.(\d+)|nvinfer_(\d+)\.dll")
 
@@ -87,10 +88,12 @@ def tensorrt_options(precision: str, device_id: int, profile: Profile, caches: P
     }
 
 
-def rtx_options(device_id: int, profile: Profile, caches: Path) -> Options:
-    """Return the options of the plugin provider for TensorRT-RTX; arguments as for `tensorrt_options`."""
+def rtx_options(profile: Profile, caches: Path) -> Options:
+    """Return the options of the plugin provider for TensorRT-RTX; arguments as for `tensorrt_options`.
+
+    The GPU is not among them: the session is given the device itself.
+    """
     return {
-        "device_id": str(device_id),
         "nv_runtime_cache_path": str(caches),
         **profile_options("nv_profile", profile),
     }
@@ -129,7 +132,7 @@ def prepare(ort: Any, provider: str) -> str:
             raise ProviderError(f"provider tensorrt: {problem[0]}; {problem[1]}")
         with contextlib.suppress(Exception):  # its libraries lie where the loader does not look
             importlib.import_module("tensorrt")
-    return "; ".join(lines)
+    return "; ".join(lines[:_HEARD_LINES])
 
 
 def tensorrt_conflict(ort: Any) -> tuple[str, str] | None:

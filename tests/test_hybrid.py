@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -73,9 +74,12 @@ def test_features_stay_on_the_device(tiny_bundle: Path, engines: Path, monkeypat
     codec, _ = load(tiny_bundle, engines, device)
     downloads: list[int] = []
     original = device.download
-    monkeypatch.setattr(
-        device, "download", lambda memory, *rest: (downloads.append(memory.nbytes), original(memory, *rest))
-    )
+
+    def download(memory: Any, *rest: Any) -> None:
+        downloads.append(memory.nbytes)
+        original(memory, *rest)
+
+    monkeypatch.setattr(device, "download", download)
     tokens = codec.encode(clips(8000)[0], RATE)
     assert downloads == [tokens.codes.size * 8]
 
@@ -129,7 +133,8 @@ def test_both_spellings_load_it(copy_of_tiny_bundle: Path, engines: Path, monkey
 
 def test_it_is_pickled_by_its_arguments(tiny_bundle: Path, engines: Path) -> None:
     codec, _ = load(tiny_bundle, engines)
-    make, arguments = codec.backend.__reduce__()  # type: ignore[misc]
+    assert isinstance(codec.backend, HybridBackend)
+    make, arguments = codec.backend.__reduce__()
     assert make is HybridBackend
     bundle, folder = pickle.loads(pickle.dumps(arguments))
     assert (bundle.path, folder) == (tiny_bundle, engines)

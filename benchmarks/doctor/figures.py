@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,8 +58,12 @@ def figures_markdown(report: Mapping[str, Any] | None) -> str:
     for table in figures_tables(report):
         align = ["---" if index < table.labels else "---:" for index in range(len(table.columns))]
         rows = [table.columns, align, *table.rows]
-        lines += [f"**{table.title}**", "", *(f"| {' | '.join(row)} |".replace("|  |", "| |") for row in rows), ""]
+        lines += [f"**{table.title}**", "", *map(_line, rows), ""]
     return "\n".join([*lines, END])
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "|".join(["", *(f" {cell} " if cell else " " for cell in cells), ""])
 
 
 def check_page(page: Path) -> None:

@@ -40,7 +40,7 @@ def package_findings(outcomes: Mapping[str, Outcome], installed: Installed) -> I
     onnxruntime = outcomes["onnxruntime"].value if outcomes["onnxruntime"].ok else {}
     problems = [
         *_clashes(installed),
-        *_tensorrt_of_onnxruntime(onnxruntime, installed),
+        *_tensorrt_of_onnxruntime(onnxruntime),
         *_bindings(installed),
         *(_driver(driver, _needs(onnxruntime, installed)) if driver is not None else ()),
     ]
@@ -83,7 +83,7 @@ def _clashes(installed: Installed) -> Iterator[tuple[str, str]]:
         yield _BOTH
 
 
-def _tensorrt_of_onnxruntime(onnxruntime: Mapping[str, Any], installed: Installed) -> Iterator[tuple[str, str]]:
+def _tensorrt_of_onnxruntime(onnxruntime: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield the conflict of `[gpu,trt]`: ONNX Runtime's TensorRT provider links an older TensorRT."""
     if conflict := onnxruntime.get("tensorrt_conflict"):
         yield conflict[0], conflict[1]

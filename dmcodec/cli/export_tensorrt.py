@@ -109,7 +109,8 @@ class EngineChoice(NamedTuple):
     Attributes:
         request: shapes of the optimization profiles.
         graphs: names of graphs; empty: all.
-        flavour: "tensorrt", "tensorrt-rtx", "onnxruntime" (graphs for its providers) or None, the first that is installed.
+        flavour: "tensorrt", "tensorrt-rtx", "onnxruntime" (graphs for its providers), or None for the first that is
+            installed.
         engine_cache: folder of the engines; None: within the bundle.
         rebuild: whether engines that exist are built, too.
         dry_run: whether only the plan is printed.

@@ -82,8 +82,8 @@ def plan_engines(
         gpu: of this machine; None where there is none.
         request: the shapes that the engines have to run.
         options: options of the builder.
-        graphs: names of the graphs to build; empty for GRAPH_NAMES. Between graphs that all have engines, data stays on the
-            device.
+        graphs: names of the graphs to build; empty for GRAPH_NAMES. Between graphs that all have engines, data stays on
+            the device.
         engine_cache: folder of the engines, instead of the one within the bundle.
         rebuild: build engines that exist, too.
 

@@ -39,8 +39,7 @@ ACCEPTED: Mapping[str, Mapping[str, str]] = {
         "trt_timing_cache_path": _TEXT,
         **{f"trt_profile_{bound}_shapes": _SHAPES for bound in ("min", "opt", "max")},
     },
-    RTX: {
-        "device_id": _NUMBER,
+    RTX: {  # tensorrt_rtx_provider_options.h of 0.5.0; a name that is not in it is an error
         "nv_runtime_cache_path": _TEXT,
         **{f"nv_profile_{bound}_shapes": _SHAPES for bound in ("min", "opt", "max")},
     },
@@ -86,19 +85,22 @@ class FakeRuntime:
             return [CPU]
         return [*([TENSORRT] if self._tensorrt else []), CUDA, CPU]
 
+    def _open(self, name: str, options: Mapping[str, str]) -> None:
+        if wrong := refused(name, options):
+            raise RuntimeError(f"[ERROR] [{name}] {wrong[0]}")
+        if self.broken and name != CPU:
+            raise RuntimeError(
+                "/onnxruntime_src/onnxruntime/core/session/provider_bridge_ort.cc:1992 onnxruntime::Provider&\n"
+                f"[ONNXRuntimeError] : 1 : FAIL : Failed to load library: {self.broken}"
+            )
+
     def InferenceSession(  # noqa: N802 - onnxruntime's name
         self, path: str, options: Any = None, providers: Any = None, enable_fallback: int = 1
     ) -> FakeSession:
         asked = [each if isinstance(each, tuple) else (each, {}) for each in providers]
         try:
             for name, values in asked:
-                if wrong := refused(name, values):
-                    raise RuntimeError(f"[ERROR] [{name}] {wrong[0]}")
-                if self.broken and name != CPU:
-                    raise RuntimeError(
-                        "/onnxruntime_src/onnxruntime/core/session/provider_bridge_ort.cc:1992 onnxruntime::Provider&\n"
-                        f"[ONNXRuntimeError] : 1 : FAIL : Failed to load library: {self.broken}"
-                    )
+                self._open(name, values)
         except RuntimeError as error:
             if not enable_fallback:
                 raise
