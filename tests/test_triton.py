@@ -71,8 +71,6 @@ def test_the_repository_is_as_the_server_wants_it(repository: Path) -> None:
         assert (group.count, group.kind) == (2, group.KIND_GPU)
         assert config.dynamic_batching.max_queue_delay_microseconds == 2500
         assert {sample.batch_size for sample in config.model_warmup} == {1, 4}
-        [accelerator] = config.optimization.execution_accelerators.gpu_execution_accelerator
-        assert accelerator.parameters["use_tf32"] == "0"
         model = onnx.load(repository / name / "1" / "model.onnx").graph
         for entries, tensors in ((config.input, model.input), (config.output, model.output)):
             assert [entry.name for entry in entries] == [tensor.name for tensor in tensors]
@@ -205,14 +203,6 @@ def test_engines_become_plans(copy_of_tiny_bundle: Path, tmp_path: Path) -> None
     assert not (tmp_path / "m2").exists()
 
 
-def test_the_tensorrt_accelerator(tiny_bundle: Path, tmp_path: Path) -> None:
-    export_triton(tiny_bundle, tmp_path / "models", TritonOptions(platform="onnxruntime-tensorrt"))
-    for name, expected in (("encoder", ["tensorrt", "cuda"]), ("quantizer", ["cuda"])):
-        config = read_config(tmp_path / "models" / name / "config.pbtxt")
-        found = config.optimization.execution_accelerators.gpu_execution_accelerator
-        assert [accelerator.name for accelerator in found] == expected
-
-
 @pytest.mark.parametrize(
     "wrong",
     [
@@ -224,6 +214,7 @@ def test_the_tensorrt_accelerator(tiny_bundle: Path, tmp_path: Path) -> None:
         {"max_batch_size": 1000},
         {"max_queue_delay_ms": -1},
         {"max_queue_delay_ms": float("nan")},
+        {"server_cache": "engines"},
     ],
 )
 def test_wrong_options(wrong: dict[str, Any]) -> None:

@@ -214,7 +214,7 @@ class Configs:
         if config.name in ("dequantizer", "decoder"):  # the client pads codes to whole frames
             frames = buckets * round(BUCKET_S * codec.sample_rate / codec.hop_length)
         sizes = {"waveform": samples, "latents": frames, "codes": frames}
-        if engine is not None and not _holds(engine.shapes, sizes, batch):
+        if engine is not None and not holds_request(engine.shapes, sizes, batch):
             return  # the server would not start
         sample = config.model_warmup.add(name=f"{duration_s:g} s, batch {batch}", batch_size=batch)
         for tensor in inputs:
@@ -261,7 +261,7 @@ def uses_tensorrt_accelerator(options: TritonOptions, model: str) -> bool:
     return options.platform == "onnxruntime-tensorrt" and model in ("encoder", "decoder")
 
 
-def _holds(profile: Profile, sizes: Mapping[str, int], batch: int) -> bool:
+def holds_request(profile: Profile, sizes: Mapping[str, int], batch: int) -> bool:
     """Return whether an engine's profile holds a request."""
     wanted = {name: (batch, size) for name, size in sizes.items()}
     return all(
