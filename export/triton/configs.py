@@ -15,6 +15,7 @@ from dmcodec.bundle import Bundle
 from dmcodec.errors import ArgumentError
 from dmcodec.extras import missing_package
 from dmcodec.precision import FP16
+from dmcodec.receptive_field import decoder_reach
 from dmcodec.runtime.provider_graphs import joined
 from dmcodec.runtime.providers import cuda_options, profile_options
 from dmcodec.runtime.tensorrt.profiles import Profile, ShapeRange, ShapeRequest
@@ -30,6 +31,8 @@ MAX_QUEUE_DELAY_MS = 10_000.0
 # Durations of the warm-up at batch 1, in steps of the client's padding; the largest batch has LARGEST_BATCH_S.
 WARM_UP_S: Mapping[str, tuple[float, ...]] = {"gpu": (0.5, 1.0, 5.0, 10.0), "cpu": (1.0,)}
 LARGEST_BATCH_S = 1.0
+PUSH_S = 0.1  # of a live stream
+STREAM_MODELS = ("decoder_recurrent", "decoder_upsampler")
 SERVER_CACHE = "/tmp/dmcodec-engines"
 LENGTHS = "lengths-"  # the files of the warm-up, followed by the length in them
 _SERVER_PLATFORMS = {"onnxruntime": "onnxruntime_onnx", "tensorrt": "tensorrt_plan"}
@@ -141,6 +144,9 @@ class Configs:
         self._latents = Tensor("latents", "FP32", (config.dimension, -1))
         self._codes = Tensor("codes", "INT64", (config.n_q, -1))
         self._some_codes = Tensor("codes", "INT64", (-1, -1))
+        layers, channels = config.lstm_layers, config.n_filters * 2 ** len(config.strides)
+        self._features = Tensor("features", "FP32", (channels, -1))
+        self._states = [Tensor(name, "FP32", (layers, channels)) for name in ("hidden", "cell")]
         self._scalars = {name: Tensor(name, "INT64", scalar=True) for name in ("lengths", "frames", "first_level")}
 
     def all(self, engines: dict[str, Engine]) -> dict[str, Any]:
@@ -151,6 +157,11 @@ class Configs:
             "quantizer": ([self._latents, lengths], [self._codes, frames]),
             "dequantizer": ([self._some_codes, first_level], [self._latents]),
             "decoder": ([self._latents, lengths], [self._waveform]),
+            "decoder_recurrent": (
+                [self._latents, *self._states],
+                [self._features, *(dataclasses.replace(state, name=f"new_{state.name}") for state in self._states)],
+            ),
+            "decoder_upsampler": ([self._features], [self._waveform]),
         }
         models = {name: self._model(name, *ends, engines.get(name)) for name, ends in tensors.items()}
         tokenize = self._ensemble("tokenize", [self._waveform, lengths], [self._codes, frames])
@@ -175,7 +186,7 @@ class Configs:
         elif self._options.kind == "gpu":
             self._accelerate(config, name)
         config.dynamic_batching.max_queue_delay_microseconds = round(1000 * self._options.max_queue_delay_ms)
-        for duration_s, batch in self._warm_ups():
+        for duration_s, batch in self._stream_warm_ups() if name in STREAM_MODELS else self._warm_ups():
             self._warm_up(config, inputs, duration_s, batch, engine)
         return config
 
@@ -205,6 +216,10 @@ class Configs:
         if self._options.max_batch_size > 1:
             yield LARGEST_BATCH_S, self._options.max_batch_size
 
+    def _stream_warm_ups(self) -> Iterator[tuple[float, int]]:
+        """Yield duration and batch size of pushes of live streams."""
+        yield from ((PUSH_S, batch) for batch in sorted({1, self._options.max_batch_size}))
+
     def _warm_up(
         self, config: Any, inputs: Sequence[Tensor], duration_s: float, batch: int, engine: Engine | None
     ) -> None:
@@ -214,6 +229,9 @@ class Configs:
         if config.name in ("dequantizer", "decoder"):  # the client pads codes to whole frames
             frames = buckets * round(BUCKET_S * codec.sample_rate / codec.hop_length)
         sizes = {"waveform": samples, "latents": frames, "codes": frames}
+        if config.name in STREAM_MODELS:
+            reach, push = decoder_reach(codec), max(1, round(duration_s * codec.frame_rate))
+            sizes = {"latents": push + 2 * reach.front, "features": push + reach.past + reach.future}
         if engine is not None and not holds_request(engine.shapes, sizes, batch):
             return  # the server would not start
         sample = config.model_warmup.add(name=f"{duration_s:g} s, batch {batch}", batch_size=batch)
@@ -221,7 +239,11 @@ class Configs:
             entry = sample.inputs[tensor.name]
             entry.data_type = getattr(self._pb, f"TYPE_{tensor.dtype}")
             dims = [codec.n_q if size < 0 else size for size in tensor.dims[:-1]]
-            entry.dims.extend([1] if tensor.scalar else [*dims, sizes[tensor.name]])
+            if tensor.scalar:
+                dims = [1]
+            else:
+                dims.append(sizes[tensor.name] if tensor.dims[-1] < 0 else tensor.dims[-1])
+            entry.dims.extend(dims)
             if tensor.name == "lengths":  # zero_data would give an empty clip
                 entry.input_data_file = f"{LENGTHS}{frames if config.name == 'decoder' else samples}"
             else:
@@ -231,10 +253,13 @@ class Configs:
         config = self._config(name, inputs, outputs, reshape=False)
         config.platform = "ensemble"
         manifest = self._bundle.manifest
+        reach, (layers, channels) = decoder_reach(manifest.config), self._states[0].dims
         parameters = {
             "model_id": manifest.model_id,
             "precision": manifest.precision,
             **{field: getattr(manifest.config, field) for field in _CODEC_PARAMETERS},
+            **{"stream_front": reach.front, "stream_past": reach.past, "stream_future": reach.future},
+            **{"dimension": manifest.config.dimension, "stream_layers": layers, "stream_channels": channels},
         }
         for key, value in parameters.items():
             config.parameters[key].string_value = str(value)

@@ -22,7 +22,7 @@ from dmcodec.runtime.tensorrt.engine_store import EngineRecord, EngineStore, eng
 from dmcodec.runtime.tensorrt.library import TENSORRT
 from dmcodec.runtime.tensorrt.profiles import Profile
 
-from .batched_graphs import batched_dequantizer, batched_quantizer
+from .batched_graphs import batched_dequantizer, batched_quantizer, batched_recurrent
 from .configs import LENGTHS, Configs, Engine, TritonOptions, uses_tensorrt_accelerator
 from .simulation import Simulation, require_agreement
 
@@ -38,6 +38,7 @@ docs/how-to/serve-with-triton.md of dmcodec explains it.
 
 `tokenize`: waveform [B, 1, samples] float32, lengths [B, 1] int64 -> codes [B, n_q, frames] int64, frames [B, 1].
 `synthesize`: codes, first_level [B, 1], frames [B, 1] -> waveform [B, 1, frames x {hop_length}].
+`dequantizer`, `decoder_recurrent`, `decoder_upsampler`: speech while codes arrive; see `SpeechStream` in client.py.
 """
 
 
@@ -114,6 +115,8 @@ def _write_model(
         onnx.save(batched_quantizer(bundle.graph_path(name), config), path)
     elif name == "dequantizer":
         onnx.save(batched_dequantizer(bundle.graph_path("quantizer"), config), path)
+    elif name == "decoder_recurrent":
+        onnx.save(batched_recurrent(bundle.graph_path(name)), path)
     elif uses_tensorrt_accelerator(options, name):  # the form that TensorRT parses and builds
         path.write_bytes(rewritten(bundle.graph_path(name)))
     else:  # with its weights inside: each model's folder stands alone
