@@ -30,6 +30,7 @@ def findings(driver: str | None, installed: dict[str, str], onnxruntime: dict[st
     return list(package_findings(outcomes, installed.get))
 
 
+NONE: dict[str, str] = {}
 FULL_13 = {"tensorrt-cu13": "11.4.0", "cuda-bindings": "13.5.0"}
 FULL_12 = {"tensorrt-cu12": "11.4.0", "cuda-bindings": "12.9.4"}
 
@@ -68,9 +69,9 @@ def test_packages_that_fit_are_told_apart() -> None:
 
 def test_the_plugin_is_a_line() -> None:
     ready = Outcome(True, {"version": "0.5.0", "device": "NVIDIA NvTensorRTRTXExecutionProvider"})
-    assert plugin_finding(ready, {}.get).status == "ok"
+    assert plugin_finding(ready, NONE.get).status == "ok"
     broken = Outcome(False, None, "GpuError: no NVIDIA driver")
-    assert plugin_finding(broken, {}.get).status == "missing"
+    assert plugin_finding(broken, NONE.get).status == "missing"
     found = plugin_finding(broken, {"onnxruntime-ep-nv-tensorrt-rtx": "0.5.0"}.get)
     assert (found.status, found.found) == ("problem", "GpuError: no NVIDIA driver")
     assert "rtx-plugin" in found.way_out

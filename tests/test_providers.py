@@ -18,6 +18,8 @@ from fakes.onnxruntime import CUDA, RTX, TENSORRT, FakeRuntime, FakeSession, ref
 
 from dmcodec.bundle import Bundle, encoder_part_names
 from dmcodec.errors import ArgumentError, BackendError, EngineError, ProviderError
+from dmcodec.export.tensorrt import BuildOptions
+from dmcodec.export.tensorrt.builder import build_plan
 from dmcodec.export.tensorrt.provider_graphs import write_provider_graphs
 from dmcodec.runtime import Codec, onnxruntime_backend, providers
 from dmcodec.runtime.buckets import PaddedValue, bucket_frames
@@ -31,6 +33,7 @@ from dmcodec.runtime.providers import (
     rtx_options,
     tensorrt_options,
 )
+from dmcodec.runtime.tensorrt.library import TENSORRT_RTX, Library
 from dmcodec.runtime.tensorrt.profiles import ShapeRequest
 from dmcodec.sample import speech
 
@@ -278,6 +281,16 @@ def test_graphs_of_another_export_or_altered_ones_are_refused(copy_of_tiny_bundl
     assert len(list(store.folder.glob("*.onnx"))) == 1  # those that the index does not know are gone
     with pytest.raises(ArgumentError, match="no graph quantizer for ONNX Runtime's TensorRT"):
         write_provider_graphs(opened, ShapeRequest(), ("quantizer",))
+
+
+def test_rtx_builds_them_for_their_shapes(tiny_bundle: Path, tmp_path: Path) -> None:
+    """The smallest of them: the others are the graphs that other tests build."""
+    pytest.importorskip("tensorrt_rtx")
+    rtx = Library.load(TENSORRT_RTX)
+    names = ("encoder_lstm_1_backward", "encoder_output", "decoder_recurrent")
+    for item in write_provider_graphs(Bundle.open(tiny_bundle), ShapeRequest(), names, tmp_path):
+        built = build_plan(rtx, item.graph, item.path.read_bytes(), (item.profile,), BuildOptions(), None, None)
+        assert built.plan
 
 
 def test_the_command_writes_them(copy_of_tiny_bundle: Path, tmp_path: Path) -> None:

@@ -316,14 +316,16 @@ def test_pushes_of_many_streams_run_in_one_batch(simulation: Simulation, codec: 
     streams = [speech_stream(simulation) for _ in tokens]
     alone = [stream.push(item.codes[:, :12].astype(np.int64)) for stream, item in zip(streams, tokens, strict=True)]
     asked: list[tuple[str, Any]] = []
-    for stream, item in zip(streams, tokens, strict=True):
-        infer = stream._infer
-        stream._infer = lambda model, request, names, infer=infer: (
+
+    def recorded(infer: Any) -> Any:
+        def record(model: str, request: Any, names: Any) -> Any:
             asked.append((model, request))
-            or infer(  # type: ignore
-                model, request, names
-            )
-        )
+            return infer(model, request, names)
+
+        return record
+
+    for stream, item in zip(streams, tokens, strict=True):
+        stream._infer = recorded(stream._infer)
         stream.push(item.codes[:, 12:17].astype(np.int64))
     assert len(alone[0]) > 0
     for model in ("decoder_recurrent", "decoder_upsampler"):
