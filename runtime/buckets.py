@@ -48,6 +48,8 @@ class PaddedValue:
 class BucketRunner:
     """Pads what `runner` gets, and returns `PaddedValue`s where that padded its results; see `Runner`.
 
+    A batch that is larger than the profile's runs in parts.
+
     Args:
         name: of the graph.
         spec: of the graph.
@@ -75,6 +77,8 @@ class BucketRunner:
         """Run the graph on arrays or on results of other runners."""
         shapes = {name: _shape(value) for name, value in inputs.items()}
         sizes = axis_sizes(self._name, self._spec.inputs, shapes)
+        if sizes.get(_BATCH, 1) > (largest := self._bounds.get(_BATCH, (1, sizes.get(_BATCH, 1)))[1]):
+            return self._run_parts(inputs, sizes[_BATCH], largest)
         padded = {axis: self._padded(axis, size) for axis, size in sizes.items()}
         for tensor in self._spec.inputs:
             if isinstance(value := inputs[tensor.name], PaddedValue):
@@ -91,6 +95,23 @@ class BucketRunner:
             return outputs
         true = output_sizes(sizes, self._config)
         return [self._output(tensor, value, true) for tensor, value in zip(self._spec.outputs, outputs, strict=True)]
+
+    def _run_parts(self, inputs: Mapping[str, DeviceTensor], batch: int, largest: int) -> list[DeviceTensor]:
+        """Run a batch in parts of up to `largest` items; return arrays."""
+        arrays = {name: self._array(value) for name, value in inputs.items()}
+        parts = [
+            self.run({t.name: _items(t, arrays[t.name], slice(at, at + largest)) for t in self._spec.inputs})
+            for at in range(0, batch, largest)
+        ]
+        return [
+            np.concatenate([self._array(part[index]) for part in parts], axis=tensor.axes.index(_BATCH))
+            for index, tensor in enumerate(self._spec.outputs)
+        ]
+
+    def _array(self, value: DeviceTensor) -> NDArray[Any]:
+        if isinstance(value, PaddedValue):
+            return trimmed(value, self._to_array)
+        return value if isinstance(value, np.ndarray) else self._to_array(value)
 
     def _padded(self, axis: str, size: int) -> int:
         """Return the size of the bucket that holds `size`; at most the largest of the profile, if that holds it."""
@@ -116,13 +137,11 @@ class BucketRunner:
                 )
 
     def _input(self, tensor: TensorSpec, value: DeviceTensor, shape: Shape) -> DeviceTensor:
-        if isinstance(value, PaddedValue):
-            if value.padded_shape == shape:
-                return value.value
-            value = trimmed(value, self._to_array)
-        if _shape(value) == shape:
+        if isinstance(value, PaddedValue) and value.padded_shape == shape:
+            return value.value
+        if not isinstance(value, PaddedValue) and _shape(value) == shape:
             return value
-        array = np.asarray(value) if isinstance(value, np.ndarray) else self._to_array(value)
+        array = self._array(value)
         # Items that pad the batch have one sample or frame.
         result = np.full(shape, 1 if tensor.name == "lengths" else 0, array.dtype)
         result[tuple(slice(size) for size in array.shape)] = array
@@ -148,6 +167,11 @@ def bucket_frames(frames: int, frame_rate: float) -> int:
 def trimmed(value: PaddedValue, to_array: ToArray) -> NDArray[Any]:
     """Return a padded result as an array without its padding."""
     return to_array(value.value)[tuple(slice(size) for size in value.shape)].copy()
+
+
+def _items(tensor: TensorSpec, array: NDArray[Any], part: slice) -> NDArray[Any]:
+    """Return some items of a batch; all of a tensor without a batch axis."""
+    return array[tuple(part if axis == _BATCH else slice(None) for axis in tensor.axes)] if tensor.axes else array
 
 
 def _bounds(spec: GraphSpec, profile: Profile) -> dict[str, tuple[int, int]]:
