@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from .errors import MissingDependencyError
 
@@ -13,7 +14,7 @@ EXTRAS: Mapping[str, tuple[str, ...]] = {
     "accelerate": ("train",),
     "ai_edge_litert": ("evaluate",),
     "av": ("media",),
-    "cuda": ("trt", "trt-rtx"),
+    "cuda": ("trt", "trt-cu12", "trt-rtx"),
     "datasets": ("train", "datasets"),
     "fsspec": ("corpus",),
     "gdown": ("pull",),
@@ -22,9 +23,10 @@ EXTRAS: Mapping[str, tuple[str, ...]] = {
     "jiwer": ("evaluate",),
     "matplotlib": ("bench", "evaluate"),
     "onnx": ("export", "train", "triton", "pull"),
-    "onnxruntime": ("cpu", "gpu"),
+    "onnxruntime": ("cpu", "gpu", "rtx-plugin"),
+    "onnxruntime_ep_nv_tensorrt_rtx": ("rtx-plugin",),
     "pesq": ("evaluate",),
-    "platformdirs": ("export", "train", "triton", "pull", "trt", "trt-rtx", "demo"),
+    "platformdirs": ("export", "train", "triton", "pull", "trt", "trt-cu12", "trt-rtx", "rtx-plugin", "demo"),
     "pyarrow": ("train", "corpus"),
     "pynvml": ("bench",),
     "pystoi": ("evaluate",),
@@ -32,7 +34,7 @@ EXTRAS: Mapping[str, tuple[str, ...]] = {
     "safetensors": ("export", "train", "triton", "pull"),
     "scipy": ("evaluate",),
     "tensorboard": ("train",),
-    "tensorrt": ("trt",),
+    "tensorrt": ("trt", "trt-cu12"),
     "tensorrt_rtx": ("trt-rtx",),
     "torch": ("export", "train", "evaluate", "triton", "pull"),
     "transformers": ("train", "evaluate"),
@@ -46,6 +48,7 @@ _NAMES = {
     "visqol": "visqol-python",
     "ai_edge_litert": "ai-edge-litert",
     "cuda": "cuda-bindings",
+    "onnxruntime_ep_nv_tensorrt_rtx": "onnxruntime-ep-nv-tensorrt-rtx",
 }
 
 
@@ -88,3 +91,27 @@ def is_installed(module: str) -> bool:
         return importlib.util.find_spec(module) is not None
     except (ImportError, ValueError):  # hidden, or half imported
         return False
+
+
+def refuse_together(distributions: Sequence[str], extras: Sequence[str]) -> None:
+    """Raise MissingDependencyError if several of these distributions, which hold the same files, are installed.
+
+    Args:
+        distributions: names of distributions.
+        extras: the extras to choose from.
+    """
+    found = [name for name in distributions if _is_distribution(name)]
+    if len(found) > 1:
+        choice = " or ".join(f'"dmcodec[{extra}]"' for extra in extras)
+        raise MissingDependencyError(
+            f"{' and '.join(found)} are both installed and overwrite each other's files; run `pip uninstall "
+            f"{' '.join(f'{name} {name}-libs {name}-bindings' for name in found)}`, then install {choice}"
+        )
+
+
+def _is_distribution(name: str) -> bool:
+    try:
+        importlib.metadata.distribution(name)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True

@@ -56,6 +56,7 @@ class Codec(CodecProperties):
         engine_cache: str | Path | None = None,
         shrink_memory: bool = False,
         device_id: int | None = None,
+        recurrent: str | None = None,
     ) -> Codec:
         """Open a bundle, check that it is complete and unaltered, and prepare a backend.
 
@@ -63,14 +64,15 @@ class Codec(CodecProperties):
             bundle: folder that `dmcodec export` wrote; by default `default_bundle_path()`, the trained codec that
                 comes with dmcodec.
             backend: "onnxruntime", or "tensorrt" for the engines that `dmcodec export --format trt` built.
-            provider: of onnxruntime: "cpu" (the default), "cuda" or "tensorrt". There is no fallback: a provider that
-                can't run is an error.
+            provider: of onnxruntime: "cpu" (the default), "cuda", "tensorrt" or "nv-tensorrt-rtx". One that can't run
+                is an error: nothing falls back.
             threads: CPU threads of onnxruntime for one run; by default one for each CPU that this process may use, by
                 affinity, quota and OMP_NUM_THREADS, and one for streams.
-            engine_cache: of tensorrt: folder of the engines; by default a folder in the bundle.
+            engine_cache: folder of the engines of TensorRT; by default a folder in the bundle.
             shrink_memory: of onnxruntime on the CPU: give the memory of each run back to the system, so that one long
                 clip does not raise the memory of the process for good. Runs take longer.
             device_id: number of the GPU among those that the process sees; 0 by default. Not for provider cpu.
+            recurrent: of tensorrt: "onnxruntime-cuda" runs the LSTMs in ONNX Runtime's CUDA provider.
 
         Raises:
             BundleError: missing, incomplete, altered, or from a newer dmcodec.
@@ -79,7 +81,7 @@ class Codec(CodecProperties):
             EngineError: no engine for this bundle, GPU and version of TensorRT.
             MissingDependencyError: the backend isn't installed.
         """
-        return cls(*open_codec(bundle, backend, provider, threads, engine_cache, shrink_memory, device_id))
+        return cls(*open_codec(bundle, backend, provider, threads, engine_cache, shrink_memory, device_id, recurrent))
 
     def close(self) -> None:
         """Free the graphs and all memory on a GPU, after the calls that run. Later calls raise BackendError.

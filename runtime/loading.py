@@ -11,7 +11,9 @@ from dmcodec.errors import ArgumentError
 from .backend import Backend
 from .onnxruntime_backend import OnnxRuntimeBackend
 
-BACKENDS = ("onnxruntime", "tensorrt")
+# The last is the second with its LSTMs in ONNX Runtime: `recurrent=RECURRENT`.
+BACKENDS = ("onnxruntime", "tensorrt", "tensorrt-hybrid")
+RECURRENT = "onnxruntime-cuda"
 
 
 def open_codec(
@@ -22,22 +24,26 @@ def open_codec(
     engine_cache: str | Path | None,
     shrink_memory: bool,
     device_id: int | None = None,
+    recurrent: str | None = None,
 ) -> tuple[Bundle, Backend]:
     """Open a bundle and prepare a backend; arguments and errors are those of `dmcodec.runtime.Codec.load`."""
     if backend not in BACKENDS:
         raise ArgumentError(f"backend {backend!r} is not known; use one of {', '.join(BACKENDS)}")
     if device_id is not None and (not is_whole(device_id) or device_id < 0):
         raise ArgumentError(f"device_id must be the number of a GPU, from 0 on, not {device_id!r}")
+    if recurrent is not None and (recurrent != RECURRENT or backend == "onnxruntime"):
+        raise ArgumentError(f"recurrent must be {RECURRENT!r}, with backend tensorrt; or leave it out")
     path = default_bundle_path() if path is None else path
-    if backend == "tensorrt":
+    if backend != "onnxruntime":
         if shrink_memory:
             raise ArgumentError("shrink_memory is for backend onnxruntime; leave it out")
-        return _open_tensorrt(path, provider, threads, engine_cache, device_id)
-    if engine_cache is not None:
-        raise ArgumentError("engine_cache is for backend tensorrt; onnxruntime has no engines")
+        hybrid = recurrent is not None or backend == "tensorrt-hybrid"
+        return _open_tensorrt(path, provider, threads, engine_cache, device_id or 0, hybrid)
     if device_id is not None and provider in (None, "cpu"):
         raise ArgumentError("device_id is for a GPU; provider cpu has none: leave it out, or name a provider")
-    onnxruntime = OnnxRuntimeBackend(provider or "cpu", threads, shrink_memory, device_id or 0)
+    onnxruntime = OnnxRuntimeBackend(
+        provider or "cpu", threads, shrink_memory, device_id=device_id or 0, engine_cache=engine_cache
+    )
     return Bundle.open(path), onnxruntime
 
 
@@ -46,11 +52,16 @@ def _open_tensorrt(
     provider: str | None,
     threads: int | None,
     engine_cache: str | Path | None,
-    device_id: int | None,
+    device_id: int,
+    hybrid: bool,
 ) -> tuple[Bundle, Backend]:
     from dmcodec.runtime.tensorrt.backend import TensorrtBackend
+
+    from .hybrid_backend import HybridBackend
 
     if provider not in (None, "cuda") or threads is not None:
         raise ArgumentError("backend tensorrt runs on the GPU: it takes no provider but cuda, and no threads")
     bundle = Bundle.open(path)
-    return bundle, TensorrtBackend(bundle, engine_cache, device_id=device_id or 0)
+    if hybrid:
+        return bundle, HybridBackend(bundle, engine_cache, device_id=device_id)
+    return bundle, TensorrtBackend(bundle, engine_cache, device_id=device_id)

@@ -1,11 +1,12 @@
-"""The ONNX Runtime backend, on the CPU, on CUDA, or on its TensorRT provider.
+"""The ONNX Runtime backend: on the CPU, on CUDA, on its TensorRT provider, or on the plugin for TensorRT-RTX.
 
-ONNX Runtime falls back to the CPU without an error if a provider can't be loaded, so each session is asked which
-provider it uses. The GPU code was written from the documentation of the API and has not been run on a GPU.
+ONNX Runtime would fall back to the CPU, print about it to stdout and hide the reason. Sessions are opened without that,
+and each is asked which provider it uses. The GPU code was written from the documentation and not yet run on a GPU.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,21 +14,32 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dmcodec.bundle import GraphSpec
+from dmcodec.bundle import GraphSpec, read_manifest
 from dmcodec.cpus import default_threads
-from dmcodec.errors import ArgumentError, BackendError, ProviderError
-from dmcodec.precision import FP16
+from dmcodec.errors import ArgumentError, BackendError
+from dmcodec.runtime.tensorrt.profiles import Profile
 
 from .backend import DeviceTensor, Runner
+from .buckets import BucketRunner, PaddedValue, trimmed
+from .nv_tensorrt_rtx import find_device
 from .onnxruntime_import import import_onnxruntime
+from .provider_graphs import ProviderGraphs
+from .providers import (
+    BUILD_ENGINES,
+    CPU,
+    CUDA,
+    PROVIDERS,
+    RTX_PLUGIN,
+    TENSORRT,
+    Options,
+    cuda_options,
+    load_error,
+    prepare,
+    provider_of,
+    rtx_options,
+    tensorrt_options,
+)
 
-PROVIDERS = {
-    "cpu": "CPUExecutionProvider",
-    "cuda": "CUDAExecutionProvider",
-    "tensorrt": "TensorrtExecutionProvider",
-}
-# The RVQ: TensorRT computes float32 in TF32, whose 10-bit mantissa changes codes, and the provider can't disable it.
-_NEVER_ON_TENSORRT = ("quantizer", "dequantizer")
 MAX_THREADS = 1024
 _WARNINGS_AND_UP = 3
 
@@ -36,40 +48,60 @@ class OnnxRuntimeBackend:
     """Loads graphs into ONNX Runtime sessions.
 
     Args:
-        provider: "cpu", "cuda", or "tensorrt" (encoder and decoder; the RVQ then runs on CUDA).
+        provider: "cpu", "cuda", "tensorrt" or "nv-tensorrt-rtx" (the last two run all but the RVQ, which then runs on
+            CUDA or on the CPU).
         threads: threads of one operator; by default `dmcodec.cpus.default_threads`, and one for streams.
         shrink_memory: give the memory of each run back to the system after it; on the CPU only.
-        device_id: number of the GPU.
+        device_id: index of the GPU.
+        engine_cache: folder of what the last two providers take and keep; by default `engines` in the bundle.
+        buckets: run at few shapes (`dmcodec.runtime.buckets`); by default on a GPU only.
 
     Raises:
-        ArgumentError: an unknown provider, a number of threads out of range, or shrink_memory on a GPU.
-        MissingDependencyError: onnxruntime is not installed, or two distributions of it are.
+        ArgumentError: an unknown provider, a number of threads out of range, or an option of another provider.
+        MissingDependencyError: onnxruntime or the plugin is not installed, or two distributions of onnxruntime are.
         ProviderError: this onnxruntime does not have the provider.
+        GpuError: no NVIDIA driver or GPU for the plugin.
     """
 
     name = "onnxruntime"
 
     def __init__(
-        self, provider: str = "cpu", threads: int | None = None, shrink_memory: bool = False, device_id: int = 0
+        self,
+        provider: str = CPU,
+        threads: int | None = None,
+        shrink_memory: bool = False,
+        *,
+        device_id: int = 0,
+        engine_cache: str | Path | None = None,
+        buckets: bool | None = None,
     ) -> None:
         if provider not in PROVIDERS:
             raise ArgumentError(f"provider {provider!r} is not known to onnxruntime; use one of {', '.join(PROVIDERS)}")
         if threads is not None and not 1 <= threads <= MAX_THREADS:
             raise ArgumentError(f"threads must be 1 to {MAX_THREADS}, not {threads}")
-        if shrink_memory and provider != "cpu":
+        if shrink_memory and provider != CPU:
             raise ArgumentError(f"shrink_memory is for provider cpu, not {provider}; leave it out")
+        if engine_cache is not None and provider not in BUILD_ENGINES:
+            raise ArgumentError(
+                f"engine_cache is for backend tensorrt and providers {' and '.join(BUILD_ENGINES)}; leave it out"
+            )
         self.provider = provider
         self.threads = threads or default_threads()
-        self.shrink_memory, self.device_id = shrink_memory, device_id
+        self.shrink_memory, self.device_id, self.engine_cache = shrink_memory, device_id, engine_cache
         self.single_threaded_streams = threads is None
-        self._chosen_threads = threads
+        self._chosen_threads, self._chosen_buckets = threads, buckets
+        self._buckets = provider != CPU if buckets is None else buckets
         self._ort = import_onnxruntime()
-        if provider != "cpu":
-            _prepare_gpu(self._ort, provider)
+        self._heard = prepare(self._ort, provider) if provider in (CUDA, TENSORRT) else ""
+        self._plugin_device = find_device(self._ort, device_id) if provider == RTX_PLUGIN else None
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the arguments: the process that unpickles has its own onnxruntime, and its own number of CPUs."""
-        return type(self), (self.provider, self._chosen_threads, self.shrink_memory, self.device_id)
+        folder = None if self.engine_cache is None else Path(self.engine_cache).absolute()
+        make = functools.partial(
+            type(self), device_id=self.device_id, engine_cache=folder, buckets=self._chosen_buckets
+        )
+        return make, (self.provider, self._chosen_threads, self.shrink_memory)
 
     @property
     def version(self) -> str:
@@ -78,38 +110,69 @@ class OnnxRuntimeBackend:
 
     def load(self, path: Path, spec: GraphSpec) -> Runner:
         """Load a graph; see `dmcodec.runtime.backend.Backend`."""
-        provider = "cuda" if self.provider == "tensorrt" and path.stem in _NEVER_ON_TENSORRT else self.provider
+        provider = provider_of(self.provider, path.stem)
+        source, profile = path, None
+        options: Options = {}
+        if provider == CUDA:
+            options = cuda_options(spec.precision, self.device_id)
+        elif provider in BUILD_ENGINES:
+            graphs = ProviderGraphs(path.parent, self.engine_cache)
+            source, profile = graphs.find(path.stem, spec)
+            caches = graphs.caches(provider)
+            if provider == RTX_PLUGIN:
+                options = rtx_options(profile, caches)
+            else:
+                options = tensorrt_options(spec.precision, self.device_id, profile, caches)
+        session = self._session(source, spec, provider, options)
+        runner: Runner
+        if (provider == CPU and not self._buckets) or self.provider == RTX_PLUGIN:
+            # The plugin stands beside an onnxruntime for the CPU, which copies no results from a GPU by itself.
+            runner = _ArrayRunner(session, path, self._run_options())
+        else:
+            runner = BoundRunner(self._ort, session, path, "cpu" if provider == CPU else "cuda", self.device_id)
+        return self._bucketed(runner, path, spec, profile)
+
+    def single_threaded(self) -> OnnxRuntimeBackend | None:
+        """Return a backend with one thread per run; None on a GPU, or if this one has one thread."""
+        if self.provider != CPU or self.threads == 1:
+            return None
+        return OnnxRuntimeBackend(self.provider, 1, self.shrink_memory, buckets=self._chosen_buckets)
+
+    def to_array(self, value: DeviceTensor) -> NDArray[Any]:
+        """Return an output as an array in host memory."""
+        if isinstance(value, PaddedValue):
+            return trimmed(value, self.to_array)
+        array: NDArray[Any] = value if isinstance(value, np.ndarray) else value.numpy()
+        return array
+
+    def _bucketed(self, runner: Runner, path: Path, spec: GraphSpec, profile: Profile | None) -> Runner:
+        if not self._buckets:
+            return runner
+        config = read_manifest(path.parent).config
+        return BucketRunner(path.stem, spec, config, runner, self.to_array, profile)
+
+    def _session(self, path: Path, spec: GraphSpec, provider: str, options: Options) -> Any:
+        """Open a session that runs on `provider`, or raise an error with the reason of onnxruntime."""
+        session_options = self._session_options()
+        providers: list[Any] | None = [(PROVIDERS[provider], options)] if options else [PROVIDERS[provider]]
+        if provider == RTX_PLUGIN:
+            session_options.add_provider_for_devices([self._plugin_device], options)
+            providers = None  # the options of the session name it
+        elif provider == TENSORRT:  # CUDA runs what TensorRT does not take
+            providers = [*(providers or ()), (PROVIDERS[CUDA], cuda_options(spec.precision, self.device_id))]
         try:
-            session = self._ort.InferenceSession(
-                str(path),
-                self._session_options(),
-                providers=_provider_options(provider, spec.precision, self.device_id),
-            )
+            session = self._ort.InferenceSession(str(path), session_options, providers=providers, enable_fallback=0)
         except Exception as error:
+            if provider != CPU:
+                raise load_error(path, self._ort, provider, error, self._heard) from error
             raise BackendError(
                 f"{path}: onnxruntime {self.version} can't load this graph; "
                 "update onnxruntime, or export the bundle again (--debug shows its reason)"
             ) from error
-        wanted = PROVIDERS[provider]
-        if session.get_providers()[0] != wanted:
-            raise ProviderError(
-                f"{path}: {wanted} could not be loaded, onnxruntime fell back to {session.get_providers()[0]}; "
-                'check the NVIDIA driver and `pip install "dmcodec[gpu]"`, or use provider cpu'
-            )
-        if self.provider == "cpu":
-            return _ArrayRunner(session, path, self._run_options())
-        return BoundRunner(self._ort, session, path, device="cuda", device_id=self.device_id)
-
-    def single_threaded(self) -> OnnxRuntimeBackend | None:
-        """Return a backend with one thread per run; None on a GPU, or if this one has one thread."""
-        if self.provider != "cpu" or self.threads == 1:
-            return None
-        return OnnxRuntimeBackend(self.provider, 1, self.shrink_memory)
-
-    def to_array(self, value: DeviceTensor) -> NDArray[Any]:
-        """Return an output as an array in host memory."""
-        array: NDArray[Any] = value if isinstance(value, np.ndarray) else value.numpy()
-        return array
+        if session.get_providers()[0] != PROVIDERS[provider]:
+            problem = RuntimeError(f"it chose {session.get_providers()[0]}")
+            raise load_error(path, self._ort, provider, problem, self._heard)
+        return session
 
     def _run_options(self) -> Any:
         if not self.shrink_memory:
@@ -129,22 +192,6 @@ class OnnxRuntimeBackend:
         # would take the cores from the next graph, or from the rest of the application.
         options.add_session_config_entry("session.force_spinning_stop", "1")
         return options
-
-
-def _provider_options(provider: str, precision: str, device_id: int = 0) -> list[Any]:
-    """Return the providers of a graph with their options, in order of preference."""
-    if provider == "cpu":
-        return [PROVIDERS["cpu"]]
-    cuda = {
-        "device_id": str(device_id),
-        "cudnn_conv_algo_search": "HEURISTIC",  # EXHAUSTIVE, the default, searches again for each new length
-        "use_tf32": "0",  # a 10-bit mantissa changes codes
-    }
-    chosen = [(PROVIDERS["cuda"], cuda)]
-    if provider == "tensorrt":
-        half = "1" if precision == FP16.name else "0"
-        chosen.insert(0, (PROVIDERS["tensorrt"], {"device_id": str(device_id), "trt_fp16_enable": half}))
-    return chosen
 
 
 def _run_error(path: Path, inputs: Mapping[str, DeviceTensor], error: Exception) -> BackendError:
@@ -186,7 +233,8 @@ class BoundRunner:
             binding = self._session.io_binding()
             for name, value in inputs.items():
                 if isinstance(value, np.ndarray):
-                    binding.bind_cpu_input(name, np.ascontiguousarray(value))
+                    # Not ascontiguousarray, which makes a vector of a scalar.
+                    binding.bind_cpu_input(name, np.asarray(value, order="C"))
                 else:
                     binding.bind_ortvalue_input(name, value)
             for name in self._outputs:
@@ -195,15 +243,3 @@ class BoundRunner:
             return list(binding.get_outputs())
         except Exception as error:
             raise _run_error(self._path, inputs, error) from error
-
-
-def _prepare_gpu(ort: Any, provider: str) -> None:
-    available = ort.get_available_providers()
-    if PROVIDERS[provider] not in available:
-        lacks = "is built for the CPU only" if PROVIDERS["cuda"] not in available else "has no TensorRT provider"
-        raise ProviderError(
-            f"provider {provider}: the installed onnxruntime {ort.__version__} {lacks}; "
-            'run `pip uninstall onnxruntime`, then `pip install "dmcodec[gpu]"`, or use provider cpu'
-        )
-    if hasattr(ort, "preload_dlls"):
-        ort.preload_dlls()

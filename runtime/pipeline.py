@@ -175,10 +175,10 @@ class Pipeline:
         """Return whether a single clip of this length runs in tiles and sweeps.
 
         In half precision these round between the parts, so that clips that can run in one piece do: their codes are
-        then those that they have in a batch.
+        then those that they have in a batch. So they do on a GPU, where tiles would go through the host.
         """
         enough = max(self.num_samples(TILED_S), MIN_FRAMES * self._config.hop_length)
-        if self._is_half:
+        if self._is_half or self.graphs.backend.provider != "cpu":
             enough = max(enough, self.num_samples(WHOLE_S) + 1)
         return options.plan is None and num_samples >= enough
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from platforms import posix
 
+from dmcodec.benchmarks.codecs.registry import BUNDLE_PEERS
 from dmcodec.benchmarks.doctor import findings as findings_module
 from dmcodec.benchmarks.doctor import run as report_module
 from dmcodec.benchmarks.doctor.findings import examine
@@ -173,8 +174,14 @@ def test_goals_are_compared_with_results() -> None:
         ("tensorrt", 5.5, 9.0, True),
         ("tensorrt", 3.0, 9.0, True),
         ("tensorrt", 5600, 5600, True),
+        (None, None, None, None),  # no live streams were measured
     ]
-    assert [row["met"] for row in check_goals([bench("tensorrt", 600, 4.9)])] == [False, True, False]
+    assert [row["met"] for row in check_goals([bench("tensorrt", 600, 4.9)])] == [False, True, False, None]
+    for p99_s, met in ((0.019, True), (0.021, False)):
+        level = {"operation": "decode", "side": "pooled", "streams": 100, "p99_s": p99_s}
+        separate = {**level, "side": "separate", "p99_s": 9.0}
+        row = check_goals([{**bench("tensorrt", 1, 1), "live": {"levels": [separate, level]}}])[-1]
+        assert (row["encode"], row["decode"], row["met"]) == (None, 1000 * p99_s, met)
     assert [row["met"] for row in check_goals([])] == [None] * len(GOALS)
 
 
@@ -186,17 +193,24 @@ def test_a_gpu_machine(tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.Mo
             return Outcome(True, {}, None, 12.0)
         if "tensorrt" in arguments and "onnxruntime" in arguments:
             return Outcome(False, None, "crashed with SIGSEGV")
-        side = "tensorrt" if "tensorrt" in arguments else "onnxruntime"
+        side = arguments[arguments.index("--backend") + 1]
         return Outcome(True, bench(side, 700, 5.5) if arguments[0] == "bench" else VERIFIED)
 
     report, asked = run_with(monkeypatch, tmp_path, tiny_bundle, answer)
     runs = {run["side"]: run for run in report["runs"]}
-    assert set(runs) == {"onnxruntime-cpu", "onnxruntime-cuda", "onnxruntime-tensorrt", "tensorrt"}
+    assert set(runs) == set(BUNDLE_PEERS)
     assert runs["onnxruntime-tensorrt"]["verify"]["reason"] == "crashed with SIGSEGV"
     assert "bench" not in runs["onnxruntime-tensorrt"]
     assert runs["tensorrt"]["build"]["took_s"] == 12.0
     against = {("--against" in arguments, "cpu" in arguments) for arguments in asked if arguments[0] == "bench"}
     assert against == {(True, False), (False, True)}  # torch is compared with on the GPU
+    builds = {" ".join(arguments[5:]) for arguments in asked if arguments[0] == "export"}
+    assert builds == {
+        "--json", "--flavour onnxruntime --json",
+        "--graphs quantizer,dequantizer,encoder_downsampler,encoder_output,decoder_upsampler --json",
+    }  # fmt: skip
+    live = {"--streams=100" in arguments for arguments in asked if arguments[0] == "bench" and "cpu" not in arguments}
+    assert live == {True}
     assert [goal["met"] for goal in report["goals"] if goal["side"] == "tensorrt"] == [True] * 3
     assert failures(report) == []
     cells = {cell for table in report_tables(report) for row in table.rows for cell in row}

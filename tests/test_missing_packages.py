@@ -23,7 +23,8 @@ CORE = {"numpy", "soundfile", "soxr", "typer", "rich"}
 # Module -> its distribution, where that has another name. grpc and google come with tritonclient[grpc].
 DISTRIBUTIONS = {
     "PIL": "pillow", "ai_edge_litert": "visqol-python", "cuda": "cuda-bindings", "google": "tritonclient",
-    "grpc": "tritonclient", "pynvml": "nvidia-ml-py", "tensorrt": "tensorrt-cu13", "tensorrt_rtx": "tensorrt-rtx",
+    "grpc": "tritonclient", "onnxruntime_ep_nv_tensorrt_rtx": "onnxruntime-ep-nv-tensorrt-rtx",
+    "pynvml": "nvidia-ml-py", "tensorrt": "tensorrt-cu13", "tensorrt_rtx": "tensorrt-rtx",
     "visqol": "visqol-python",
 }  # fmt: skip
 RESEMBLYZER = "resemblyzer"  # of no extra: its own requirements conflict; its error names the commands
@@ -60,6 +61,8 @@ def test_the_extras_are_those_of_pyproject(module: str) -> None:
     having = {extra for extra, names in extras().items() if distribution in names} - {"dev", "docs"}
     if module == "onnxruntime":
         having.add("gpu")  # onnxruntime-gpu, which is another distribution of it
+    if module == "tensorrt":
+        having.add("trt-cu12")  # tensorrt-cu12, likewise
     assert set(EXTRAS[module]) == having
 
 

@@ -25,14 +25,23 @@ from dmcodec.export.agreement import snr_db
 from dmcodec.export.triton import TritonOptions, export_triton
 from dmcodec.export.triton import repository as repository_module
 from dmcodec.export.triton.batched_graphs import batched_quantizer
-from dmcodec.export.triton.simulation import Simulation, read_config, synthesize_request, tokenize_request
+from dmcodec.export.triton.simulation import (
+    Simulation,
+    read_config,
+    speech_stream,
+    synthesize_request,
+    tokenize_request,
+)
 from dmcodec.runtime import Codec
 from dmcodec.runtime.tensorrt.engine_store import EngineKey, EngineStore, this_system
 from dmcodec.runtime.tensorrt.profiles import Profile, Shapes
 from dmcodec.sample import speech
 
 pytest.importorskip("tritonclient.grpc")
-MODELS = {"encoder", "quantizer", "dequantizer", "decoder", "tokenize", "synthesize"}
+MODELS = {
+    "encoder", "quantizer", "dequantizer", "decoder", "decoder_recurrent", "decoder_upsampler", "tokenize",
+    "synthesize",
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -71,8 +80,6 @@ def test_the_repository_is_as_the_server_wants_it(repository: Path) -> None:
         assert (group.count, group.kind) == (2, group.KIND_GPU)
         assert config.dynamic_batching.max_queue_delay_microseconds == 2500
         assert {sample.batch_size for sample in config.model_warmup} == {1, 4}
-        [accelerator] = config.optimization.execution_accelerators.gpu_execution_accelerator
-        assert accelerator.parameters["use_tf32"] == "0"
         model = onnx.load(repository / name / "1" / "model.onnx").graph
         for entries, tensors in ((config.input, model.input), (config.output, model.output)):
             assert [entry.name for entry in entries] == [tensor.name for tensor in tensors]
@@ -205,14 +212,6 @@ def test_engines_become_plans(copy_of_tiny_bundle: Path, tmp_path: Path) -> None
     assert not (tmp_path / "m2").exists()
 
 
-def test_the_tensorrt_accelerator(tiny_bundle: Path, tmp_path: Path) -> None:
-    export_triton(tiny_bundle, tmp_path / "models", TritonOptions(platform="onnxruntime-tensorrt"))
-    for name, expected in (("encoder", ["tensorrt", "cuda"]), ("quantizer", ["cuda"])):
-        config = read_config(tmp_path / "models" / name / "config.pbtxt")
-        found = config.optimization.execution_accelerators.gpu_execution_accelerator
-        assert [accelerator.name for accelerator in found] == expected
-
-
 @pytest.mark.parametrize(
     "wrong",
     [
@@ -224,6 +223,7 @@ def test_the_tensorrt_accelerator(tiny_bundle: Path, tmp_path: Path) -> None:
         {"max_batch_size": 1000},
         {"max_queue_delay_ms": -1},
         {"max_queue_delay_ms": float("nan")},
+        {"server_cache": "engines"},
     ],
 )
 def test_wrong_options(wrong: dict[str, Any]) -> None:
@@ -293,6 +293,49 @@ def test_the_client(repository: Path, server: str, codec: Codec) -> None:
             client.tokenize(wrong)
     with pytest.raises(ValueError, match="below 64"):
         client.synthesize([codes[0] + 64])
+
+
+def test_the_clients_streams(repository: Path, server: str, codec: Codec) -> None:
+    """Any pushes, clips that are shorter than the look-ahead, and higher levels alone."""
+    client = load_client(repository).Client(server)
+    for length, first_level, sizes in ((8000, 0, (5,)), (9000, 0, (1, 7, 2)), (700, 0, (1,)), (8000, 3, (25,))):
+        tokens = codec.encode(clips(length)[0], 16000).levels(skip=first_level)
+        stream, audio, start, turn = client.stream(first_level), [], 0, 0
+        while start < tokens.num_frames:
+            size = sizes[turn % len(sizes)]
+            audio.append(stream.push(tokens.codes[:, start : start + size].astype(np.int64)))
+            start, turn = start + size, turn + 1
+        samples = np.concatenate([*audio, stream.finish()])
+        assert len(samples) == tokens.num_frames * 320
+        assert snr_db(codec.decode(tokens), samples[: tokens.num_samples]) >= 110
+        assert sum(map(len, audio)) > 0 or tokens.num_frames < 5  # most of it before the end
+
+
+def test_pushes_of_many_streams_run_in_one_batch(simulation: Simulation, codec: Codec) -> None:
+    tokens = [codec.encode(clip, 16000) for clip in clips(8000, 8000, 8000)]
+    streams = [speech_stream(simulation) for _ in tokens]
+    alone = [stream.push(item.codes[:, :12].astype(np.int64)) for stream, item in zip(streams, tokens, strict=True)]
+    asked: list[tuple[str, Any]] = []
+
+    def recorded(infer: Any) -> Any:
+        def record(model: str, request: Any, names: Any) -> Any:
+            asked.append((model, request))
+            return infer(model, request, names)
+
+        return record
+
+    for stream, item in zip(streams, tokens, strict=True):
+        stream._infer = recorded(stream._infer)
+        stream.push(item.codes[:, 12:17].astype(np.int64))
+    assert len(alone[0]) > 0
+    for model in ("decoder_recurrent", "decoder_upsampler"):
+        requests = [request for name, request in asked if name == model]
+        assert len({tuple(array.shape for array in request.values()) for request in requests}) == 1
+        together = simulation.infer(model, requests)
+        for answer, request in zip(together, requests, strict=True):
+            [single] = simulation.infer(model, [request])
+            for name in answer:
+                np.testing.assert_allclose(answer[name], single[name], atol=1e-5)
 
 
 def test_the_client_on_the_command_line(repository: Path, server: str, codec: Codec, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from .interface import MeasuredCodec
 from .torch import TORCH_COMPILE, TORCH_EAGER
 
 TENSORRT = "tensorrt"
+HYBRID = "tensorrt-hybrid"  # its LSTMs in ONNX Runtime
 ONNXRUNTIME_CPU = "onnxruntime-cpu"
 TORCH_PEERS = (TORCH_EAGER, TORCH_COMPILE)
 # Peers that run the same bundle: name, and its backend and provider.
@@ -20,7 +21,9 @@ BUNDLE_PEERS: dict[str, tuple[str, str | None]] = {
     ONNXRUNTIME_CPU: ("onnxruntime", "cpu"),
     "onnxruntime-cuda": ("onnxruntime", "cuda"),
     "onnxruntime-tensorrt": ("onnxruntime", "tensorrt"),
+    "onnxruntime-nv-tensorrt-rtx": ("onnxruntime", "nv-tensorrt-rtx"),
     TENSORRT: (TENSORRT, None),
+    HYBRID: (HYBRID, None),
 }
 # Values of `--against`, and the peers that each stands for.
 PEERS = {

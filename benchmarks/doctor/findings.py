@@ -17,12 +17,12 @@ from dmcodec.benchmarks.gpu import find_gpus, open_reader
 from dmcodec.benchmarks.machine import describe_machine, installed_version
 from dmcodec.privacy import ONNXRUNTIME, wanted
 
+from .gpu_packages import TENSORRT_PACKAGES, package_findings, plugin_finding, tensorrt_extra, tensorrt_words
 from .probe import PROBE_CODE, PROBES, Outcome, run_json
 from .result import MISSING, OK, PROBLEM, Examination, Finding
 
 PROBE_TIMEOUT_S = 120.0
 _NEEDED_BYTES = 2 << 30  # two bundles at full size, and the engines of one
-_TENSORRT_PACKAGES = ("tensorrt", "tensorrt-cu13", "tensorrt-cu12")
 _LEAN_PACKAGES = (
     "tensorrt-lean", "tensorrt-lean-cu13", "tensorrt-lean-cu12", "tensorrt-dispatch", "tensorrt-dispatch-cu13",
     "tensorrt-dispatch-cu12",
@@ -35,7 +35,9 @@ def examine() -> Examination:
     with ThreadPoolExecutor(len(PROBES)) as pool:
         outcomes = dict(zip(PROBES, pool.map(_probe, PROBES), strict=True))
     findings = (*_machine(), *_onnxruntime(outcomes["onnxruntime"]), _torch(outcomes["torch"]))
-    findings += (*_gpu(outcomes["driver"]), *_tensorrt(outcomes), *_others())
+    findings += (*_gpu(outcomes["driver"]), *_tensorrt(outcomes))
+    findings += (plugin_finding(outcomes["rtx-plugin"], installed_version),)
+    findings += (*package_findings(outcomes, installed_version), *_others())
     driver = outcomes["driver"]
     return Examination(findings, bool(driver.ok and driver.value["gpus"]), outcomes["torch"].ok)
 
@@ -110,11 +112,16 @@ def _gpu(driver: Outcome) -> Iterator[Finding]:
 
 
 def _tensorrt(outcomes: dict[str, Outcome]) -> Iterator[Finding]:
-    full = [name for name in _TENSORRT_PACKAGES if installed_version(name)]
+    driver = outcomes["driver"].value["cuda"] if outcomes["driver"].ok else None
+    full = [name for name in ("tensorrt", *TENSORRT_PACKAGES) if installed_version(name)]
     lean = [name for name in _LEAN_PACKAGES if installed_version(name)]
-    way_out = '`pip install "dmcodec[trt]"` (from the NVIDIA package index)'
+    way_out = tensorrt_extra(driver)
     if outcomes["tensorrt"].ok:
-        yield Finding("tensorrt", OK, f"{outcomes['tensorrt'].value['version']} ({', '.join(full) or 'unknown wheel'})")
+        yield Finding(
+            "tensorrt",
+            OK,
+            f"{outcomes['tensorrt'].value['version']} ({tensorrt_words(installed_version) or 'unknown wheel'})",
+        )
     else:
         only = f"only {', '.join(lean)}, which can't build engines; " if lean else ""
         reason = outcomes["tensorrt"].reason or ""
@@ -130,7 +137,10 @@ def _tensorrt(outcomes: dict[str, Outcome]) -> Iterator[Finding]:
         yield Finding("cuda-bindings", OK, installed_version("cuda-bindings") or bindings.value["version"])
     else:
         yield Finding(
-            "cuda-bindings", MISSING, bindings.reason or "", 'comes with "dmcodec[trt]" and "dmcodec[trt-rtx]"'
+            "cuda-bindings",
+            MISSING,
+            bindings.reason or "",
+            'comes with "dmcodec[trt]", "dmcodec[trt-cu12]" and "dmcodec[trt-rtx]"',
         )
 
 

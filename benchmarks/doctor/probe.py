@@ -82,7 +82,26 @@ def _onnxruntime() -> dict[str, Any]:
     from dmcodec.runtime.onnxruntime_import import load_module
 
     onnxruntime = load_module()
-    return {"version": onnxruntime.__version__, "providers": onnxruntime.get_available_providers()}
+    from dmcodec.runtime.providers import tensorrt_conflict
+
+    return {
+        "version": onnxruntime.__version__,
+        "providers": onnxruntime.get_available_providers(),
+        "cuda": str(getattr(onnxruntime, "cuda_version", "") or ""),
+        "tensorrt_conflict": tensorrt_conflict(onnxruntime),
+    }
+
+
+def _rtx_plugin() -> dict[str, Any]:
+    """Register the plugin provider with onnxruntime, as a codec does."""
+    import importlib.metadata
+
+    from dmcodec.runtime.nv_tensorrt_rtx import find_device
+    from dmcodec.runtime.onnxruntime_import import load_module
+
+    device = find_device(load_module(), 0)
+    version = importlib.metadata.version("onnxruntime-ep-nv-tensorrt-rtx")
+    return {"version": version, "device": f"{device.ep_vendor} {device.ep_name}"}
 
 
 def _torch() -> dict[str, Any]:
@@ -119,6 +138,7 @@ PROBES: dict[str, Callable[[], dict[str, Any]]] = {
     "tensorrt": _module_version("tensorrt"),
     "tensorrt-rtx": _module_version("tensorrt_rtx"),
     "cuda-bindings": _module_version("cuda.bindings"),
+    "rtx-plugin": _rtx_plugin,
 }
 
 

@@ -7,9 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from dmcodec.benchmarks.bench.result import OPERATIONS
-from dmcodec.benchmarks.codecs.registry import runs_on_gpu
+from dmcodec.benchmarks.codecs.registry import HYBRID, TENSORRT, runs_on_gpu
 from dmcodec.benchmarks.codecs.torch import TORCH_COMPILE, TORCH_EAGER
 from dmcodec.precision import FP16
+
+from .options import STREAMS
 
 FORMAT_VERSION = 1
 OK, MISSING, PROBLEM = "ok", "missing", "problem"
@@ -44,17 +46,22 @@ class Examination:
 
 @dataclasses.dataclass(frozen=True)
 class Goal:
-    """A value that encode and decode both must reach: a speedup over `peer`, or without one the xRT of batches."""
+    """A value that encode and decode both must reach: a speedup over `peer`, or without one the xRT of batches.
+
+    With `streams`: the p99 of a push of that many live streams in milliseconds, which must not be more.
+    """
 
     name: str
     needed: float
     peer: str = ""
+    streams: int = 0
 
 
 GOALS = (
     Goal("fp16, 10 s clip: times faster than eager torch in float32", 5.0, TORCH_EAGER),
     Goal("fp16, 10 s clip: times faster than torch.compile in fp16", 2.0, TORCH_COMPILE),
     Goal("fp16, batches: throughput in xRT", 5000.0),
+    Goal(f"fp16, {STREAMS} live streams: p99 of a push in ms, at most", 20.0, streams=STREAMS),
 )
 
 
@@ -70,21 +77,65 @@ def check_goals(benches: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return [row for goal in GOALS for row in _goal_rows(goal, on_gpu)]
 
 
-def _goal_rows(goal: Goal, benches: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    rows = [
-        {
-            "goal": goal.name,
-            "needed": goal.needed,
-            "side": bench["side"],
-            **reached,
-            "met": min(reached.values()) >= goal.needed,
+def check_choices(benches: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Compare engines alone with engines whose LSTMs run in cuDNN, on a clip of GOAL_CLIP_S.
+
+    Returns:
+        For each precision that was measured with both: precision; encode and decode, how many times faster the hybrid
+        is; and take, the name of the one that is faster over both.
+    """
+    rows = []
+    for precision in dict.fromkeys(bench["bundle"]["precision"] for bench in benches):
+        times = {
+            bench["side"]: {name: _clip_s(bench, name) for name in OPERATIONS}
+            for bench in benches
+            if bench["bundle"]["precision"] == precision and bench["side"] in (TENSORRT, HYBRID)
         }
-        for bench in benches
-        if (reached := (_speedup(goal.peer, bench) if goal.peer else _throughput(bench))) is not None
-    ]
+        if len(times) < 2 or None in (*times[TENSORRT].values(), *times[HYBRID].values()):
+            continue
+        ratios = {name: (times[TENSORRT][name] or 0.0) / (times[HYBRID][name] or 1.0) for name in OPERATIONS}
+        totals = {side: sum(value or 0.0 for value in both.values()) for side, both in times.items()}
+        rows.append({"precision": precision, **ratios, "take": min(totals, key=lambda side: totals[side])})
+    return rows
+
+
+def _clip_s(bench: Mapping[str, Any], operation: str) -> float | None:
+    """Return the median time of a clip of GOAL_CLIP_S; None where it wasn't measured."""
+    for entry in bench["measurements"]:
+        key = (entry["side"], entry["operation"], entry["duration_s"], entry["batch"])
+        if key == (bench["side"], operation, GOAL_CLIP_S, 1):
+            return float(entry["timing"]["p50_s"])
+    return None
+
+
+def _goal_rows(goal: Goal, benches: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    rows = []
+    for bench in benches:
+        reached = _reached(goal, bench)
+        if reached is None:
+            continue
+        values = [value for value in reached.values() if value is not None]
+        met = max(values) <= goal.needed if goal.streams else min(values) >= goal.needed
+        rows.append({"goal": goal.name, "needed": goal.needed, "side": bench["side"], **reached, "met": met})
     return rows or [
         {"goal": goal.name, "needed": goal.needed, "side": None, "encode": None, "decode": None, "met": None}
     ]
+
+
+def _reached(goal: Goal, bench: Mapping[str, Any]) -> Mapping[str, float | None] | None:
+    """Return what encode and decode reached; None where it wasn't measured."""
+    if goal.streams:
+        return _p99_ms(goal.streams, bench)
+    return _speedup(goal.peer, bench) if goal.peer else _throughput(bench)
+
+
+def _p99_ms(streams: int, bench: Mapping[str, Any]) -> dict[str, float | None] | None:
+    """Return the p99 of a push in milliseconds; None for an operation that the backend does not stream."""
+    found: dict[str, float | None] = dict.fromkeys(OPERATIONS)
+    for level in (bench.get("live") or {}).get("levels", []):
+        if (level["side"], level["streams"]) == ("pooled", streams):
+            found[level["operation"]] = 1000 * level["p99_s"]
+    return found if any(value is not None for value in found.values()) else None
 
 
 def _speedup(peer: str, bench: Mapping[str, Any]) -> dict[str, float] | None:

@@ -8,6 +8,7 @@ from typing import Any
 from dmcodec.benchmarks.bench.options import Shape
 from dmcodec.benchmarks.tables import Table, milliseconds, significant
 
+from .figures import captures_cell
 from .result import GOAL_CLIP_S, Finding
 
 
@@ -22,7 +23,7 @@ def report_tables(report: Mapping[str, Any]) -> list[Table]:
     tables = [
         Table(
             "Verification",
-            ("precision", "backend", "result", "latents SNR dB", "decoder SNR dB", "build s"),
+            ("precision", "backend", "result", "latents SNR dB", "decoder SNR dB", "build s", "captured graphs"),
             tuple(_verification_row(run) for run in report["runs"]),
             labels=3,
         ),
@@ -32,6 +33,15 @@ def report_tables(report: Mapping[str, Any]) -> list[Table]:
             tuple(row for run in report["runs"] for row in _speed_rows(run)),
             labels=4,
             note="Equal codes and SNR: the backend compared with that codec, from the same input.",
+        ),
+        Table(
+            "LSTM in TensorRT or in cuDNN",
+            ("precision", "encode, times faster in cuDNN", "decode, times faster in cuDNN", "take"),
+            tuple(
+                (row["precision"], significant(row["encode"]), significant(row["decode"]), row["take"])
+                for row in report["choices"]
+            ),
+            note=f"A clip of {GOAL_CLIP_S:g} s: engines alone, and engines with the LSTMs in ONNX Runtime.",
         ),
         Table(
             "Goals",
@@ -49,10 +59,11 @@ def _verification_row(run: Mapping[str, Any]) -> tuple[str, ...]:
     value = verify["value"] if verify else None
     if not value:
         failed = next((step["reason"] for step in (build, verify) if step and not step["ok"]), None)
-        return (run["precision"], run["side"], f"not run: {run['skipped'] or failed}", "-", "-", build_s)
+        return (run["precision"], run["side"], f"not run: {run['skipped'] or failed}", "-", "-", build_s, "-")
     worst = [min(case[name] for case in value["cases"]) for name in ("latents_snr_db", "decoder_snr_db")]
+    captured = captures_cell((run.get("bench") or {}).get("value")) or "-"
     result = "passed" if value["passed"] else f"FAILED: {value['problems'][0]}"
-    return (run["precision"], run["side"], result, *(f"{snr:.1f}" for snr in worst), build_s)
+    return (run["precision"], run["side"], result, *(f"{snr:.1f}" for snr in worst), build_s, captured)
 
 
 def _speed_rows(run: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:

@@ -8,16 +8,19 @@ from pathlib import Path
 from typing import Any
 
 from dmcodec.benchmarks.bench.run import describe_engines
-from dmcodec.benchmarks.codecs.registry import BUNDLE_PEERS, TENSORRT, runs_on_gpu
+from dmcodec.benchmarks.codecs.registry import BUNDLE_PEERS, HYBRID, TENSORRT, runs_on_gpu
 from dmcodec.benchmarks.machine import PACKAGES, describe_machine, utc_now
 from dmcodec.benchmarks.timing import Progress, no_progress
 from dmcodec.bundle import Bundle
 from dmcodec.files import write_bytes
+from dmcodec.runtime.hybrid_backend import ENGINE_GRAPHS
+from dmcodec.runtime.providers import BUILD_ENGINES
 
+from .figures import publish
 from .findings import to_dicts
-from .options import BACKENDS, GpuReportOptions
+from .options import BACKENDS, STREAMS, GpuReportOptions
 from .probe import DMCODEC, run_json
-from .result import FORMAT_VERSION, Examination, check_goals
+from .result import FORMAT_VERSION, Examination, check_choices, check_goals
 
 NO_GPU = "no GPU that the driver sees"
 
@@ -44,11 +47,12 @@ def run_gpu_report(
         "has_gpu": examination.has_gpu,
         "runs": [],
         "goals": [],
+        "choices": [],
     }
 
     def save() -> None:
         benches = [run["bench"]["value"] for run in report["runs"] if run.get("bench") and run["bench"]["ok"]]
-        report["goals"] = check_goals(benches)
+        report["goals"], report["choices"] = check_goals(benches), check_choices(benches)
         write_bytes(out, (json.dumps(report, indent=1) + "\n").encode())
 
     save()
@@ -67,6 +71,8 @@ def run_gpu_report(
                     break  # the backend can't run; the next step would fail with the same reason
         save()
     progress("done", len(pairs), len(pairs))
+    if options.publish is not None and ran_on_gpu(report):
+        publish(report, options.publish)
     return report
 
 
@@ -83,15 +89,31 @@ def _steps(path: Path, peer: str, torch: bool, options: GpuReportOptions) -> lis
     sweep = [f"--duration={seconds:g}" for seconds in options.durations_s]
     sweep += [f"--batch={batch}" for batch in options.batches]
     against = ["--against", "torch", *weights] if torch and runs_on_gpu(peer) else []
+    live = [f"--streams={STREAMS}"] if runs_on_gpu(peer) else []
     steps = [
         ("verify", ["verify", "--bundle", str(path), *chosen]),
         (
             "bench",
-            ["bench", "--bundle", str(path), *chosen, *sweep, f"--rounds={options.rounds}", "--stream", *against],
+            [
+                "bench",
+                "--bundle",
+                str(path),
+                *chosen,
+                *sweep,
+                f"--rounds={options.rounds}",
+                "--stream",
+                *live,
+                *against,
+            ],
         ),
     ]
+    building = ["export", "--format", "trt", "--bundle", str(path)]
     if peer == TENSORRT and not describe_engines(path):
-        steps.insert(0, ("build", ["export", "--format", "trt", "--bundle", str(path)]))
+        steps.insert(0, ("build", building))
+    elif peer == HYBRID:  # those that are there are kept
+        steps.insert(0, ("build", [*building, "--graphs", ",".join(ENGINE_GRAPHS)]))
+    elif provider in BUILD_ENGINES:
+        steps.insert(0, ("build", [*building, "--flavour", "onnxruntime"]))
     return [(name, [*command, "--json"]) for name, command in steps]
 
 
@@ -103,13 +125,18 @@ def failures(report: dict[str, Any]) -> list[str]:
     """Return why a report is a failure, in words: nothing ran on a GPU, or a backend failed verification."""
     gpu_runs = [run for run in report["runs"] if runs_on_gpu(run["side"])]
     found = []
-    if not any(run.get("verify", {}).get("value") for run in gpu_runs):
+    if not ran_on_gpu(report):
         reasons = dict.fromkeys(_reason(run) for run in gpu_runs) or [NO_GPU]
         found.append(f"nothing ran on a GPU: {'; '.join(reasons)}")
     for run in report["runs"]:
         if run.get("verify", {}).get("value") and not run["verify"]["ok"]:
             found.append(f"{run['precision']} on {run['side']}: {run['verify']['reason']}")
     return found
+
+
+def ran_on_gpu(report: dict[str, Any]) -> bool:
+    """Return whether anything of a report ran on a GPU."""
+    return any(run.get("verify", {}).get("value") for run in report["runs"] if runs_on_gpu(run["side"]))
 
 
 def _reason(run: dict[str, Any]) -> str:

@@ -42,7 +42,8 @@ BundleOption = Annotated[
 BackendOption = Annotated[
     str,
     typer.Option(
-        help="What runs the graphs: onnxruntime or tensorrt (default: onnxruntime).",
+        help="What runs the graphs: onnxruntime, tensorrt or tensorrt-hybrid, whose LSTMs run in onnxruntime on CUDA "
+        "(default: onnxruntime).",
         metavar="NAME",
         rich_help_panel=CODEC,
     ),
@@ -50,7 +51,7 @@ BackendOption = Annotated[
 ProviderOption = Annotated[
     str | None,
     typer.Option(
-        help="Execution provider of onnxruntime: cpu, cuda or tensorrt (default: cpu).",
+        help="Execution provider of onnxruntime: cpu, cuda, tensorrt or nv-tensorrt-rtx (default: cpu).",
         metavar="NAME",
         rich_help_panel=CODEC,
     ),

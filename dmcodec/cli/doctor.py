@@ -56,9 +56,17 @@ def doctor(
     backend: Annotated[
         list[str] | None,
         typer.Option(
-            help="Run these only, even without a GPU: onnxruntime-cpu, onnxruntime-cuda, onnxruntime-tensorrt or "
-            "tensorrt (default: all).",
+            help="Run these only, even without a GPU: onnxruntime-cpu, onnxruntime-cuda, onnxruntime-tensorrt, "
+            "onnxruntime-nv-tensorrt-rtx, tensorrt or tensorrt-hybrid (default: all).",
             metavar="NAME,...",
+            rich_help_panel=GPU_REPORT,
+        ),
+    ] = None,
+    publish: Annotated[
+        Path | None,
+        typer.Option(
+            help="Documentation page whose table of figures is replaced by what was measured on the GPU.",
+            metavar="PAGE.md",
             rich_help_panel=GPU_REPORT,
         ),
     ] = None,
@@ -88,6 +96,7 @@ def doctor(
         "config": config,
         "timeout_s": timeout_s,
         "backends": listed("--backend", backend),
+        "publish": publish,
     }
     changed = {name: value for name, value in changed.items() if value not in (None, ())}
     if gpu:
@@ -110,12 +119,15 @@ def doctor(
 def _write_gpu_report(bundles: list[Path], out: Path, changed: dict[str, Any], as_json: bool, force: bool) -> None:
     """Write the report; `changed` are fields of GpuReportOptions that differ from their defaults."""
     from dmcodec.benchmarks.doctor import GpuReportOptions, examine, run_gpu_report
+    from dmcodec.benchmarks.doctor.figures import check_page
     from dmcodec.benchmarks.doctor.result_tables import findings_table, report_tables
-    from dmcodec.benchmarks.doctor.run import failures
+    from dmcodec.benchmarks.doctor.run import failures, ran_on_gpu
     from dmcodec.benchmarks.tables import print_tables
     from dmcodec.files import refuse_existing
 
-    GpuReportOptions(bundles=(), **changed)  # refuses wrong values before anything is exported
+    asked = GpuReportOptions(bundles=(), **changed)  # refuses wrong values before anything is exported
+    if asked.publish is not None:
+        check_page(asked.publish)
     refuse_existing(out, force)
     examination = examine()
     if not bundles and (examination.has_gpu or "backends" in changed):
@@ -130,5 +142,7 @@ def _write_gpu_report(bundles: list[Path], out: Path, changed: dict[str, Any], a
     else:
         print_tables("", [findings_table(examination.findings), *report_tables(report)], console())
     note(f"report written to {out}")
+    if options.publish is not None:
+        note(f"{options.publish}: {'figures written' if ran_on_gpu(report) else 'unchanged, nothing ran on a GPU'}")
     if found := failures(report):
         raise BackendError("; ".join(found))

@@ -39,6 +39,7 @@ from .export_triton import (
     MaxBatchSizeOption,
     MaxQueueDelayOption,
     PlatformOption,
+    ServerCacheOption,
     export_repository,
     triton_options,
 )
@@ -132,6 +133,7 @@ def export(
     instances: InstancesOption = 1,
     max_batch_size: MaxBatchSizeOption = 16,
     max_queue_delay_ms: MaxQueueDelayOption = 5.0,
+    server_cache: ServerCacheOption = "/tmp/dmcodec-engines",
     force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -154,12 +156,16 @@ def export(
     if output_format == "triton":
         if engine_cache is not None and platform != "tensorrt":
             raise ArgumentError("--engine-cache belongs to --platform tensorrt; add it")
+        source = ctx.get_parameter_source("server_cache")
+        if platform != "onnxruntime-tensorrt" and source is not None and source.name == "COMMANDLINE":
+            raise ArgumentError("--server-cache belongs to --platform onnxruntime-tensorrt; add it")
         serving = triton_options(
             platform=platform,
             kind=kind,
             instances=instances,
             max_batch_size=max_batch_size,
             max_queue_delay_ms=max_queue_delay_ms,
+            server_cache=server_cache,
         )
         export_repository(out or Path(), bundle, weights, serving, engine_cache, force, as_json)
         return

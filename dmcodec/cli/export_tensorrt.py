@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from dmcodec.runtime.tensorrt.profiles import ShapeRequest
 
 ENGINES = "TensorRT engines (--format trt)"
+PROVIDER_GRAPHS = "onnxruntime"  # the flavour that stands for the graphs of its providers
 
 ProfileOption = Annotated[
     str | None,
@@ -47,7 +48,8 @@ GraphsOption = Annotated[
 FlavourOption = Annotated[
     str | None,
     typer.Option(
-        help="tensorrt or tensorrt-rtx (default: the first of the two that is installed).",
+        help="tensorrt, tensorrt-rtx, or onnxruntime: the graphs that its providers tensorrt and nv-tensorrt-rtx build "
+        "engines from (default: the first of the first two that is installed).",
         metavar="NAME",
         rich_help_panel=ENGINES,
     ),
@@ -107,7 +109,8 @@ class EngineChoice(NamedTuple):
     Attributes:
         request: shapes of the optimization profiles.
         graphs: names of graphs; empty: all.
-        flavour: "tensorrt", "tensorrt-rtx" or None, the first that is installed.
+        flavour: "tensorrt", "tensorrt-rtx", "onnxruntime" (graphs for its providers), or None for the first that is
+            installed.
         engine_cache: folder of the engines; None: within the bundle.
         rebuild: whether engines that exist are built, too.
         dry_run: whether only the plan is printed.
@@ -166,6 +169,9 @@ def export_engines(
     from dmcodec.runtime.tensorrt.driver import gpu_or_none
     from dmcodec.runtime.tensorrt.library import Library
 
+    if choice.flavour == PROVIDER_GRAPHS:
+        _export_provider_graphs(bundle_path, write, precision, choice, options, as_json)
+        return
     # Everything is checked before the export, which takes minutes.
     library, gpu = Library.find(choice.flavour), gpu_or_none()
     options.check(library, gpu)
@@ -182,6 +188,45 @@ def export_engines(
     with show_progress() as report:
         reports = build_engines(bundle, library, gpu, planned, options, choice.engine_cache, report)
     _print_reports(bundle, reports, as_json)
+    _note_folder(choice)
+
+
+def _export_provider_graphs(
+    bundle_path: Path | None,
+    write: Callable[[], Bundle],
+    precision: str | None,
+    choice: EngineChoice,
+    options: BuildOptions,
+    as_json: bool,
+) -> None:
+    """Write the graphs that ONNX Runtime's providers build engines from."""
+    from dmcodec.bundle import Bundle
+    from dmcodec.export.tensorrt import BuildOptions
+    from dmcodec.export.tensorrt.provider_graphs import write_provider_graphs
+
+    if options != BuildOptions() or choice.rebuild or choice.dry_run:
+        raise ArgumentError(
+            "--flavour onnxruntime: writes graphs and builds nothing; of the options of engines, it takes --profile, "
+            "--batch, --fixed-shapes, --graphs and --engine-cache only"
+        )
+    bundle = write() if bundle_path is None else Bundle.open(bundle_path)
+    _require_precision(bundle, precision)
+    with show_progress() as report:
+        written = write_provider_graphs(bundle, choice.request, choice.graphs, choice.engine_cache, report)
+    if as_json:
+        rows = [
+            {"graph": w.graph, "path": str(w.path), "size_bytes": w.size_bytes, "profile": w.profile.to_dict()}
+            for w in written
+        ]
+        print_json({"bundle": str(bundle.path), "graphs": rows})
+        return
+    for item in written:
+        typer.echo(f"{item.path}: {item.size_bytes / 1e6:.1f} MB, for {item.profile}")
+    typer.echo("onnxruntime builds engines from them at their first run, and keeps those beside them")
+    _note_folder(choice)
+
+
+def _note_folder(choice: EngineChoice) -> None:
     if choice.engine_cache is not None:
         note(f"the engines are outside the bundle; name them when you run it: --engine-cache {choice.engine_cache}")
 

@@ -45,10 +45,24 @@ MaxQueueDelayOption = Annotated[
         rich_help_panel=SERVER,
     ),
 ]
+ServerCacheOption = Annotated[
+    str,
+    typer.Option(
+        help="Folder on the server for what --platform onnxruntime-tensorrt builds (default: /tmp/dmcodec-engines).",
+        metavar="DIR",
+        rich_help_panel=SERVER,
+    ),
+]
 
 
 def triton_options(
-    *, platform: str, kind: str, instances: int, max_batch_size: int, max_queue_delay_ms: float
+    *,
+    platform: str,
+    kind: str,
+    instances: int,
+    max_batch_size: int,
+    max_queue_delay_ms: float,
+    server_cache: str,
 ) -> TritonOptions:
     """Return the options of the model repository.
 
@@ -67,6 +81,7 @@ def triton_options(
         instances=instances,
         max_batch_size=max_batch_size,
         max_queue_delay_ms=max_queue_delay_ms,
+        server_cache=server_cache,
     )
     schema()  # fails without tritonclient, before minutes of work
     return options

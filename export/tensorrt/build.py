@@ -83,8 +83,8 @@ def plan_engines(
         gpu: of this machine; None where there is none.
         request: the shapes that the engines have to run.
         options: options of the builder.
-        graphs: names of the graphs to build; empty for all. Between graphs that all have engines, data stays on the
-            device.
+        graphs: names of the graphs to build; empty for GRAPH_NAMES. Between graphs that all have engines, data stays on
+            the device.
         engine_cache: folder of the engines, instead of the one within the bundle.
         rebuild: build engines that exist, too.
 
@@ -92,8 +92,9 @@ def plan_engines(
         ArgumentError, GpuError: the library does not support an option.
     """
     options.check(library, gpu)
-    if unknown := [name for name in graphs if name not in GRAPH_NAMES]:
-        raise ArgumentError(f"--graphs: no graph {', '.join(unknown)}; there are {', '.join(GRAPH_NAMES)}")
+    if unknown := [name for name in graphs if name not in bundle.manifest.graphs]:
+        known = ", ".join(bundle.manifest.graphs)
+        raise ArgumentError(f"--graphs: no graph {', '.join(unknown)}; there are {known}")
     store = EngineStore(engine_folder(bundle.path, engine_cache))
     keys = [_key(bundle, name, library, gpu, request, options) for name in graphs or GRAPH_NAMES]
     return [_planned(store, key, rebuild) for key in keys]

@@ -1,7 +1,8 @@
-"""The RVQ's graphs in a form that Triton can batch: with the batch axis first in every tensor.
+"""Graphs in a form that Triton can batch: with the batch axis first in every tensor.
 
-The bundle's quantizer returns codes [n_q, B, T], and its dequantizer takes one `first_level` for the whole batch.
-Triton joins requests on the first axis of every tensor. Encoder and decoder already have that form.
+The bundle's quantizer returns codes [n_q, B, T], its dequantizer takes one `first_level` for the whole batch, and the
+states of its streaming decoder are [layers, B, channels]. Triton joins requests on the first axis of every tensor. The
+other graphs already have that form.
 """
 
 from __future__ import annotations
@@ -41,6 +42,30 @@ def batched_quantizer(path: Path, config: CodecConfig) -> onnx.ModelProto:
     del graph.output[:]
     graph.output.append(helper.make_tensor_value_info("codes", int64, ["batch", config.n_q, "frames"]))
     graph.output.append(helper.make_tensor_value_info("frames", int64, ["batch"]))
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def batched_recurrent(path: Path) -> onnx.ModelProto:
+    """Return the streaming decoder's LSTM with its states as [B, layers, channels]."""
+    model = read_graph(path)
+    graph = model.graph
+    first, last = [], []
+    for name in ("hidden", "cell"):
+        inner, new = f"{name}_layers_first", f"new_{name}"
+        for node in graph.node:
+            node.input[:] = [inner if each == name else each for each in node.input]
+            node.output[:] = [f"{new}_layers_first" if each == new else each for each in node.output]
+        first.append(helper.make_node("Transpose", [name], [inner], name=f"{name}_turned", perm=[1, 0, 2]))
+        last.append(helper.make_node("Transpose", [f"{new}_layers_first"], [new], name=f"{new}_turned", perm=[1, 0, 2]))
+    nodes = [*first, *graph.node, *last]
+    del graph.node[:]
+    graph.node.extend(nodes)
+    for value in (*graph.input, *graph.output):
+        if value.name.removeprefix("new_") in ("hidden", "cell"):
+            dims = value.type.tensor_type.shape.dim
+            layers = dims[0].dim_value
+            dims[0].dim_param, dims[1].dim_value = "batch", layers
     onnx.checker.check_model(model, full_check=True)
     return model
 

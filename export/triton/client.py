@@ -1,4 +1,4 @@
-"""Speech to tokens and back through a Triton server that holds this model repository.
+"""Speech to tokens and back, whole or while the codes arrive, through a Triton server with this model repository.
 
     pip install "tritonclient[grpc]" numpy
     python client.py speech.wav out.wav --url localhost:8001 --tokens codes.npy
@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import sys
 import wave
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -27,8 +27,68 @@ TIMEOUT_S = 60.0
 MAX_CONCURRENT_REQUESTS = 32
 
 
+# Asks a model: infer(model, arrays by name, names of the outputs) -> arrays by name.
+Infer = Callable[[str, dict[str, NDArray[Any]], Sequence[str]], dict[str, NDArray[Any]]]
+
+
+class SpeechStream:
+    """Speech while codes arrive, equal to `Client.synthesize` of all of them; made by `Client.stream`.
+
+    The state of the stream is here and goes with each request, so that the server batches the pushes of all streams,
+    and any server answers any push.
+
+    Args:
+        infer: asks a model of the server.
+        parameters: of the ensembles.
+        first_level: level of the first row of the codes.
+    """
+
+    def __init__(self, infer: Infer, parameters: Mapping[str, str], first_level: int = 0) -> None:
+        self._infer, self._first_level = infer, first_level
+        self._hop, self._front = int(parameters["hop_length"]), int(parameters["stream_front"])
+        self._past, self._future = int(parameters["stream_past"]), int(parameters["stream_future"])
+        channels = int(parameters["stream_channels"])
+        self._state = [np.zeros((1, int(parameters["stream_layers"]), channels), np.float32)] * 2
+        self._latents = np.zeros((1, int(parameters["dimension"]), 0), np.float32)
+        self._features = np.zeros((1, channels, 0), np.float32)
+        self._frames_in = self._frames_ready = self._frames_out = 0
+
+    def push(self, codes: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Add codes [n, frames]; return the samples that are final now, often those of earlier frames."""
+        request = {"codes": codes[None].astype(np.int64), "first_level": _scalar(self._first_level)}
+        latents = self._infer("dequantizer", request, ("latents",))["latents"]
+        self._latents = np.concatenate([self._latents, latents], axis=2)
+        self._frames_in += codes.shape[1]
+        return self._advance(is_end=False)
+
+    def finish(self) -> NDArray[np.float32]:
+        """End the stream; return the samples of its last frames."""
+        return self._advance(is_end=True)
+
+    def _advance(self, is_end: bool) -> NDArray[np.float32]:
+        front, ready = self._front, self._frames_in - (0 if is_end else self._front)
+        if ready > self._frames_ready:
+            window = _reflected(self._latents, max(0, front - self._frames_ready), front if is_end else 0)
+            request = {"latents": window, "hidden": self._state[0], "cell": self._state[1]}
+            answer = self._infer("decoder_recurrent", request, ("features", "new_hidden", "new_cell"))
+            self._state = [answer["new_hidden"], answer["new_cell"]]
+            self._features = np.concatenate([self._features, answer["features"]], axis=2)
+            self._latents = self._latents[:, :, max(0, ready - front) - max(0, self._frames_ready - front) :]
+            self._frames_ready = ready
+        out = self._frames_ready - (0 if is_end else self._future)
+        if out <= self._frames_out:
+            return np.zeros(0, np.float32)
+        start = max(0, self._frames_out - self._past)
+        waveform = self._infer("decoder_upsampler", {"features": self._features}, ("waveform",))["waveform"]
+        first, stop = (self._frames_out - start) * self._hop, (out - start) * self._hop
+        samples: NDArray[np.float32] = waveform[0, 0, first:stop]
+        self._features = self._features[:, :, max(0, out - self._past) - start :]
+        self._frames_out = out
+        return samples
+
+
 class Client:
-    """The ensembles `tokenize` and `synthesize` of a server."""
+    """The ensembles `tokenize` and `synthesize` of a server, and its streams."""
 
     def __init__(self, url: str = "localhost:8001", timeout_s: float = TIMEOUT_S) -> None:
         import tritonclient.grpc as triton
@@ -36,7 +96,7 @@ class Client:
         self._triton, self._timeout_s = triton, timeout_s
         self._server = triton.InferenceServerClient(url)
         parameters = self._server.get_model_config("tokenize").config.parameters
-        codec = {name: value.string_value for name, value in parameters.items()}
+        self._parameters = codec = {name: value.string_value for name, value in parameters.items()}
         self.model_id, self.precision = codec["model_id"], codec["precision"]
         self.sample_rate, self.hop_length = int(codec["sample_rate"]), int(codec["hop_length"])
         self.n_q, self.codebook_size = int(codec["n_q"]), int(codec["codebook_size"])
@@ -72,6 +132,15 @@ class Client:
             for answer, item in zip(answers, codes, strict=True)
         ]
 
+    def stream(self, first_level: int = 0) -> SpeechStream:
+        """Return a stream that makes speech of codes, of the levels from `first_level` on, while they arrive."""
+
+        def infer(model: str, request: dict[str, NDArray[Any]], names: Sequence[str]) -> dict[str, NDArray[Any]]:
+            result = self._send(model, request)
+            return {name: result.as_numpy(name) for name in names}
+
+        return SpeechStream(infer, self._parameters, first_level)
+
     def _infer(
         self, model: str, requests: Sequence[dict[str, NDArray[Any]]], names: Sequence[str]
     ) -> list[dict[str, NDArray[Any]]]:
@@ -92,6 +161,14 @@ class Client:
         tensor = self._triton.InferInput(name, array.shape, kind)
         tensor.set_data_from_numpy(array)
         return tensor
+
+
+def _reflected(latents: NDArray[np.float32], left: int, right: int) -> NDArray[np.float32]:
+    """Pad latents [B, D, T] by reflection at the ends of the speech; too short ones are first extended with zeros."""
+    extension = max(0, max(left, right) - latents.shape[2] + 1)
+    extended = np.pad(latents, ((0, 0), (0, 0), (0, extension)))
+    padded = np.pad(extended, ((0, 0), (0, 0), (left, right)), mode="reflect")
+    return padded[:, :, : padded.shape[2] - extension]
 
 
 def _scalar(value: int) -> NDArray[np.int64]:

@@ -7,19 +7,34 @@ are those of Triton's model_config.proto, which the package tritonclient contain
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import PurePosixPath
 from typing import Any
 
 from dmcodec.bundle import Bundle
 from dmcodec.errors import ArgumentError
 from dmcodec.extras import missing_package
+from dmcodec.precision import FP16
+from dmcodec.receptive_field import decoder_reach
+from dmcodec.runtime.provider_graphs import joined
+from dmcodec.runtime.providers import cuda_options, profile_options
+from dmcodec.runtime.tensorrt.profiles import Profile, ShapeRange, ShapeRequest
+
+from .client import BUCKET_S
+from .effective import set_cuda_options
 
 PLATFORMS = ("onnxruntime", "onnxruntime-tensorrt", "tensorrt")
 KINDS = ("gpu", "cpu")
 MAX_BATCH_SIZE = 256
 MAX_INSTANCES = 64
 MAX_QUEUE_DELAY_MS = 10_000.0
-WARM_UP_S = 1.0
+# Durations of the warm-up at batch 1, in steps of the client's padding; the largest batch has LARGEST_BATCH_S.
+WARM_UP_S: Mapping[str, tuple[float, ...]] = {"gpu": (0.5, 1.0, 5.0, 10.0), "cpu": (1.0,)}
+LARGEST_BATCH_S = 1.0
+PUSH_S = 0.1  # of a live stream
+STREAM_MODELS = ("decoder_recurrent", "decoder_upsampler")
+SERVER_CACHE = "/tmp/dmcodec-engines"
+LENGTHS = "lengths-"  # the files of the warm-up, followed by the length in them
 _SERVER_PLATFORMS = {"onnxruntime": "onnxruntime_onnx", "tensorrt": "tensorrt_plan"}
 _CODEC_PARAMETERS = ("sample_rate", "hop_length", "n_q", "codebook_size")
 
@@ -36,6 +51,7 @@ class TritonOptions:
         instances: number of instances of each model, on each GPU.
         max_batch_size: largest number of items in a batch.
         max_queue_delay_ms: longest time that a request waits for others to form a batch.
+        server_cache: folder on the server where the TensorRT accelerator keeps its engines; an absolute path.
 
     Raises:
         ArgumentError: a value is not known or out of range.
@@ -46,6 +62,7 @@ class TritonOptions:
     instances: int = 1
     max_batch_size: int = 16
     max_queue_delay_ms: float = 5.0
+    server_cache: str = SERVER_CACHE
 
     def __post_init__(self) -> None:
         if self.platform not in PLATFORMS:
@@ -62,6 +79,8 @@ class TritonOptions:
             raise ArgumentError(
                 f"max_queue_delay_ms must be 0 to {MAX_QUEUE_DELAY_MS:g}, not {self.max_queue_delay_ms}"
             )
+        if not PurePosixPath(self.server_cache).is_absolute():
+            raise ArgumentError(f"server_cache must be an absolute path on the server, not {self.server_cache!r}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,12 +109,14 @@ class Engine:
         profile: index of the optimization profile for all batch sizes.
         file: name of its file.
         version: of the TensorRT that built it; the server needs the same version.
+        shapes: that profile.
     """
 
     plan: bytes
     profile: int
     file: str
     version: str
+    shapes: Profile
 
 
 def schema() -> Any:
@@ -123,6 +144,9 @@ class Configs:
         self._latents = Tensor("latents", "FP32", (config.dimension, -1))
         self._codes = Tensor("codes", "INT64", (config.n_q, -1))
         self._some_codes = Tensor("codes", "INT64", (-1, -1))
+        layers, channels = config.lstm_layers, config.n_filters * 2 ** len(config.strides)
+        self._features = Tensor("features", "FP32", (channels, -1))
+        self._states = [Tensor(name, "FP32", (layers, channels)) for name in ("hidden", "cell")]
         self._scalars = {name: Tensor(name, "INT64", scalar=True) for name in ("lengths", "frames", "first_level")}
 
     def all(self, engines: dict[str, Engine]) -> dict[str, Any]:
@@ -133,6 +157,11 @@ class Configs:
             "quantizer": ([self._latents, lengths], [self._codes, frames]),
             "dequantizer": ([self._some_codes, first_level], [self._latents]),
             "decoder": ([self._latents, lengths], [self._waveform]),
+            "decoder_recurrent": (
+                [self._latents, *self._states],
+                [self._features, *(dataclasses.replace(state, name=f"new_{state.name}") for state in self._states)],
+            ),
+            "decoder_upsampler": ([self._features], [self._waveform]),
         }
         models = {name: self._model(name, *ends, engines.get(name)) for name, ends in tensors.items()}
         tokenize = self._ensemble("tokenize", [self._waveform, lengths], [self._codes, frames])
@@ -144,12 +173,6 @@ class Configs:
         self._step(synthesize, "dequantizer", {"codes": "codes", "first_level": "first_level"}, {"latents": "latents"})
         self._step(synthesize, "decoder", {"latents": "latents", "lengths": "frames"}, {"waveform": "waveform"})
         return {**models, "tokenize": tokenize, "synthesize": synthesize}
-
-    def warm_up_lengths(self, model: str) -> int:
-        """Return the true length of a warm-up item: in frames for the decoder, else in samples."""
-        config = self._bundle.manifest.config
-        samples = round(WARM_UP_S * config.sample_rate)
-        return config.num_frames(samples) if model == "decoder" else samples
 
     def _model(self, name: str, inputs: Sequence[Tensor], outputs: Sequence[Tensor], engine: Engine | None) -> Any:
         backend = "tensorrt" if engine else "onnxruntime"
@@ -163,31 +186,66 @@ class Configs:
         elif self._options.kind == "gpu":
             self._accelerate(config, name)
         config.dynamic_batching.max_queue_delay_microseconds = round(1000 * self._options.max_queue_delay_ms)
-        for batch in sorted({1, self._options.max_batch_size}):
-            self._warm_up(config, inputs, batch)
+        for duration_s, batch in self._stream_warm_ups() if name in STREAM_MODELS else self._warm_ups():
+            self._warm_up(config, inputs, duration_s, batch, engine)
         return config
 
     def _accelerate(self, config: Any, name: str) -> None:
-        """Set ONNX Runtime's options for a GPU, as `dmcodec.runtime.onnxruntime_backend` does."""
-        accelerators = config.optimization.execution_accelerators.gpu_execution_accelerator
-        if self._options.platform == "onnxruntime-tensorrt" and name in ("encoder", "decoder"):
-            precision = self._bundle.manifest.graphs[name].precision.upper()
-            accelerators.add(name="tensorrt", parameters={"precision_mode": precision})
-        # TF32, the default, has a 10-bit mantissa and changes codes. EXHAUSTIVE searches again for every new length.
-        accelerators.add(name="cuda", parameters={"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"})
+        """Set ONNX Runtime's options for a GPU, as `dmcodec.runtime.providers` does."""
+        spec = self._bundle.manifest.graphs[name]
+        if uses_tensorrt_accelerator(self._options, name):
+            shapes = ShapeRequest(ShapeRange(batches=(1, 1, self._options.max_batch_size)))
+            profile = joined(shapes.profiles(name, spec, self._bundle.manifest.config))
+            parameters = {
+                "precision_mode": "FP16" if spec.precision == FP16.name else "FP32",
+                "trt_engine_cache_enable": "1",
+                "trt_engine_cache_path": self._options.server_cache,
+                "trt_timing_cache_enable": "1",
+                "trt_timing_cache_path": self._options.server_cache,
+                **profile_options("trt_profile", profile),
+            }
+            accelerators = config.optimization.execution_accelerators.gpu_execution_accelerator
+            accelerators.add(name="tensorrt", parameters=parameters)
+        options = cuda_options(spec.precision, 0)
+        del options["device_id"]  # the server sets that of the instance
+        set_cuda_options(config, options)
 
-    def _warm_up(self, config: Any, inputs: Sequence[Tensor], batch: int) -> None:
-        sample = config.model_warmup.add(name=f"{WARM_UP_S:g} s, batch {batch}", batch_size=batch)
-        codec = self._bundle.manifest.config
-        frames = codec.num_frames(round(WARM_UP_S * codec.sample_rate))
-        sizes = {"waveform": round(WARM_UP_S * codec.sample_rate), "latents": frames, "codes": frames}
+    def _warm_ups(self) -> Iterator[tuple[float, int]]:
+        """Yield duration and batch size of each warm-up: shapes that the client's requests have."""
+        yield from ((duration_s, 1) for duration_s in WARM_UP_S[self._options.kind])
+        if self._options.max_batch_size > 1:
+            yield LARGEST_BATCH_S, self._options.max_batch_size
+
+    def _stream_warm_ups(self) -> Iterator[tuple[float, int]]:
+        """Yield duration and batch size of pushes of live streams."""
+        yield from ((PUSH_S, batch) for batch in sorted({1, self._options.max_batch_size}))
+
+    def _warm_up(
+        self, config: Any, inputs: Sequence[Tensor], duration_s: float, batch: int, engine: Engine | None
+    ) -> None:
+        codec, buckets = self._bundle.manifest.config, round(duration_s / BUCKET_S)
+        samples = buckets * round(BUCKET_S * codec.sample_rate)
+        frames = codec.num_frames(samples)
+        if config.name in ("dequantizer", "decoder"):  # the client pads codes to whole frames
+            frames = buckets * round(BUCKET_S * codec.sample_rate / codec.hop_length)
+        sizes = {"waveform": samples, "latents": frames, "codes": frames}
+        if config.name in STREAM_MODELS:
+            reach, push = decoder_reach(codec), max(1, round(duration_s * codec.frame_rate))
+            sizes = {"latents": push + 2 * reach.front, "features": push + reach.past + reach.future}
+        if engine is not None and not holds_request(engine.shapes, sizes, batch):
+            return  # the server would not start
+        sample = config.model_warmup.add(name=f"{duration_s:g} s, batch {batch}", batch_size=batch)
         for tensor in inputs:
             entry = sample.inputs[tensor.name]
             entry.data_type = getattr(self._pb, f"TYPE_{tensor.dtype}")
             dims = [codec.n_q if size < 0 else size for size in tensor.dims[:-1]]
-            entry.dims.extend([1] if tensor.scalar else [*dims, sizes[tensor.name]])
+            if tensor.scalar:
+                dims = [1]
+            else:
+                dims.append(sizes[tensor.name] if tensor.dims[-1] < 0 else tensor.dims[-1])
+            entry.dims.extend(dims)
             if tensor.name == "lengths":  # zero_data would give an empty clip
-                entry.input_data_file = "lengths"
+                entry.input_data_file = f"{LENGTHS}{frames if config.name == 'decoder' else samples}"
             else:
                 entry.zero_data = True
 
@@ -195,10 +253,13 @@ class Configs:
         config = self._config(name, inputs, outputs, reshape=False)
         config.platform = "ensemble"
         manifest = self._bundle.manifest
+        reach, (layers, channels) = decoder_reach(manifest.config), self._states[0].dims
         parameters = {
             "model_id": manifest.model_id,
             "precision": manifest.precision,
             **{field: getattr(manifest.config, field) for field in _CODEC_PARAMETERS},
+            **{"stream_front": reach.front, "stream_past": reach.past, "stream_future": reach.future},
+            **{"dimension": manifest.config.dimension, "stream_layers": layers, "stream_channels": channels},
         }
         for key, value in parameters.items():
             config.parameters[key].string_value = str(value)
@@ -218,3 +279,21 @@ class Configs:
                 if tensor.scalar and reshape:  # [B, 1] for clients, since no shape may be empty; [B] in the graph
                     entry.reshape.SetInParent()
         return config
+
+
+def uses_tensorrt_accelerator(options: TritonOptions, model: str) -> bool:
+    """Return whether ONNX Runtime's TensorRT runs a model."""
+    return options.platform == "onnxruntime-tensorrt" and model in ("encoder", "decoder")
+
+
+def holds_request(profile: Profile, sizes: Mapping[str, int], batch: int) -> bool:
+    """Return whether an engine's profile holds a request."""
+    wanted = {name: (batch, size) for name, size in sizes.items()}
+    return all(
+        low <= size <= high
+        for name, shapes in profile.inputs.items()
+        if name in wanted
+        for low, size, high in zip(
+            (shapes.min[0], shapes.min[-1]), wanted[name], (shapes.max[0], shapes.max[-1]), strict=True
+        )
+    )

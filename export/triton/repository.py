@@ -14,6 +14,7 @@ import onnx
 from dmcodec import __version__
 from dmcodec.bundle import Bundle
 from dmcodec.errors import BundleNotFoundError, EngineError
+from dmcodec.export.tensorrt.rewrite import rewritten
 from dmcodec.export.weights import read_graph
 from dmcodec.files import output_folder
 from dmcodec.runtime.codec import Codec
@@ -21,8 +22,8 @@ from dmcodec.runtime.tensorrt.engine_store import EngineRecord, EngineStore, eng
 from dmcodec.runtime.tensorrt.library import TENSORRT
 from dmcodec.runtime.tensorrt.profiles import Profile
 
-from .batched_graphs import batched_dequantizer, batched_quantizer
-from .configs import Configs, Engine, TritonOptions
+from .batched_graphs import batched_dequantizer, batched_quantizer, batched_recurrent
+from .configs import LENGTHS, Configs, Engine, TritonOptions, uses_tensorrt_accelerator
 from .simulation import Simulation, require_agreement
 
 CLIENT = Path(__file__).with_name("client.py")
@@ -37,6 +38,7 @@ docs/how-to/serve-with-triton.md of dmcodec explains it.
 
 `tokenize`: waveform [B, 1, samples] float32, lengths [B, 1] int64 -> codes [B, n_q, frames] int64, frames [B, 1].
 `synthesize`: codes, first_level [B, 1], frames [B, 1] -> waveform [B, 1, frames x {hop_length}].
+`dequantizer`, `decoder_recurrent`, `decoder_upsampler`: speech while codes arrive; see `SpeechStream` in client.py.
 """
 
 
@@ -74,7 +76,7 @@ def export_triton(
     with output_folder(out, force) as folder:
         messages = configs.all(plans)
         for name, message in messages.items():
-            _write_model(folder / name, name, message, opened, plans.get(name), configs.warm_up_lengths(name))
+            _write_model(folder / name, name, message, opened, plans.get(name), options)
         shutil.copyfile(CLIENT, folder / "client.py")
         description = _description(opened, options, plans)
         (folder / "dmcodec.json").write_text(json.dumps(description, indent=1) + "\n", encoding="utf-8")
@@ -91,7 +93,7 @@ def export_triton(
 
 
 def _write_model(
-    folder: Path, name: str, message: Any, bundle: Bundle, engine: Engine | None, warm_up_length: int
+    folder: Path, name: str, message: Any, bundle: Bundle, engine: Engine | None, options: TritonOptions
 ) -> None:
     from google.protobuf import text_format
 
@@ -101,9 +103,10 @@ def _write_model(
     if message.platform == "ensemble":
         (version / ".keep").touch()  # the server needs the folder, and some copying tools drop empty ones
         return
-    if any(entry.input_data_file for sample in message.model_warmup for entry in sample.inputs.values()):
-        (folder / "warmup").mkdir()
-        (folder / "warmup" / "lengths").write_bytes(np.array([warm_up_length], "<i8").tobytes())
+    files = {entry.input_data_file for sample in message.model_warmup for entry in sample.inputs.values()} - {""}
+    for file in sorted(files):
+        (folder / "warmup").mkdir(exist_ok=True)
+        (folder / "warmup" / file).write_bytes(np.array([int(file.removeprefix(LENGTHS))], "<i8").tobytes())
     path = version / message.default_model_filename
     config = bundle.manifest.config
     if engine:
@@ -112,6 +115,10 @@ def _write_model(
         onnx.save(batched_quantizer(bundle.graph_path(name), config), path)
     elif name == "dequantizer":
         onnx.save(batched_dequantizer(bundle.graph_path("quantizer"), config), path)
+    elif name == "decoder_recurrent":
+        onnx.save(batched_recurrent(bundle.graph_path(name)), path)
+    elif uses_tensorrt_accelerator(options, name):  # the form that TensorRT parses and builds
+        path.write_bytes(rewritten(bundle.graph_path(name)))
     else:  # with its weights inside: each model's folder stands alone
         onnx.save(read_graph(bundle.graph_path(name)), path)
 
@@ -170,7 +177,9 @@ def _newest(store: EngineStore, records: list[EngineRecord], max_batch_size: int
         if profile is None:
             continue
         try:
-            return Engine(store.plan(record), profile, record.key.file, record.key.version), problems
+            return Engine(
+                store.plan(record), profile, record.key.file, record.key.version, record.key.profiles[profile]
+            ), problems
         except EngineError as error:
             problems.append(str(error))
     return None, problems

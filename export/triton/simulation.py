@@ -23,11 +23,13 @@ from dmcodec.runtime.onnxruntime_import import import_onnxruntime
 from dmcodec.sample import speech
 from dmcodec.tokens import Tokens
 
+from .client import SpeechStream
 from .configs import schema
 
 Arrays = Mapping[str, NDArray[Any]]
 # True lengths in frames, of which some are no whole number. All clips are padded to the longest, to run as one batch.
 _LENGTHS_FRAMES = (40.3, 40.0, 17.7, 3.1)
+_PUSH_FRAMES = 5  # of the stream that is compared: the usual 100 ms
 _DTYPES: dict[str, np.dtype[Any]] = {"TYPE_FP32": np.dtype(np.float32), "TYPE_INT64": np.dtype(np.int64)}
 
 
@@ -191,6 +193,7 @@ def require_agreement(simulation: Simulation, codec: Codec) -> None:
         _require_codes(reference, run_reference(reference, clip), codes, thresholds, len(clip))
     tokens = [codec.encode(clip, codec.sample_rate) for clip in clips]
     parts = [*tokens, tokens[1].levels(1), tokens[2].levels(skip=codec.n_q - 1)]
+    _require_stream(simulation, codec, tokens[1], thresholds)
     longest = max(part.num_frames for part in parts)
     answers = simulation.infer("synthesize", [synthesize_request(part, longest) for part in parts])
     for answer, part in zip(answers, parts, strict=True):
@@ -200,6 +203,28 @@ def require_agreement(simulation: Simulation, codec: Codec) -> None:
                 f"synthesize: {compared.snr_db:.1f} dB from Codec's audio of {part.num_frames} frames, {part.n_q} "
                 f"levels from {part.first_level}. Nothing was written"
             )
+
+
+def speech_stream(simulation: Simulation, first_level: int = 0) -> SpeechStream:
+    """Return the shipped client's stream over the simulated server."""
+
+    def infer(model: str, request: Arrays, names: Sequence[str]) -> dict[str, NDArray[Any]]:
+        [answer] = simulation.infer(model, [request])
+        return {name: answer[name] for name in names}
+
+    parameters = {name: value.string_value for name, value in simulation.configs["synthesize"].parameters.items()}
+    return SpeechStream(infer, parameters, first_level)
+
+
+def _require_stream(simulation: Simulation, codec: Codec, tokens: Tokens, thresholds: Thresholds) -> None:
+    stream, codes = speech_stream(simulation), tokens.codes.astype(np.int64)
+    audio = [stream.push(codes[:, at : at + _PUSH_FRAMES]) for at in range(0, tokens.num_frames, _PUSH_FRAMES)]
+    samples = np.concatenate([*audio, stream.finish()])[: tokens.num_samples]
+    compared = compare_audio(codec.decode(tokens), samples)
+    if not compared.passes(thresholds.decoder_snr_db):
+        raise ParityError(
+            f"decoder_recurrent, decoder_upsampler: {compared.snr_db:.1f} dB from Codec's audio. Nothing was written"
+        )
 
 
 def _require_codes(

@@ -187,6 +187,11 @@ class _Tokenize:
     workers: int = 1
     total_s: float = BATCH_S
 
+    @property
+    def in_sets(self) -> bool:
+        """On a GPU, whose memory the batches fill; the codes don't depend on it."""
+        return self.codec.backend.provider != "cpu"
+
     def read(self, item: Item) -> tuple[Waveform, float] | None:
         waveform = self.clips.read(item)
         return None if waveform is None else (waveform, len(waveform) / self.codec.sample_rate)

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
 from dmcodec.errors import ArgumentError, DmcodecError, MissingDependencyError, first_line
+from dmcodec.extras import refuse_together
 
 TENSORRT, TENSORRT_RTX = "tensorrt", "tensorrt-rtx"
 FLAVOURS = (TENSORRT, TENSORRT_RTX)
@@ -24,7 +25,7 @@ OLDEST = {TENSORRT: (10, 13), TENSORRT_RTX: (1, 4)}
 NEWEST = {TENSORRT: (11,), TENSORRT_RTX: (1,)}  # major versions
 _MODULES = {TENSORRT: "tensorrt", TENSORRT_RTX: "tensorrt_rtx"}
 _INSTALL = {
-    TENSORRT: '`pip install "dmcodec[trt]"` (from NVIDIA\'s package index)',
+    TENSORRT: '`pip install "dmcodec[trt]"`, for CUDA 12 "dmcodec[trt-cu12]" (from NVIDIA\'s package index)',
     TENSORRT_RTX: '`pip install "dmcodec[trt-rtx]"`',
 }
 _MESSAGE_LINES = 6
@@ -98,6 +99,8 @@ class Library:
         """
         if flavour not in FLAVOURS:
             raise ArgumentError(f"flavour {flavour!r} is not known; use one of {', '.join(FLAVOURS)}")
+        if flavour == TENSORRT:
+            refuse_together(("tensorrt-cu13", "tensorrt-cu12"), ("trt", "trt-cu12"))
         try:
             module = _import(_MODULES[flavour])
         except Exception as error:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from dmcodec.bundle import GraphSpec
+from dmcodec.bundle import OUTPUT, GraphSpec
 from dmcodec.config import CodecConfig
 from dmcodec.errors import ArgumentError
 from dmcodec.receptive_field import decoder_reach
@@ -138,14 +138,17 @@ class ShapeRequest:
             )
             return (*ranged, *_pushes(spec, config, reach.past + reach.future))
         if name == "dequantizer":
-            return (*self._whole(spec, config), *_pushes(spec, config, 0))
-        return tuple(self._whole(spec, config))
+            return (*self._whole(name, spec, config), *_pushes(spec, config, 0))
+        return tuple(self._whole(name, spec, config))
 
-    def _whole(self, spec: GraphSpec, config: CodecConfig) -> Iterator[Profile]:
+    def _whole(self, name: str, spec: GraphSpec, config: CodecConfig) -> Iterator[Profile]:
         for shape in self.fixed_shapes:
             yield _profile(str(shape), spec, config, (shape.duration_s,) * 3, (shape.batch,) * 3, fixed=True)
         if self.range is not None:
-            yield _profile(str(self.range), spec, config, self.range.durations_s, self.range.batches)
+            durations_s = self.range.durations_s
+            if name == OUTPUT:  # takes no lengths, so that shorter clips can't be padded for it
+                durations_s = (0.0, *durations_s[1:])
+            yield _profile(str(self.range), spec, config, durations_s, self.range.batches)
 
     def _bounds(self) -> tuple[tuple[float, float, float], tuple[int, int, int]]:
         """Return (smallest, usual, largest) duration and batch size over all requested shapes."""

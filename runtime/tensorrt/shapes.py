@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from dmcodec.bundle import GraphSpec, TensorSpec
+from dmcodec.bundle import DOWNSAMPLER, OUTPUT, GraphSpec, TensorSpec
 from dmcodec.config import CodecConfig
 from dmcodec.errors import BackendError
 from dmcodec.receptive_field import decoder_reach
@@ -25,6 +25,8 @@ PADDABLE: Mapping[str, tuple[str, ...]] = {
     "decoder": ("batch", "frames"),
     "decoder_recurrent": ("batch",),
     "decoder_upsampler": ("batch",),
+    DOWNSAMPLER: ("batch", "samples"),
+    OUTPUT: ("batch",),
 }
 # A fixed shape is preferred to a range of shapes up to this ratio of their work, since it runs as one CUDA graph.
 PADDING_FOR_FIXED = 1.25
