@@ -7,7 +7,6 @@ the slower of the two. Written against the documented API and tested on a simula
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -64,7 +63,6 @@ class HybridBackend:
         engine_cache: str | Path | None = None,
         engines: TensorrtBackend | None = None,
         ort: Any = None,
-        *,
         device_id: int = 0,
     ) -> None:
         if not bundle.manifest.has_encoder_parts:
@@ -84,7 +82,7 @@ class HybridBackend:
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the arguments: the process that unpickles finds its own GPU and libraries."""
         folder = None if self._engine_cache is None else Path(self._engine_cache).absolute()
-        return functools.partial(type(self), device_id=self._device_id), (self._bundle, folder)
+        return type(self), (self._bundle, folder, None, None, self._device_id)
 
     @property
     def version(self) -> str:

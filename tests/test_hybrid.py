@@ -136,5 +136,15 @@ def test_it_is_pickled_by_its_arguments(tiny_bundle: Path, engines: Path) -> Non
     assert isinstance(codec.backend, HybridBackend)
     make, arguments = codec.backend.__reduce__()
     assert make is HybridBackend
-    bundle, folder = pickle.loads(pickle.dumps(arguments))
-    assert (bundle.path, folder) == (tiny_bundle, engines)
+    bundle, folder, *rest = pickle.loads(pickle.dumps(arguments))
+    assert (bundle.path, folder, rest) == (tiny_bundle, engines, [None, None, 0])
+
+
+def test_closing_frees_everything(tiny_bundle: Path, engines: Path) -> None:
+    device = FakeDevice()
+    codec, _ = load(tiny_bundle, engines, device)
+    with codec:
+        codec.warm_up(0.5)
+        codec.decode(codec.encode(clips(8000)[0], RATE))
+        assert device.leaks()
+    assert device.leaks() == {}
