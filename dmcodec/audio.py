@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, TypeVar, cast
 
 import numpy as np
 import soundfile
@@ -36,6 +37,7 @@ AUDIO_SUFFIXES = frozenset({
 _BLOCK_FRAMES = 1 << 18
 _MPEG_SUFFIXES = (".mp3", ".mp2", ".mpga")
 Block = NDArray[np.float32]
+_Result = TypeVar("_Result")
 
 
 def audio_suffixes() -> frozenset[str]:
@@ -177,12 +179,20 @@ class _Audio:
     media: MediaReader | None = None
     second: bool = False
     total_s: float = 0.0
-    # libsndfile calls PieceReader back, and cffi drops exceptions there. Ctrl-C is raised in the main thread only.
-    thread: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1))
+    thread: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1))  # of `_apart`
 
     @property
     def name(self) -> str:
         return self.source.name
+
+    def _apart(self, function: Callable[..., _Result], *args: Any) -> _Result:
+        """Call a function of libsndfile outside the main thread, the only one in which Ctrl-C is raised.
+
+        libsndfile calls PieceReader back, and cffi drops exceptions there.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            return function(*args)
+        return self.thread.submit(function, *args).result()
 
     def measure(self) -> None:
         """Find out the length in seconds where no block tells."""
@@ -219,7 +229,7 @@ class _Audio:
                 done, declared = 0, _length(file, part)
                 if len(self.parts) == 1:
                     self.total_s = declared / file.samplerate
-                while done < declared and len(block := self.thread.submit(_read, file, declared - done).result()):
+                while done < declared and len(block := self._apart(_read, file, declared - done)):
                     done += len(block)
                     yield file.samplerate, block
                 if done < declared:
@@ -230,7 +240,7 @@ class _Audio:
         return self._closed(self._open(part))
 
     def _open(self, part: _Part) -> soundfile.SoundFile:
-        return self.thread.submit(soundfile.SoundFile, PieceReader(self.source.file, part.pieces)).result()
+        return self._apart(soundfile.SoundFile, PieceReader(self.source.file, part.pieces))
 
     @contextmanager
     def _closed(self, file: soundfile.SoundFile) -> Iterator[soundfile.SoundFile]:
@@ -238,7 +248,7 @@ class _Audio:
             check_sample_rate(file.samplerate, self.name)
             yield file
         finally:
-            self.thread.submit(file.close).result()
+            self._apart(file.close)
 
 
 def _length(file: soundfile.SoundFile, part: _Part) -> int:

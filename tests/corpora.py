@@ -86,3 +86,11 @@ class DyingCodec(CodecOptions):
     def load(self) -> Codec:
         codec = super().load()
         return _Dying(codec.bundle, codec.backend)
+
+
+class UnloadableCodec(CodecOptions):
+    """Kills the process that loads it."""
+
+    def load(self) -> Codec:
+        os.kill(os.getpid(), signal.SIGKILL)
+        return super().load()

