@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -62,13 +63,11 @@ class Codec:
             bundle: folder that `dmcodec export` wrote; by default `default_bundle_path()`, the trained codec that
                 comes with dmcodec.
             backend: "onnxruntime", or "tensorrt" for the engines that `dmcodec export --format trt` built.
-            provider: of onnxruntime: "cpu" (the default), "cuda" or "tensorrt". There is no fallback: a provider that
-                can't run is an error.
+            provider: of onnxruntime: "cpu" (the default), "cuda" or "tensorrt". One that can't run is an error.
             threads: CPU threads of onnxruntime for one run; by default one for each CPU that this process may use, by
                 affinity, quota and OMP_NUM_THREADS, and one for streams.
             engine_cache: of tensorrt: folder of the engines; by default a folder in the bundle.
-            shrink_memory: of onnxruntime on the CPU: give the memory of each run back to the system, so that one long
-                clip does not raise the memory of the process for good. Runs take longer.
+            shrink_memory: of onnxruntime on the CPU: give the memory of each run back to the system. Runs take longer.
 
         Raises:
             BundleError: missing, incomplete, altered, or from a newer dmcodec.
@@ -195,8 +194,8 @@ class Codec:
     ) -> list[Tokens]:
         """Encode waveforms of any lengths; return one Tokens each, in order, as `encode` returns for each alone.
 
-        Clips of similar length run as one batch. The graph receives the length of each clip, so that neither the
-        padding after it nor the other clips change its codes. Arguments and errors are those of `encode`.
+        Clips of similar length run as one batch. The graph receives each length, so that neither the padding nor the
+        other clips change the codes. Arguments and errors are those of `encode`.
         """
         checked_n_q(n_q, self.config)
         prepared = [
@@ -211,10 +210,11 @@ class Codec:
         n_q: int | None = None,
         context_s: float | None = None,
         spool: str | Path | None = None,
+        tiles: bool = True,
     ) -> list[Tokens]:
-        """Encode what `prepare_waveform` or `read_blocks` made, as `encode_batch` does; nothing is checked again."""
+        """Encode what `read_blocks` made, unchecked; without `tiles`, a clip of up to 30 s runs whole, also alone."""
         n_q, options = checked_n_q(n_q, self.config), self._encode_options(context_s, spool)
-        all_codes = self._pipeline.encode(prepared, options)
+        all_codes = self._pipeline.encode(prepared, dataclasses.replace(options, tiles=tiles))
         return [self._tokens(codes[:n_q], len(item)) for codes, item in zip(all_codes, prepared, strict=True)]
 
     def encode_blocks(
