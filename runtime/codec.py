@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -194,10 +195,11 @@ class Codec(CodecProperties):
         n_q: int | None = None,
         context_s: float | None = None,
         spool: str | Path | None = None,
+        tiles: bool = True,
     ) -> list[Tokens]:
-        """Encode what `prepare_waveform` or `read_blocks` made, as `encode_batch` does; nothing is checked again."""
+        """Encode what `read_blocks` made, unchecked; without `tiles`, a clip of up to 30 s runs whole, also alone."""
         n_q, options = checked_n_q(n_q, self.config), self._encode_options(context_s, spool)
-        all_codes = self._pipeline.encode(prepared, options)
+        all_codes = self._pipeline.encode(prepared, dataclasses.replace(options, tiles=tiles))
         return [self._tokens(codes[:n_q], len(item)) for codes, item in zip(all_codes, prepared, strict=True)]
 
     def encode_blocks(

@@ -57,12 +57,14 @@ class EncodeOptions:
         spool: place of the spool; see `dmcodec.runtime.spool.Spool`.
         meter: reports the progress.
         record: of an encode that can go on after an interruption.
+        tiles: whether a short clip that is alone may run in tiles.
     """
 
     plan: WindowPlan | None = None
     spool: str | Path | None = None
     meter: Meter = dataclasses.field(default_factory=Meter)
     record: Record | None = None
+    tiles: bool = True
 
 
 def encodes_exactly(manifest: Manifest, backend: Backend) -> bool:

@@ -117,7 +117,11 @@ class Pipeline:
         """
         results: dict[int, Codes] = {}
         short = [index for index, waveform in enumerate(waveforms) if self.runs_whole(len(waveform))]
-        if len(short) > 1 or not self._is_tiled(sum(len(waveforms[index]) for index in short), options):
+        if (
+            len(short) > 1
+            or not options.tiles
+            or not self._is_tiled(sum(len(waveforms[index]) for index in short), options)
+        ):
             results.update(zip(short, self._encode_batches([waveforms[index] for index in short]), strict=True))
         block = self.num_samples(WINDOW_S)
         for index, waveform in enumerate(waveforms):

@@ -72,10 +72,10 @@ def manifest(path: Path, rows: list[dict[str, Any]]) -> Path:
 
 
 class _Dying(Codec):
-    def encode_prepared(self, prepared: Sequence[Any], *arguments: Any) -> list[Tokens]:
+    def encode_prepared(self, prepared: Sequence[Any], *arguments: Any, **options: Any) -> list[Tokens]:
         if round(DyingCodec.DEADLY_S * self.sample_rate) in map(len, prepared):
             os.kill(os.getpid(), signal.SIGKILL)
-        return super().encode_prepared(prepared, *arguments)
+        return super().encode_prepared(prepared, *arguments, **options)
 
 
 class DyingCodec(CodecOptions):
@@ -86,3 +86,11 @@ class DyingCodec(CodecOptions):
     def load(self) -> Codec:
         codec = super().load()
         return _Dying(codec.bundle, codec.backend)
+
+
+class UnloadableCodec(CodecOptions):
+    """Kills the process that loads it."""
+
+    def load(self) -> Codec:
+        os.kill(os.getpid(), signal.SIGKILL)
+        return super().load()

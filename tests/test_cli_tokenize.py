@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from corpora import DyingCodec, contents, reasons, run, table, write_clip, write_corpus
+from corpora import DyingCodec, UnloadableCodec, contents, reasons, run, table, write_clip, write_corpus
 from platforms import linux, posix
 
 from dmcodec.cli import main
@@ -88,6 +88,10 @@ def reports(out: Path) -> list[str]:
     return sorted(path.name for path in (out / "reports").glob("shard-*.json"))
 
 
+def has_come_to(out: Path, count: int, process: subprocess.Popen[str]) -> bool:
+    return len(reports(out)) >= count or process.poll() is not None
+
+
 def children(pid: int) -> list[int]:
     found: list[int] = []
     for path in Path(f"/proc/{pid}/task").glob("*/children"):
@@ -96,28 +100,26 @@ def children(pid: int) -> list[int]:
 
 
 @linux
-@pytest.mark.parametrize("workers", [1, 2])
-def test_killed_anywhere_the_same_command_goes_on(
-    corpus: Path, straight: dict[str, bytes], workers: int, tmp_path: Path
-) -> None:
+def test_killed_anywhere_the_same_command_goes_on(corpus: Path, straight: dict[str, bytes], tmp_path: Path) -> None:
+    """Killed with two workers, and again with one."""
     out = tmp_path / "out"
-    with start(corpus, out, workers) as process:
-        wait_for(lambda: len(reports(out)) >= 2 or process.poll() is not None)
-        workers_of = children(process.pid)
-        process.kill()
-    assert process.returncode == -signal.SIGKILL
-    for pid in workers_of:  # no orphan goes on
-        wait_for(partial(has_ended, pid))
-    done = reports(out)
-    assert 2 <= len(done) < len(read_plan(out).shards)
-    kept = {name: (out / "tokens" / name.replace("json", "parquet")).stat().st_mtime_ns for name in done}
-    with start(corpus, out, 3 - workers, "--json") as process:
-        text, errors = process.communicate()
-    assert (process.returncode, said(errors)) == (0, [])
-    assert json.loads(text)["clips"] == 60
+    kept: dict[str, int] = {}
+    for workers in (2, 1):
+        before = len(reports(out))
+        with start(corpus, out, workers) as process:
+            wait_for(partial(has_come_to, out, before + 2, process))
+            started = children(process.pid)
+            process.kill()
+        assert process.returncode == -signal.SIGKILL
+        for pid in started:  # no orphan goes on
+            wait_for(partial(has_ended, pid))
+        assert before + 2 <= len(reports(out)) < len(read_plan(out).shards)
+        now = {name: (out / "tokens" / name.replace("json", "parquet")).stat().st_mtime_ns for name in reports(out)}
+        assert kept.items() <= now.items()
+        kept = now
+    run(corpus, out)
     assert contents(out) == straight
-    for name, time_ns in kept.items():
-        assert (out / "tokens" / name.replace("json", "parquet")).stat().st_mtime_ns == time_ns
+    assert all((out / "tokens" / name.replace("json", "parquet")).stat().st_mtime_ns == kept[name] for name in kept)
 
 
 @posix
@@ -148,6 +150,14 @@ def test_a_shard_that_kills_its_processes_is_left_out(tmp_path: Path) -> None:
     assert reports(tmp_path / "out") == [f"shard-0000{index}.json" for index in (0, 2, 3)]
     run(tmp_path / "in", tmp_path / "out", shard_s=0.5)
     assert len(table(tmp_path / "out")) == 4
+
+
+@posix
+def test_processes_that_cannot_start_end_the_run(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local, "_STARTS", 2)
+    engine, options = local.LocalEngine(2), TokenizeOptions(shard_s=2.0)
+    with pytest.raises(BackendError, match="processes of --workers end while they start, 2 times, with exit code -9"):
+        tokenize(find_corpus([str(corpus)]), tmp_path / "out", UnloadableCodec(), engine, options)
 
 
 @posix

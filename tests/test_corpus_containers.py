@@ -248,7 +248,7 @@ def datasets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     return module
 
 
-def test_saved_datasets_are_read_as_they_are(datasets: Any, tmp_path: Path) -> None:
+def test_saved_datasets_are_read_as_they_are(datasets: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [{"audio": {"bytes": clip(n), "path": f"{n}.wav"}, "who": f"s{n}", "n_q": n, "age": [n]} for n in range(6)]
     whole = datasets.Dataset.from_list(rows).cast_column("audio", datasets.Audio(decode=False))
     whole.save_to_disk(str(tmp_path / "one"))
@@ -258,6 +258,8 @@ def test_saved_datasets_are_read_as_they_are(datasets: Any, tmp_path: Path) -> N
     assert items[2].columns == {"who": "s2", "source_n_q": 2}
     assert items[2].size_bytes == len(clip(2))
     assert items[2].source == f"hf:{tmp_path / 'one'}@train#2"
+    monkeypatch.chdir(tmp_path)
+    assert list(DatasetSource("one").items()) == items
     assert numbers(source) == {f"{n}.wav": n for n in range(6)}
     assert numbers(DatasetSource(str(tmp_path / "two"), "dev")) == {"4.wav": 4, "2.wav": 2}
     with pytest.raises(InputNotFoundError, match="no such split, only dev"):

@@ -5,6 +5,8 @@ Start at `tokenize`.
 
 from dmcodec.runtime.corpus.engines.engine import CodecOptions
 from dmcodec.runtime.corpus.engines.local import LocalEngine
+from dmcodec.runtime.corpus.engines.ray import RayEngine
+from dmcodec.runtime.corpus.sources.containers import TableOptions
 from dmcodec.runtime.corpus.sources.find import Corpus, find_corpus
 
 from .run import TokenizeOptions, tokenize
@@ -14,7 +16,9 @@ __all__ = [
     "CodecOptions",
     "Corpus",
     "LocalEngine",
+    "RayEngine",
     "Summary",
+    "TableOptions",
     "TokenizeOptions",
     "find_corpus",
     "read_summary",

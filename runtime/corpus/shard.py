@@ -197,7 +197,9 @@ class _Tokenize:
         return None if waveform is None else (waveform, len(waveform) / self.codec.sample_rate)
 
     def compute(self, clips: Sequence[Waveform], alone: bool) -> list[Tokens]:  # noqa: ARG002 - one thread always
-        return self.codec.encode_prepared(clips, self.n_q)
+        # Tiles need graphs and memory of their own; a clip that is no longer than a batch needs none.
+        tiles = len(clips[0]) > round(BATCH_S * self.codec.sample_rate)
+        return self.codec.encode_prepared(clips, self.n_q, tiles=tiles)
 
     def write(self, item: Item, tokens: Tokens, compute_s: float) -> dict[str, Any]:  # noqa: ARG002
         return {"tokens": tokens}

@@ -24,6 +24,8 @@ from .engine import CodecOptions, ShardProgress
 
 # A shard whose process dies so often is given up.
 _TRIES = 2
+# So many processes that die before they are ready, one after the other, end the run.
+_STARTS = 4
 _REPORT_EVERY_S = 0.5
 
 
@@ -92,6 +94,7 @@ class _Processes:
         self._pending = deque(pending)
         self._deaths: Counter[int] = Counter()
         self._lost: list[BackendError] = []
+        self._failed_starts = 0  # since a process was ready
         self._workers: list[_Worker] = []
 
     def run(self, count: int) -> Iterator[ShardReport]:
@@ -134,7 +137,7 @@ class _Processes:
         elif isinstance(message, str):
             warnings.warn(message, AudioWarning, stacklevel=2)
         else:  # ready for a shard, with the report of the last one
-            worker.ready = True
+            worker.ready, self._failed_starts = True, 0
             self._give(worker)
             return message
         return None
@@ -155,7 +158,12 @@ class _Processes:
         self._workers.remove(worker)
         code = worker.process.exitcode
         if not worker.ready:
-            raise BackendError(f"a process of --workers ended with exit code {code} while it started")
+            self._failed_starts += 1
+            if self._failed_starts >= _STARTS:
+                raise BackendError(
+                    f"processes of --workers end while they start, {_STARTS} times, with exit code {code}; "
+                    "out of memory? use fewer --workers"
+                )
         if worker.shard is not None:
             self._deaths[worker.shard] += 1
             if self._deaths[worker.shard] < _TRIES:

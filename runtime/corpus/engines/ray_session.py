@@ -78,10 +78,9 @@ def _connect(address: str) -> None:
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **(own if address == OWN else {}))
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-        what = "no Ray cluster runs on this machine" if address == "auto" else f"Ray can't start ({first_line(error)})"
-        raise ClusterError(
-            f"--address {address}: {what}; start a cluster with `ray start --head`, or use --engine local"
-        ) from error
+        problems = {OWN: "Ray can't start on this machine", "auto": "no Ray cluster runs on this machine"}
+        what = problems.get(address, f"--address {address}: Ray can't connect ({first_line(error)})")
+        raise ClusterError(f"{what}; start a cluster with `ray start --head`, or use --engine local") from error
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, handler)  # that of Ray ends the process at once
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from dmcodec.errors import InputNotFoundError
@@ -30,7 +32,10 @@ class DatasetSource:
     """
 
     def __init__(self, name: str, split: str = "train", audio_column: str | None = None) -> None:
-        self._name = DatasetName(name.removeprefix(HF_PREFIX), split)
+        name = name.removeprefix(HF_PREFIX)
+        # Workers may run in other folders.
+        folder = os.path.isdir(name)  # noqa: PTH112 - Path.is_dir raises where the name is too long
+        self._name = DatasetName(str(Path(name).absolute()) if folder else name, split)
         self._audio_column = audio_column
 
     def items(self) -> Iterator[Item]:
