@@ -38,6 +38,12 @@ from dmcodec.runtime.tensorrt.profiles import ShapeRequest
 from dmcodec.sample import speech
 
 
+@pytest.fixture(autouse=True)
+def _memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU with memory, for what asks the driver how large batches may be."""
+    monkeypatch.setattr("dmcodec.runtime.pipeline.free_bytes", lambda index: 1 << 33, raising=False)
+
+
 @pytest.fixture
 def runtime(monkeypatch: pytest.MonkeyPatch) -> FakeRuntime:
     return use(monkeypatch, FakeRuntime())
