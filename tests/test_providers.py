@@ -16,7 +16,7 @@ import pytest
 from fakes.codec import RATE, clips, same
 from fakes.onnxruntime import CUDA, RTX, TENSORRT, FakeRuntime, FakeSession, refused
 
-from dmcodec.bundle import Bundle, encoder_part_names
+from dmcodec.bundle import GRAPH_NAMES, Bundle, encoder_part_names
 from dmcodec.errors import ArgumentError, BackendError, EngineError, ProviderError
 from dmcodec.export.tensorrt import BuildOptions
 from dmcodec.export.tensorrt.builder import build_plan
@@ -64,7 +64,9 @@ def open_on(bundle: Path, provider: str, **options: Any) -> Codec:
 def test_every_option_has_a_value_that_its_provider_takes(tiny_bundle: Path, tmp_path: Path) -> None:
     """A lint over providers, graphs and precisions, against the values of onnxruntime's parsers."""
     manifest = Bundle.open(tiny_bundle).manifest
-    for (name, spec), precision in itertools.product(manifest.graphs.items(), ("fp32", "fp16")):
+    names = (*GRAPH_NAMES, *encoder_part_names(manifest.config))
+    for name, precision in itertools.product(names, ("fp32", "fp16")):
+        spec = manifest.graphs[name]
         assert refused(CUDA, cuda_options(precision, 1, 1 << 40)) == []
         profile = joined(ShapeRequest().profiles(name, spec, manifest.config))
         if provider_of("tensorrt", name) == "tensorrt":
@@ -249,7 +251,8 @@ def test_the_tensorrt_provider_gets_rewritten_graphs_profiles_and_caches(
     with pytest.raises(EngineError, match="--format trt --flavour onnxruntime --bundle"):
         codec.encode(clips(8000)[0], RATE)
     written = write_provider_graphs(opened, ShapeRequest.parse("0.1s:1s:2s", "1:1:4", None))
-    assert {item.graph for item in written} == set(opened.manifest.graphs) - {"quantizer", "dequantizer"}
+    graphs = {*GRAPH_NAMES, *encoder_part_names(opened.manifest.config)}
+    assert {item.graph for item in written} == graphs - {"quantizer", "dequantizer"}
     for waveforms in (clips(1), clips(8000), clips(16000, 15999, 14500)):
         same(codec, tiny_codec, waveforms)
     sessions = {session.path.name.partition("-")[0].removesuffix(".onnx"): session for session in runtime.sessions}
