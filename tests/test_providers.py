@@ -197,8 +197,13 @@ def test_a_backend_on_a_gpu_is_pickled_by_its_arguments(runtime: FakeRuntime) ->
 # Buckets
 
 
-def test_runs_in_buckets_are_exact(tiny_bundle: Path, tiny_codec: Codec) -> None:
-    codec = open_on(tiny_bundle, "cpu", buckets=True)
+@pytest.mark.parametrize("provider", ["cpu", "cuda"])
+def test_runs_in_buckets_are_exact(
+    provider: str, tiny_bundle: Path, tiny_codec: Codec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if provider == "cuda":
+        use(monkeypatch, FakeRuntime())
+    codec = open_on(tiny_bundle, provider, buckets=True)
     for waveforms in (clips(1), clips(319), clips(3841), clips(16000, 15999, 14500), clips(90001, 85000)):
         same(codec, tiny_codec, waveforms)
     tokens = tiny_codec.encode(clips(7000)[0], RATE)
@@ -217,8 +222,8 @@ def test_convolutions_see_few_shapes(runtime: FakeRuntime, tiny_bundle: Path) ->
         assert len(shapes) <= 2, (session.path, shapes)  # 24 and 36 frames, in batches of four
 
 
-def test_results_stay_padded_on_the_device(tiny_bundle: Path) -> None:
-    codec = open_on(tiny_bundle, "cpu", buckets=True)
+def test_results_stay_padded_on_the_device(runtime: FakeRuntime, tiny_bundle: Path) -> None:
+    codec = open_on(tiny_bundle, "cuda")
     [latents] = codec.graphs.run("encoder", waveform=speech(5000, RATE)[None, None], lengths=np.array([5000]))
     assert isinstance(latents, PaddedValue)
     assert (latents.shape, latents.padded_shape) == ((1, 32, 16), (1, 32, 24))
