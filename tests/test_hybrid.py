@@ -36,6 +36,12 @@ def engines(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     return folder
 
 
+@pytest.fixture(autouse=True)
+def _memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU with memory, for what asks the driver how large batches may be."""
+    monkeypatch.setattr("dmcodec.runtime.pipeline.free_bytes", lambda index: 1 << 33, raising=False)
+
+
 def load(bundle: Path, folder: Path, device: FakeDevice | None = None) -> tuple[Codec, FakeRuntime]:
     device = device or FakeDevice()
     opened, runtime = Bundle.open(bundle), FakeRuntime(device=device)

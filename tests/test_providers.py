@@ -16,7 +16,7 @@ import pytest
 from fakes.codec import RATE, clips, same
 from fakes.onnxruntime import CUDA, RTX, TENSORRT, FakeRuntime, FakeSession, refused
 
-from dmcodec.bundle import Bundle, encoder_part_names
+from dmcodec.bundle import GRAPH_NAMES, Bundle, encoder_part_names
 from dmcodec.errors import ArgumentError, BackendError, EngineError, ProviderError
 from dmcodec.export.tensorrt import BuildOptions
 from dmcodec.export.tensorrt.builder import build_plan
@@ -36,6 +36,12 @@ from dmcodec.runtime.providers import (
 from dmcodec.runtime.tensorrt.library import TENSORRT_RTX, Library
 from dmcodec.runtime.tensorrt.profiles import ShapeRequest
 from dmcodec.sample import speech
+
+
+@pytest.fixture(autouse=True)
+def _memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU with memory, for what asks the driver how large batches may be."""
+    monkeypatch.setattr("dmcodec.runtime.pipeline.free_bytes", lambda index: 1 << 33, raising=False)
 
 
 @pytest.fixture
@@ -58,7 +64,9 @@ def open_on(bundle: Path, provider: str, **options: Any) -> Codec:
 def test_every_option_has_a_value_that_its_provider_takes(tiny_bundle: Path, tmp_path: Path) -> None:
     """A lint over providers, graphs and precisions, against the values of onnxruntime's parsers."""
     manifest = Bundle.open(tiny_bundle).manifest
-    for (name, spec), precision in itertools.product(manifest.graphs.items(), ("fp32", "fp16")):
+    names = (*GRAPH_NAMES, *encoder_part_names(manifest.config))
+    for name, precision in itertools.product(names, ("fp32", "fp16")):
+        spec = manifest.graphs[name]
         assert refused(CUDA, cuda_options(precision, 1, 1 << 40)) == []
         profile = joined(ShapeRequest().profiles(name, spec, manifest.config))
         if provider_of("tensorrt", name) == "tensorrt":
@@ -189,8 +197,13 @@ def test_a_backend_on_a_gpu_is_pickled_by_its_arguments(runtime: FakeRuntime) ->
 # Buckets
 
 
-def test_runs_in_buckets_are_exact(tiny_bundle: Path, tiny_codec: Codec) -> None:
-    codec = open_on(tiny_bundle, "cpu", buckets=True)
+@pytest.mark.parametrize("provider", ["cpu", "cuda"])
+def test_runs_in_buckets_are_exact(
+    provider: str, tiny_bundle: Path, tiny_codec: Codec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if provider == "cuda":
+        use(monkeypatch, FakeRuntime())
+    codec = open_on(tiny_bundle, provider, buckets=True)
     for waveforms in (clips(1), clips(319), clips(3841), clips(16000, 15999, 14500), clips(90001, 85000)):
         same(codec, tiny_codec, waveforms)
     tokens = tiny_codec.encode(clips(7000)[0], RATE)
@@ -209,8 +222,8 @@ def test_convolutions_see_few_shapes(runtime: FakeRuntime, tiny_bundle: Path) ->
         assert len(shapes) <= 2, (session.path, shapes)  # 24 and 36 frames, in batches of four
 
 
-def test_results_stay_padded_on_the_device(tiny_bundle: Path) -> None:
-    codec = open_on(tiny_bundle, "cpu", buckets=True)
+def test_results_stay_padded_on_the_device(runtime: FakeRuntime, tiny_bundle: Path) -> None:
+    codec = open_on(tiny_bundle, "cuda")
     [latents] = codec.graphs.run("encoder", waveform=speech(5000, RATE)[None, None], lengths=np.array([5000]))
     assert isinstance(latents, PaddedValue)
     assert (latents.shape, latents.padded_shape) == ((1, 32, 16), (1, 32, 24))
@@ -243,7 +256,8 @@ def test_the_tensorrt_provider_gets_rewritten_graphs_profiles_and_caches(
     with pytest.raises(EngineError, match="--format trt --flavour onnxruntime --bundle"):
         codec.encode(clips(8000)[0], RATE)
     written = write_provider_graphs(opened, ShapeRequest.parse("0.1s:1s:2s", "1:1:4", None))
-    assert {item.graph for item in written} == set(opened.manifest.graphs) - {"quantizer", "dequantizer"}
+    graphs = {*GRAPH_NAMES, *encoder_part_names(opened.manifest.config)}
+    assert {item.graph for item in written} == graphs - {"quantizer", "dequantizer"}
     for waveforms in (clips(1), clips(8000), clips(16000, 15999, 14500)):
         same(codec, tiny_codec, waveforms)
     sessions = {session.path.name.partition("-")[0].removesuffix(".onnx"): session for session in runtime.sessions}

@@ -19,6 +19,12 @@ from dmcodec.runtime.tensorrt.driver import gpu_or_none
 from dmcodec.runtime.tensorrt.profiles import ShapeRequest
 
 
+@pytest.fixture(autouse=True)
+def _memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU with memory, for what asks the driver how large batches may be."""
+    monkeypatch.setattr("dmcodec.runtime.pipeline.free_bytes", lambda index: 1 << 33, raising=False)
+
+
 def use(monkeypatch: pytest.MonkeyPatch, runtime: FakeRuntime) -> None:
     monkeypatch.setattr(onnxruntime_backend, "import_onnxruntime", lambda: runtime)
 

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from dmcodec.bundle import GRAPH_NAMES, Bundle
+from dmcodec.bundle import GRAPH_NAMES, Bundle, encoder_part_names
 from dmcodec.errors import ArgumentError
 from dmcodec.runtime.provider_graphs import ProviderGraphs, joined
 from dmcodec.runtime.providers import RVQ_GRAPHS
@@ -47,19 +47,18 @@ def write_provider_graphs(
         ExportError: the rules don't cover a graph.
         OutputError: the folder can't be written to.
     """
-    known = bundle.manifest.graphs
-    if wrong := [name for name in graphs if name not in known or name in RVQ_GRAPHS]:
+    specs, names = bundle.manifest.graphs, _names(bundle)
+    if wrong := [name for name in graphs if name not in names]:
         raise ArgumentError(
-            f"--graphs: no graph {', '.join(wrong)} for ONNX Runtime's TensorRT; there are "
-            f"{', '.join(name for name in known if name not in RVQ_GRAPHS)}"
+            f"--graphs: no graph {', '.join(wrong)} for ONNX Runtime's TensorRT; there are {', '.join(names)}"
         )
-    chosen = graphs or [name for name in known if name not in RVQ_GRAPHS]
+    chosen = graphs or names
     made = {}
     for done, name in enumerate(chosen):
         if progress is not None:
             progress(name, done, len(chosen))
         model = rewritten(bundle.graph_path(name))
-        made[name] = (model, known[name], RULES_VERSION, _profile(bundle, name, request))
+        made[name] = (model, specs[name], RULES_VERSION, _profile(bundle, name, request))
     if progress is not None:
         progress("graphs", len(chosen), len(chosen))
     store = ProviderGraphs(bundle.path, engine_cache)
@@ -67,6 +66,16 @@ def write_provider_graphs(
     return [
         WrittenGraph(name, store.folder / written[name].file, len(made[name][0]), written[name].profile)
         for name in chosen
+    ]
+
+
+def _names(bundle: Bundle) -> list[str]:
+    """Return the graphs that a GPU provider runs, but for the RVQ."""
+    manifest = bundle.manifest
+    return [
+        name
+        for name in (*GRAPH_NAMES, *encoder_part_names(manifest.config))
+        if name in manifest.graphs and name not in RVQ_GRAPHS
     ]
 
 
