@@ -14,10 +14,14 @@ _MARKS = (
 )
 
 
+def encoding_of(head: bytes) -> str:
+    """Return the name of a text's encoding, from its first 4 bytes."""
+    return next((name for mark, name in _MARKS if head.startswith(mark)), "utf-8")
+
+
 def decode_text(data: bytes) -> str:
     """Return the text of a file, without its byte-order mark; UnicodeDecodeError where it is no such text."""
-    encoding = next((name for mark, name in _MARKS if data.startswith(mark)), "utf-8")
-    return data.decode(encoding)
+    return data.decode(encoding_of(data[:4]))
 
 
 def read_text(path: Path) -> str:

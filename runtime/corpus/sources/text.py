@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,14 +12,7 @@ from dmcodec.errors import DataError, InputNotFoundError, detail
 from dmcodec.runtime.corpus.filesystems import file_system, is_url
 from dmcodec.runtime.corpus.items import FileLocation, Item
 from dmcodec.runtime.corpus.opening import file_state
-
-_MARKS = (
-    (codecs.BOM_UTF8, "utf-8-sig"),
-    (codecs.BOM_UTF32_LE, "utf-32"),  # begins as the mark of UTF-16 does
-    (codecs.BOM_UTF32_BE, "utf-32"),
-    (codecs.BOM_UTF16_LE, "utf-16"),
-    (codecs.BOM_UTF16_BE, "utf-16"),
-)
+from dmcodec.text_files import encoding_of
 
 
 def numbered_lines(path: str) -> Iterator[tuple[int, str]]:
@@ -33,9 +25,8 @@ def numbered_lines(path: str) -> Iterator[tuple[int, str]]:
         DataError: it is no text.
     """
     with _explained(path), _opened(path) as file:
-        head = file.read(4)
+        encoding = encoding_of(file.read(4))
         file.seek(0)
-        encoding = next((name for mark, name in _MARKS if head.startswith(mark)), "utf-8")
         errors = "surrogateescape" if encoding.startswith("utf-8") else "strict"
         with io.TextIOWrapper(file, encoding, errors) as text:
             for number, line in enumerate(text, start=1):
