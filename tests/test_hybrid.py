@@ -140,7 +140,5 @@ def test_both_spellings_load_it(copy_of_tiny_bundle: Path, engines: Path, monkey
 def test_it_is_pickled_by_its_arguments(tiny_bundle: Path, engines: Path) -> None:
     codec, _ = load(tiny_bundle, engines)
     assert isinstance(codec.backend, HybridBackend)
-    make, arguments = codec.backend.__reduce__()
-    assert make is HybridBackend
-    bundle, folder, *_ = pickle.loads(pickle.dumps(arguments))
+    bundle, folder, *_ = pickle.loads(pickle.dumps(codec.backend.__reduce__()[1]))
     assert (bundle.path, folder) == (tiny_bundle, engines)
