@@ -28,6 +28,7 @@ from dmcodec.config import CodecConfig
 from dmcodec.errors import ArgumentError, CheckpointError, MissingDependencyError
 from dmcodec.export import Source, export_bundle
 from dmcodec.nn import DMCodec
+from dmcodec.runtime.backend import Captures
 
 CONFIG = CodecConfig(n_filters=4, dimension=8, semantic_dimension=8, codebook_size=16, n_q=2)
 OPTIONS = BenchOptions(durations_s=(0.2, 0.4), batches=(1, 2), rounds=3, threads=1, stream=True)
@@ -113,6 +114,13 @@ def test_a_memory_process_that_is_killed_says_so(seeded_bundle: Path, monkeypatc
     options = BenchOptions(durations_s=(0.1,), batches=(1,), rounds=1, threads=1)
     [entry, _] = measure_memory(seeded_bundle, options, ["onnxruntime-cpu"], 1, no_progress)
     assert entry.reason == "the measuring process failed: exit status -9"
+
+
+def test_captures_are_a_table(result: BenchResult) -> None:
+    counted = dataclasses.replace(result, captures=Captures(4, 2, 1200, 1, ("no memory",)))
+    [table] = [table for table in result_tables(counted) if table.title == "Fixed shapes in CUDA graphs"]
+    assert (table.rows, table.note) == ((("4", "2", "1,200", "1"),), "no memory")
+    assert "Fixed shapes in CUDA graphs" not in {table.title for table in result_tables(result)}
 
 
 def test_the_report_is_one_page_with_the_plots_and_the_tables(result: BenchResult) -> None:

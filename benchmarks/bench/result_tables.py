@@ -41,6 +41,7 @@ def result_tables(result: BenchResult) -> list[Table]:
         graph_table(result),
         loading_table(result),
         engine_table(result),
+        capture_table(result),
         memory_table(result),
     ]
     return [table for table in tables if table.rows]
@@ -240,6 +241,18 @@ def engine_table(result: BenchResult) -> Table:
         tuple(rows),
         labels=3,
         note="They were built before; no other time contains the build.",
+    )
+
+
+def capture_table(result: BenchResult) -> Table:
+    """Return what became of fixed shapes: those that run from a CUDA graph, and those that can't."""
+    captures, note = result.captures, ""
+    rows: tuple[tuple[str, ...], ...] = ()
+    if captures is not None:
+        counts = (captures.captured, captures.by_library, captures.launches, captures.failed)
+        rows, note = (tuple(f"{count:,}" for count in counts),), "; ".join(captures.reasons)
+    return Table(
+        "Fixed shapes in CUDA graphs", ("captured", "by the library", "launches", "failed"), rows, labels=0, note=note
     )
 
 
