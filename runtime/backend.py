@@ -17,7 +17,7 @@ from dmcodec.bundle import GRAPH_NAMES, Bundle, GraphSpec
 from dmcodec.errors import BackendError
 
 from .dlpack import ArrayView
-from .plain import first_form, fitting_form
+from .plain import first_form, fitting_form, is_bucket
 
 # A numpy array, or the backend's own type for a tensor that stays on its device between two graphs.
 DeviceTensor = Any
@@ -136,8 +136,11 @@ class Graphs:
     def __init__(self, bundle: Bundle, backend: Backend) -> None:
         self.bundle = bundle
         self.backend = backend
-        # Engines, and providers of a GPU, run clips padded to shapes that they have prepared: that takes the lengths.
-        self._has_plain_forms = (backend.name, backend.provider) == ("onnxruntime", "cpu")
+        # Where clips are padded to shapes that are prepared, that takes the lengths: on CUDA, unless a clip has such a
+        # shape as it is. Engines are built for graphs with lengths.
+        runs_onnx = backend.name == "onnxruntime"
+        self._has_plain_forms = runs_onnx and backend.provider == "cpu"
+        self._pads_to_buckets = runs_onnx and backend.provider == "cuda"
         self._runners: dict[str, Runner] = {}
         self._lock = threading.Lock()
         self._forked = self._closed = False
@@ -151,8 +154,8 @@ class Graphs:
     def run(self, name: str, **inputs: DeviceTensor) -> list[DeviceTensor]:
         """Run a graph, in its plain form where the inputs allow it; its outputs stay on the device."""
         chosen: Mapping[str, DeviceTensor] = inputs
-        if self._has_plain_forms:
-            manifest = self.bundle.manifest
+        manifest = self.bundle.manifest
+        if self._has_plain_forms or (self._pads_to_buckets and is_bucket(manifest.config, name, inputs)):
             name, chosen = fitting_form(manifest.config, manifest.graphs, name, inputs)
         return self._runner(name).run(chosen)
 

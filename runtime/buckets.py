@@ -7,8 +7,6 @@ stays padded on its device, and the next graph takes it as it is.
 
 from __future__ import annotations
 
-import dataclasses
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -22,27 +20,12 @@ from dmcodec.runtime.tensorrt.profiles import Profile, Shape
 from dmcodec.runtime.tensorrt.shapes import PADDABLE, axis_sizes, output_sizes, shape_of
 
 from .backend import DeviceTensor, Runner
+from .bucket_shapes import PaddedValue, bucket_size
 
-SHORT_STEP_S, LONG_STEP_S, LONG_S = 0.25, 0.5, 5.0
 _BATCH = "batch"
 _TIME = ("samples", "frames")
 
 ToArray = Callable[[DeviceTensor], NDArray[Any]]
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class PaddedValue:
-    """A result with padding.
-
-    Attributes:
-        value: the backend's tensor.
-        padded_shape: its shape.
-        shape: without the padding, which lies at the end of each axis.
-    """
-
-    value: Any
-    padded_shape: Shape
-    shape: Shape
 
 
 class BucketRunner:
@@ -117,12 +100,7 @@ class BucketRunner:
         """Return the size of the bucket that holds `size`; at most the largest of the profile, if that holds it."""
         if axis not in self._paddable:
             return size
-        if axis == _BATCH:
-            bucket = 1 << (size - 1).bit_length()
-        elif axis == "samples":
-            bucket = bucket_frames(self._config.num_frames(size), self._config.frame_rate) * self._config.hop_length
-        else:
-            bucket = bucket_frames(size, self._config.frame_rate)
+        bucket = bucket_size(axis, size, self._config)
         least, largest = self._bounds.get(axis, (1, bucket))
         return max(least, bucket if bucket <= largest or size > largest else largest)
 
@@ -155,13 +133,6 @@ class BucketRunner:
             for axis, size in zip(tensor.axes, padded_shape, strict=True)
         )
         return value if shape == padded_shape else PaddedValue(value, padded_shape, shape)
-
-
-def bucket_frames(frames: int, frame_rate: float) -> int:
-    """Return `frames` rounded up to the next bucket: steps of 0.25 s, from 5 s on of 0.5 s, in whole frames."""
-    step_s = SHORT_STEP_S if frames <= LONG_S * frame_rate else LONG_STEP_S
-    step = max(1, math.floor(step_s * frame_rate))
-    return -(-frames // step) * step
 
 
 def trimmed(value: PaddedValue, to_array: ToArray) -> NDArray[Any]:

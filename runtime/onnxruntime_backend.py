@@ -20,7 +20,8 @@ from dmcodec.errors import ArgumentError, BackendError
 from dmcodec.runtime.tensorrt.profiles import Profile
 
 from .backend import DeviceTensor, Runner
-from .buckets import BucketRunner, PaddedValue, trimmed
+from .bucket_shapes import PaddedValue
+from .buckets import BucketRunner, trimmed
 from .nv_tensorrt_rtx import find_device
 from .onnxruntime_import import import_onnxruntime
 from .provider_graphs import ProviderGraphs

@@ -10,6 +10,8 @@ import numpy as np
 from dmcodec.config import CodecConfig
 from dmcodec.plain_form import HAVE_PLAIN_FORMS, least_plain_size, plain_name
 
+from .bucket_shapes import PaddedValue, bucket_size
+
 _LENGTHS = "lengths"
 
 
@@ -32,6 +34,16 @@ def fitting_form(
     if not fills or shape[-1] < least_plain_size(config, graph):
         return graph, inputs
     return plain_name(graph), {name: inputs[name]}
+
+
+def is_bucket(config: CodecConfig, graph: str, inputs: Mapping[str, Any]) -> bool:
+    """Return whether the inputs of a graph have the shape of a bucket as they are, so that nothing pads them."""
+    name = HAVE_PLAIN_FORMS.get(graph)
+    if name is None or name not in inputs or isinstance(inputs[name], PaddedValue):
+        return False
+    batch, *_, time = _shape(inputs[name])
+    axis = "frames" if graph == "decoder" else "samples"
+    return bucket_size("batch", batch, config) == batch and bucket_size(axis, time, config) == time
 
 
 def _shape(value: Any) -> tuple[int, ...]:

@@ -22,7 +22,7 @@ from dmcodec.export.tensorrt import BuildOptions
 from dmcodec.export.tensorrt.builder import build_plan
 from dmcodec.export.tensorrt.provider_graphs import write_provider_graphs
 from dmcodec.runtime import Codec, onnxruntime_backend, providers
-from dmcodec.runtime.buckets import PaddedValue, bucket_frames
+from dmcodec.runtime.bucket_shapes import PaddedValue, bucket_frames
 from dmcodec.runtime.onnxruntime_backend import OnnxRuntimeBackend
 from dmcodec.runtime.provider_graphs import ProviderGraphs, joined
 from dmcodec.runtime.providers import (
@@ -230,6 +230,17 @@ def test_results_stay_padded_on_the_device(runtime: FakeRuntime, tiny_bundle: Pa
     assert codec.backend.to_array(latents).shape == (1, 32, 16)
     with pytest.raises(BackendError, match="lengths is missing"):
         codec.graphs.run("encoder", waveform=speech(5000, RATE)[None, None])
+
+
+def test_clips_that_fill_a_bucket_run_in_the_plain_form(
+    runtime: FakeRuntime, tiny_bundle: Path, tiny_codec: Codec
+) -> None:
+    codec, expected = open_on(tiny_bundle, "cuda"), {"encoder_plain", "decoder_plain", "quantizer", "dequantizer"}
+    same(codec, tiny_codec, clips(12 * 320, 12 * 320))
+    assert {session.path.stem for session in runtime.sessions} == expected
+    for shapes in (clips(12 * 320 - 1), clips(12 * 320, 12 * 320, 12 * 320), clips(12 * 320, 11 * 320)):
+        same(codec, tiny_codec, shapes)
+    assert {session.path.stem for session in runtime.sessions} == expected | {"encoder", "decoder"}
 
 
 def test_buckets_are_a_quarter_of_a_second_and_later_half() -> None:
