@@ -23,7 +23,9 @@ WINDOW_S = 15.0  # of a window without its context, and of the part of a long cl
 WINDOWS_PER_BATCH = 4
 TILE_FRAMES = 100  # of the exact encoder's convolutions: the context of a tile is 3 % of it
 BLOCK_FRAMES = 250  # of its LSTM, and of what follows that
-TILED_S = 2.0  # a single clip from this length on is encoded in tiles: as fast on one thread, faster on several
+TILED_S = (
+    15.0  # a single clip from this length on is encoded in tiles; shorter ones are faster in one piece on idle CPUs
+)
 # Most of batch size x longest clip, summed over the concurrent batches of a call, for any number of threads. It bounds
 # the memory: at full size, encoding takes about 20 MB and decoding about 45 MB for each second.
 ENCODE_TOTAL_S = 64.0

@@ -247,7 +247,10 @@ class Codec(CodecProperties):
                 position on.
             out: token file to write during encoding; it appears when it is complete, and after an error nothing is
                 left. A binary file object gets all bytes at the end.
-            n_q, context_s, channel, spool: as for `encode`.
+            n_q: as for `encode`.
+            context_s: likewise.
+            channel: likewise.
+            spool: likewise.
             progress: called with the seconds that are done, and the seconds in total.
             resume: keep the progress in the folder `out`.spool until the tokens are complete, and go on from there
                 after an interruption. The spool is a quarter larger.

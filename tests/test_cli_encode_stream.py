@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -15,6 +16,7 @@ from live_streams import cut, streamed
 from numpy.typing import NDArray
 from platforms import linux, posix
 
+from dmcodec.cli.signals import unwinding_signals
 from dmcodec.cli.stream_pipes import Rejoined, ended_by_interrupt
 from dmcodec.runtime import Codec
 from dmcodec.sample import speech
@@ -187,21 +189,23 @@ def test_what_was_read_ahead_comes_first(tmp_path: Path) -> None:
 
 @posix
 def test_the_first_ctrl_c_ends_and_the_second_interrupts() -> None:
+    def read() -> bytes:
+        signal.raise_signal(signal.SIGINT)
+        return b"x"
+
     previous = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        with ended_by_interrupt(lambda: b"x") as chunks:
-            assert next(chunks) == b"x"
-            signal.raise_signal(signal.SIGINT)  # during a push
-            assert list(chunks) == []
-            with pytest.raises(KeyboardInterrupt):
-                signal.raise_signal(signal.SIGINT)
-        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-
-        def read() -> bytes:
-            signal.raise_signal(signal.SIGINT)
-            return b"x"
-
-        with ended_by_interrupt(read) as chunks:
-            assert list(chunks) == []
+        for around in (contextlib.nullcontext, unwinding_signals):  # the second one is what commands run in
+            with around():
+                before = signal.getsignal(signal.SIGINT)
+                with ended_by_interrupt(lambda: b"x") as chunks:
+                    assert next(chunks) == b"x"
+                    signal.raise_signal(signal.SIGINT)  # during a push
+                    assert list(chunks) == []
+                    with pytest.raises(KeyboardInterrupt):
+                        signal.raise_signal(signal.SIGINT)
+                assert signal.getsignal(signal.SIGINT) is before
+                with ended_by_interrupt(read) as chunks:
+                    assert list(chunks) == []
     finally:
         signal.signal(signal.SIGINT, previous)

@@ -121,7 +121,7 @@ def test_the_trained_codec_gives_the_codes_of_one_piece() -> None:
 @pytest.mark.parametrize("threads", [1, 2])
 def test_all_calls_give_the_codes_of_one_piece(tiny_bundle: Path, tmp_path: Path, threads: int) -> None:
     codec = Codec.load(tiny_bundle, threads=threads)
-    long, short, shortest = clip(33 * 16000 + 5), clip(5 * 16000), clip(round(TILED_S * 16000) - 1)
+    long, short, shortest = clip(33 * 16000 + 5), clip(round(TILED_S * 16000)), clip(round(TILED_S * 16000) - 1)
     tokens = codec.encode(long, 16000)
     assert frame_agreement(codec, long, tokens.codes) == 1
     soundfile.write(tmp_path / "long.wav", long, 16000, subtype="FLOAT")
@@ -263,13 +263,13 @@ def test_arguments_that_exclude_each_other(codec: Codec, tiny_bundle: Path, tmp_
 
 
 def test_no_room_names_folder_bytes_and_argument(codec: Codec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    waveform, usage = clip(10 * 16000), type("Usage", (), {"free": 1000})
+    waveform, usage = clip(15 * 16000), type("Usage", (), {"free": 1000})
     monkeypatch.setattr("shutil.disk_usage", lambda _folder: usage)
-    needed = spool_bytes(codec.config, 500)
+    needed = spool_bytes(codec.config, 750)
     with pytest.raises(OutputError, match=rf"1000 bytes are free.*needs {needed} bytes.*spool=") as caught:
         codec.encode(waveform, 16000, spool=tmp_path)
     assert str(tmp_path) in str(caught.value)
-    assert codec.encode(waveform, 16000, spool="memory").num_frames == 500
+    assert codec.encode(waveform, 16000, spool="memory").num_frames == 750
 
 
 def test_a_system_without_a_folder_for_temporary_files(
@@ -279,11 +279,12 @@ def test_a_system_without_a_folder_for_temporary_files(
         raise FileNotFoundError(2, "No usable temporary directory found")
 
     monkeypatch.setattr("tempfile.gettempdir", missing)
-    expected = codec.encode(clip(48000), 16000)  # in memory it needs none
-    assert codec.encode(clip(48000), 16000, spool=tmp_path) == expected
+    waveform = clip(15 * 16000)
+    expected = codec.encode(waveform, 16000)  # in memory it needs none
+    assert codec.encode(waveform, 16000, spool=tmp_path) == expected
     monkeypatch.setattr("dmcodec.runtime.spool.MEMORY_BYTES", 0)
     with pytest.raises(OutputError, match=r"No usable temporary directory.*spool="):
-        codec.encode(clip(48000), 16000)
+        codec.encode(waveform, 16000)
 
 
 @pytest.mark.parametrize("kept", [False, True])
@@ -292,7 +293,7 @@ def test_a_disk_that_fills_up(codec: Codec, tmp_path: Path, monkeypatch: pytest.
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("dmcodec.runtime.spool._FileStore.write", full)
-    soundfile.write(tmp_path / "a.wav", clip(10 * 16000), 16000)
+    soundfile.write(tmp_path / "a.wav", clip(15 * 16000), 16000)
     (tmp_path / "spool").mkdir()
     with pytest.raises(OutputError, match=r"spool.*bytes a second of audio.*No space left"):
         codec.encode_file(

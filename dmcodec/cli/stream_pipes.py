@@ -67,7 +67,8 @@ def ended_by_interrupt(read: Callable[[], bytes]) -> Iterator[Iterator[bytes]]:
     interrupt = _Interrupt()
     previous = signal.getsignal(signal.SIGINT)
     # A process in the background of a shell ignores Ctrl-C, and must go on to do so.
-    handles = previous is signal.default_int_handler and threading.current_thread() is threading.main_thread()
+    ignored = previous in (signal.SIG_IGN, None)
+    handles = not ignored and threading.current_thread() is threading.main_thread()
     if handles:
         signal.signal(signal.SIGINT, interrupt)
     try:
