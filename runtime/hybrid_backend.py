@@ -132,9 +132,9 @@ class HybridBackend:
         """See `dmcodec.runtime.backend.DeviceSide`."""
         return self._engines.captures()
 
-    def each_stream(self, count: int) -> Iterator[None]:  # noqa: ARG002 - there is one stream
-        """See `dmcodec.runtime.backend.DeviceSide`."""
-        yield from self._engines.each_stream(1)
+    def each_stream(self, count: int) -> Iterator[None]:
+        """See `dmcodec.runtime.backend.DeviceSide`; there is one stream."""
+        return self._engines.each_stream(count)
 
     def adopt(self, view: ArrayView) -> DeviceTensor:
         """See `dmcodec.runtime.backend.DeviceSide`."""

@@ -195,9 +195,9 @@ class DeviceResources:
                     self._free_streams.append(stream)
 
     def each_stream(self, count: int) -> Iterator[None]:
-        """Yield `count` times, each time with another stream as the one that is lent next."""
+        """Yield `count` times, but at most once a stream, each time with another one as the one that is lent next."""
         with contextlib.ExitStack() as held:
-            for left in reversed(range(count)):
+            for left in reversed(range(min(count, self._max_streams))):
                 yield
                 if left:
                     held.enter_context(self.lease_stream())
