@@ -1,4 +1,4 @@
-"""Names of files as text: any name fits into one line, and into UTF-8."""
+"""Names of files and sizes as text: any name fits into one line, and into UTF-8."""
 
 from __future__ import annotations
 
@@ -20,3 +20,14 @@ def utf8(name: str | PurePath) -> str:
 def one_line(text: str) -> str:
     r"""Return text without control characters: a line break, which a file's name may hold, becomes `\n`."""
     return _CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+
+
+def size_text(size_bytes: float) -> str:
+    """Return a size in the decimal unit that fits: `812 B`, `3.4 kB`, `12.0 MB`, `8.9 GB`."""
+    if size_bytes < 1000:
+        return f"{size_bytes:.0f} B"
+    for unit in ("kB", "MB", "GB"):
+        size_bytes /= 1000
+        if size_bytes < 999.95 or unit == "GB":
+            break
+    return f"{size_bytes:.1f} {unit}"

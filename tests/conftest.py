@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -264,3 +264,22 @@ def fixed_shape_engines(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFact
     folder = tmp_path_factory.mktemp("fixed_shapes")
     build(tiny_bundle, ShapeRequest.parse("0.1s:1s:30s", "1:1:16", "0.5s,1s,1sx4"), folder)
     return folder
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Return what runs the command line in this process; it returns exit code, stdout and stderr."""
+    from dmcodec.cli import main
+
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("TERM", "dumb")
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["dmcodec", *map(str, arguments)])
+        with pytest.raises(SystemExit) as caught:
+            main()
+        done = capsys.readouterr()
+        code = caught.value.code
+        return (code if isinstance(code, int) else 0), done.out, done.err
+
+    return run

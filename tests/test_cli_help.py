@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,7 +11,6 @@ from typing import Any
 import pytest
 import typer
 
-from dmcodec.cli import main
 from dmcodec.cli.app import build_app
 from dmcodec.cli.progress import ProgressLines
 
@@ -28,23 +26,6 @@ VERBS = dict(verbs())
 GROUPS = ("", "train")
 # Typer has a copy of click from 0.26 on; with older releases, click 8.5 forgets the help of arguments.
 OWN_CLICK = find_spec("typer._click") is not None
-
-
-@pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
-    """Return what runs the command line in this process; it returns exit code, stdout and stderr."""
-    monkeypatch.setenv("COLUMNS", "80")
-    monkeypatch.setenv("TERM", "dumb")
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["dmcodec", *map(str, arguments)])
-        with pytest.raises(SystemExit) as caught:
-            main()
-        done = capsys.readouterr()
-        code = caught.value.code
-        return (code if isinstance(code, int) else 0), done.out, done.err
-
-    return run
 
 
 @pytest.mark.parametrize("verb", [*GROUPS, *VERBS])

@@ -17,7 +17,6 @@ import pytest
 from corpora import DyingCodec, UnloadableCodec, contents, reasons, run, table, write_clip, write_corpus
 from platforms import linux, posix
 
-from dmcodec.cli import main
 from dmcodec.errors import BackendError
 from dmcodec.runtime.corpus.engines import local
 from dmcodec.runtime.corpus.engines.engine import CodecOptions
@@ -26,21 +25,6 @@ from dmcodec.runtime.corpus.run import TokenizeOptions, tokenize
 from dmcodec.runtime.corpus.sources.find import find_corpus
 
 Call = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
-    """Return what runs the command line in this process; it returns exit code, stdout and stderr."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["dmcodec", *map(str, arguments)])
-        with pytest.raises(SystemExit) as caught:
-            main()
-        done = capsys.readouterr()
-        code = caught.value.code
-        return (code if isinstance(code, int) else 0), done.out, done.err
-
-    return call
 
 
 @pytest.fixture(scope="module")

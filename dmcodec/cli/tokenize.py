@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dmcodec.errors import ArgumentError, DmcodecError
-from dmcodec.text import one_line
+from dmcodec.text import one_line, size_text
 
 from .common import (
     BackendOption,
@@ -203,9 +203,9 @@ def _dry_run(
         return
     time_text = _duration(facts["estimated_s"])
     typer.echo(f"clips    {facts['clips']}")
-    typer.echo(f"audio    {facts['hours']:.2f} h, {facts['input_bytes'] / 1e6:.1f} MB (lengths as headers tell them)")
+    typer.echo(f"audio    {facts['hours']:.2f} h, {size_text(facts['input_bytes'])} (lengths as headers tell them)")
     typer.echo(f"shards   {facts['shards']}, of about {_duration(plan.audio_s / len(plan.shards))} each")
-    typer.echo(f"output   {facts['packed_bytes'] / 1e6:.1f} MB of packed codes")
+    typer.echo(f"output   {size_text(facts['packed_bytes'])} of packed codes")
     typer.echo(
         f"time     about {time_text}, with {workers} workers at xRT {facts['worker_xrt']:.0f} each on this machine"
     )
@@ -288,7 +288,7 @@ class _Run:
             speed = f", {elapsed_s:.1f} s (xRT {xrt:.0f})" if xrt else ", nothing was left to do"
             typer.echo(
                 f"{self.out}: {summary.clips} clips, {summary.audio_s / 3600:.2f} h in {summary.shards_done} shards, "
-                f"{summary.size_bytes / 1e6:.1f} MB{speed}"
+                f"{size_text(summary.size_bytes)}{speed}"
             )
         if failures:
             total = summary.clips + len(failures)
