@@ -376,5 +376,6 @@ class ExactEncoder:
                 for store in held.values():
                     store.drop(done - reach.output_frames)
             reached(Position(0, known), min(1.0, known / max(known, expected_frames())))
-        yield finish(self._span_latents(held, known, (done, known)))
+        if done < known:
+            yield finish(self._span_latents(held, known, (done, known)))
         reached(Position(1), 1.0)
