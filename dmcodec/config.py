@@ -227,8 +227,7 @@ _REQUIRED = object()  # equals no value
 _LATER: Mapping[str, Any] = {
     field.name: field.default
     for field in dataclasses.fields(CodecConfig)
-    if field.name
-    in ("causal", "trim_right_ratio", "compress", "conv_shortcut", "pad_mode", "norm", "bandwidths_kbps")
+    if field.name in ("causal", "trim_right_ratio", "compress", "conv_shortcut", "pad_mode", "norm", "bandwidths_kbps")
 }
 
 

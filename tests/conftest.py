@@ -81,17 +81,24 @@ def encodec_model() -> Any:
 
 
 @pytest.fixture(scope="session")
-def encodec_bundle(encodec_model: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The exported bundle of `encodec_model`, causal, at 24 kHz; don't alter it."""
+def encodec_folder(encodec_model: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of `encodec_model` as transformers writes it; don't alter it."""
     from encodec_models import save
 
+    return save(encodec_model, tmp_path_factory.mktemp("encodec"))
+
+
+@pytest.fixture(scope="session")
+def encodec_bundle(encodec_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The exported bundle of `encodec_folder`, causal, at 24 kHz; don't alter it."""
     from dmcodec.export import Source, export_bundle
     from dmcodec.nn import DMCodec
 
-    folder = save(encodec_model, tmp_path_factory.mktemp("encodec"))
-    source = Source(folder / "model.safetensors")
-    export_bundle(DMCodec.from_checkpoint(None, folder), folder / "encodec.bundle", source=source)
-    return folder / "encodec.bundle"
+    path = tmp_path_factory.mktemp("encodec") / "encodec.bundle"
+    export_bundle(
+        DMCodec.from_checkpoint(None, encodec_folder), path, source=Source(encodec_folder / "model.safetensors")
+    )
+    return path
 
 
 @pytest.fixture(scope="session")

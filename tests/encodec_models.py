@@ -73,7 +73,9 @@ def _is_transposed(model: Any, index: int) -> bool:
 def encoded(model: Any, waveform: NDArray[np.float32], bandwidth: float | None = None) -> NDArray[np.int64]:
     """Codes (n_q, frames) of a clip alone."""
     kbps = bandwidth or model.config.target_bandwidths[-1]
-    codes: NDArray[np.int64] = model.encode(torch.from_numpy(waveform)[None, None], bandwidth=kbps).audio_codes[0, 0].numpy()
+    codes: NDArray[np.int64] = (
+        model.encode(torch.from_numpy(waveform)[None, None], bandwidth=kbps).audio_codes[0, 0].numpy()
+    )
     return codes
 
 
@@ -87,7 +89,9 @@ def latents_of(model: Any, waveform: NDArray[np.float32]) -> NDArray[np.float32]
 @torch.inference_mode()
 def decoded(model: Any, codes: NDArray[Any]) -> NDArray[np.float32]:
     """Waveform (frames x hop,) of codes (n_q, frames)."""
-    audio: NDArray[np.float32] = model.decode(torch.from_numpy(codes.astype(np.int64))[None, None], [None])[0][0, 0].numpy()
+    audio: NDArray[np.float32] = model.decode(torch.from_numpy(codes.astype(np.int64))[None, None], [None])[0][
+        0, 0
+    ].numpy()
     return audio
 
 
@@ -97,4 +101,6 @@ def codebooks_of(model: Any) -> NDArray[np.float32]:
 
 def lengths(hop: int, most: int) -> Sequence[int]:
     """Lengths in samples around the borders of layers and frames."""
-    return [n for n in (1, 2, 6, 7, hop - 1, hop, hop + 1, 6 * hop, 7 * hop - 1, 8 * hop + 5, 12345, 48123) if n <= most]
+    return [
+        n for n in (1, 2, 6, 7, hop - 1, hop, hop + 1, 6 * hop, 7 * hop - 1, 8 * hop + 5, 12345, 48123) if n <= most
+    ]

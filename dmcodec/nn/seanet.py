@@ -10,10 +10,7 @@ from .layers import Conv1d, ConvTranspose1d, ResidualBlock, SkipLSTM
 
 
 def _residual_blocks(config: CodecConfig, channels: int) -> list[nn.Module]:
-    return [
-        ResidualBlock(config, channels, config.dilation_base**layer)
-        for layer in range(config.n_residual_layers)
-    ]
+    return [ResidualBlock(config, channels, config.dilation_base**layer) for layer in range(config.n_residual_layers)]
 
 
 class Encoder(nn.Module):
