@@ -51,9 +51,7 @@ def find_checkpoint(path: str | Path) -> CheckpointFiles:
         CheckpointError: a folder without a checkpoint, or with several; they are named.
         DownloadError, MissingDependencyError: as `fetch_checkpoint`.
     """
-    path = Path(path)
-    if is_hub_id(path):
-        path = fetch_checkpoint(path)
+    path = local_checkpoint(path)
     if not os.path.isdir(path):  # noqa: PTH112 - Path.is_dir raises where the name is too long
         if not os.path.exists(path):  # noqa: PTH110 - as above
             raise CheckpointNotFoundError(f"{path}: no such checkpoint file")
@@ -69,6 +67,15 @@ def find_checkpoint(path: str | Path) -> CheckpointFiles:
         raise CheckpointError(f"{inside}: {_why_none(inside)}")
     config = inside / CONFIG
     return CheckpointFiles(found[0], config if config.is_file() else None, chosen=inside != path)
+
+
+def local_checkpoint(path: str | Path) -> Path:
+    """Return a path as it is, or the folder of the model of the Hugging Face hub that it names, which is fetched.
+
+    Raises:
+        CheckpointNotFoundError, DownloadError, MissingDependencyError: as `fetch_checkpoint`.
+    """
+    return fetch_checkpoint(path) if is_hub_id(path) else Path(path)
 
 
 def is_bundle(path: Path) -> bool:

@@ -106,6 +106,6 @@ def _levels(values: Mapping[str, Any], source: str) -> int:
         return int(1000 * values["target_bandwidths"][-1] // (frame_rate * bits))
     except (TypeError, ValueError, IndexError, KeyError, ZeroDivisionError, OverflowError):
         raise ConfigError(
-            f"{source}: upsampling_ratios, sampling_rate, codebook_size and target_bandwidths must be numbers that give "
-            "a number of codebooks"
+            f"{source}: upsampling_ratios, sampling_rate, codebook_size and target_bandwidths must be numbers, from "
+            "which the number of codebooks follows"
         ) from None

@@ -180,7 +180,7 @@ def test_shards_and_two_formats_beside_each_other(encodec_model: Any, encodec_fo
     torch.save({"not": torch.ones(1)}, tmp_path / "pytorch_model.bin")
     assert model_id(DMCodec.from_checkpoint(None, tmp_path)) == model_id(DMCodec.from_checkpoint(None, encodec_folder))
     next(tmp_path.glob("model-00001*")).unlink()
-    with pytest.raises(CheckpointNotFoundError, match="is missing; model.safetensors.index.json names it"):
+    with pytest.raises(CheckpointNotFoundError, match=r"is missing; model\.safetensors\.index\.json names it"):
         DMCodec.from_checkpoint(None, tmp_path)
 
 

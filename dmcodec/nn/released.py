@@ -49,8 +49,8 @@ def refuse_unsupported(found: Sequence[FoundTensor], source: str) -> None:
         raise CheckpointError(f"{source}: is of a codec with {inputs} audio channels, this family is mono; {hint}")
     if normalized := next((each.path for each in found if _NORM.search(plain_name(each.path))), None):
         raise CheckpointError(
-            f"{source}: is of a codec that normalizes activations over the whole of a clip ({normalized}), which neither "
-            f"streams nor runs in parts; {hint}"
+            f"{source}: is of a codec that normalizes activations over the whole of a clip ({normalized}), which "
+            f"neither streams nor runs in parts; {hint}"
         )
 
 
