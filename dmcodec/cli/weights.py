@@ -22,7 +22,8 @@ class Weights:
     """Which weights to export, and how.
 
     Attributes:
-        checkpoint: file, folder with one, or name of a model of the Hugging Face hub; exactly one of checkpoint and seed must be given to export.
+        checkpoint: file, folder with one, or name of a model of the Hugging Face hub; exactly one of checkpoint and
+            seed must be given to export.
         config: configuration file; None: that of the checkpoint's folder, else that of the released models.
         seed: of untrained weights.
         precision: name of a precision; None: fp32.
