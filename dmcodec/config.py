@@ -14,7 +14,7 @@ from typing import Any
 
 from .checkpoint_files import config_file
 from .convolutions import ConvPadding, Trim, trim
-from .encodec_config import from_transformers
+from .encodec_config import from_transformers, in_words_of_transformers
 from .errors import ConfigError
 from .text_files import read_text
 
@@ -176,14 +176,16 @@ class CodecConfig:
             raise ConfigError(f"{source}: expected a JSON object with the fields of a codec configuration")
         names = [field.name for field in dataclasses.fields(cls)]
         missing = [name for name in names if name not in values and name not in _LATER]
-        if "model_type" in values and missing:
-            values, missing = from_transformers(values, source), []
-        if missing:
+        of_transformers = "model_type" in values and bool(missing)
+        if of_transformers:
+            values = from_transformers(values, source)
+        elif missing:
             raise ConfigError(f"{source}: missing {', '.join(missing)}")
         try:
             return cls(**{name: values[name] for name in names if name in values})
         except ConfigError as error:
-            raise ConfigError(str(error).replace("configuration", source, 1)) from None
+            message = in_words_of_transformers(str(error)) if of_transformers else str(error)
+            raise ConfigError(message.replace("configuration", source, 1)) from None
 
     @classmethod
     def from_json(cls, path: str | Path) -> CodecConfig:

@@ -72,6 +72,14 @@ def from_transformers(values: Mapping[str, Any], source: str) -> dict[str, Any]:
     }
 
 
+def in_words_of_transformers(message: str) -> str:
+    """Return a message of `CodecConfig`, "configuration: FIELD ...", with the field's name in transformers."""
+    start, _, rest = message.partition(": ")
+    ours, _, problem = rest.partition(" ")
+    theirs = next((name for name, own in _FIELDS.items() if own == ours), ours)
+    return f"{start}: {theirs} {problem}"
+
+
 def _refuse_unsupported(values: Mapping[str, Any], source: str) -> None:
     problems = []
     if values["audio_channels"] != 1:
@@ -103,9 +111,15 @@ def _levels(values: Mapping[str, Any], source: str) -> int:
         hop = math.prod(values["upsampling_ratios"])
         frame_rate = math.ceil(values["sampling_rate"] / hop)
         bits = math.ceil(math.log2(values["codebook_size"]))
-        return int(1000 * values["target_bandwidths"][-1] // (frame_rate * bits))
+        levels = int(1000 * values["target_bandwidths"][-1] // (frame_rate * bits))
     except (TypeError, ValueError, IndexError, KeyError, ZeroDivisionError, OverflowError):
         raise ConfigError(
             f"{source}: upsampling_ratios, sampling_rate, codebook_size and target_bandwidths must be numbers, from "
             "which the number of codebooks follows"
         ) from None
+    if levels < 1:
+        raise ConfigError(
+            f"{source}: target_bandwidths ends with {values['target_bandwidths'][-1]!r} kbit/s, which is less than one "
+            f"codebook's {frame_rate * bits / 1000:g}"
+        )
+    return levels

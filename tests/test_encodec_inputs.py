@@ -52,10 +52,13 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "another model": ({"model_type": "dac"}, "is of a model of type 'dac', which is not of this family"),
     "no rate": ({"sampling_rate": None}, "missing sampling_rate|sampling_rate, codebook_size"),
     "a text": ({"upsampling_ratios": "8542"}, "must be numbers|strides must be a list"),
-    "filters": ({"num_filters": 6, "compress": 4}, "n_filters must be a multiple of compress 4, not 6"),
-    "no layers": ({"num_lstm_layers": 0}, "lstm_layers must be an integer from 1"),
+    "filters": ({"num_filters": 6, "compress": 4}, "num_filters must be a multiple of compress 4, not 6"),
+    "no layers": ({"num_lstm_layers": 0}, "num_lstm_layers must be an integer from 1"),
     "trim": ({"trim_right_ratio": 1.5}, "trim_right_ratio must be 0 to 1, not 1.5"),
-    "no codebooks": ({"target_bandwidths": [0.1]}, "n_q must be an integer from 1"),
+    "no codebooks": (
+        {"target_bandwidths": [0.1]},
+        "target_bandwidths ends with 0.1 kbit/s, which is less than one codebook's 0.45",
+    ),
     "no bandwidths": ({"target_bandwidths": []}, "target_bandwidths must be numbers"),
 }
 

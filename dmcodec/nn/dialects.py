@@ -59,8 +59,8 @@ def select(found: Sequence[FoundTensor], expected: Mapping[str, Tensor], source:
     Raises:
         CheckpointError: the file holds none of the codec's tensors, or several codecs that differ.
     """
-    names = _names_in_transformers(expected)
-    tensors = [(each, _own_name(plain_name(each.path), names)) for each in found]
+    others = _names_in_transformers(expected)
+    tensors = [(each, _own_name(plain_name(each.path), others)) for each in found]
     prefixes = _prefixes([path for _, path in tensors], expected)
     if not prefixes:
         names = ", ".join(path for _, path in tensors[:_SHOWN])
