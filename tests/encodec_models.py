@@ -25,7 +25,8 @@ def random_model(seed: int = 0, **fields: Any) -> Any:
     from transformers import EncodecConfig, EncodecModel
 
     torch.manual_seed(seed)
-    model: Any = EncodecModel(EncodecConfig(**fields)).eval()
+    made: Any = EncodecModel(EncodecConfig(**fields))
+    model = made.eval()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if name.endswith("original0") or ".lstm." in name:
