@@ -39,7 +39,6 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "one direction": {"bidirectional": False},
     "one layer": {"lstm_layers": 1},
     "three layers": {"lstm_layers": 3},
-    "causal": {"bidirectional": False, "causal": True},
 }
 
 

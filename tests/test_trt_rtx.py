@@ -17,7 +17,7 @@ import onnx
 import pytest
 from rtx_loops import loop_bodies
 
-from dmcodec.bundle import GRAPH_NAMES, OUTPUT, Bundle, GraphSpec, read_manifest
+from dmcodec.bundle import GRAPH_NAMES, Bundle, GraphSpec, read_manifest
 from dmcodec.cli import main
 from dmcodec.config import CodecConfig
 from dmcodec.errors import EngineBuildError, EngineError, ExportError, GpuError, MissingDependencyError
@@ -152,7 +152,7 @@ def test_every_graph_builds_for_capture_with_few_kernels_in_its_loops(
         assert min(body.kernels_per_step for body in bodies) <= 2
 
 
-@pytest.mark.parametrize("name", ["encoder", "decoder", "decoder_recurrent", "decoder_upsampler", OUTPUT])
+@pytest.mark.parametrize("name", ["encoder", "decoder_recurrent", "decoder_upsampler"])
 def test_a_causal_codec_builds(name: str, rtx: Library, tmp_path: Path) -> None:
     from dmcodec.nn import DMCodec
 
