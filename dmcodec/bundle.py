@@ -15,8 +15,10 @@ from .files import file_sha256, json_sha256, write_bytes
 from .onnx_locations import external_locations
 
 MANIFEST = "manifest.json"
-FORMAT_VERSION = 2
-_GRAPHS_HOLD_THEIR_WEIGHTS = 1  # format version of bundles without a file of weights; older dmcodec reads these, too
+FORMAT_VERSION = 3
+# Format versions of bundles that older dmcodec reads, too: without a file of weights, and of codecs that are configured
+# as DM-Codec is but for its sizes.
+_GRAPHS_HOLD_THEIR_WEIGHTS, _PLAIN_CONFIGURATION = 1, 2
 GRAPH_NAMES = ("encoder", "quantizer", "dequantizer", "decoder", "decoder_recurrent", "decoder_upsampler")
 # The encoder in parts, for clips of any length and for streams; bundles of an earlier dmcodec don't have them.
 DOWNSAMPLER, OUTPUT = "encoder_downsampler", "encoder_output"
@@ -128,10 +130,16 @@ class Manifest:
         """All files but the manifest."""
         return (*self.graphs.values(), *([self.weights] if self.weights else []))
 
+    @property
+    def _format_version(self) -> int:
+        if not self.config.is_plain:
+            return FORMAT_VERSION
+        return _PLAIN_CONFIGURATION if self.weights else _GRAPHS_HOLD_THEIR_WEIGHTS
+
     def to_dict(self) -> dict[str, Any]:
         """Return JSON values, with the format version and a digest of all other values."""
         body: dict[str, Any] = {
-            "format_version": FORMAT_VERSION if self.weights else _GRAPHS_HOLD_THEIR_WEIGHTS,
+            "format_version": self._format_version,
             "model_id": self.model_id,
             "precision": self.precision,
             "config": self.config.to_dict(),

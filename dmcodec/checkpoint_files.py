@@ -1,4 +1,4 @@
-"""Where the weights and the configuration of a checkpoint are, if a folder is named instead of a file."""
+"""Where the weights and the configuration of a checkpoint are, if a folder or a model of the hub is named."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import CheckpointError, CheckpointNotFoundError, ConfigError
+from .hub_checkpoints import fetch_checkpoint, is_hub_id
 from .text_files import decode_text
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt", ".bin", ".th")
@@ -19,6 +20,8 @@ _BUNDLE, _RUN, _STEPS = "manifest.json", "run.json", "checkpoints"
 _NO_WEIGHTS = re.compile(
     r"(optim|sched|random_state|rng_state|scaler|training|trainer_state|sampler|discrim|loss|.*\.download\.pt$)", re.I
 )
+_TRANSFORMERS_SAFE = {"model.safetensors", "model.safetensors.index.json"}
+_TRANSFORMERS_OTHERS = {"pytorch_model.bin", "pytorch_model.bin.index.json"}
 _SHARD = re.compile(r".*-\d{5}-of-\d{5}\.\w+$")
 
 
@@ -40,13 +43,15 @@ class CheckpointFiles:
 def find_checkpoint(path: str | Path) -> CheckpointFiles:
     """Find the weights that a path names: a file, a folder with one checkpoint, or the folder of a training run.
 
-    Of a run it is the best codec so far, and the last checkpoint where there is no best one yet.
+    Of a run it is the best codec so far, and the last checkpoint where there is no best one yet. A path that isn't
+    there may name a model of the Hugging Face hub, which is fetched: see `dmcodec.hub_checkpoints`.
 
     Raises:
-        CheckpointNotFoundError: no such file or folder.
+        CheckpointNotFoundError: no such file, folder or model.
         CheckpointError: a folder without a checkpoint, or with several; they are named.
+        DownloadError, MissingDependencyError: as `fetch_checkpoint`.
     """
-    path = Path(path)
+    path = local_checkpoint(path)
     if not os.path.isdir(path):  # noqa: PTH112 - Path.is_dir raises where the name is too long
         if not os.path.exists(path):  # noqa: PTH110 - as above
             raise CheckpointNotFoundError(f"{path}: no such checkpoint file")
@@ -62,6 +67,15 @@ def find_checkpoint(path: str | Path) -> CheckpointFiles:
         raise CheckpointError(f"{inside}: {_why_none(inside)}")
     config = inside / CONFIG
     return CheckpointFiles(found[0], config if config.is_file() else None, chosen=inside != path)
+
+
+def local_checkpoint(path: str | Path) -> Path:
+    """Return a path as it is, or the folder of the model of the Hugging Face hub that it names, which is fetched.
+
+    Raises:
+        CheckpointNotFoundError, DownloadError, MissingDependencyError: as `fetch_checkpoint`.
+    """
+    return fetch_checkpoint(path) if is_hub_id(path) else Path(path)
 
 
 def is_bundle(path: Path) -> bool:
@@ -119,6 +133,9 @@ def _candidates(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
     files = [file for file in sorted(folder.iterdir()) if file.is_file() and not file.name.startswith(".")]
+    names = {file.name for file in files}
+    if names & _TRANSFORMERS_SAFE:  # transformers saves, and loads, the same weights in one of several formats
+        files = [file for file in files if file.name not in _TRANSFORMERS_OTHERS]
     indexes = [file for file in files if file.name.endswith(INDEX)]
     weights = [
         file

@@ -20,6 +20,7 @@ EXTRAS: Mapping[str, tuple[str, ...]] = {
     "gdown": ("pull",),
     "google": ("triton",),
     "grpc": ("triton",),
+    "huggingface_hub": ("pull",),
     "jiwer": ("evaluate",),
     "matplotlib": ("bench", "evaluate"),
     "onnx": ("export", "train", "triton", "pull"),

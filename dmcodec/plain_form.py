@@ -10,6 +10,7 @@ from functools import lru_cache
 
 from .bundle import DOWNSAMPLER
 from .config import KERNEL_SIZE, CodecConfig
+from .convolutions import ConvPadding
 
 # Graph -> its input whose last axis is time.
 HAVE_PLAIN_FORMS = {"encoder": "waveform", "decoder": "latents", DOWNSAMPLER: "waveform"}
@@ -42,30 +43,31 @@ def least_plain_size(config: CodecConfig, graph: str) -> int:
 def _encoder_holds(config: CodecConfig, frames: int, whole: bool) -> bool:
     """Return whether all paddings of the encoder, or of its layers before the LSTM, fit clips of so many frames."""
     size = (frames - 1) * config.hop_length + 1  # of the shortest
-    fits = _fits(size, KERNEL_SIZE)
+    ends = config.padding(KERNEL_SIZE)
+    fits = _fits(size, ends)
     for stride in reversed(config.strides):
-        fits = fits and _residual_blocks_fit(config, size) and _fits(size, 2 * stride, stride)
+        fits = fits and _residual_blocks_fit(config, size) and _fits(size, config.padding(2 * stride, stride))
         size = -(-size // stride)
-    return fits and (not whole or _fits(size, KERNEL_SIZE))
+    return fits and (not whole or _fits(size, ends))
 
 
 def _decoder_holds(config: CodecConfig, frames: int, whole: bool) -> bool:
     """Return whether all paddings of the decoder, or of its layers after the LSTM, fit so many frames."""
-    fits, size = not whole or _fits(frames, KERNEL_SIZE), frames
+    ends = config.padding(KERNEL_SIZE)
+    fits, size = not whole or _fits(frames, ends), frames
     for stride in config.strides:
         size *= stride
         fits = fits and _residual_blocks_fit(config, size)
-    return fits and _fits(size, KERNEL_SIZE)
+    return fits and _fits(size, ends)
 
 
 def _residual_blocks_fit(config: CodecConfig, size: int) -> bool:
     return all(
-        _fits(size, config.residual_kernel_size, dilation=config.dilation_base**layer)
+        _fits(size, config.padding(config.residual_kernel_size, dilation=config.dilation_base**layer))
         for layer in range(config.n_residual_layers)
     )
 
 
-def _fits(size: int, kernel_size: int, stride: int = 1, dilation: int = 1) -> bool:
-    """Return whether a signal has more samples than the padding of `dmcodec.nn.layers.ConvPadding` on either side."""
-    total = (kernel_size - 1) * dilation - (stride - 1)
-    return size > max(total - total // 2, total // 2 + stride - 1)
+def _fits(size: int, padding: ConvPadding) -> bool:
+    """Return whether a signal has more samples than its padding on either side."""
+    return size > max(padding.left, padding.most_right)

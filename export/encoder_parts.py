@@ -53,7 +53,7 @@ def _steps(name: str, channels: int, frames: str = "frames") -> TensorSpec:
 
 
 def _channels(codec: DMCodec) -> int:
-    return codec.config.n_filters * 2 ** len(codec.config.strides)
+    return codec.config.lstm_channels
 
 
 def _downsampler(codec: DMCodec, precision: str, plain: bool = False) -> Graph:

@@ -165,7 +165,7 @@ def _recurrent(codec: DMCodec, precision: str) -> Graph:
 def _upsampler(codec: DMCodec, precision: str) -> Graph:
     """Build the decoder's layers after the LSTM: features -> waveform, all items of one length."""
     layers = nn.Sequential(*list(codec.decoder.model)[_FIRST_UPSAMPLER_LAYER:])
-    channels = codec.config.n_filters * 2 ** len(codec.config.strides)
+    channels = codec.config.lstm_channels
     features = TensorSpec("features", "float32", ("batch", channels, "frames"))
     waveform = TensorSpec("waveform", "float32", ("batch", 1, "samples"))
     builder = GraphBuilder("decoder_upsampler", precision)

@@ -35,6 +35,8 @@ def add_layers(builder: GraphBuilder, layers: nn.Sequential, signal: Signal, pre
 
 def _add_layer(builder: GraphBuilder, layer: nn.Module, signal: Signal, name: str) -> Signal:
     match layer:
+        case nn.Identity():
+            return signal
         case nn.ELU():
             return Signal(builder.op("Elu", signal.tensor), signal.lengths)
         case Conv1d():
@@ -42,7 +44,7 @@ def _add_layer(builder: GraphBuilder, layer: nn.Module, signal: Signal, name: st
         case ConvTranspose1d():
             return _conv_transpose(builder, layer, signal, name)
         case ResidualBlock():
-            shortcut = _conv(builder, layer.shortcut, signal, f"{name}.shortcut")
+            shortcut = _add_layer(builder, layer.shortcut, signal, f"{name}.shortcut")
             block = add_layers(builder, layer.block, signal, f"{name}.block")
             return Signal(builder.op("Add", shortcut.tensor, block.tensor), signal.lengths)
         case SkipLSTM():
@@ -78,24 +80,27 @@ def _conv_transpose(builder: GraphBuilder, layer: ConvTranspose1d, signal: Signa
     """Add a transposed convolution of stride s and kernel 2 s, trimmed, as a convolution and a reshape.
 
     Output s t + p of it is x[t] w[p] + x[t - 1] w[p + s]: of two taps, with the phases p as channels. It is faster than
-    ConvTranspose, which besides runs on the CPU in ONNX Runtime's CUDA provider where its padding is asymmetric.
+    ConvTranspose, which besides runs on the CPU in ONNX Runtime's CUDA provider where its padding is asymmetric. Where
+    all is trimmed at the right end, no output depends on the step after the last.
     """
     op, ints, weight, stride = builder.op, builder.ints, array(layer.weights.weight()), layer.stride
     if weight.shape[2] != 2 * stride:
         raise ExportError(f"{name}: a transposed convolution of stride {stride} has kernel {weight.shape[2]}, not 2x")
-    channels = weight.shape[1]
+    channels, sees_end = weight.shape[1], layer.trim.left > 0
     phases = op(
         "Conv",
-        with_zero_after_end(builder, signal, weight.shape[0]),
+        with_zero_after_end(builder, signal, weight.shape[0]) if sees_end else signal.tensor,
         builder.weight(f"{name}.{TAPS}", two_taps(weight, stride)),
         builder.weight(f"{name}.bias", np.repeat(array(layer.weights.bias), stride), exact=True),
         kernel_shape=[2],
-        pads=[1, 1],
-    )  # [B, C * stride, T + 1]
+        pads=[1, int(sees_end)],
+    )  # [B, C * stride, T + 1], or T
     split = op("Transpose", op("Reshape", phases, ints(0, channels, stride, -1)), perm=[0, 1, 3, 2])
     whole = op("Reshape", split, ints(0, channels, -1))
-    end = -layer.trim_right if layer.trim_right else _TO_THE_END
-    trimmed = op("Slice", whole, ints(layer.trim_left), ints(end), ints(2))
+    if not sees_end:
+        return signal.scaled(builder, whole, up=stride)
+    end = -layer.trim.right if layer.trim.right else _TO_THE_END
+    trimmed = op("Slice", whole, ints(layer.trim.left), ints(end), ints(2))
     return signal.scaled(builder, trimmed, up=stride)
 
 

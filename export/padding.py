@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from dmcodec.nn.layers import ConvPadding
+from dmcodec.convolutions import ConvPadding
 
 from .graph_builder import GraphBuilder
 
@@ -54,8 +54,7 @@ def reflect_pad(builder: GraphBuilder, signal: Signal, padding: ConvPadding, cha
 
     With lengths it holds for any length from 1 up.
     """
-    # The largest right padding of any length: `right`, and the extra that fills the last window.
-    columns = padding.right + padding.stride - 1
+    columns = padding.most_right
     if padding.left == 0 and columns == 0:
         return signal.tensor
     if signal.lengths is None:

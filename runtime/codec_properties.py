@@ -48,6 +48,11 @@ class CodecProperties:
         return self.config.n_q
 
     @property
+    def levels_of_bandwidth(self) -> dict[float, int]:
+        """`n_q` for each bitrate in kbit/s that the codec was trained for; empty where no table of them is known."""
+        return self.config.levels_of_bandwidth
+
+    @property
     def codebook_size(self) -> int:
         """Entries per codebook."""
         return self.config.codebook_size

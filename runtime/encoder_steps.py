@@ -93,16 +93,19 @@ class EncoderSteps:
         self.step_frames = step_frames(config, look_ahead_frames, step_s)
         self.look_ahead_frames = look_ahead_frames
         self._config, self._reach, self._directions = config, encoder_reach(config), directions(config)
-        self._channels = config.n_filters * 2 ** len(config.strides)
+        self._channels = config.lstm_channels
 
     @property
     def delay_samples(self) -> int:
         """Samples from the first of a frame to the last on which its codes depend, of the frame that waits longest.
 
-        That is the frame whose last convolution reads the first frame of the next step.
+        That is the frame whose last convolution reads the first frame of the next step, or the first frame of the clip,
+        where all padding reflects what follows.
         """
-        frames = self.look_ahead_frames + self.step_frames + self._reach.output_frames
-        return frames * self._config.hop_length + self._reach.future_samples
+        reach, hop, step = self._reach, self._config.hop_length, self.step_frames
+        later = (self.look_ahead_frames + step + reach.output_future) * hop + reach.future_samples
+        first_steps = -(-reach.output_head // step) * step
+        return max(later, reach.samples_of(first_steps + self.look_ahead_frames, hop))
 
     def initial_state(self, batch_size: int) -> EncoderState:
         """Return the state before the first sample."""
@@ -149,7 +152,7 @@ class EncoderSteps:
         """
         size = self.step_frames if state.frames_in else self.look_ahead_frames % self.step_frames or self.step_frames
         end = state.frames_in + size
-        if end * self._config.hop_length + self._reach.future_samples <= state.samples_in:
+        if self._reach.samples_of(end, self._config.hop_length) <= state.samples_in:
             return end
         return self._config.num_frames(state.samples_in) if state.finished else state.frames_in
 
@@ -157,7 +160,7 @@ class EncoderSteps:
         """Run the layers before the LSTM, and the first LSTM layer forward, on frames `state.frames_in` to `end`."""
         hop, start = self._config.hop_length, self._first_frame_of_samples(state.frames_in)
         is_last = state.finished and end == self._config.num_frames(state.samples_in)
-        stop = state.samples_in if is_last else end * hop + self._reach.future_samples
+        stop = state.samples_in if is_last else self._reach.samples_of(end, hop)
         window = state.samples[:, : stop - start * hop]
         lengths = np.full(len(window), window.shape[1], np.int64)
         [features] = yield Call(DOWNSAMPLER, {"waveform": window[:, None], "lengths": lengths})
@@ -218,11 +221,11 @@ class EncoderSteps:
 
     def _quantize(self, state: EncoderState, is_last: bool) -> Step[tuple[EncoderState, Codes]]:
         """Run the last convolution and the quantizer on the frames whose context is there."""
-        context, kept = self._reach.output_frames, self._first_frame_of_outputs(state)
-        out = state.frames_ready - (0 if is_last else context)
-        if out <= state.frames_out:
+        reach, kept = self._reach, self._first_frame_of_outputs(state)
+        out = state.frames_ready - (0 if is_last else reach.output_future)
+        if out <= state.frames_out or not (is_last or state.frames_ready >= reach.output_head):
             return state, np.zeros((self._config.n_q, len(state.samples), 0), np.uint16)
-        left, right = max(0, context - state.frames_out), context if is_last else 0
+        left, right = max(0, reach.output_frames - state.frames_out), reach.output_future if is_last else 0
         steps = {"features": state.features[: state.frames_ready - kept], **state.outputs}
         [latents] = yield Call(OUTPUT, {name: _reflected(value, left, right) for name, value in steps.items()})
         [codes] = yield Call("quantizer", {"latents": latents})

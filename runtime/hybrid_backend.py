@@ -187,7 +187,7 @@ class _Encoder:
         self._config, self._resources, self._ways = config, resources, directions(config)
         self._downsampler, self._output = load(DOWNSAMPLER), load(OUTPUT)
         self._lstms = [{way: load(lstm_name(layer, way)) for way in self._ways} for layer in range(config.lstm_layers)]
-        self._context = encoder_reach(config).output_frames
+        self._reach = encoder_reach(config)
 
     def run(self, inputs: Inputs) -> list[DeviceTensor]:
         """Run on arrays; items of different lengths in groups of equal ones."""
@@ -211,7 +211,8 @@ class _Encoder:
         for layer in self._lstms:
             steps = {way: lstm.run({**steps, **states})[0] for way, lstm in layer.items()}
         values = {"features": features, **steps}
-        padded = {name: reflected_steps(self._resources, value, self._context) for name, value in values.items()}
+        context = self._reach.output_frames, self._reach.output_future
+        padded = {name: reflected_steps(self._resources, value, *context) for name, value in values.items()}
         return self._output.run(padded)[0]
 
 
@@ -236,9 +237,9 @@ class _Decoder:
         return [waveform]
 
     def _run(self, latents: NDArray[Any]) -> DeviceTensor:
-        config, front = self._config, decoder_reach(self._config).front
-        channels = config.n_filters * 2 ** len(config.strides)
-        state = np.zeros((config.lstm_layers, len(latents), channels), np.float32)
-        window = np.ascontiguousarray(np.moveaxis(reflected(np.moveaxis(latents, 2, 0), front), 0, 2))
+        config, reach = self._config, decoder_reach(self._config)
+        state = np.zeros((config.lstm_layers, len(latents), config.lstm_channels), np.float32)
+        padded = reflected(np.moveaxis(latents, 2, 0), reach.front, reach.front_future)
+        window = np.ascontiguousarray(np.moveaxis(padded, 0, 2))
         features = self._recurrent.run({"latents": window, "hidden": state, "cell": state})[0]
         return self._upsampler.run({"features": features})[0]

@@ -99,39 +99,39 @@ class SharedStreamSession:
         return block
 
 
-def reflected_steps(resources: DeviceResources, value: DeviceTensor, context: int) -> DeviceTensor:
-    """Return steps [T, B, C] with `context` more at each end, as `dmcodec.nn.layers.reflect_pad` pads them.
+def reflected_steps(resources: DeviceResources, value: DeviceTensor, before: int, after: int) -> DeviceTensor:
+    """Return steps [T, B, C] with more before and after them, as `dmcodec.nn.layers.reflect_pad` pads them.
 
     A result on a device stays there, unless it is shorter than its padding.
     """
     if not isinstance(value, DeviceArray):
-        return reflected(np.asarray(value), context)
+        return reflected(np.asarray(value), before, after)
     value = _whole(value)
     steps, row_shape = value.shape[0], value.whole_shape[1:]
-    if steps <= context:
-        return reflected(np.asarray(value), context)
+    if steps <= max(before, after):
+        return reflected(np.asarray(value), before, after)
     row = size_bytes(row_shape, value.dtype)
     with resources.lease_stream() as stream:
-        block = resources.memory.acquire((steps + 2 * context) * row, stream.handle)
+        block = resources.memory.acquire((before + steps + after) * row, stream.handle)
         value.block.make_wait(stream.handle)
-        copies = [(context, 0, steps)]
-        for distance in range(1, context + 1):
-            copies += [(context - distance, distance, 1), (context + steps - 1 + distance, steps - 1 - distance, 1)]
+        copies = [(before, 0, steps)]
+        copies += [(before - distance, distance, 1) for distance in range(1, before + 1)]
+        copies += [(before + steps - 1 + distance, steps - 1 - distance, 1) for distance in range(1, after + 1)]
         for target, source, count in copies:
             resources.device.copy(
                 block.memory + target * row, value.block.memory + source * row, count * row, stream.handle
             )
         value.block.record_use(stream.handle)
         block.record_use(stream.handle)
-    length = steps + 2 * context
+    length = before + steps + after
     return DeviceArray.padded(resources, block, value.dtype, (length, *value.shape[1:]), (length, *row_shape))
 
 
-def reflected(steps: NDArray[Any], context: int) -> NDArray[Any]:
+def reflected(steps: NDArray[Any], before: int, after: int) -> NDArray[Any]:
     """Return `reflected_steps` of an array."""
-    extension = max(0, context - len(steps) + 1)
+    extension = max(0, max(before, after) - len(steps) + 1)
     extended = np.pad(steps, ((0, extension), (0, 0), (0, 0)))
-    padded = np.pad(extended, ((context, context), (0, 0), (0, 0)), mode="reflect")
+    padded = np.pad(extended, ((before, after), (0, 0), (0, 0)), mode="reflect")
     return padded[: len(padded) - extension]
 
 

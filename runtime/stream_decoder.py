@@ -33,7 +33,7 @@ class DecoderState:
         frames_ready: LSTM frames computed.
         frames_out: frames whose audio was returned.
         finished: the clip has ended.
-        latents: [B, dimension, n] the last latents received, from LSTM frame `frames_ready` - 3 on.
+        latents: [B, dimension, n] the last latents received, from the first that later LSTM frames depend on.
         features: [B, channels, n] the last LSTM frames, from the first that later audio depends on.
         hidden: [layers, B, channels] hidden state of the LSTM.
         cell: [layers, B, channels] cell state of the LSTM.
@@ -108,8 +108,16 @@ class StreamDecoder:
 
     @property
     def look_ahead_frames(self) -> int:
-        """Frames that must follow a frame before its audio is returned; fewer at the end of the clip."""
+        """Frames that must follow a frame before its audio is returned; fewer at the end of the clip.
+
+        The first audio comes with frame `first_frames` of the clip, since padding at its start reflects what follows.
+        """
         return self._reach.look_ahead_frames
+
+    @property
+    def first_frames(self) -> int:
+        """Frames of a clip after which the audio of its first frame is returned."""
+        return self._reach.first_frames
 
     @property
     def context_frames(self) -> int:
@@ -207,11 +215,12 @@ class StreamDecoder:
 
     def _recur(self, state: DecoderState) -> Step[DecoderState]:
         """Run the first convolution and the LSTM on the frames whose context has arrived."""
-        front = self._reach.front
-        ready = state.frames_in - (0 if state.finished else front)
-        if ready <= state.frames_ready:
+        reach, front = self._reach, self._reach.front
+        ready = state.frames_in - (0 if state.finished else reach.front_future)
+        if ready <= state.frames_ready or not (state.finished or state.frames_in >= reach.front_head):
             return state
-        window = _reflected(state.latents, max(0, front - state.frames_ready), front if state.finished else 0)
+        right = reach.front_future if state.finished else 0
+        window = _reflected(state.latents, max(0, front - state.frames_ready), right)
         inputs = {"latents": window, "hidden": state.hidden, "cell": state.cell}
         features, hidden, cell = yield Call("decoder_recurrent", inputs)
         first_kept = max(0, ready - front) - max(0, state.frames_ready - front)
@@ -228,7 +237,7 @@ class StreamDecoder:
         """Run the upsampling on the frames whose context has arrived; discard samples that depend on its padding."""
         reach, hop = self._reach, self._config.hop_length
         out = state.frames_ready - (0 if state.finished else reach.future)
-        if out <= state.frames_out:
+        if out <= state.frames_out or not (state.finished or state.frames_ready >= reach.head):
             return state, np.zeros((state.features.shape[0], 0), np.float32)
         window_start = max(0, state.frames_out - reach.past)
         # The first frames of a clip and its last depend on the padding at its ends.
@@ -243,7 +252,7 @@ class StreamDecoder:
 def warm_up_stream(stream: StreamDecoder) -> None:
     """Decode silence until pushes of a frame, and of 100 ms, run as they will later; end with a new clip."""
     frame = np.zeros((stream.n_q, 1), np.int64)
-    enough = 2 * stream.look_ahead_frames + stream.context_frames
+    enough = stream.first_frames + stream.look_ahead_frames + stream.context_frames
     for _ in range(enough):
         stream.push(frame)
     for _ in range(2):
@@ -253,7 +262,7 @@ def warm_up_stream(stream: StreamDecoder) -> None:
 
 def initial_state(config: CodecConfig, batch_size: int) -> DecoderState:
     """Return the state before the first frame."""
-    channels = config.n_filters * 2 ** len(config.strides)
+    channels = config.lstm_channels
     state = np.zeros((config.lstm_layers, batch_size, channels), np.float32)
     latents = np.zeros((batch_size, config.dimension, 0), np.float32)
     features = np.zeros((batch_size, channels, 0), np.float32)

@@ -117,7 +117,7 @@ def spool_bytes(config: CodecConfig, num_frames: int, kept: bool = False) -> int
 
 
 def _channels(config: CodecConfig) -> int:
-    return config.n_filters * 2 ** len(config.strides)
+    return config.lstm_channels
 
 
 class ExactEncoder:
@@ -235,7 +235,7 @@ class ExactEncoder:
     def _features(self, blocks: Iterable[Waveform], skip: int = 0) -> Iterator[tuple[int, Array]]:
         """Yield first frame and features [n, channels] of each tile from frame `skip` on, which is a tile's border."""
         hop, reach = self._config.hop_length, self._reach
-        before, after = -(-reach.past_samples // hop), -(-reach.future_samples // hop)
+        before, after = -(-reach.past_samples // hop), reach.tile_frames_after(self._sizes.tile, hop)
         windows = Windows(WindowPlan(self._sizes.tile, before, hop, after))
 
         def tiles() -> Iterator[tuple[int, Window]]:
@@ -341,13 +341,13 @@ class ExactEncoder:
         self, inputs: Mapping[str, Frames], num_frames: int, span: tuple[int, int]
     ) -> NDArray[np.float32]:
         """Run the last convolution for a span; at the ends of the clip its padding is a reflection."""
-        first, stop = span
-        context = self._reach.output_frames
-        low, high = max(0, first - context), min(num_frames, stop + context)
-        pad = ((low - (first - context), stop + context - high), (0, 0))
+        (first, stop), reach = span, self._reach
+        before, after = first - reach.output_frames, stop + reach.output_future
+        low, high = max(0, before), min(num_frames, max(after, reach.output_head))
+        pad = ((low - before, max(0, after - high)), (0, 0))
         padded = {name: np.pad(frames.read(low, high), pad, "reflect")[:, None] for name, frames in inputs.items()}
         latents: NDArray[np.float32] = self._run(OUTPUT, **padded)[0]
-        return latents
+        return latents[:, :, : stop - first]
 
     def _stream(
         self,
@@ -357,7 +357,7 @@ class ExactEncoder:
         reached: Reached,
     ) -> Iterator[_Result]:
         """Run all layers on each tile as it comes: one direction needs nothing of the clip's end."""
-        [way], context = self._ways, self._reach.output_frames
+        [way], reach = self._ways, self._reach
         states = [self._zeros()] * self._config.lstm_layers
         held = {"features": MemoryStore(self._width), way: MemoryStore(self._width)}
         done = known = 0
@@ -369,11 +369,13 @@ class ExactEncoder:
                 steps = {way: values[:, None]}
             held[way].write(first, values)
             known = first + len(features)
-            if known - context > done:
-                yield finish(self._span_latents(held, known, (done, known - context)))
-                done = known - context
+            final = known - reach.output_future
+            if final > done and known >= reach.output_head:
+                yield finish(self._span_latents(held, known, (done, final)))
+                done = final
                 for store in held.values():
-                    store.drop(done - context)
+                    store.drop(done - reach.output_frames)
             reached(Position(0, known), min(1.0, known / max(known, expected_frames())))
-        yield finish(self._span_latents(held, known, (done, known)))
+        if done < known:
+            yield finish(self._span_latents(held, known, (done, known)))
         reached(Position(1), 1.0)

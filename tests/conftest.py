@@ -8,7 +8,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import soundfile
@@ -68,6 +68,36 @@ def tiny_bundle(tiny_model: DMCodec, tmp_path_factory: pytest.TempPathFactory) -
 
     path = tmp_path_factory.mktemp("tiny") / "bundle"
     export_bundle(tiny_model, path, source=Source(seed=0))
+    return path
+
+
+@pytest.fixture(scope="session")
+def encodec_model() -> Any:
+    """A small EncodecModel of transformers; don't alter it."""
+    pytest.importorskip("transformers")
+    from encodec_models import SMALL, random_model
+
+    return random_model(**SMALL)
+
+
+@pytest.fixture(scope="session")
+def encodec_folder(encodec_model: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of `encodec_model` as transformers writes it; don't alter it."""
+    from encodec_models import save
+
+    return save(encodec_model, tmp_path_factory.mktemp("encodec"))
+
+
+@pytest.fixture(scope="session")
+def encodec_bundle(encodec_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The exported bundle of `encodec_folder`, causal, at 24 kHz; don't alter it."""
+    from dmcodec.export import Source, export_bundle
+    from dmcodec.nn import DMCodec
+
+    path = tmp_path_factory.mktemp("encodec") / "encodec.bundle"
+    export_bundle(
+        DMCodec.from_checkpoint(None, encodec_folder), path, source=Source(encodec_folder / "model.safetensors")
+    )
     return path
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from dmcodec.bundle import GRAPH_NAMES, Bundle, encoder_part_names, write_manifest
+from dmcodec.bundle import FORMAT_VERSION, GRAPH_NAMES, Bundle, encoder_part_names, write_manifest
 from dmcodec.config import CodecConfig
 from dmcodec.errors import BundleError, BundleNotFoundError, BundleVersionError, ConfigError
 from dmcodec.files import file_sha256
@@ -167,7 +167,7 @@ def test_every_altered_digit_of_the_manifest_is_found(copy_of_tiny_bundle: Path)
 
 @pytest.mark.parametrize("digest", [True, False])
 def test_a_newer_format_says_to_update(copy_of_tiny_bundle: Path, digest: bool) -> None:
-    rewrite(copy_of_tiny_bundle, set_in("format_version", to=3), digest)
+    rewrite(copy_of_tiny_bundle, set_in("format_version", to=FORMAT_VERSION + 1), digest)
     with pytest.raises(BundleVersionError, match="update") as caught:
         Bundle.open(copy_of_tiny_bundle)
     assert str(copy_of_tiny_bundle) in str(caught.value)

@@ -92,17 +92,18 @@ def test_tiles_with_the_stated_reach_are_the_features_of_the_whole(codec: Codec,
 
 @pytest.mark.parametrize("strides", [(8, 5, 4, 2), (2, 3), (7,), (2, 2, 2, 2)])
 @pytest.mark.parametrize("layers", [1, 3])
-def test_the_reach_holds_where_samples_beyond_it_change(strides: tuple[int, ...], layers: int) -> None:
+@pytest.mark.parametrize("causal", [False, True])
+def test_the_reach_holds_where_samples_beyond_it_change(strides: tuple[int, ...], layers: int, causal: bool) -> None:
     import torch
 
     config = CodecConfig(n_filters=2, dimension=8, semantic_dimension=8, codebook_size=8, strides=strides)
-    config = CodecConfig.from_dict({**config.to_dict(), "n_residual_layers": layers})
+    config = CodecConfig.from_dict({**config.to_dict(), "n_residual_layers": layers, "causal": causal})
     downsampler = DMCodec.seeded(config).encoder.model[:-3]
     reach, hop = encoder_reach(config), config.hop_length
     for length in (60 * hop, 60 * hop - 1, 59 * hop + 1):
         waveform = torch.from_numpy(speech(length, 16000))
         for frame in (0, 1, 30, 58, 59):
-            low, high = frame * hop - reach.past_samples, (frame + 1) * hop + reach.future_samples
+            low, high = frame * hop - reach.past_samples, reach.samples_of(frame + 1, hop)
             other = waveform.clone()
             other[: max(0, low)] += 1
             other[high:] += 1

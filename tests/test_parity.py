@@ -39,6 +39,8 @@ FAMILY: dict[str, dict[str, Any]] = {
     "no transform": {"semantic_dimension": 8},
     "forward only": {"bidirectional": False},
     "24 kHz": {"sample_rate": 24000, "lstm_layers": 1},
+    "causal, trimmed at both ends": {"causal": True, "strides": (3, 4), "trim_right_ratio": 0.5},
+    "no shortcut, narrow blocks": {"conv_shortcut": False, "compress": 4, "n_filters": 4},
     "wide and dilated": {"residual_kernel_size": 5, "dilation_base": 3, "n_residual_layers": 3, "codebook_size": 100},
 }
 

@@ -70,6 +70,8 @@ FAMILY: dict[str, dict[str, Any]] = {
     "long kernel": {"residual_kernel_size": 7},
     "one lstm layer": {"lstm_layers": 1},
     "24 kHz": {"sample_rate": 24000, "strides": (8, 5, 4, 2)},
+    "causal, short strides": {"causal": True, "strides": (2, 2)},
+    "causal, trimmed at both ends": {"causal": True, "strides": (3, 4), "trim_right_ratio": 0.5},
 }
 
 

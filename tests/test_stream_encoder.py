@@ -72,6 +72,8 @@ FAMILY: dict[str, dict[str, Any]] = {
     "two residual layers": {"n_residual_layers": 2, "strides": (8, 5, 4)},
     "long frames": {"strides": (8, 8, 8, 5)},
     "odd strides, 24 kHz": {"sample_rate": 24000, "strides": (7, 9, 5)},
+    "causal, short frames": {"bidirectional": False, "causal": True, "strides": (2, 3), "n_residual_layers": 2},
+    "causal convolutions, both directions": {"causal": True},
 }
 
 

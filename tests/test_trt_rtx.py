@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
@@ -149,6 +150,19 @@ def test_every_graph_builds_for_capture_with_few_kernels_in_its_loops(
     assert max((body.kernels_per_step for body in bodies), default=0) <= MOST_KERNELS
     if bodies:  # most frames run in the unrolled body
         assert min(body.kernels_per_step for body in bodies) <= 2
+
+
+@pytest.mark.parametrize("name", ["encoder", "decoder_recurrent", "decoder_upsampler"])
+def test_a_causal_codec_builds(name: str, rtx: Library, tmp_path: Path) -> None:
+    from dmcodec.nn import DMCodec
+
+    small = CodecConfig(n_filters=2, dimension=8, semantic_dimension=8, strides=(5, 2), codebook_size=16)
+    config = dataclasses.replace(small, bidirectional=False, causal=True)
+    graph, path = build_graphs(DMCodec.seeded(config), "fp32")[name], tmp_path / f"{name}.onnx"
+    onnx.save(graph.model, path)
+    spec = GraphSpec(path.name, "", 0, graph.precision, graph.inputs, graph.outputs)
+    profiles = REQUEST.profiles(name, spec, config)
+    assert len(build_plan(rtx, name, rewritten(path), profiles, BuildOptions()).plan) > 10_000
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])

@@ -150,11 +150,11 @@ def measure_stream(bundle: BundleCodec, options: BenchOptions, progress: Progres
             total_s.append(time.perf_counter() - start)
             first_audio_s.append(time.perf_counter() - start if first_s is None else first_s)
     progress("stream", options.rounds + 1, options.rounds + 1)
-    look_ahead = codec.decoder_reach.look_ahead_frames
-    chunks_needed = -(-(look_ahead + 1) // chunk_frames)
+    reach = codec.decoder_reach
+    chunks_needed = -(-reach.first_frames // chunk_frames)
     return StreamResult(
         chunk_s=chunk_frames / bundle.frame_rate,
-        look_ahead_s=look_ahead / bundle.frame_rate,
+        look_ahead_s=reach.look_ahead_frames / bundle.frame_rate,
         tokens_needed_s=chunks_needed * chunk_frames / bundle.frame_rate,
         first_audio_compute_s=float(np.median(first_audio_s)),
         push=Timing.of(pushes_s),

@@ -18,8 +18,9 @@ def latents_in_blocks(codec: Codec, waveform: Array, frames: int) -> Array:
     inputs = {"features": features}
     for layer in range(codec.config.lstm_layers):
         inputs = {way: _sweep(codec, lstm_name(layer, way), inputs, frames) for way in directions(codec.config)}
-    context = encoder_reach(codec.config).output_frames
-    padded = {name: _mirrored(value, context) for name, value in {"features": features, **inputs}.items()}
+    reach = encoder_reach(codec.config)
+    context = reach.output_frames, reach.output_future
+    padded = {name: _mirrored(value, *context) for name, value in {"features": features, **inputs}.items()}
     latents: Array = codec.run_graph(OUTPUT, **padded)
     return latents
 
@@ -30,7 +31,7 @@ def _tiles(codec: Codec, waveform: Array, frames: int) -> Array:
     for first in range(0, total, frames):
         last = min(total, first + frames)
         start = max(0, first * hop - reach.past_samples) // hop
-        samples = waveform[start * hop : last * hop + reach.future_samples]
+        samples = waveform[start * hop : reach.samples_of(last, hop)]
         lengths = np.array([len(samples)], np.int64)
         parts.append(codec.run_graph(DOWNSAMPLER, waveform=samples[None, None], lengths=lengths))
         parts[-1] = parts[-1][first - start : last - start]
@@ -49,9 +50,9 @@ def _sweep(codec: Codec, name: str, inputs: dict[str, Array], frames: int) -> Ar
     return np.concatenate([outputs[start] for start in starts])
 
 
-def _mirrored(values: Array, context: int) -> Array:
+def _mirrored(values: Array, before: int, after: int) -> Array:
     """Pad [frames, 1, channels] by reflection; a clip that is too short is extended with zeros before."""
-    extension = max(0, context - len(values) + 1)
+    extension = max(0, max(before, after) - len(values) + 1)
     extended = np.pad(values, ((0, extension), (0, 0), (0, 0)))
-    padded = np.pad(extended, ((context, context), (0, 0), (0, 0)), mode="reflect")
+    padded = np.pad(extended, ((before, after), (0, 0), (0, 0)), mode="reflect")
     return padded[: len(padded) - extension]

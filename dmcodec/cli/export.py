@@ -71,12 +71,17 @@ def export(
     ] = "onnx",
     checkpoint: Annotated[
         Path | None,
-        typer.Option(help="State dict (torch.save or .safetensors).", metavar="FILE", rich_help_panel=WEIGHTS),
+        typer.Option(
+            help="Checkpoint of DM-Codec, SpeechTokenizer or EnCodec (torch.save or safetensors): file, folder, or "
+            "ORG/NAME of the Hugging Face hub.",
+            metavar="FILE",
+            rich_help_panel=WEIGHTS,
+        ),
     ] = None,
     config: Annotated[
         Path | None,
         typer.Option(
-            help="Configuration of --checkpoint (default: that of the released models).",
+            help="Configuration of --checkpoint (default: that of its folder, or of the released model that it is).",
             metavar="FILE",
             rich_help_panel=WEIGHTS,
         ),

@@ -82,7 +82,8 @@ def _describe_bundle(path: Path) -> dict[str, Any]:
     manifest = Bundle.open(path).manifest
     config = manifest.config
     body = manifest.to_dict()
-    look_ahead = decoder_reach(config).look_ahead_frames
+    reach = decoder_reach(config)
+    look_ahead = reach.look_ahead_frames
     parity = {name: value for name, value in body["parity"].items() if name not in ("cases", "thresholds")}
     return {
         "bundle": str(path),
@@ -90,6 +91,7 @@ def _describe_bundle(path: Path) -> dict[str, Any]:
         "precision": manifest.precision,
         "frame_rate": config.frame_rate,
         "bitrate_bps": config.bitrate_bps(),
+        "bandwidths": {f"{kbps:g}": n_q for kbps, n_q in config.levels_of_bandwidth.items()},
         "config": body["config"],
         "size_bytes": manifest.size_bytes,
         "graphs": body["graphs"],
@@ -103,6 +105,7 @@ def _describe_bundle(path: Path) -> dict[str, Any]:
         "live_encoding": _describe_live_encoding(manifest),
         "look_ahead_frames": look_ahead,
         "look_ahead_ms": 1000 * look_ahead / config.frame_rate,
+        "first_audio_frames": reach.first_frames,
     }
 
 
@@ -132,6 +135,8 @@ def _rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
         elif name == "encoder_context":
             rows.append(("context of windows", f"{value['default_context_s']:g} s"))
             rows += [(f"context {case['context_s']:g} s", _context_line(case)) for case in value["cases"]]
+        elif name == "bandwidths":
+            rows += [(f"{kbps} kbit/s", f"n_q {n_q}") for kbps, n_q in value.items()]
         elif name == "levels":
             rows += [(f"level {level['level']}", _level_line(level)) for level in value]
         elif name == "live_encoding":

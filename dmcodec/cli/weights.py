@@ -7,7 +7,7 @@ from pathlib import Path
 
 from dmcodec import __version__
 from dmcodec.bundle import FORMAT_VERSION, Bundle
-from dmcodec.checkpoint_files import find_checkpoint
+from dmcodec.checkpoint_files import find_checkpoint, local_checkpoint
 from dmcodec.errors import ArgumentError, BundleError, MissingDependencyError, OutputExistsError
 from dmcodec.precision import PRECISIONS
 
@@ -22,7 +22,8 @@ class Weights:
     """Which weights to export, and how.
 
     Attributes:
-        checkpoint: file, or folder with one; exactly one of checkpoint and seed must be given to export.
+        checkpoint: file, folder with one, or name of a model of the Hugging Face hub; exactly one of checkpoint and
+            seed must be given to export.
         config: configuration file; None: that of the checkpoint's folder, else that of the released models.
         seed: of untrained weights.
         precision: name of a precision; None: fp32.
@@ -65,8 +66,9 @@ def write_bundle(weights: Weights, out: Path, force: bool) -> Bundle:
     refuse_existing(out, force)
     refuse_inputs(out, weights.checkpoint, weights.config)
     if weights.checkpoint is not None:
-        file = named_checkpoint(weights.checkpoint)
-        model = DMCodec.from_checkpoint(weights.config, weights.checkpoint)
+        path = local_checkpoint(weights.checkpoint)  # a model of the hub is fetched once
+        file = named_checkpoint(path)
+        model = DMCodec.from_checkpoint(weights.config, path)
         source = Source(file)
     else:
         config = CodecConfig.from_json(weights.config) if weights.config else CodecConfig()

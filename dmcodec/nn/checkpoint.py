@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from dmcodec.checkpoint_files import CONFIG
 from dmcodec.errors import CheckpointError
 
-from .checkpoint_reader import read_tensors
+from .checkpoint_reader import FoundTensor, read_tensors
 from .dialects import STATISTICS, Selection, plain_name, select
 
 _SHOWN = 3
@@ -39,7 +39,12 @@ def load_checkpoint(model: nn.Module, path: str | Path) -> None:
         CheckpointError: the file can't be read, or its tensors are not the model's; the first ones are named.
     """
     path = Path(path)
-    selected = select(read_tensors(path), model.state_dict(), str(path))
+    load_tensors(model, read_tensors(path), path)
+
+
+def load_tensors(model: nn.Module, found: Sequence[FoundTensor], path: Path) -> None:
+    """Load the tensors that `read_tensors` read from the file `path`; see `load_checkpoint`."""
+    selected = select(found, model.state_dict(), str(path))
     remark = "Does the configuration (--config) belong to this checkpoint?"
     if path.is_file() and (path.parent / CONFIG).is_file():
         remark += f" {path.parent / CONFIG} lies beside it"

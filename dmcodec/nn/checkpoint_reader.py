@@ -86,12 +86,15 @@ def _read(path: Path) -> Any:
         raise CheckpointError(f"{path}: can't be read ({error.strerror or error}); check the rights") from None
     if not head:
         raise CheckpointError(f"{path}: is empty; fetch or save the checkpoint again")
+    header_bytes = struct.unpack("<Q", head[:8])[0] if head[8:9] == b"{" else size
+    if header_bytes <= size - 8:  # before the others: the length of its header may begin with any byte
+        return _read_safetensors(path, header_bytes, size)
     if head.startswith(b"PK"):
         return _read_zip(path)
     if head[:1] == b"\x80":
         return _read_pickle(path, head)
     if size >= 8 and head[8:9] == b"{":
-        return _read_safetensors(path, struct.unpack("<Q", head[:8])[0], size)
+        return _read_safetensors(path, header_bytes, size)
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n")
     if text.startswith(b"{"):
         merged: dict[str, Any] = {}

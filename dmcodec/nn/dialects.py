@@ -2,14 +2,16 @@
 
 - Wrappers in names: `module.` (DataParallel, DDP, DeepSpeed), `_orig_mod.` (torch.compile), FSDP's, in any order.
 - Dictionaries around the weights, and prefixes: {"model"}, {"state_dict"}, {"generator"}, Lightning's `model.`, ...
+- EnCodec's names in transformers, which are other ones for the same layers.
 - Weight norm: `weight_g` and `weight_v`, torch's parametrizations, or folded into `weight`.
 - No training statistics of the codebooks.
 """
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -57,14 +59,15 @@ def select(found: Sequence[FoundTensor], expected: Mapping[str, Tensor], source:
     Raises:
         CheckpointError: the file holds none of the codec's tensors, or several codecs that differ.
     """
-    tensors = [(each, plain_name(each.path)) for each in found]
+    others = _names_in_transformers(expected)
+    tensors = [(each, _own_name(plain_name(each.path), others)) for each in found]
     prefixes = _prefixes([path for _, path in tensors], expected)
     if not prefixes:
         names = ", ".join(path for _, path in tensors[:_SHOWN])
         first = next(iter(expected))
         raise CheckpointError(
             f"{source}: holds none of the codec's tensors, such as {first}; it holds {len(tensors)} others ({names}, "
-            "...). Name a checkpoint of DM-Codec or SpeechTokenizer"
+            "...). Name a checkpoint of DM-Codec, SpeechTokenizer or EnCodec"
         )
     selections = [Selection(_under(prefix, tensors, expected), prefix) for prefix in prefixes]
     complete = [each for each in selections if not set(expected) - set(each.state)]
@@ -75,6 +78,33 @@ def select(found: Sequence[FoundTensor], expected: Mapping[str, Tensor], source:
             "torch.save(torch.load(FILE)[NAME], NEW_FILE)"
         )
     return (complete or selections)[0]
+
+
+def _names_in_transformers(expected: Iterable[str]) -> dict[str, str]:
+    """Return the codec's own names by those that transformers' EncodecModel has for the same tensors."""
+    names = {}
+    for own in expected:
+        other = re.sub(r"^(encoder|decoder)\.model\.", r"\1.layers.", own)
+        other = re.sub(r"\.(conv|convtr)\.\1\.", ".conv.", other)
+        other = re.sub(r"^quantizer\.vq\.layers\.(\d+)\._codebook\.", r"quantizer.layers.\1.codebook.", other)
+        if other != own:
+            names[other] = own
+            if own.endswith(".weight_v"):  # where weight norm is folded into the weight
+                names[other.removesuffix("_v")] = own.removesuffix("_v")
+    return names
+
+
+def _own_name(path: str, names: Mapping[str, str]) -> str:
+    """Return a path whose end is one of `names` with the codec's own name there."""
+    start = 0
+    while start < len(path):
+        if path[start:] in names:
+            return path[:start] + names[path[start:]]
+        dot = path.find(".", start)
+        if dot < 0:
+            break
+        start = dot + 1
+    return path
 
 
 def _prefixes(paths: Sequence[str], expected: Mapping[str, Tensor]) -> list[str]:

@@ -5,40 +5,12 @@ The names of layers and parameters are those of the released checkpoints. Shapes
 
 from __future__ import annotations
 
-import dataclasses
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-
-@dataclasses.dataclass(frozen=True)
-class ConvPadding:
-    """Padding of a strided, dilated convolution (EnCodec, arXiv 2210.13438, non-causal form).
-
-    `left` and `right` are constants of the layer; `extra(length)` samples more on the right complete the last window.
-    """
-
-    kernel_size: int
-    stride: int
-    dilation: int
-
-    @property
-    def total(self) -> int:
-        return (self.kernel_size - 1) * self.dilation - (self.stride - 1)
-
-    @property
-    def right(self) -> int:
-        return self.total // 2
-
-    @property
-    def left(self) -> int:
-        return self.total - self.right
-
-    def extra(self, length: int) -> int:
-        """Return the padding on the right beyond `right` that completes ceil(length / stride) windows."""
-        windows = -(-(length - self.kernel_size + self.total) // self.stride)
-        return windows * self.stride + self.kernel_size - self.total - length
+from dmcodec.config import CodecConfig
+from dmcodec.convolutions import ConvPadding, trim
 
 
 def reflect_pad(x: Tensor, left: int, right: int) -> Tensor:
@@ -75,10 +47,16 @@ class Conv1d(nn.Module):
     """Convolution with reflection padding: [B, in_channels, T] -> [B, out_channels, ceil(T / stride)]."""
 
     def __init__(
-        self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, dilation: int = 1
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        stride: int = 1,
+        dilation: int = 1,
+        causal: bool = False,
     ) -> None:
         super().__init__()
-        self.padding = ConvPadding(kernel_size, stride, dilation)
+        self.padding = ConvPadding(kernel_size, stride, dilation, causal)
         weights = WeightNormConv((out_channels, in_channels, kernel_size), out_channels, in_channels * kernel_size)
         self.conv = nn.ModuleDict({"conv": weights})  # "conv.conv": the checkpoints' names
 
@@ -98,11 +76,17 @@ class Conv1d(nn.Module):
 class ConvTranspose1d(nn.Module):
     """Transposed convolution, trimmed: [B, in_channels, T] -> [B, out_channels, T * stride]."""
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        stride: int,
+        causal: bool = False,
+        trim_right_ratio: float = 1.0,
+    ) -> None:
         super().__init__()
-        self.stride = stride
-        self.trim_right = (kernel_size - stride) // 2
-        self.trim_left = kernel_size - stride - self.trim_right
+        self.stride, self.trim = stride, trim(kernel_size, stride, causal, trim_right_ratio)
         weights = WeightNormConv((in_channels, out_channels, kernel_size), out_channels, in_channels * kernel_size)
         self.convtr = nn.ModuleDict({"convtr": weights})  # "convtr.convtr": the checkpoints' names
 
@@ -115,7 +99,7 @@ class ConvTranspose1d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         weights = self.weights
         y = F.conv_transpose1d(x, weights.weight(), weights.bias, stride=self.stride)
-        return y[..., self.trim_left : y.shape[-1] - self.trim_right]
+        return y[..., self.trim.left : y.shape[-1] - self.trim.right]
 
 
 class SkipLSTM(nn.Module):
@@ -133,18 +117,17 @@ class SkipLSTM(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """ELU, conv C -> C/2, ELU, conv k=1 C/2 -> C, plus a k=1 convolution as the shortcut: [B, C, T] -> [B, C, T]."""
+    """ELU, conv C -> C/compress, ELU, conv k=1 to C, plus the shortcut: [B, C, T] -> [B, C, T].
 
-    def __init__(self, channels: int, kernel_size: int, dilation: int) -> None:
+    The shortcut is a k=1 convolution, or the input itself.
+    """
+
+    def __init__(self, config: CodecConfig, channels: int, dilation: int) -> None:
         super().__init__()
-        hidden = channels // 2
-        self.block = nn.Sequential(
-            nn.ELU(),
-            Conv1d(channels, hidden, kernel_size, dilation=dilation),
-            nn.ELU(),
-            Conv1d(hidden, channels, 1),
-        )
-        self.shortcut = Conv1d(channels, channels, 1)
+        hidden, causal = channels // config.compress, config.causal
+        dilated = Conv1d(channels, hidden, config.residual_kernel_size, dilation=dilation, causal=causal)
+        self.block = nn.Sequential(nn.ELU(), dilated, nn.ELU(), Conv1d(hidden, channels, 1))
+        self.shortcut = Conv1d(channels, channels, 1) if config.conv_shortcut else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         return self.shortcut(x) + self.block(x)

@@ -1,4 +1,4 @@
-"""The DM-Codec network in torch, the reference for exported graphs."""
+"""The network of the family in torch, the reference for exported graphs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ from .seanet import Decoder, Encoder
 
 
 class DMCodec(nn.Module):
-    """The codec DM-Codec (arXiv 2410.15017). SpeechTokenizer (arXiv 2308.16692) has the same layers and names."""
+    """A codec of the family, first of all DM-Codec (arXiv 2410.15017).
+
+    SpeechTokenizer (arXiv 2308.16692) and EnCodec (arXiv 2210.13438) have the same layers and names.
+    """
 
     def __init__(self, config: CodecConfig) -> None:
         super().__init__()
@@ -33,21 +36,26 @@ class DMCodec(nn.Module):
 
         Args:
             config: the configuration, or the path of its JSON file; None takes config.json of the folder `path`, and
-                else the configuration of the released models.
+                else that of the released model whose shapes the checkpoint has (`dmcodec.nn.released`).
             path: the checkpoint, or a folder with one.
 
         Raises:
             CheckpointError: a tensor is missing, unexpected, of another shape, or not finite; the error names it.
         """
-        from .checkpoint import load_checkpoint
+        from .checkpoint import load_tensors
+        from .checkpoint_reader import read_tensors
+        from .released import refuse_unsupported, released_config
 
         files = find_checkpoint(path)
         config = files.config if config is None else config
-        if not isinstance(config, CodecConfig):
-            config = CodecConfig() if config is None else CodecConfig.from_json(config)
+        if config is not None and not isinstance(config, CodecConfig):
+            config = CodecConfig.from_json(config)
+        found = read_tensors(files.weights)
+        refuse_unsupported(found, str(path))
+        config = config or released_config(found)
         with torch.device("meta"):  # no memory and time for weights that are replaced
             model = cls(config)
-        load_checkpoint(model, files.weights)
+        load_tensors(model, found, files.weights)
         return model.eval()
 
     @classmethod

@@ -1,4 +1,4 @@
-"""SEANet encoder and decoder of DM-Codec (arXiv 2410.15017, section 3; layout of EnCodec, arXiv 2210.13438)."""
+"""SEANet encoder and decoder of DM-Codec (arXiv 2410.15017, section 3) and EnCodec (arXiv 2210.13438)."""
 
 from __future__ import annotations
 
@@ -10,10 +10,7 @@ from .layers import Conv1d, ConvTranspose1d, ResidualBlock, SkipLSTM
 
 
 def _residual_blocks(config: CodecConfig, channels: int) -> list[nn.Module]:
-    return [
-        ResidualBlock(channels, config.residual_kernel_size, config.dilation_base**layer)
-        for layer in range(config.n_residual_layers)
-    ]
+    return [ResidualBlock(config, channels, config.dilation_base**layer) for layer in range(config.n_residual_layers)]
 
 
 class Encoder(nn.Module):
@@ -21,14 +18,15 @@ class Encoder(nn.Module):
 
     def __init__(self, config: CodecConfig) -> None:
         super().__init__()
-        channels = config.n_filters
-        layers: list[nn.Module] = [Conv1d(1, channels, KERNEL_SIZE)]
+        channels, causal = config.n_filters, config.causal
+        layers: list[nn.Module] = [Conv1d(1, channels, KERNEL_SIZE, causal=causal)]
         for stride in reversed(config.strides):
             layers += _residual_blocks(config, channels)
-            layers += [nn.ELU(), Conv1d(channels, 2 * channels, 2 * stride, stride=stride)]
+            layers += [nn.ELU(), Conv1d(channels, 2 * channels, 2 * stride, stride, causal=causal)]
             channels *= 2
         layers += [SkipLSTM(channels, config.lstm_layers, config.bidirectional), nn.ELU()]
-        layers += [Conv1d(2 * channels if config.bidirectional else channels, config.dimension, KERNEL_SIZE)]
+        width = 2 * channels if config.bidirectional else channels
+        layers += [Conv1d(width, config.dimension, KERNEL_SIZE, causal=causal)]
         self.model = nn.Sequential(*layers)
 
     def forward(self, waveform: Tensor) -> Tensor:
@@ -40,16 +38,17 @@ class Decoder(nn.Module):
 
     def __init__(self, config: CodecConfig) -> None:
         super().__init__()
-        channels = config.n_filters * 2 ** len(config.strides)
+        channels, causal = config.lstm_channels, config.causal
         layers: list[nn.Module] = [
-            Conv1d(config.dimension, channels, KERNEL_SIZE),
+            Conv1d(config.dimension, channels, KERNEL_SIZE, causal=causal),
             SkipLSTM(channels, config.lstm_layers),
         ]
         for stride in config.strides:
-            layers += [nn.ELU(), ConvTranspose1d(channels, channels // 2, 2 * stride, stride)]
+            ratio = config.trim_right_ratio
+            layers += [nn.ELU(), ConvTranspose1d(channels, channels // 2, 2 * stride, stride, causal, ratio)]
             channels //= 2
             layers += _residual_blocks(config, channels)
-        layers += [nn.ELU(), Conv1d(channels, 1, KERNEL_SIZE)]
+        layers += [nn.ELU(), Conv1d(channels, 1, KERNEL_SIZE, causal=causal)]
         self.model = nn.Sequential(*layers)
 
     def forward(self, latents: Tensor) -> Tensor:

@@ -47,6 +47,9 @@ class SpeechStream:
         self._infer, self._first_level = infer, first_level
         self._hop, self._front = int(parameters["hop_length"]), int(parameters["stream_front"])
         self._past, self._future = int(parameters["stream_past"]), int(parameters["stream_future"])
+        # Repositories of an earlier version lack these: their context is the same on both sides.
+        self._front_future = int(parameters.get("stream_front_future", self._front))
+        self._head = int(parameters.get("stream_head", self._future + 1))
         channels = int(parameters["stream_channels"])
         self._state = [np.zeros((1, int(parameters["stream_layers"]), channels), np.float32)] * 2
         self._latents = np.zeros((1, int(parameters["dimension"]), 0), np.float32)
@@ -66,9 +69,10 @@ class SpeechStream:
         return self._advance(is_end=True)
 
     def _advance(self, is_end: bool) -> NDArray[np.float32]:
-        front, ready = self._front, self._frames_in - (0 if is_end else self._front)
-        if ready > self._frames_ready:
-            window = _reflected(self._latents, max(0, front - self._frames_ready), front if is_end else 0)
+        front, right = self._front, self._front_future if is_end else 0
+        ready = self._frames_in - (0 if is_end else self._front_future)
+        if ready > self._frames_ready and (is_end or self._frames_in > front):
+            window = _reflected(self._latents, max(0, front - self._frames_ready), right)
             request = {"latents": window, "hidden": self._state[0], "cell": self._state[1]}
             answer = self._infer("decoder_recurrent", request, ("features", "new_hidden", "new_cell"))
             self._state = [answer["new_hidden"], answer["new_cell"]]
@@ -76,7 +80,7 @@ class SpeechStream:
             self._latents = self._latents[:, :, max(0, ready - front) - max(0, self._frames_ready - front) :]
             self._frames_ready = ready
         out = self._frames_ready - (0 if is_end else self._future)
-        if out <= self._frames_out:
+        if out <= self._frames_out or not (is_end or self._frames_ready >= self._head):
             return np.zeros(0, np.float32)
         start = max(0, self._frames_out - self._past)
         waveform = self._infer("decoder_upsampler", {"features": self._features}, ("waveform",))["waveform"]

@@ -144,7 +144,7 @@ class Configs:
         self._latents = Tensor("latents", "FP32", (config.dimension, -1))
         self._codes = Tensor("codes", "INT64", (config.n_q, -1))
         self._some_codes = Tensor("codes", "INT64", (-1, -1))
-        layers, channels = config.lstm_layers, config.n_filters * 2 ** len(config.strides)
+        layers, channels = config.lstm_layers, config.lstm_channels
         self._features = Tensor("features", "FP32", (channels, -1))
         self._states = [Tensor(name, "FP32", (layers, channels)) for name in ("hidden", "cell")]
         self._scalars = {name: Tensor(name, "INT64", scalar=True) for name in ("lengths", "frames", "first_level")}
@@ -231,7 +231,7 @@ class Configs:
         sizes = {"waveform": samples, "latents": frames, "codes": frames}
         if config.name in STREAM_MODELS:
             reach, push = decoder_reach(codec), max(1, round(duration_s * codec.frame_rate))
-            sizes = {"latents": push + 2 * reach.front, "features": push + reach.past + reach.future}
+            sizes = {"latents": push + reach.front_frames, "features": push + reach.past + reach.future}
         if engine is not None and not holds_request(engine.shapes, sizes, batch):
             return  # the server would not start
         sample = config.model_warmup.add(name=f"{duration_s:g} s, batch {batch}", batch_size=batch)
@@ -258,7 +258,8 @@ class Configs:
             "model_id": manifest.model_id,
             "precision": manifest.precision,
             **{field: getattr(manifest.config, field) for field in _CODEC_PARAMETERS},
-            **{"stream_front": reach.front, "stream_past": reach.past, "stream_future": reach.future},
+            **{"stream_front": reach.front, "stream_front_future": reach.front_future},
+            **{"stream_past": reach.past, "stream_future": reach.future, "stream_head": reach.head},
             **{"dimension": manifest.config.dimension, "stream_layers": layers, "stream_channels": channels},
         }
         for key, value in parameters.items():

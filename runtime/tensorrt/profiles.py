@@ -237,7 +237,7 @@ def _pushes(spec: GraphSpec, config: CodecConfig, context_frames: int) -> Iterat
         sizes = {
             "batch": 1,
             "frames": frames + context_frames,
-            "padded_frames": frames + 2 * decoder_reach(config).front,
+            "padded_frames": frames + decoder_reach(config).front_frames,
         }
         levels = (1, config.n_q, config.n_q)
         inputs = {
@@ -260,5 +260,5 @@ def _axis_sizes(config: CodecConfig, duration_s: float, batch: int, n_q: int, co
         "samples": samples,
         "frames": frames,
         "n_q": n_q,
-        "padded_frames": frames + 2 * decoder_reach(config).front,
+        "padded_frames": frames + decoder_reach(config).front_frames,
     }

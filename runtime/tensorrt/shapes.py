@@ -83,7 +83,7 @@ def output_sizes(sizes: Mapping[str, int], config: CodecConfig) -> dict[str, int
     if "samples" in sizes:
         return {**sizes, "frames": config.num_frames(sizes["samples"])}
     if "padded_frames" in sizes:
-        return {**sizes, "frames": sizes["padded_frames"] - 2 * decoder_reach(config).front}
+        return {**sizes, "frames": sizes["padded_frames"] - decoder_reach(config).front_frames}
     return {**sizes, "samples": sizes["frames"] * config.hop_length}
 
 

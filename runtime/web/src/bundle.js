@@ -3,7 +3,7 @@
 import { BundleError } from "./errors.js";
 import { canonicalJson } from "./json.js";
 
-const FORMAT_VERSION = 2;
+const FORMAT_VERSION = 3;
 const MANIFEST = "manifest.json";
 const GRAPHS = ["encoder", "quantizer", "dequantizer", "decoder", "decoder_recurrent", "decoder_upsampler"];
 
@@ -20,6 +20,8 @@ const GRAPHS = ["encoder", "quantizer", "dequantizer", "decoder", "decoder_recur
  * @property {number} codebook_size
  * @property {number} n_q
  * @property {number} sample_rate
+ * @property {boolean} [causal] false where it is missing, as in all bundles of formats 1 and 2
+ * @property {number} [trim_right_ratio] 1 where it is missing
  *
  * @typedef {{ file: string, sha256: string, size_bytes: number }} FileSpec
  * @typedef {object} Manifest

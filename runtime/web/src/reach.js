@@ -14,22 +14,47 @@ export function hopLength(config) {
 }
 
 /**
- * Return the samples before the first and after the last sample of a frame that its features depend on.
+ * Return the padding of a convolution at both ends, but for what completes the last window.
+ * @param {Config} config
+ * @param {number} kernelSize
+ * @param {number} [stride]
+ * @param {number} [dilation]
+ */
+export function padding(config, kernelSize, stride = 1, dilation = 1) {
+  const total = (kernelSize - 1) * dilation - (stride - 1);
+  const right = config.causal ? 0 : Math.floor(total / 2);
+  return { left: total - right, right };
+}
+
+/**
+ * Return the samples that a transposed convolution drops at its left end.
+ * @param {Config} config
+ * @param {number} stride
+ */
+function trimLeft(config, stride) {
+  return stride - (config.causal ? Math.ceil(stride * (config.trim_right_ratio ?? 1)) : Math.floor(stride / 2));
+}
+
+/**
+ * Return the samples before the first and after the last sample of a frame that its features depend on, and how many
+ * of a clip's samples those of its first frame depend on.
  * @param {Config} config
  */
 export function encoderReach(config) {
   const hop = hopLength(config);
   let past = 0;
   let future = 0;
+  let head = 0;
   for (let length = 2 * MIDDLE_FRAME * hop; length < (2 * MIDDLE_FRAME + 1) * hop; length++) {
     const frames = Math.ceil(length / hop);
     for (const frame of [0, 1, MIDDLE_FRAME, frames - 2, frames - 1]) {
       const [low, high] = downsamplerNeeds(config, length, frame);
       past = Math.max(past, frame * hop - low);
-      future = Math.max(future, high - (frame + 1) * hop + 1);
+      if (frame === 0) head = Math.max(head, high + 1);
+      if (frame > 1 || !config.causal) future = Math.max(future, high - (frame + 1) * hop + 1);
     }
   }
-  return { past, future };
+  return { past, future, head };
 }
 
 /**
@@ -44,16 +69,15 @@ function downsamplerNeeds(config, length, frame) {
   let [low, high] = [frame, frame];
   strides.forEach((stride, index) => {
     const size = lengths[lengths.length - 2 - index];
-    const left = stride - Math.floor(stride / 2);
+    const left = padding(config, 2 * stride, stride).left;
     [low, high] = reflected(low * stride - left, high * stride - left + 2 * stride - 1, size);
     for (let layer = config.n_residual_layers - 1; layer >= 0; layer--) {
-      const total = (config.residual_kernel_size - 1) * config.dilation_base ** layer;
-      const right = Math.floor(total / 2);
-      [low, high] = reflected(low - (total - right), high + right, size);
+      const inner = padding(config, config.residual_kernel_size, 1, config.dilation_base ** layer);
+      [low, high] = reflected(low - inner.left, high + inner.right, size);
     }
   });
-  const side = (KERNEL_SIZE - 1) / 2;
-  return reflected(low - side, high + side, length);
+  const first = padding(config, KERNEL_SIZE);
+  return reflected(low - first.left, high + first.right, length);
 }
 
 /**
@@ -78,10 +102,13 @@ export function decoderReach(config) {
   const inside = upsamplerNeeds(config, end, false, false);
   const atStart = upsamplerNeeds(config, end, true, false);
   const atEnd = upsamplerNeeds(config, end, false, true);
+  const first = padding(config, KERNEL_SIZE);
   return {
-    front: (KERNEL_SIZE - 1) / 2,
+    front: first.left,
+    frontFuture: first.right,
     past: -Math.min(inside[0], atEnd[0]),
-    future: Math.max(inside[1], atStart[1]),
+    future: config.causal ? inside[1] : Math.max(inside[1], atStart[1]),
+    head: atStart[1] + 1,
   };
 }
 
@@ -92,13 +119,13 @@ export function decoderReach(config) {
  * @param {boolean} last
  */
 function upsamplerNeeds(config, end, first, last) {
-  let [low, high] = convolution(0, end, KERNEL_SIZE, 1, end, first, last);
+  let [low, high] = convolution(0, end, padding(config, KERNEL_SIZE), end, first, last);
   for (const stride of [...config.strides].reverse()) {
     for (let layer = config.n_residual_layers - 1; layer >= 0; layer--) {
-      const dilation = config.dilation_base ** layer;
-      [low, high] = convolution(low, high, config.residual_kernel_size, dilation, end, first, last);
+      const inner = padding(config, config.residual_kernel_size, 1, config.dilation_base ** layer);
+      [low, high] = convolution(low, high, inner, end, first, last);
     }
-    const trim = stride - Math.floor(stride / 2);
+    const trim = trimLeft(config, stride);
     [low, high] = [Math.floor((low + trim) / stride) - 1, Math.floor((high + trim) / stride)];
     end = Math.floor((end + 1) / stride) - 1;
     [low, high] = [first ? Math.max(low, 0) : low, last ? Math.min(high, end) : high];
@@ -109,16 +136,13 @@ function upsamplerNeeds(config, end, first, last) {
 /**
  * @param {number} low
  * @param {number} high
- * @param {number} kernelSize
- * @param {number} dilation
+ * @param {{ left: number, right: number }} ends padding of the convolution
  * @param {number} end
  * @param {boolean} first
  * @param {boolean} last
  */
-function convolution(low, high, kernelSize, dilation, end, first, last) {
-  const total = (kernelSize - 1) * dilation;
-  const right = Math.floor(total / 2);
-  [low, high] = [low - (total - right), high + right];
+function convolution(low, high, ends, end, first, last) {
+  [low, high] = [low - ends.left, high + ends.right];
   if (first && low < 0) [low, high] = [0, Math.max(high, -low)];
   if (last && high > end) [low, high] = [Math.min(low, 2 * end - high), end];
   return [low, high];

@@ -38,9 +38,12 @@ export class StreamDecoder {
     this.#state = this.#initial();
   }
 
-  /** Frames that must follow a frame before its audio is returned; fewer at the end of the clip. */
+  /**
+   * Frames that must follow a frame before its audio is returned, once the clip has begun; fewer at its end. The first
+   * frame of a causal codec waits for six more.
+   */
   get lookAheadFrames() {
-    return this.reach.front + this.reach.future;
+    return this.reach.frontFuture + this.reach.future;
   }
 
   /** Start a new clip. */
@@ -113,10 +116,11 @@ export class StreamDecoder {
 
   /** @param {State} state */
   async #recur(state) {
-    const front = this.reach.front;
-    const ready = state.framesIn - (state.finished ? 0 : front);
-    if (ready <= state.framesReady) return state;
-    const window = reflectEnds(state.latents, Math.max(0, front - state.framesReady), state.finished ? front : 0);
+    const { front, frontFuture } = this.reach;
+    const right = state.finished ? frontFuture : 0;
+    const ready = state.framesIn - (state.finished ? 0 : frontFuture);
+    if (ready <= state.framesReady || !(state.finished || state.framesIn > front)) return state;
+    const window = reflectEnds(state.latents, Math.max(0, front - state.framesReady), right);
     const [features, hidden, cell] = await this.graphs.run("decoder_recurrent", {
       latents: { data: window.data, dims: [1, window.rows, window.length] },
       hidden: state.hidden,
@@ -135,9 +139,9 @@ export class StreamDecoder {
 
   /** @param {State} state */
   async #upsample(state) {
-    const { past, future } = this.reach;
+    const { past, future, head } = this.reach;
     const out = state.framesReady - (state.finished ? 0 : future);
-    if (out <= state.framesOut) return { state, audio: new Float32Array(0) };
+    if (out <= state.framesOut || !(state.finished || state.framesReady >= head)) return { state, audio: new Float32Array(0) };
     const start = Math.max(0, state.framesOut - past);
     const { data, rows, length } = state.features;
     const [waveform] = await this.graphs.run("decoder_upsampler", { features: { data, dims: [1, rows, length] } });

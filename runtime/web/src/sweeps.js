@@ -4,7 +4,7 @@
  */
 
 import { BundleError } from "./errors.js";
-import { encoderReach, hopLength, KERNEL_SIZE } from "./reach.js";
+import { encoderReach, hopLength, KERNEL_SIZE, padding } from "./reach.js";
 
 /**
  * @import { Graphs } from "./graphs.js"
@@ -65,7 +65,7 @@ async function runTiles(graphs, waveform, channels, block, report) {
   for (let first = 0; first < frames; first += block) {
     const last = Math.min(frames, first + block);
     const start = Math.floor(Math.max(0, first * hop - reach.past) / hop);
-    const samples = waveform.slice(start * hop, last * hop + reach.future);
+    const samples = waveform.slice(start * hop, Math.max(last * hop + reach.future, reach.head));
     const [tile] = await graphs.run("encoder_downsampler", {
       waveform: { data: samples, dims: [1, 1, samples.length] },
       lengths: { data: BigInt64Array.of(BigInt(samples.length)), dims: [1] },
@@ -115,17 +115,17 @@ async function sweep(graphs, name, inputs, channels, block, backward) {
  */
 async function* runOutput(graphs, inputs, channels, block) {
   const frames = inputs.features.length / channels;
-  const side = (KERNEL_SIZE - 1) / 2;
+  const { left, right } = padding(graphs.bundle.manifest.config, KERNEL_SIZE);
   for (let first = 0; first < frames; first += block) {
     const count = Math.min(block, frames - first);
     const parts = Object.fromEntries(
       Object.entries(inputs).map(([key, data]) => {
-        const part = new Float32Array((count + 2 * side) * channels);
-        for (let at = -side; at < count + side; at++) {
+        const part = new Float32Array((left + count + right) * channels);
+        for (let at = -left; at < count + right; at++) {
           const frame = reflectedFrame(first + at, frames);
-          part.set(data.subarray(frame * channels, (frame + 1) * channels), (at + side) * channels);
+          part.set(data.subarray(frame * channels, (frame + 1) * channels), (at + left) * channels);
         }
-        return [key, { data: part, dims: [count + 2 * side, 1, channels] }];
+        return [key, { data: part, dims: [left + count + right, 1, channels] }];
       }),
     );
     const [latents] = await graphs.run("encoder_output", parts);
