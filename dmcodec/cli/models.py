@@ -6,7 +6,9 @@ from typing import Annotated, Any
 
 import typer
 
-from .common import JsonOption, console, print_json
+from dmcodec.errors import MissingDependencyError
+
+from .common import JsonOption, console, note, print_json
 
 
 def models(
@@ -23,20 +25,26 @@ def models(
     from dmcodec.models.listing import list_models, remove_model
     from dmcodec.models.store import user_store
 
-    store = user_store()
     if remove is not None:
+        store = user_store()
         remove_model(remove, store)
         if as_json:
             print_json({"removed": remove})
         else:
             typer.echo(f"{remove}: removed from the cache {store.folder}")
         return
-    found = list_models(store)
+    try:
+        cache = user_store()
+    except MissingDependencyError as error:
+        note(f"the cache is not listed: {error}")
+        cache = None
+    rows = [each.to_dict() for each in list_models(cache)]
     if as_json:
-        print_json({"cache": str(store.folder), "models": [each.to_dict() for each in found]})
+        print_json({"cache": str(cache.folder) if cache else None, "models": rows})
         return
-    console().print(_table([each.to_dict() for each in found]))
-    typer.echo(f"cache: {store.folder}")
+    console().print(_table(rows))
+    if cache:
+        typer.echo(f"cache: {cache.folder}")
 
 
 def _table(rows: list[dict[str, Any]]) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -62,17 +63,16 @@ def figures(manifest: Manifest) -> dict[str, Any]:
     }
 
 
-def list_models(store: Store) -> list[Listed]:
-    """Return the built-in codec, what is in the cache, and what can be pulled, each once. Only manifests are read."""
+def list_models(store: Store | None) -> list[Listed]:
+    """Return the built-in codec, what is in the cache, and what can be pulled, each once. Only manifests are read.
+
+    Without a store there is nothing in the cache.
+    """
     found = [_listed(SMALL, BUILT_IN, "DM-Codec, small, 16 kHz; comes with dmcodec", default_bundle_path())]
-    pulled = store.pulled_names()
-    for name in pulled:
-        title = KNOWN[name].title if name in KNOWN else "a codec that this dmcodec does not know"
-        found.append(_listed(name, PULLED, title, store.pulled(name)))
-    found += [
-        _listed(str(name), HUB, f"{name.repo} at {path.parent.name[:12]}", path) for name, path in store.hub_names()
-    ]
-    return found + [Listed(name, CAN_BE_PULLED, row.title) for name, row in KNOWN.items() if name not in pulled]
+    if store is not None:
+        found += _in_cache(store)
+    here = {each.name for each in found}
+    return found + [Listed(name, CAN_BE_PULLED, row.title) for name, row in KNOWN.items() if name not in here]
 
 
 def remove_model(name: str, store: Store) -> None:
@@ -91,6 +91,14 @@ def remove_model(name: str, store: Store) -> None:
         store.remove_pulled(name)
     else:
         raise ArgumentError(f"{name!r} is no codec's name; {did_you_mean(name)}`dmcodec models` lists the names")
+
+
+def _in_cache(store: Store) -> Iterator[Listed]:
+    for name in store.pulled_names():
+        title = KNOWN[name].title if name in KNOWN else "a codec that this dmcodec does not know"
+        yield _listed(name, PULLED, title, store.pulled(name))
+    for hub, path in store.hub_names():
+        yield _listed(str(hub), HUB, f"{hub.repo} at {path.parent.name[:12]}", path)
 
 
 def _listed(name: str, state: str, title: str, path: Path) -> Listed:
