@@ -117,6 +117,7 @@ def test_every_verb_takes_a_name(
     code, _, errors = call("verify", "--bundle", "lm-sn")
     assert (code, errors.count("\n")) == (1, 1)
     assert "did you mean lm-sm?" in errors
+    assert call("export", "--bundle", "lm-sm", "--out", "again.bundle")[0] == 0
     assert call("info", "--bundle", "lm")[2] == "error: lm: is not pulled yet; run `dmcodec pull lm`\n"
     assert "write hf://ORG/REPO" in call("info", "--bundle", "hf://nonsense")[2]
 
@@ -309,7 +310,7 @@ def test_the_list_and_removing(
         "small": "built-in", "lm-sm": "pulled", "lm": "damaged", "hf://lab/voice@v1": "hub",
         "speechtokenizer": "can be pulled", "encodec-24khz": "can be pulled",
     }  # fmt: skip
-    code, out, _ = call("models", "--json")
+    out = call("models", "--json")[1]
     rows = {row["name"]: row for row in json.loads(out)["models"]}
     manifest = Bundle.open(tiny_bundle).manifest
     assert rows["lm-sm"]["size_bytes"] == manifest.size_bytes

@@ -70,7 +70,7 @@ class _Command(TyperCommand):
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
-        resolve_options(self.params, ctx.params)
+        resolve_options(self.name, self.params, ctx.params)
         return super().invoke(ctx)
 
 

@@ -11,10 +11,14 @@ from .common import note
 from .progress import Report, show_progress
 
 OPTION = "--bundle"
+# Verbs that do it themselves, after they have checked which options belong together.
+_LATER = ("export",)
 
 
-def resolve_options(parameters: list[Any], values: dict[str, Any]) -> None:
+def resolve_options(verb: str | None, parameters: list[Any], values: dict[str, Any]) -> None:
     """Replace what every `--bundle` of a call names by the folder of the bundle, before the verb runs."""
+    if verb in _LATER:
+        return
     for parameter in parameters:
         value = values.get(parameter.name)
         if OPTION not in parameter.opts or not value:

@@ -7,11 +7,12 @@ from typing import Annotated
 
 import typer
 
+from .bundles import named_bundle
 from .common import JsonOption, note, print_json
 
 
 def push(
-    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Bundle folder, or the name of a codec.")],
+    source: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Bundle folder, or the name of a codec.")],
     target: Annotated[
         str, typer.Argument(metavar="hf://ORG/REPO", help="Repository, made if it is missing, or with @BRANCH.")
     ],
@@ -34,9 +35,8 @@ def push(
     The bundle is checked first. The token is that of HF_TOKEN or of `hf auth login`.
     """
     from dmcodec.models.push import push as push_bundle
-    from dmcodec.models.resolve import bundle_path
 
-    done = push_bundle(bundle_path(bundle), target, license_name, private, force)
+    done = push_bundle(named_bundle(source), target, license_name, private, force)
     pinned = f"{str(done.name).partition('@')[0]}@{done.commit}"
     if as_json:
         print_json(
