@@ -93,7 +93,11 @@ class _Handler(BaseHTTPRequestHandler):
         self._resolve()
 
     def do_GET(self) -> None:
-        self._resolve()
+        if match := re.match(r"/api/models/([^/]+/[^/]+)/revision/", self.path):  # of clients before 1.0, for a commit
+            self._record()
+            self._json({"id": match[1], "sha": "0" * 40, "xetEnabled": False})
+        else:
+            self._resolve()
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))

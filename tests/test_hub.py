@@ -44,6 +44,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     monkeypatch.setattr(hub_module, "_PAUSE_S", 0.0)
     with running_hub() as hub:
         monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.url)  # read at its import; old versions use it
         yield hub
 
 
@@ -174,8 +175,12 @@ def test_an_interrupted_download_resumes(hub: Hub, tiny_bundle: Path) -> None:
     with pytest.raises(DownloadError, match=r"weights\.bin broke off; .* MB are kept, run the same command again"):
         Codec.load(f"hf://{REPO}")
     Codec.load(f"hf://{REPO}").close()
-    ranges = [each for _, path, each in hub.requests if path.endswith("weights.bin") and each]
-    assert ranges == [f"bytes={weights // 4 * times}-" for times in (1, 2, 3)]
+    asked = [each for _, path, each in hub.requests if path.endswith("weights.bin") and each]
+    starts = [int(each.removeprefix("bytes=").removesuffix("-")) for each in asked]
+    assert len(starts) == 3
+    assert all(
+        weights // 4 * times - (1 << 16) < start <= weights // 4 * times for times, start in enumerate(starts, 1)
+    )
     hub.commit_folder("lab/other", tiny_bundle)
     hub.cuts = 2
     Codec.load("hf://lab/other").close()  # a connection that breaks twice is no error

@@ -17,8 +17,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
-from dmcodec.errors import DmcodecError, DownloadError, HubFileNotFoundError, HubUnreachableError, OutputError
+from dmcodec.errors import (
+    DmcodecError,
+    DownloadError,
+    HubFileNotFoundError,
+    HubUnreachableError,
+    OutputError,
+    first_line,
+)
 from dmcodec.extras import missing_package
 from dmcodec.files import make_folder
 
@@ -143,7 +151,7 @@ def _stream(hub: ModuleType, url: str, headers: Mapping[str, str]) -> Iterator[t
     """Yield a response and its blocks; the session is one of requests before huggingface_hub 1.0, else one of httpx."""
     session = hub.utils.get_session()
     timeout_s = hub.constants.HF_HUB_DOWNLOAD_TIMEOUT
-    if hasattr(session, "stream"):
+    if callable(getattr(session, "stream", None)):
         with session.stream("GET", url, headers=headers, timeout=timeout_s, follow_redirects=True) as response:
             # Without a size of blocks: else what came of the last one is lost with the connection.
             yield response, response.iter_bytes() if response.status_code < 400 else iter(())
@@ -168,8 +176,9 @@ def hub_client(what: str) -> ModuleType:
 
 
 def _url(hub: ModuleType, name: HubName, path: str) -> str:
-    # The client reads the variable at its import; the one of now holds.
-    return hub.hf_hub_url(name.repo, path, revision=name.revision, endpoint=os.environ.get("HF_ENDPOINT") or None)
+    # The client reads HF_ENDPOINT at its import, and its own hf_hub_url mixes that with the one of now.
+    endpoint = (os.environ.get("HF_ENDPOINT") or hub.constants.ENDPOINT).rstrip("/")
+    return f"{endpoint}/{name.repo}/resolve/{quote(name.revision, safe='')}/{quote(path)}"
 
 
 @contextmanager
@@ -231,6 +240,11 @@ def _problem(error: Exception, name: HubName, path: str | None, part: Path | Non
         return DownloadError(
             f"{name}: the download of {path} broke off; {kept:.1f} MB are kept, run the same command again to "
             "continue it"
+        )
+    if not _is_of_network(error):
+        return DownloadError(
+            f"{name}: what the Hugging Face hub answered can't be used ({first_line(error)}); check HF_ENDPOINT, or "
+            'run `pip install --upgrade "dmcodec[hub]"`'
         )
     return HubUnreachableError(
         f"{name}: the Hugging Face hub can't be reached; connect (HTTPS_PROXY names a proxy) and run it again"
