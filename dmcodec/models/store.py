@@ -10,7 +10,6 @@ locks/                              one process at a time works on a name
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
@@ -22,10 +21,10 @@ from urllib.parse import quote, unquote
 from dmcodec.errors import BundleNotFoundError, OutputError
 from dmcodec.extras import missing_package
 from dmcodec.files import locked, write_bytes
+from dmcodec.user_cache import CACHE_VARIABLE, user_cache_folder
 
 from .names import HubName
 
-CACHE_VARIABLE = "DMCODEC_CACHE"
 BUNDLE_SUFFIX = ".bundle"
 PART_SUFFIX = ".part"
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -157,14 +156,10 @@ def user_store() -> Store:
     Raises:
         MissingDependencyError: DMCODEC_CACHE is not set, and platformdirs is not installed.
     """
-    folder = os.environ.get(CACHE_VARIABLE)
-    if folder:
-        return Store(Path(folder).expanduser().absolute())
     try:
-        from platformdirs import user_cache_path
+        return Store(user_cache_folder())
     except ModuleNotFoundError as error:
         raise missing_package(error, f"a codec by name, without {CACHE_VARIABLE},", "hub") from None
-    return Store(user_cache_path("dmcodec", appauthor=False))
 
 
 def _folders(parent: Path, suffix: str = "") -> list[Path]:
