@@ -315,6 +315,7 @@ def test_a_damaged_copy_in_the_cache(hub: Hub, tiny_bundle: Path, store: Store) 
     (path / "weights.bin").write_bytes(b"")
     with pytest.raises(BundleError, match="altered or cut"):
         Codec.load(f"hf://{REPO}")
+    assert Bundle.open(hub_bundle(NAME, store, refresh=True))
     store.remove_hub(NAME)
     assert not store.repo(REPO).exists()
     assert Bundle.open(bundle_path(f"hf://{REPO}"))

@@ -286,6 +286,7 @@ def test_the_command(
     assert "next: dmcodec export --checkpoint checkpoint/checkpoint.safetensors" in out
     for arguments, reason in (
         (("lm-sn",), "did you mean lm-sm?"),
+        (("small",), "comes with dmcodec, there is nothing to pull"),
         (("lm", "--out", "x", "--force"), "--force is for the user's cache"),
         (("hf://a/b", "--sha256", "0"), "are for released models"),
     ):

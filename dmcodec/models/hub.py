@@ -30,7 +30,7 @@ from dmcodec.errors import (
 from dmcodec.extras import missing_package
 from dmcodec.files import make_folder
 
-from .names import HubName
+from .names import COMMIT, HubName
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -74,7 +74,7 @@ def remote_file(name: HubName, path: str) -> RemoteFile:
     hub = hub_client(str(name))
     with explained(name, path):
         found = hub.get_hf_file_metadata(_url(hub, name, path), token=None)
-    if not found.commit_hash or not re.fullmatch("[0-9a-f]{40}", found.commit_hash) or not found.etag:
+    if not found.commit_hash or not COMMIT.fullmatch(found.commit_hash) or not found.etag:
         raise DownloadError(
             f"{name}: what answered is not the Hugging Face hub; check HF_ENDPOINT, and the network's proxy or sign-in "
             "page"

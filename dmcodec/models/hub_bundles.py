@@ -75,12 +75,21 @@ def _fetched(name: HubName, store: Store, progress: Progress | None) -> Path:
             f"{name}: holds no bundle, it has no {MANIFEST}; name a repository that `dmcodec push` wrote"
         ) from None
     path, part = store.hub_bundle(name.repo, remote.commit), store.hub_part(name.repo, remote.commit)
-    if not (path / MANIFEST).is_file():
+    if not _is_whole(path):
+        shutil.rmtree(path, ignore_errors=True)
         _fetch_into(part, name, remote, progress)
         make_folder(path.parent)
         part.rename(path)
     store.pin(name, remote.commit)
     return path
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        Bundle.open(path)
+    except BundleError:
+        return False
+    return True
 
 
 def _fetch_into(folder: Path, name: HubName, remote: RemoteFile, progress: Progress | None) -> None:

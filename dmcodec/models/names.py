@@ -18,7 +18,8 @@ _HUB = re.compile(r"hf:[/\\]{1,2}(?P<rest>.*)", re.DOTALL)
 _PART = r"(?!.*(?:--|\.\.))[A-Za-z0-9_][A-Za-z0-9_.-]*(?<![.-])"
 _REPO = re.compile(rf"(?P<repo>{_PART}/{_PART})")
 _REVISION = re.compile(r"(?!.*\.\.)[A-Za-z0-9_][A-Za-z0-9_./+-]*")
-_COMMIT = re.compile(r"[0-9a-f]{40}")
+_WHOLE_COMMIT = re.compile(r"[0-9a-f]{40}")
+COMMIT = re.compile(r"[0-9a-f]{7,64}")  # as an answer names it, which is the name of a folder, too
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ class HubName:
     @property
     def is_commit(self) -> bool:
         """Whether the revision is a commit, which never changes."""
-        return _COMMIT.fullmatch(self.revision) is not None
+        return _WHOLE_COMMIT.fullmatch(self.revision) is not None
 
     def __str__(self) -> str:
         at = "" if self.revision == DEFAULT_REVISION else f"@{self.revision}"
@@ -134,6 +135,8 @@ def known(name: str) -> Known:
     Raises:
         ArgumentError: there is none; the message has the names, the nearest first.
     """
+    if name == SMALL:
+        raise ArgumentError(f"{SMALL}: comes with dmcodec, there is nothing to pull; load it by this name")
     if name not in KNOWN:
         raise ArgumentError(
             f"{name!r} is not a released model; {did_you_mean(name)}use one of {', '.join(KNOWN)}, or hf://ORG/REPO"

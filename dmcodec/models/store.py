@@ -10,7 +10,6 @@ locks/                              one process at a time works on a name
 
 from __future__ import annotations
 
-import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -23,11 +22,10 @@ from dmcodec.extras import missing_package
 from dmcodec.files import locked, write_bytes
 from dmcodec.user_cache import CACHE_VARIABLE, user_cache_folder
 
-from .names import HubName
+from .names import COMMIT, HubName
 
 BUNDLE_SUFFIX = ".bundle"
 PART_SUFFIX = ".part"
-_COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 @dataclass(frozen=True)
@@ -64,7 +62,7 @@ class Store:
             commit = self._ref(name).read_text(encoding="ascii").strip()
         except (OSError, ValueError):
             return None
-        return commit if _COMMIT.fullmatch(commit) else None
+        return commit if COMMIT.fullmatch(commit) else None
 
     def pin(self, name: HubName, commit: str) -> None:
         """Pin a revision to a commit."""
@@ -85,7 +83,7 @@ class Store:
                 revisions.setdefault(self.pinned(name) or "", []).append(name.revision)
             for commit in _folders(folder):
                 path = self.hub_bundle(repo, commit.name)
-                if _COMMIT.fullmatch(commit.name) and path.is_dir():
+                if COMMIT.fullmatch(commit.name) and path.is_dir():
                     yield from ((HubName(repo, each), path) for each in revisions.get(commit.name, [commit.name]))
 
     @contextmanager
