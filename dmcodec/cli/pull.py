@@ -120,5 +120,5 @@ def _print(name: str, bundle: Bundle, more: dict[str, Any], is_new: bool, as_jso
     manifest = bundle.manifest
     done = "model" if is_new else "here already, model"
     size = f"{manifest.size_bytes / 1e6:.1f} MB"
-    typer.echo(f"{name}: {done} {manifest.model_id}, {manifest.precision}, {size}, in {bundle.path}")
+    typer.echo(f"{name}: {done} {manifest.model_id}, {manifest.precision}, {size}, parity passed, in {bundle.path}")
     typer.echo(f"next: dmcodec reconstruct IN.wav -o OUT.wav --bundle {name}")
