@@ -23,6 +23,7 @@ from dmcodec.errors import (
     ExportError,
     MissingDependencyError,
     NameWarning,
+    OutputError,
     OutputExistsError,
 )
 from dmcodec.models.listing import list_models, remove_model
@@ -347,6 +348,16 @@ def test_without_platformdirs(monkeypatch: pytest.MonkeyPatch, call: Callable[..
     assert (code, "small" in out, "the cache is not listed" in errors) == (0, True, True)
     monkeypatch.setenv("DMCODEC_CACHE", "relative")
     assert user_store().folder == Path("relative").absolute()
+
+
+def test_a_cache_that_can_not_be_written(store: Store, exports: Exports, options: PullOptions, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match=r"file: can't be written, and bundles are kept there; set DMCODEC_CACHE"):
+        pull_bundle("lm", exports, Store(tmp_path / "file"), options)
+    store.folder.mkdir()
+    (store.folder / "models").touch()
+    with pytest.raises(OutputError, match=r"models: can't be written"):
+        pull_bundle("lm", exports, store, options)
 
 
 def test_a_pull_says_at_once_that_a_package_is_missing(

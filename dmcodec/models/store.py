@@ -10,6 +10,7 @@ locks/                              one process at a time works on a name
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -97,9 +98,12 @@ class Store:
         with ExitStack() as stack:
             try:
                 stack.enter_context(locked(file, wait=False))
-            except OutputError:
-                if not file.is_file():
-                    raise
+            except OutputError as error:
+                if not os.path.isfile(file):  # noqa: PTH113 - Path.is_file raises where the name is too long
+                    raise OutputError(
+                        f"{self.folder}: can't be written, and bundles are kept there; set {CACHE_VARIABLE} to "
+                        "another folder"
+                    ) from error
                 if waiting:
                     waiting()
                 stack.enter_context(locked(file))
