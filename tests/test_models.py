@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -223,10 +224,16 @@ def test_another_checkpoint_under_the_same_name(
 def test_two_pulls_at_once(store: Store, exports: Exports, options: PullOptions) -> None:
     waits: list[str] = []
     found: list[PulledBundle] = []
-    slow = PullOptions(fetch=lambda name, path: (time.sleep(0.3), options.fetch(name, path))[0], config=options.config)  # type: ignore[misc,arg-type]
+
+    def slow(file_id: str, target: Path) -> None:
+        assert options.fetch
+        time.sleep(0.3)
+        options.fetch(file_id, target)
 
     def run() -> None:
-        found.append(pull_bundle("lm", exports, store, slow, waiting=lambda: waits.append("waits")))
+        found.append(
+            pull_bundle("lm", exports, store, replace(options, fetch=slow), waiting=lambda: waits.append("waits"))
+        )
 
     threads = [threading.Thread(target=run) for _ in range(2)]
     for thread in threads:
