@@ -295,7 +295,7 @@ def _parse_weights(values: Mapping[str, Any] | None) -> WeightsSpec | None:
 
 
 def _plain_name(file: str) -> str:
-    if Path(file).name != file:
+    if Path(file).name != file or file in (".", ".."):
         raise ValueError(f"file {file!r} is not a plain name")
     return file
 

@@ -145,6 +145,18 @@ class DownloadError(DmcodecError, RuntimeError):
     """A download that failed, or whose content is not the expected one."""
 
 
+class HubUnreachableError(DownloadError):
+    """The Hugging Face hub can't be reached, or its offline mode is on."""
+
+
+class HubFileNotFoundError(DownloadError):
+    """A file that a repository of the Hugging Face hub does not have."""
+
+
+class NameWarning(DmcodecWarning):
+    """A path that was taken, which is the name of a codec, too."""
+
+
 class DataError(DmcodecError, ValueError):
     """Training data, a manifest, or a plan that is incomplete, altered, of a newer version, or empty."""
 

@@ -62,8 +62,9 @@ class Codec(CodecProperties):
         """Open a bundle, check that it is complete and unaltered, and prepare a backend.
 
         Args:
-            bundle: folder that `dmcodec export` wrote; by default `default_bundle_path()`, the trained codec that
-                comes with dmcodec.
+            bundle: folder that `dmcodec export` wrote; or the name of a codec that was pulled (`dmcodec pull`), or
+                "small", the codec that comes with dmcodec and is the default; or "hf://ORG/REPO[@REVISION]", a bundle
+                on the Hugging Face hub, which is fetched once. A path that exists wins over a name.
             backend: "onnxruntime", or "tensorrt" for the engines that `dmcodec export --format trt` built.
             provider: of onnxruntime: "cpu" (the default), "cuda", "tensorrt" or "nv-tensorrt-rtx". One that can't run
                 is an error: nothing falls back.
@@ -76,7 +77,8 @@ class Codec(CodecProperties):
             recurrent: of tensorrt: "onnxruntime-cuda" runs the LSTMs in ONNX Runtime's CUDA provider.
 
         Raises:
-            BundleError: missing, incomplete, altered, or from a newer dmcodec.
+            BundleError: missing, incomplete, altered, from a newer dmcodec, not pulled yet, or no such name.
+            DownloadError: the hub can't be reached, refuses, or has no such repository or revision.
             ProviderError: the provider is not available.
             GpuError: no GPU, or a driver that is too old.
             EngineError: no engine for this bundle, GPU and version of TensorRT.

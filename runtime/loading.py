@@ -33,7 +33,7 @@ def open_codec(
         raise ArgumentError(f"device_id must be the number of a GPU, from 0 on, not {device_id!r}")
     if recurrent is not None and (recurrent != RECURRENT or backend == "onnxruntime"):
         raise ArgumentError(f"recurrent must be {RECURRENT!r}, with backend tensorrt; or leave it out")
-    path = default_bundle_path() if path is None else path
+    path = _named(path)
     if backend != "onnxruntime":
         if shrink_memory:
             raise ArgumentError("shrink_memory is for backend onnxruntime; leave it out")
@@ -45,6 +45,14 @@ def open_codec(
         provider or "cpu", threads, shrink_memory, device_id=device_id or 0, engine_cache=engine_cache
     )
     return Bundle.open(path), onnxruntime
+
+
+def _named(path: str | Path | None) -> Path:
+    if path is None:
+        return default_bundle_path()
+    from dmcodec.models.resolve import bundle_path
+
+    return bundle_path(path)
 
 
 def _open_tensorrt(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from dmcodec.checkpoint_files import is_bundle
 from dmcodec.errors import ArgumentError, BundleNotFoundError
+from dmcodec.models.names import did_you_mean
 
 from .bundle import BundleCodec, open_bundle
 from .checkpoint import open_checkpoint
@@ -50,7 +51,9 @@ def open_codec(path: Path, config: Path | None, threads: int | None) -> Measured
         MissingDependencyError: onnxruntime, or for a checkpoint torch, isn't installed.
     """
     if not path.exists():
-        raise BundleNotFoundError(f"{path}: no such bundle or checkpoint")
+        raise BundleNotFoundError(
+            f"{path}: no such bundle or checkpoint; {did_you_mean(path.name)}`dmcodec models` lists the names"
+        )
     if is_bundle(path):
         return BundleCodec(open_bundle(path, threads=threads))
     return open_checkpoint(path, config, threads)

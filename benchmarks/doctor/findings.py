@@ -16,6 +16,7 @@ from dmcodec import __version__
 from dmcodec.benchmarks.gpu import find_gpus, open_reader
 from dmcodec.benchmarks.machine import describe_machine, installed_version
 from dmcodec.privacy import ONNXRUNTIME, wanted
+from dmcodec.user_cache import user_cache_folder
 
 from .gpu_packages import TENSORRT_PACKAGES, package_findings, plugin_finding, tensorrt_extra, tensorrt_words
 from .probe import PROBE_CODE, PROBES, Outcome, run_json
@@ -152,19 +153,18 @@ def _others() -> Iterator[Finding]:
     try:
         free = shutil.disk_usage(_existing(folder)).free
     except OSError as error:
-        yield Finding("cache", PROBLEM, f"{folder}: {error}", "set XDG_CACHE_HOME to a folder that can be written to")
+        yield Finding("cache", PROBLEM, f"{folder}: {error}", "set DMCODEC_CACHE to a folder that can be written to")
         return
     enough = free >= _NEEDED_BYTES and os.access(_existing(folder), os.W_OK)
     found = f"{folder}: {free / 2**30:.1f} GiB free"
-    yield Finding("cache", OK if enough else PROBLEM, found, "" if enough else "2 GiB are needed; set XDG_CACHE_HOME")
+    yield Finding("cache", OK if enough else PROBLEM, found, "" if enough else "2 GiB are needed; set DMCODEC_CACHE")
 
 
 def _cache_folder() -> Path:
     try:
-        from platformdirs import user_cache_path
+        return user_cache_folder()
     except ModuleNotFoundError:
         return Path.home() / ".cache" / "dmcodec"
-    return user_cache_path("dmcodec", appauthor=False)
 
 
 def _existing(folder: Path) -> Path:

@@ -24,6 +24,7 @@ _EXTRAS = {
     "evaluate": "evaluate",
     "export": "export",
     "pull": "pull",
+    "push": "hub",
     "tokenize": "corpus",
     "train": "train",
 }
@@ -75,6 +76,8 @@ def _usage_message(error: Any, arguments: list[str]) -> str:
         options = {option for parameter in context.command.params for option in parameter.opts}
         if message.startswith("Got unexpected extra argument") and "--bundle" in options:
             message += "; name a bundle with --bundle BUNDLE"
+        elif message.startswith("Got unexpected extra argument") and "--out" in options:
+            message += "; name an output with --out PATH"
     return f"{message[:1].lower()}{message[1:]} (see {path} --help)"
 
 

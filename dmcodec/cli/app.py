@@ -12,7 +12,23 @@ from typer.core import TyperArgument, TyperCommand, TyperGroup
 from dmcodec.cli.train import TRAIN_VERBS
 from dmcodec.errors import ArgumentError
 
-from . import bench, decode, demo, doctor, encode, evaluate, export, info, pull, reconstruct, tokenize, verify
+from . import (
+    bench,
+    decode,
+    demo,
+    doctor,
+    encode,
+    evaluate,
+    export,
+    info,
+    models,
+    pull,
+    push,
+    reconstruct,
+    tokenize,
+    verify,
+)
+from .bundles import resolve_options
 
 Verb = Callable[..., None]
 
@@ -24,10 +40,12 @@ VERBS: dict[str, dict[str, Verb]] = {
         "tokenize": tokenize.tokenize,
         "info": info.info,
         "demo": demo.demo,
+        "models": models.models,
     },
     "Make a bundle": {
         "pull": pull.pull,
         "export": export.export,
+        "push": push.push,
     },
     "Check and measure": {
         "verify": verify.verify,
@@ -50,6 +68,10 @@ class _Command(TyperCommand):
         }
         _refuse_empty(args, options)
         return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: Any) -> Any:
+        resolve_options(self.name, self.params, ctx.params)
+        return super().invoke(ctx)
 
 
 class _Group(TyperGroup):

@@ -34,7 +34,8 @@ BundleOption = Annotated[
     Path | None,
     typer.Option(
         "--bundle",
-        help="Bundle folder (default: the trained bundle that comes with dmcodec).",
+        help="Bundle: a folder, a name of `dmcodec models`, or hf://ORG/REPO (default: the trained bundle that comes "
+        "with dmcodec).",
         metavar="BUNDLE",
         rich_help_panel=CODEC,
     ),

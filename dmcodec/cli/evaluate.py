@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dmcodec.cpus import usable_cpus
 from dmcodec.errors import ArgumentError
 
+from .bundles import named_bundle
 from .common import (
     CODEC,
     ForceOption,
@@ -26,6 +28,9 @@ from .common import (
 )
 from .progress import show_progress
 
+if TYPE_CHECKING:
+    from dmcodec.benchmarks.evaluate import Named
+
 METRICS = "Metrics"
 DEFAULT_REPORT_CLIPS = 8
 
@@ -41,7 +46,7 @@ def evaluate(
     codec: Annotated[
         list[str] | None,
         typer.Option(
-            help="Bundle folder or checkpoint file to run; repeat it for more.",
+            help="Bundle, also by a name of `dmcodec models` or hf://ORG/REPO, or checkpoint; repeat it for more.",
             metavar="[NAME=]PATH",
             rich_help_panel=CODEC,
         ),
@@ -165,7 +170,7 @@ def evaluate(
 
     options = EvaluateOptions(
         reference=reference,
-        codecs=tuple(Named.parse(argument) for argument in codec or ()),
+        codecs=tuple(_found(Named.parse(argument)) for argument in codec or ()),
         config=config,
         against=tuple(Named.parse(argument) for argument in against or ()),
         n_q=numbers("--n-q", n_q, int),
@@ -197,3 +202,15 @@ def evaluate(
         page = utf8(render_page(evaluation)).encode()
         write_bytes(report, page)
         note(f"report written to {report} ({len(page) / 1e6:.1f} MB)")
+
+
+def _found(codec: Named) -> Named:
+    """Replace the name of a codec by the folder of its bundle. A path that exists wins over a name."""
+    from dmcodec.models.names import hub_name, is_hub_name
+    from dmcodec.models.resolve import is_name
+
+    text = str(codec.path)
+    if codec.path.exists() or not is_name(text):
+        return codec
+    title = codec.name or (str(hub_name(text)) if is_hub_name(text) else text)
+    return dataclasses.replace(codec, path=Path(named_bundle(text)), name=title)

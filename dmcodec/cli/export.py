@@ -11,6 +11,7 @@ from dmcodec.bundle import default_bundle_path
 from dmcodec.errors import ArgumentError
 from dmcodec.precision import PRECISIONS
 
+from .bundles import named_bundle
 from .common import ForceOption, JsonOption, console, listed, print_json
 from .export_tensorrt import (
     ENGINES,
@@ -157,6 +158,8 @@ def export(
     _refuse_foreign(ctx, output_format)
     weights = Weights(checkpoint, config, seed, precision)
     bundle = _checked_source(output_format, bundle, weights, out, force)
+    if bundle is not None:
+        bundle = Path(named_bundle(bundle))
 
     if output_format == "triton":
         if engine_cache is not None and platform != "tensorrt":

@@ -10,6 +10,7 @@ from dmcodec.bundle import FORMAT_VERSION, Bundle
 from dmcodec.checkpoint_files import find_checkpoint, local_checkpoint
 from dmcodec.errors import ArgumentError, BundleError, MissingDependencyError, OutputExistsError
 from dmcodec.precision import PRECISIONS
+from dmcodec.user_cache import user_cache_folder
 
 from .common import missing_dependency, note
 from .progress import show_progress
@@ -118,7 +119,7 @@ def named_checkpoint(path: Path) -> Path:
 def full_size_bundle(precision: str = "fp32") -> Path:
     """Return the full-size bundle in the user's cache; export it there first where it is missing (needs torch)."""
     try:
-        from platformdirs import user_cache_path
+        cache = user_cache_folder()
     except ModuleNotFoundError:
         raise MissingDependencyError(
             "the full-size bundle is exported with torch; "
@@ -126,7 +127,7 @@ def full_size_bundle(precision: str = "fp32") -> Path:
         ) from None
     suffix = "" if precision == "fp32" else f"-{precision}"
     name = f"full-seed{FULL_SIZE_SEED}{suffix}-v{FORMAT_VERSION}-{__version__}"
-    path = user_cache_path("dmcodec", appauthor=False) / name
+    path = cache / name
     note(
         f"the full-size network has UNTRAINED weights here ({path}). "
         "Its speed is that of the trained network; its audio is not speech"

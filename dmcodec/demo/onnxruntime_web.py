@@ -13,6 +13,7 @@ from pathlib import Path
 
 from dmcodec.errors import ArgumentError, MissingDependencyError
 from dmcodec.files import output_folder
+from dmcodec.user_cache import user_cache_folder
 
 from .site import ORT_FILES, web_folder
 
@@ -70,13 +71,12 @@ def _complete(folder: Path) -> bool:
 
 def _cache_folder() -> Path:
     try:
-        from platformdirs import user_cache_path
+        return user_cache_folder()
     except ImportError:
         raise MissingDependencyError(
             "the demo keeps ONNX Runtime Web in the user's cache and needs platformdirs; "
             'run `pip install "dmcodec[demo]"`'
         ) from None
-    return user_cache_path("dmcodec", appauthor=False)
 
 
 def _fetch(version: str, integrity: str, target: Path) -> None:

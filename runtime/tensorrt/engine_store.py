@@ -17,6 +17,7 @@ from typing import Any
 from dmcodec.bundle import default_bundle_path, read_manifest
 from dmcodec.errors import EngineError, MissingDependencyError, OutputError
 from dmcodec.files import file_sha256, json_sha256, write_bytes
+from dmcodec.user_cache import user_cache_folder
 
 from .profiles import Profile
 
@@ -224,13 +225,13 @@ def engine_folder(bundle: Path, engine_cache: str | Path | None) -> Path:
     if bundle.resolve() != default_bundle_path().resolve():
         return bundle / FOLDER
     try:
-        from platformdirs import user_cache_path
+        cache = user_cache_folder()
     except ModuleNotFoundError:
         raise MissingDependencyError(
             'the folder of engines needs platformdirs; run `pip install "dmcodec[trt]"`, '
             "or name a folder with --engine-cache"
         ) from None
-    return user_cache_path("dmcodec", appauthor=False) / FOLDER / read_manifest(bundle).model_id
+    return cache / FOLDER / read_manifest(bundle).model_id
 
 
 def this_system() -> str:

@@ -1,0 +1,68 @@
+"""Bundles that options name: folders, names of codecs, and repositories of the hub, which are fetched."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from .common import note
+from .progress import Report, show_progress
+
+OPTION = "--bundle"
+# Verbs that do it themselves, after they have checked which options belong together.
+_LATER = ("export",)
+
+
+def resolve_options(verb: str | None, parameters: list[Any], values: dict[str, Any]) -> None:
+    """Replace what every `--bundle` of a call names by the folder of the bundle, before the verb runs."""
+    if verb in _LATER:
+        return
+    for parameter in parameters:
+        value = values.get(parameter.name)
+        if OPTION not in parameter.opts or not value:
+            continue
+        many = isinstance(value, (list, tuple))
+        values[parameter.name] = [named_bundle(each) for each in value] if many else named_bundle(value)
+
+
+def named_bundle(bundle: str | Path) -> str:
+    """Return the folder of a bundle by its path or its name, with progress on stderr where it is fetched."""
+    from dmcodec.models.resolve import bundle_path
+
+    with download_progress() as report:
+        return str(bundle_path(bundle, report, lambda: say_waiting(str(bundle))))
+
+
+def say_waiting(name: str) -> None:
+    """Say that another process has the lock of a name."""
+    note(f"{name}: another process is at work on it; waits until that ends")
+
+
+class DownloadProgress:
+    """Shows progress from the first call until `close`; others may write to the terminal before and after."""
+
+    def __init__(self) -> None:
+        self._stack = ExitStack()
+        self._report: Report | None = None
+
+    def __call__(self, stage: str, done: float, total: float) -> None:
+        if self._report is None:
+            self._report = self._stack.enter_context(show_progress())
+        self._report(stage, done, total)
+
+    def close(self) -> None:
+        """Erase the bar."""
+        self._stack.close()
+        self._report = None
+
+
+@contextmanager
+def download_progress() -> Iterator[DownloadProgress]:
+    """Yield what shows the progress of a download on stderr."""
+    progress = DownloadProgress()
+    try:
+        yield progress
+    finally:
+        progress.close()
