@@ -199,7 +199,7 @@ def open_transformers(source: str, device: str = "cpu") -> TransformersCodec:
         PretrainedModelError: no such model, it can't be loaded, or it is no codec for mono speech.
         MissingDependencyError: transformers or torch is not installed.
     """
-    package = transformers(_PURPOSE)
+    package = import_transformers()
     name = _folder_or_id(model_name(source))
     if not name.strip():
         raise ArgumentError(f"{source!r} names no model; give its folder, or its id, as in {PREFIX}kyutai/mimi")
@@ -208,6 +208,15 @@ def open_transformers(source: str, device: str = "cpu") -> TransformersCodec:
     sample_rate = _sample_rate(package, name, config, source)
     model = load_model(_PURPOSE, "codec", name, package.AutoModel, device)
     return TransformersCodec(source, model, sample_rate, device)
+
+
+def import_transformers() -> Any:
+    """Return the module transformers.
+
+    Raises:
+        MissingDependencyError: transformers or torch is not installed.
+    """
+    return transformers(_PURPOSE)
 
 
 def weights_file(source: str) -> Path | None:
