@@ -162,7 +162,7 @@ def _codecs(result: BenchResult) -> list[tuple[str, str]]:
 
 
 def _label(codec: str) -> str:
-    """Return the name of a codec as matplotlib shows it: no mathematics between dollars, no underscore that hides it."""
+    """Return the name of a codec as matplotlib shows it: dollars are no mathematics, an underscore doesn't hide it."""
     return ("\u200b" if codec.startswith("_") else "") + codec.replace("$", r"\$")
 
 

@@ -112,8 +112,8 @@ def speedup_table(result: BenchResult) -> Table:
     others = [codec.peer for codec in result.peer_codecs if not codec.same_network]
     if others:
         note += (
-            f"\n{', '.join(others)}: another network than the bundle's. Only times are compared, and each decodes its own "
-            "codes; speed says nothing about quality here."
+            f"\n{', '.join(others)}: another network than the bundle's. Only times are compared, each decodes its own "
+            "codes, and speed says nothing about quality here."
         )
     reasons = [f"{failure.peer} could not be measured: {failure.reason}" for failure in result.peer_failures]
     return Table(

@@ -44,7 +44,7 @@ def short_name(source: object) -> str:
 
 
 def result_name(source: object) -> str:
-    """Return the name in results: `transformers:` and the id on the hub, or the name of the folder without its parents."""
+    """Return the name in results: `transformers:` and the id on the hub, or the folder's name without its parents."""
     name = model_name(source)
     return f"{PREFIX}{short_name(source) if os.path.isdir(_folder_or_id(name)) else name}"  # noqa: PTH112 - ids
 

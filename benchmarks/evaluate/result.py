@@ -12,6 +12,7 @@ from dmcodec.codes import Codes
 from .columns import Column, lengths_differ
 from .metrics import METRICS, WORD_METRICS
 from .options import ORIGINAL
+from .published import Published
 from .signal_metrics import SAMPLE_RATE
 from .statistics import CodebookUse, Estimate
 from .words import WordCounts
@@ -62,6 +63,7 @@ class EvaluationResult:
         intervals: method of the confidence intervals.
         remarks: conditions that readers of the statistics must know.
         date: start in UTC, ISO 8601.
+        published: figures that were not measured here.
     """
 
     reference: str
@@ -76,6 +78,7 @@ class EvaluationResult:
     date: str
     command: str
     dmcodec_version: str
+    published: tuple[Published, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values; each metric has its label, unit, direction and definition."""
