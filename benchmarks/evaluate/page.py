@@ -73,7 +73,7 @@ def _quality(table: Table, result: EvaluationResult) -> str:
     best = {key: _best(key, result) for key in result.metrics}
     columns = (result.original, *result.columns) if result.original else result.columns
     rows = []
-    names = [*(column.column.name for column in columns), *(None for _ in result.published)]
+    names = [*(column.column.name for column in columns), *(None for _ in result.published_rows)]
     for name, row in zip(names, table.rows, strict=True):
         cells = [f'<td class="label">{escape(row[0])}</td>', f"<td>{escape(row[1])}</td>"]
         for key, text in zip(result.metrics, row[2:], strict=True):

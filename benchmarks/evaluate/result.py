@@ -80,6 +80,11 @@ class EvaluationResult:
     dmcodec_version: str
     published: tuple[Published, ...] = ()
 
+    @property
+    def published_rows(self) -> tuple[Published, ...]:
+        """Published figures of a metric that is measured."""
+        return tuple(row for row in self.published if any(key in row.values for key in self.metrics))
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values; each metric has its label, unit, direction and definition."""
         values = dataclasses.asdict(self)

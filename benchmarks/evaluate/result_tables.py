@@ -38,7 +38,7 @@ def quality_table(result: EvaluationResult) -> Table:
     """
     columns = (result.original, *result.columns) if result.original else result.columns
     rows = tuple((column.column.name, bitrate(column), *_cells(column, result)) for column in columns)
-    rows += tuple((published_name(row), NO_VALUE, *_published_cells(row, result)) for row in result.published)
+    rows += tuple((published_name(row), NO_VALUE, *_published_cells(row, result)) for row in result.published_rows)
     headings = [METRICS[key].heading for key in result.metrics]
     return Table(
         f"Quality over {count_of(len(result.clips), 'file')}, with 95 % confidence intervals",
