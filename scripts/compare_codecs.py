@@ -12,9 +12,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from html import escape
@@ -31,6 +33,8 @@ ORIGINAL = "Original"
 BUILT_IN = "dmcodec-small"
 PAGE, TABLE, PAPER = "compare-codecs.html", "quality-of-four-codecs.md", "dm-codec-paper.json"
 BEGIN, END = "<!-- table: begin -->", "<!-- table: end -->"
+VERSIONS, RECOGNISER = re.compile(r"\[([^\]]+)\]"), re.compile(r"recogniser ([^ ;]+)")
+COLUMNS = 130
 CREDIT = (
     "Speech: LibriSpeech (Panayotov, Chen, Povey, Khudanpur, 2015), CC BY 4.0, here as reconstructed by the codecs. "
     "The samples of DM-Codec, EnCodec, SpeechTokenizer and FACodec are those that DM-Codec's authors published."
@@ -82,7 +86,7 @@ def evaluate(folder: Path, codecs: Sequence[str], arguments: argparse.Namespace)
     command = [sys.executable, "-m", "dmcodec", "evaluate", "--reference", ORIGINAL]
     command += [f"--against={codec}" for codec in codecs]
     command += [f"--codec={BUILT_IN}", f"--n-q={arguments.levels}", f"--published={PAPER}"]
-    command += [f"--asr={absolute(arguments.asr)}"] if arguments.asr else []
+    command += [f"--asr={linked(arguments.asr, folder)}"] if arguments.asr else []
     command += [f"--metrics={arguments.metrics}"] if arguments.metrics else []
     command += [f"--report={PAGE}", "--report-audio=mp3", f"--jobs={usable_cpus()}", "--json"]
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
@@ -92,9 +96,13 @@ def evaluate(folder: Path, codecs: Sequence[str], arguments: argparse.Namespace)
     return json.loads(done.stdout)
 
 
-def absolute(model: str) -> str:
-    """Return the full path of a folder; an id on the hub as it is."""
-    return str(Path(model).resolve()) if Path(model).is_dir() else model
+def linked(model: str, folder: Path) -> str:
+    """Link a model's folder and return its name, so that the page holds no path; return an id of the hub as it is."""
+    path = Path(model)
+    if not path.is_dir():
+        return model
+    (folder / path.resolve().name).symlink_to(path.resolve())
+    return path.resolve().name
 
 
 def with_table(text: str, result: Mapping[str, Any]) -> str:
@@ -106,7 +114,7 @@ def with_table(text: str, result: Mapping[str, Any]) -> str:
 
 
 def table(result: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the lines of the table and what was measured with."""
+    """Yield the lines of the table, and the versions with which it was measured."""
     metrics = result["metrics"]
     units = (
         f"{metric['label']}, {metric['unit']}" if metric["unit"] else metric["label"] for metric in metrics.values()
@@ -121,10 +129,15 @@ def table(result: Mapping[str, Any]) -> Iterator[str]:
         if any(key in published["values"] for key in metrics):
             yield row(f"*{published['name']} (published)*", "-", {key: published["values"].get(key) for key in metrics})
     day = datetime.fromisoformat(result["date"])
+    definitions = [metric["definition"] for metric in metrics.values()]
+    packages = dict.fromkeys(
+        name for text in definitions for each in VERSIONS.findall(text) for name in each.split(", ")
+    )
+    recognisers = dict.fromkeys(name for text in definitions for name in RECOGNISER.findall(text))
+    versions = ", ".join([f"dmcodec {result['dmcodec_version']}", *packages])
+    texts = "".join(f"; texts by {name}, whose text of the original is the reference" for name in recognisers)
     yield ""
-    yield f"Measured on {day.day} {day:%B %Y} with dmcodec {result['dmcodec_version']}:"
-    yield ""
-    yield from (f"- **{metric['label']}**: {metric['definition']}" for metric in metrics.values())
+    yield from textwrap.wrap(f"Measured on {day.day} {day:%B %Y} with {versions}{texts}.", COLUMNS)
 
 
 def row(name: str, bits: str, values: Mapping[str, float | None]) -> str:

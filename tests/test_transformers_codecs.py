@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import json
 import shutil
@@ -39,9 +40,20 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.fixture(scope="module")
+def codecs(folders: Path) -> dict[str, TransformersCodec]:
+    return {kind: open_transformers(f"transformers:{folders / kind}") for kind in KINDS}
+
+
 @pytest.fixture(scope="module", params=KINDS)
-def opened(request: pytest.FixtureRequest, folders: Path) -> tuple[str, TransformersCodec]:
-    return request.param, open_transformers(f"transformers:{folders / request.param}")
+def opened(request: pytest.FixtureRequest, codecs: dict[str, TransformersCodec]) -> tuple[str, TransformersCodec]:
+    return request.param, codecs[request.param]
+
+
+@functools.cache
+def model_of(folder: Path) -> Any:
+    tf: Any = importlib.import_module("transformers")
+    return tf.AutoModel.from_pretrained(folder).eval()
 
 
 def reference(kind: str, folder: Path, waveform: Any, **choice: Any) -> tuple[Any, Any]:
@@ -49,7 +61,7 @@ def reference(kind: str, folder: Path, waveform: Any, **choice: Any) -> tuple[An
     import torch
 
     tf: Any = importlib.import_module("transformers")
-    model = tf.AutoModel.from_pretrained(folder).eval()
+    model = model_of(folder)
     prepared = extractor(kind, tf)(waveform, sampling_rate=extractor(kind, tf).sampling_rate, return_tensors="pt")
     with torch.no_grad():
         values = {"input_values": prepared["input_values"].float(), **choice}
@@ -102,9 +114,9 @@ def test_fewer_levels_are_the_first_ones(opened: tuple[str, TransformersCodec]) 
 
 
 def test_encodec_takes_the_smallest_bandwidth_that_has_the_levels(
-    folders: Path, monkeypatch: pytest.MonkeyPatch
+    codecs: dict[str, TransformersCodec], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    codec = open_transformers(f"transformers:{folders / 'encodec'}")
+    codec = codecs["encodec"]
     taken, encode = [], codec._model.encode
 
     def spied(waveforms: Any, bandwidth: float) -> Any:
@@ -129,8 +141,8 @@ def test_evaluate_gets_as_many_samples_as_it_gave(opened: tuple[str, Transformer
         assert made.codes.shape[1] == -(-samples * codec.sample_rate // (16000 * HOPS[kind]))
 
 
-def test_levels_and_bandwidths_to_report(folders: Path) -> None:
-    codec = open_transformers(f"transformers:{folders / 'encodec'}")
+def test_levels_and_bandwidths_to_report(codecs: dict[str, TransformersCodec]) -> None:
+    codec = codecs["encodec"]
     assert levels_to_report(codec, (), "x", (0.9, 1.35)) == (2, 3)
     assert levels_to_report(codec, (), "x") == (8,)
     for kbits in (1.0, 4.05, 0.1):
@@ -210,8 +222,10 @@ def test_offline_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
         open_transformers("transformers:org/codec")
 
 
-def test_what_a_clip_does_to_a_codec_is_an_error_of_that_clip(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    codec = open_transformers(f"transformers:{folders / 'mimi'}")
+def test_what_a_clip_does_to_a_codec_is_an_error_of_that_clip(
+    codecs: dict[str, TransformersCodec], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    codec = codecs["mimi"]
     with pytest.raises(TokensError, match="can't decode 3 frames"):
         codec.decode(np.full((4, 1, 3), 99))
     monkeypatch.setattr(peers, "MAX_DURATION_S", 0.5)
