@@ -20,6 +20,7 @@ from .common import (
     DeviceIdOption,
     ForceOption,
     JsonOption,
+    NqOption,
     ProviderOption,
     ReportOption,
     ThreadsOption,
@@ -101,16 +102,7 @@ def bench(
             rich_help_panel=COMPARISON,
         ),
     ] = None,
-    n_q: Annotated[
-        int | None,
-        typer.Option(
-            "--n-q",
-            help="Quantizer levels to use in every codec, from level 0 on (default: all of the bundle, and as many of "
-            "other codecs).",
-            metavar="N",
-            rich_help_panel=MEASUREMENT,
-        ),
-    ] = None,
+    n_q: NqOption = None,
     checkpoint: TorchCheckpointOption = None,
     config: TorchConfigOption = None,
     report: ReportOption = None,
