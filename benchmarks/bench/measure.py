@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import time
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,7 @@ from dmcodec.export.agreement import code_agreement, snr_db
 from dmcodec.sample import speech
 
 from .options import BenchOptions, Shape
+from .other_codecs import OtherCodec
 from .result import Comparison, GraphResult, Measurement, StreamResult
 
 _INPUTS = {"encoder": "waveform", "quantizer": "latents", "dequantizer": "codes", "decoder": "latents"}
@@ -28,26 +31,45 @@ def speech_batch(shape: Shape, sample_rate: int) -> NDArray[np.float32]:
 
 
 def measure_shape(
-    bundle: BundleCodec, peers: tuple[MeasuredCodec, ...], shape: Shape, rounds: int, progress: Progress
+    bundle: BundleCodec,
+    peers: tuple[MeasuredCodec, ...],
+    shape: Shape,
+    rounds: int,
+    progress: Progress,
+    n_q: int | None = None,
 ) -> tuple[list[Measurement], list[Comparison]]:
-    """Encode and decode one shape with the bundle and its peers; all decode the bundle's codes.
+    """Encode and decode one shape with the bundle and its peers.
+
+    All encode the same speech, each at its own sample rate, and decode the bundle's codes; other networks decode their
+    own.
+
+    Args:
+        n_q: levels; by default all of the bundle.
 
     Returns:
         The measurements of encode and decode of each codec, and the comparison of the bundle with each peer.
     """
-    waveforms = speech_batch(shape, bundle.sample_rate)
-    audio_s = waveforms.size / bundle.sample_rate
     codecs: tuple[MeasuredCodec, ...] = (bundle, *peers)
-    encoded, codes = _interleaved(codecs, "encode", waveforms, shape, audio_s, rounds, progress)
-    decoded, audio = _interleaved(codecs, "decode", codes[bundle.name], shape, audio_s, rounds, progress)
-    comparisons = [_compare(bundle.name, peer.name, shape, encoded, decoded, codes, audio) for peer in peers]
+    others = {peer.name for peer in peers if isinstance(peer, OtherCodec) and not peer.same_network}
+    by_rate = {rate: speech_batch(shape, rate) for rate in {codec.sample_rate for codec in codecs}}
+    audio_s = by_rate[bundle.sample_rate].size / bundle.sample_rate
+    encodes = {codec.name: functools.partial(codec.encode, by_rate[codec.sample_rate], n_q) for codec in codecs}
+    encoded, codes = _interleaved(encodes, "encode", shape, audio_s, rounds, progress)
+    decodes = {
+        codec.name: functools.partial(codec.decode, codes[codec.name if codec.name in others else bundle.name])
+        for codec in codecs
+    }
+    decoded, audio = _interleaved(decodes, "decode", shape, audio_s, rounds, progress)
+    comparisons = [
+        _compare(bundle.name, peer.name, shape, encoded, decoded, codes, audio, peer.name not in others)
+        for peer in peers
+    ]
     return [*encoded.values(), *decoded.values()], comparisons
 
 
 def _interleaved(
-    codecs: tuple[MeasuredCodec, ...],
+    runs: Mapping[str, Callable[[], NDArray[Any]]],
     operation: str,
-    batch: NDArray[Any],
     shape: Shape,
     audio_s: float,
     rounds: int,
@@ -56,13 +78,13 @@ def _interleaved(
     """Run one operation of all codecs, one after the other in each round; return measurements and outputs by name."""
     first_runs_s: dict[str, float] = {}
     outputs: dict[str, NDArray[Any]] = {}
-    for codec in codecs:
-        first_runs_s[codec.name], outputs[codec.name] = timed(getattr(codec, operation), batch)
-    runs_s: dict[str, list[float]] = {codec.name: [] for codec in codecs}
+    for name, run in runs.items():
+        first_runs_s[name], outputs[name] = timed(run)
+    runs_s: dict[str, list[float]] = {name: [] for name in runs}
     for done in range(rounds):
         progress(f"{operation} {shape}", done, rounds)
-        for codec in codecs:
-            runs_s[codec.name].append(timed(getattr(codec, operation), batch)[0])
+        for name, run in runs.items():
+            runs_s[name].append(timed(run)[0])
     progress(f"{operation} {shape}", rounds, rounds)
     measurements = {}
     for name, times in runs_s.items():
@@ -82,6 +104,7 @@ def _compare(
     decoded: dict[str, Measurement],
     codes: dict[str, NDArray[Any]],
     audio: dict[str, NDArray[Any]],
+    same_network: bool,
 ) -> Comparison:
     return Comparison(
         peer=peer,
@@ -89,8 +112,8 @@ def _compare(
         batch=shape.batch,
         encode_speedup=paired_speedup(encoded[bundle].timing.runs_s, encoded[peer].timing.runs_s),
         decode_speedup=paired_speedup(decoded[bundle].timing.runs_s, decoded[peer].timing.runs_s),
-        code_agreement=code_agreement(codes[peer], codes[bundle]),
-        waveform_snr_db=snr_db(audio[peer], audio[bundle]),
+        code_agreement=code_agreement(codes[peer], codes[bundle]) if same_network else None,
+        waveform_snr_db=snr_db(audio[peer], audio[bundle]) if same_network else None,
     )
 
 

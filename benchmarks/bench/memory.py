@@ -6,6 +6,7 @@ what this took as JSON.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import numpy as np
 
 from dmcodec.benchmarks.codecs.bundle import DECODE_GRAPHS, ENCODE_GRAPHS, BundleCodec, open_bundle
 from dmcodec.benchmarks.codecs.interface import MeasuredCodec
+from dmcodec.benchmarks.codecs.named import Named
 from dmcodec.benchmarks.codecs.registry import BUNDLE_PEERS, runs_on_gpu
 from dmcodec.benchmarks.codecs.torch import TORCH_EAGER, EagerCodec, load_model, torch_threads
 from dmcodec.benchmarks.gpu import GpuMeter, open_reader, wait_s
@@ -26,6 +28,7 @@ from dmcodec.bundle import Bundle
 
 from .measure import speech_batch
 from .options import BenchOptions, Shape
+from .other_codecs import codec_name, needs_torch, open_other_codec
 from .result import OPERATIONS, MemoryResult
 
 RUNS = 3
@@ -60,6 +63,10 @@ def measure_memory(
 
 def _codec_request(codec: str, options: BenchOptions) -> dict[str, Any]:
     """Return what the process must know to open a codec."""
+    for entry in options.other_codecs:
+        if codec == codec_name(entry):
+            levels = {"n_q": options.n_q, "device_id": options.device_id}
+            return {"path": str(entry.path), "torch": needs_torch(entry.path), "gpu": options.on_gpu, **levels}
     if codec.startswith(TORCH_EAGER):
         return {"torch": True, "gpu": options.on_gpu}
     backend, provider = BUNDLE_PEERS[codec] if codec in options.peers else (options.backend, options.provider)
@@ -86,12 +93,8 @@ def main() -> None:
     request = json.loads(sys.argv[1])
     reader = open_reader() if request["gpu"] else None
     meter = GpuMeter(reader, request.get("device_id") or 0) if reader else None  # before anything is loaded
-    if request["torch"]:
-        with torch_threads(request["threads"]):
-            run, audio_s = _operation(_open_torch(request), request)
-            _repeat(run)
-    else:
-        run, audio_s = _operation(_open_bundle(request), request)
+    with torch_threads(request["threads"]) if request["torch"] else contextlib.nullcontext():
+        run, audio_s = _operation(_open(request), request)
         _repeat(run)
     values: dict[str, Any] = {"peak_rss_bytes": peak_rss_bytes()}
     if reader and meter:
@@ -110,6 +113,14 @@ def peak_rss_bytes() -> int | None:
 
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return None
+
+
+def _open(request: dict[str, Any]) -> MeasuredCodec:
+    if "path" in request:
+        device = f"cuda:{request['device_id'] or 0}" if request["gpu"] else "cpu"
+        entry, bundle = Named(Path(request["path"])), Bundle.open(request["bundle"])
+        return open_other_codec(entry, bundle, request["n_q"], request["threads"], device)[0]
+    return _open_torch(request) if request["torch"] else _open_bundle(request)
 
 
 def _open_torch(request: dict[str, Any]) -> MeasuredCodec:

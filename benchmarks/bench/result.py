@@ -52,8 +52,9 @@ class Comparison:
 
     Attributes:
         encode_speedup, decode_speedup: median over the pairs of peer time / bundle time; above 1: the bundle is faster.
-        code_agreement: share of equal codes, 0 to 1.
-        waveform_snr_db: of the bundle's waveform against the peer's, both decoded from the bundle's codes.
+        code_agreement: share of equal codes, 0 to 1; None where the peer is another network.
+        waveform_snr_db: of the bundle's waveform against the peer's, both decoded from the bundle's codes; None where
+            the peer is another network.
     """
 
     peer: str
@@ -61,8 +62,29 @@ class Comparison:
     batch: int
     encode_speedup: float
     decode_speedup: float
-    code_agreement: float
-    waveform_snr_db: float
+    code_agreement: float | None
+    waveform_snr_db: float | None
+
+
+@dataclasses.dataclass(frozen=True)
+class PeerCodec:
+    """A codec that was named by its path beside the bundle: a model of transformers, another bundle or a checkpoint.
+
+    Attributes:
+        frame_rate: frames a second.
+        n_q: levels that it ran with.
+        bitrate_bps: of these levels.
+        same_network: whether it has the weights of the bundle; else only times are compared, and each codec decodes
+            its own codes.
+    """
+
+    peer: str
+    description: str
+    sample_rate: int
+    frame_rate: float
+    n_q: int
+    bitrate_bps: float
+    same_network: bool
 
 
 @dataclasses.dataclass(frozen=True)
@@ -219,6 +241,7 @@ class BenchResult:
         engines: TensorRT engines, where TensorRT ran.
         live: many live streams at once, where they were asked for.
         captures: fixed shapes that ran from CUDA graphs, and those that could not; where TensorRT ran the bundle.
+        peer_codecs: codecs that were named by their paths.
     """
 
     date: str
@@ -240,6 +263,7 @@ class BenchResult:
     engines: tuple[EngineDescription, ...] = ()
     live: LiveResult | None = None
     captures: Captures | None = None
+    peer_codecs: tuple[PeerCodec, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 from dmcodec.benchmarks.codecs.bundle import BundleCodec, open_bundle
-from dmcodec.benchmarks.codecs.registry import TENSORRT
+from dmcodec.benchmarks.codecs.registry import TENSORRT, levels_to_report
 from dmcodec.benchmarks.machine import PACKAGES, describe_machine, utc_now
 from dmcodec.benchmarks.timing import Progress, no_progress
 from dmcodec.bundle import Bundle
@@ -28,20 +28,22 @@ def run_bench(bundle: str | Path, options: BenchOptions, progress: Progress = no
     Raises:
         BundleError, BackendError, ProviderError: the bundle can't run with these options.
         CheckpointError: the torch peer has other weights than the bundle.
-        MissingDependencyError: onnxruntime, or torch for the torch peer, isn't installed.
+        PretrainedModelError: a model of transformers can't be loaded, or is no codec for mono speech.
+        MissingDependencyError: onnxruntime, or for a peer torch or transformers, isn't installed.
     """
     date, machine = utc_now(), describe_machine(PACKAGES)
     threads = options.threads or default_threads()
     open_s = _open_s(bundle)
     opened = open_bundle(bundle, options.backend, options.provider, options.threads, device_id=options.device_id)
     codec = BundleCodec(opened)
+    levels_to_report(codec, () if options.n_q is None else (options.n_q,), "the bundle")
     measurements: list[Measurement] = []
     comparisons: list[Comparison] = []
     with open_peers(codec.codec.bundle, options, threads, progress) as peers:
         graphs = measure_graphs(codec, options, progress)
         for shape in options.shapes:
             measured, compared = measure_shape(
-                codec, peers.at(shape, options.reference), shape, options.rounds, progress
+                codec, peers.at(shape, options.reference), shape, options.rounds, progress, options.n_q
             )
             measurements += measured
             comparisons += compared
@@ -66,6 +68,7 @@ def run_bench(bundle: str | Path, options: BenchOptions, progress: Progress = no
         live=measure_live_streams(codec, options, progress) if options.streams else None,
         engines=describe_engines(bundle) if TENSORRT in (codec.name, *options.peers) else (),
         captures=describe_captures(codec),
+        peer_codecs=tuple(other.described() for other in peers.others),
     )
 
 

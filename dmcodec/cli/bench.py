@@ -20,6 +20,7 @@ from .common import (
     DeviceIdOption,
     ForceOption,
     JsonOption,
+    NqOption,
     ProviderOption,
     ReportOption,
     ThreadsOption,
@@ -86,11 +87,22 @@ def bench(
         list[str] | None,
         typer.Option(
             help="Run these, too: torch (eager and compiled), torch-eager, torch-compile, onnxruntime-cpu, "
-            "onnxruntime-cuda, onnxruntime-tensorrt or tensorrt (default: none).",
+            "onnxruntime-cuda, onnxruntime-tensorrt, tensorrt, or transformers:ID or transformers:DIR of a codec "
+            "(default: none).",
             metavar="NAME,...",
             rich_help_panel=COMPARISON,
         ),
     ] = None,
+    codec: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Run another codec, too: bundle folder, checkpoint file, or transformers:ID or transformers:DIR of a "
+            "codec; repeat it for more.",
+            metavar="[NAME=]PATH",
+            rich_help_panel=COMPARISON,
+        ),
+    ] = None,
+    n_q: NqOption = None,
     checkpoint: TorchCheckpointOption = None,
     config: TorchConfigOption = None,
     report: ReportOption = None,
@@ -100,7 +112,7 @@ def bench(
     """Measure speed and memory of a bundle, alone or against torch.
 
     The results are latency, RTF (compute time / audio time), xRT (its inverse), throughput and memory. With --against,
-    torch or other backends run the same clips, interleaved with the bundle (A B A B).
+    torch, other backends or other codecs run the same clips, interleaved with the bundle (A B A B).
 
     With --corpus, a corpus of files is measured instead, with reading and writing.
 
@@ -110,6 +122,7 @@ def bench(
     from dmcodec.benchmarks.bench import options
     from dmcodec.benchmarks.bench.page import render_report, require_matplotlib
     from dmcodec.benchmarks.bench.result_tables import print_result
+    from dmcodec.benchmarks.codecs.named import Named
     from dmcodec.files import refuse_existing, refuse_inputs, write_bytes
     from dmcodec.text import utf8
 
@@ -122,7 +135,7 @@ def bench(
     if force and not report:
         raise ArgumentError("--force belongs to --report; add it")
     if corpus is not None:
-        others = (duration, batch, stream, streams, against, checkpoint, config, report, provider)
+        others = (duration, batch, stream, streams, against, codec, n_q, checkpoint, config, report, provider)
         if any(others) or backend != "onnxruntime":
             raise ArgumentError(
                 "--corpus measures one thing on the CPU; it takes --bundle, --size, --threads, --rounds and --json only"
@@ -137,7 +150,9 @@ def bench(
         durations_s=numbers("--duration", duration, float) or options.DEFAULT_DURATIONS_S,
         batches=numbers("--batch", batch, int) or options.DEFAULT_BATCHES,
         rounds=rounds,
-        against=listed("--against", against),
+        against=_against(against),
+        codecs=tuple(Named.parse(argument) for argument in codec or ()),
+        n_q=n_q,
         stream=stream,
         streams=numbers("--streams", streams, int) or (),
         chunk_frames=DEFAULT_CHUNK_FRAMES if chunk_frames is None else chunk_frames,
@@ -158,6 +173,13 @@ def bench(
     if report:
         write_bytes(report, utf8(render_report(result)).encode())
         note(f"report written to {report}")
+
+
+def _against(values: list[str] | None) -> tuple[str, ...]:
+    """Return the values of `--against`; one that begins with `transformers:` is not split, a folder may hold commas."""
+    models = [value for value in values or () if value.startswith("transformers:")]
+    others = [value for value in values or () if value not in models]
+    return (*models, *listed("--against", others))
 
 
 def _bundle(bundle: Path | None, size: str | None) -> Path:
