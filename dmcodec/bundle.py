@@ -184,7 +184,7 @@ class Bundle:
         """
         path = Path(path)
         manifest = read_manifest(path)
-        state = Checked.now(path, [MANIFEST, *(spec.file for spec in manifest.files)])
+        state = _state(path, manifest)
         if again or state is None or not state.is_known():
             for spec in manifest.files:
                 _check_file(path / spec.file, spec)
@@ -193,6 +193,16 @@ class Bundle:
             if state is not None:
                 state.remember()
         return cls(path, manifest)
+
+
+def checked_before(bundle: Bundle) -> bool:
+    """Return whether the files are as they were when dmcodec checked them, so that opening them again reads none."""
+    state = _state(bundle.path, bundle.manifest)
+    return state is not None and state.is_known()
+
+
+def _state(path: Path, manifest: Manifest) -> Checked | None:
+    return Checked.now(path, [MANIFEST, *(spec.file for spec in manifest.files)])
 
 
 def default_bundle_path() -> Path:

@@ -14,8 +14,9 @@ from dmcodec.benchmarks.tables import milliseconds, significant
 from dmcodec.errors import MissingDependencyError
 
 from .options import Shape
+from .record_tables import record_tables
 from .result import OPERATIONS, BenchResult, Measurement
-from .result_tables import record_tables, result_tables, summary_lines
+from .result_tables import result_tables, summary_lines
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -10,12 +10,12 @@ from dmcodec.errors import ArgumentError, BundleNotFoundError
 from .bundle import BundleCodec, open_bundle
 from .checkpoint import open_checkpoint
 from .interface import MeasuredCodec
-from .torch import TORCH_COMPILE, TORCH_EAGER
+from .torch import TORCH_BF16, TORCH_COMPILE, TORCH_EAGER, TORCH_INT8
 
 TENSORRT = "tensorrt"
 HYBRID = "tensorrt-hybrid"  # its LSTMs in ONNX Runtime
 ONNXRUNTIME_CPU = "onnxruntime-cpu"
-TORCH_PEERS = (TORCH_EAGER, TORCH_COMPILE)
+TORCH_PEERS = (TORCH_EAGER, TORCH_BF16, TORCH_INT8, TORCH_COMPILE)
 # Peers that run the same bundle: name, and its backend and provider.
 BUNDLE_PEERS: dict[str, tuple[str, str | None]] = {
     ONNXRUNTIME_CPU: ("onnxruntime", "cpu"),

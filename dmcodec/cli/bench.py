@@ -35,6 +35,7 @@ from .common import (
     numbers,
     print_json,
     rounds_option,
+    seconds,
 )
 from .progress import show_progress
 from .weights import full_size_bundle
@@ -82,11 +83,28 @@ def bench(
             rich_help_panel=MEASUREMENT,
         ),
     ] = None,
+    start_up: Annotated[
+        bool,
+        typer.Option(
+            "--start-up",
+            help="Instead, measure import, loading and the first calls, each round in a new process.",
+            rich_help_panel=MEASUREMENT,
+        ),
+    ] = False,
+    budget: Annotated[
+        str | None,
+        typer.Option(
+            help="Take about this long, such as 60s or 2m: fewer rounds, and what does not fit is left out; "
+            "torch.compile unless it is named (default: no limit).",
+            metavar="TIME",
+            rich_help_panel=MEASUREMENT,
+        ),
+    ] = None,
     against: Annotated[
         list[str] | None,
         typer.Option(
-            help="Run these, too: torch (eager and compiled), torch-eager, torch-compile, onnxruntime-cpu, "
-            "onnxruntime-cuda, onnxruntime-tensorrt or tensorrt (default: none).",
+            help="Run these, too: torch (all of torch-eager, torch-bf16, torch-int8 and torch-compile), or one of them, "
+            "onnxruntime-cpu, onnxruntime-cuda, onnxruntime-tensorrt or tensorrt (default: none).",
             metavar="NAME,...",
             rich_help_panel=COMPARISON,
         ),
@@ -102,7 +120,7 @@ def bench(
     The results are latency, RTF (compute time / audio time), xRT (its inverse), throughput and memory. With --against,
     torch or other backends run the same clips, interleaved with the bundle (A B A B).
 
-    With --corpus, a corpus of files is measured instead, with reading and writing.
+    With --corpus, a corpus of files is measured instead, with reading and writing; with --start-up, import and loading.
 
     Options marked with ",..." take several values: --batch 1,4 or --batch 1 --batch 4.
     """
@@ -122,12 +140,20 @@ def bench(
     if force and not report:
         raise ArgumentError("--force belongs to --report; add it")
     if corpus is not None:
-        others = (duration, batch, stream, streams, against, checkpoint, config, report, provider)
+        others = (duration, batch, stream, streams, start_up, budget, against, checkpoint, config, report, provider)
         if any(others) or backend != "onnxruntime":
             raise ArgumentError(
                 "--corpus measures one thing on the CPU; it takes --bundle, --size, --threads, --rounds and --json only"
             )
         _bench_corpus(corpus, _bundle(bundle, size), threads, rounds, as_json)
+        return
+    if start_up:
+        others = (duration, batch, stream, streams, budget, against, checkpoint, config, report, provider)
+        if any(others) or backend != "onnxruntime":
+            raise ArgumentError(
+                "--start-up measures one thing on the CPU; it takes --bundle, --size, --threads, --rounds and --json only"
+            )
+        _bench_start_up(_bundle(bundle, size), threads, rounds, as_json)
         return
     bench_options = options.BenchOptions(
         backend=backend,
@@ -143,6 +169,7 @@ def bench(
         chunk_frames=DEFAULT_CHUNK_FRAMES if chunk_frames is None else chunk_frames,
         checkpoint=checkpoint,
         config=config,
+        budget_s=None if budget is None else seconds("--budget", budget),
         command=command_line(),
     )
     if report:
@@ -179,3 +206,18 @@ def _bench_corpus(corpus: str, bundle: Path, threads: int | None, rounds: int, a
         print_json(result.to_dict())
     else:
         print_tables(f"{bundle}: model {result.model_id}", [corpus_table(result)], console())
+
+
+def _bench_start_up(bundle: Path, threads: int | None, rounds: int, as_json: bool) -> None:
+    from dmcodec.benchmarks.bench.start_up import run_start_up, start_up_tables
+    from dmcodec.benchmarks.tables import print_tables
+
+    with show_progress() as progress:
+        result = run_start_up(bundle, threads, rounds, command_line(), progress)
+    if as_json:
+        print_json(result.to_dict())
+    else:
+        head = "\n".join(
+            filter(None, (result.load.warning(), f"{bundle}: model {result.model_id}", result.load.line()))
+        )
+        print_tables(head, start_up_tables(result), console())
