@@ -176,27 +176,18 @@ sys.stdout.write(json.dumps(found))
 
 def start_up_tables(result: StartUpResult) -> list[Table]:
     """Return the steps and their sums as a table."""
-    rows = [
-        (
-            step.name,
-            milliseconds(step.cpu_s),
-            "-" if step.wall_s is None else milliseconds(step.wall_s),
-            STEPS[step.name],
-        )
-        for step in result.steps
-    ]
-    sums = (
-        ("to the end of the first encode", result.first_call_cpu_s, result.first_call_s),
-        ("to the end of the first decode", result.first_calls_cpu_s, None),
+    lines = [(step.name, step.cpu_s, step.wall_s, STEPS[step.name]) for step in result.steps]
+    above = "all steps up to there"
+    lines.append(("to the end of the first encode", result.first_call_cpu_s, result.first_call_s, above))
+    lines.append(("to the end of the first decode", result.first_calls_cpu_s, None, above))
+    rows = tuple(
+        (name, what, milliseconds(cpu_s), "-" if wall_s is None else milliseconds(wall_s))
+        for name, cpu_s, wall_s, what in lines
     )
-    rows += [
-        (name, milliseconds(cpu_s), "-" if wall_s is None else milliseconds(wall_s), "all steps up to there")
-        for name, cpu_s, wall_s in sums
-    ]
     known = "found as they were checked before" if result.checked_before else "all hashed"
     note = (
         f"Medians of new processes, n = {result.rounds}, after one more. CPU: user and system time of all threads. "
         f"{count_of(result.threads, 'thread')}. The files of the bundle were {known}."
     )
     title = "Start-up" if result.load.is_measurement else "Start-up (not a measurement)"
-    return [Table(title, ("step", "CPU ms", "ms", "what"), tuple(rows), note=note)]
+    return [Table(title, ("step", "", "CPU ms", "ms"), rows, labels=2, note=note)]
