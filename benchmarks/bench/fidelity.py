@@ -23,7 +23,7 @@ class HasLatents(Protocol):
 
 
 def measure_fidelity(
-    reference: MeasuredCodec, codecs: Sequence[MeasuredCodec], waveforms: NDArray[np.float32]
+    reference: MeasuredCodec, codecs: Sequence[MeasuredCodec], waveforms: NDArray[np.float32], n_q: int | None = None
 ) -> tuple[Fidelity, ...]:
     """Compare codecs of one network with the reference, which computes in float32; the reference itself is left out.
 
@@ -31,15 +31,16 @@ def measure_fidelity(
         reference: its codes are what all decode.
         codecs: to compare.
         waveforms: [B, 1, samples] at their sample rate.
+        n_q: levels; by default all.
     """
-    codes = reference.encode(waveforms)
+    codes = reference.encode(waveforms, n_q)
     audio = reference.decode(codes)
     latents = _latents(reference, waveforms)
     found = []
     for codec in codecs:
         if codec.name == reference.name:
             continue
-        own_codes, own_latents = codec.encode(waveforms), _latents(codec, waveforms)
+        own_codes, own_latents = codec.encode(waveforms, n_q), _latents(codec, waveforms)
         known = latents is not None and own_latents is not None
         found.append(
             Fidelity(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import time
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,8 +16,9 @@ from dmcodec.benchmarks.timing import Progress, Speed, Timing, paired_quartiles,
 from dmcodec.export.agreement import code_agreement, snr_db
 from dmcodec.sample import speech
 
-from .budget import Budget
+from .budget import MIN_ROUNDS, Budget
 from .options import BenchOptions, Shape
+from .other_codecs import OtherCodec
 from .result import Comparison, GraphResult, Measurement, StreamResult
 
 _INPUTS = {"encoder": "waveform", "quantizer": "latents", "dequantizer": "codes", "decoder": "latents"}
@@ -35,30 +38,42 @@ def measure_shape(
     shape: Shape,
     budget: Budget,
     progress: Progress,
+    n_q: int | None = None,
     share: float = 1.0,
 ) -> tuple[list[Measurement], list[Comparison]]:
-    """Encode and decode one shape with the bundle and its peers; all decode the bundle's codes.
+    """Encode and decode one shape with the bundle and its peers.
+
+    All encode the same speech, each at its own sample rate, and decode the bundle's codes; other networks decode their
+    own.
 
     Args:
+        n_q: levels; by default all of the bundle.
         share: of the time that the budget has left, for both operations.
 
     Returns:
         The measurements of encode and decode of each codec, and the comparison of the bundle with each peer.
     """
-    waveforms = speech_batch(shape, bundle.sample_rate)
-    audio_s = waveforms.size / bundle.sample_rate
     codecs: tuple[MeasuredCodec, ...] = (bundle, *peers)
-    encoded, codes = _interleaved(codecs, "encode", waveforms, shape, audio_s, budget, share / 2, progress)
-    own_codes, rest = codes[bundle.name], share / (2 - share)
-    decoded, audio = _interleaved(codecs, "decode", own_codes, shape, audio_s, budget, rest, progress)
-    comparisons = [_compare(bundle.name, peer.name, shape, encoded, decoded, codes, audio) for peer in peers]
+    others = {peer.name for peer in peers if isinstance(peer, OtherCodec) and not peer.same_network}
+    by_rate = {rate: speech_batch(shape, rate) for rate in {codec.sample_rate for codec in codecs}}
+    audio_s = by_rate[bundle.sample_rate].size / bundle.sample_rate
+    encodes = {codec.name: functools.partial(codec.encode, by_rate[codec.sample_rate], n_q) for codec in codecs}
+    encoded, codes = _interleaved(encodes, "encode", shape, audio_s, budget, share / 2, progress)
+    decodes = {
+        codec.name: functools.partial(codec.decode, codes[codec.name if codec.name in others else bundle.name])
+        for codec in codecs
+    }
+    decoded, audio = _interleaved(decodes, "decode", shape, audio_s, budget, share / (2 - share), progress)
+    comparisons = [
+        _compare(bundle.name, peer.name, shape, encoded, decoded, codes, audio, peer.name not in others)
+        for peer in peers
+    ]
     return [*encoded.values(), *decoded.values()], comparisons
 
 
 def _interleaved(
-    codecs: tuple[MeasuredCodec, ...],
+    runs: Mapping[str, Callable[[], NDArray[Any]]],
     operation: str,
-    batch: NDArray[Any],
     shape: Shape,
     audio_s: float,
     budget: Budget,
@@ -68,14 +83,17 @@ def _interleaved(
     """Run one operation of all codecs, one after the other in each round; return measurements and outputs by name."""
     first_runs_s: dict[str, float] = {}
     outputs: dict[str, NDArray[Any]] = {}
-    for codec in codecs:
-        first_runs_s[codec.name], outputs[codec.name] = timed(getattr(codec, operation), batch)
-    runs_s: dict[str, list[float]] = {codec.name: [] for codec in codecs}
-    rounds = budget.rounds(sum(first_runs_s.values()), share)
-    for done in range(rounds):
+    for name, run in runs.items():
+        first_runs_s[name], outputs[name] = timed(run)
+    runs_s: dict[str, list[float]] = {name: [] for name in runs}
+    rounds, done = MIN_ROUNDS, 0
+    while done < rounds:
         progress(f"{operation} {shape}", done, rounds)
-        for codec in codecs:
-            runs_s[codec.name].append(timed(getattr(codec, operation), batch)[0])
+        for name, run in runs.items():
+            runs_s[name].append(timed(run)[0])
+        done += 1
+        if done == 1:  # first runs take longer
+            rounds = budget.rounds(sum(times[0] for times in runs_s.values()), share)
     progress(f"{operation} {shape}", rounds, rounds)
     measurements = {}
     for name, times in runs_s.items():
@@ -95,6 +113,7 @@ def _compare(
     decoded: dict[str, Measurement],
     codes: dict[str, NDArray[Any]],
     audio: dict[str, NDArray[Any]],
+    same_network: bool,
 ) -> Comparison:
     encode, decode = (
         paired_quartiles(side[bundle].timing.runs_s, side[peer].timing.runs_s) for side in (encoded, decoded)
@@ -105,8 +124,8 @@ def _compare(
         batch=shape.batch,
         encode_speedup=encode[1],
         decode_speedup=decode[1],
-        code_agreement=code_agreement(codes[peer], codes[bundle]),
-        waveform_snr_db=snr_db(audio[peer], audio[bundle]),
+        code_agreement=code_agreement(codes[peer], codes[bundle]) if same_network else None,
+        waveform_snr_db=snr_db(audio[peer], audio[bundle]) if same_network else None,
         encode_quartiles=(encode[0], encode[2]),
         decode_quartiles=(decode[0], decode[2]),
     )

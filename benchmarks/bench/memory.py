@@ -6,6 +6,7 @@ what this took as JSON.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import numpy as np
 
 from dmcodec.benchmarks.codecs.bundle import DECODE_GRAPHS, ENCODE_GRAPHS, BundleCodec, open_bundle
 from dmcodec.benchmarks.codecs.interface import MeasuredCodec
+from dmcodec.benchmarks.codecs.named import Named
 from dmcodec.benchmarks.codecs.registry import BUNDLE_PEERS, runs_on_gpu
 from dmcodec.benchmarks.codecs.torch import load_model, torch_threads
 from dmcodec.benchmarks.gpu import GpuMeter, open_reader, wait_s
@@ -27,6 +29,7 @@ from dmcodec.bundle import Bundle
 from .budget import Budget
 from .measure import speech_batch
 from .options import BenchOptions, Shape
+from .other_codecs import codec_name, needs_torch, open_other_codec
 from .peers import EAGER_KINDS
 from .result import OPERATIONS, MemoryResult
 
@@ -60,8 +63,9 @@ def measure_memory(
     took_s = 0.0
     for done, (codec, operation) in enumerate(cases):
         progress("memory", done, len(cases))
-        if budget and not budget.allows(f"memory of {codec}, {operation}", max(1.0, took_s)):
-            continue
+        rest = list(dict.fromkeys(name for name, _ in cases[done:]))
+        if budget and not budget.allows(f"memory of {', '.join(rest)}", max(1.0, took_s)):
+            break
         start = time.perf_counter()
         request = {**common, **_codec_request(codec, options), "operation": operation}
         results.append(MemoryResult(codec, operation, **_run_process(request)))
@@ -72,6 +76,10 @@ def measure_memory(
 
 def _codec_request(codec: str, options: BenchOptions) -> dict[str, Any]:
     """Return what the process must know to open a codec."""
+    for entry in options.other_codecs:
+        if codec == codec_name(entry):
+            levels = {"n_q": options.n_q, "device_id": options.device_id}
+            return {"path": str(entry.path), "torch": needs_torch(entry.path), "gpu": options.on_gpu, **levels}
     for name in EAGER_KINDS:
         if codec == name or codec.startswith(f"{name}-cuda"):
             return {"torch": name, "gpu": options.on_gpu}
@@ -99,12 +107,8 @@ def main() -> None:
     request = json.loads(sys.argv[1])
     reader = open_reader() if request["gpu"] else None
     meter = GpuMeter(reader, request.get("device_id") or 0) if reader else None  # before anything is loaded
-    if request["torch"]:
-        with torch_threads(request["threads"]):
-            run, audio_s = _operation(_open_torch(request), request)
-            _repeat(run)
-    else:
-        run, audio_s = _operation(_open_bundle(request), request)
+    with torch_threads(request["threads"]) if request["torch"] else contextlib.nullcontext():
+        run, audio_s = _operation(_open(request), request)
         _repeat(run)
     values: dict[str, Any] = {"peak_rss_bytes": peak_rss_bytes()}
     if reader and meter:
@@ -123,6 +127,14 @@ def peak_rss_bytes() -> int | None:
 
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return None
+
+
+def _open(request: dict[str, Any]) -> MeasuredCodec:
+    if "path" in request:
+        device = f"cuda:{request['device_id'] or 0}" if request["gpu"] else "cpu"
+        entry, bundle = Named(Path(request["path"])), Bundle.open(request["bundle"])
+        return open_other_codec(entry, bundle, request["n_q"], request["threads"], device)[0]
+    return _open_torch(request) if request["torch"] else _open_bundle(request)
 
 
 def _open_torch(request: dict[str, Any]) -> MeasuredCodec:

@@ -7,8 +7,10 @@ import math
 from pathlib import Path
 
 from dmcodec.benchmarks.codecs.bundle import bundle_codec_name
+from dmcodec.benchmarks.codecs.named import Named
 from dmcodec.benchmarks.codecs.registry import PEERS, TORCH_PEERS, runs_on_gpu
 from dmcodec.benchmarks.codecs.torch import TORCH_COMPILE, TORCH_INT8
+from dmcodec.benchmarks.codecs.transformers import is_transformers
 from dmcodec.errors import ArgumentError
 
 # Limit of the audio in one run: the memory of a run grows by about 45 MB a second at full size.
@@ -45,7 +47,10 @@ class BenchOptions:
         durations_s: clip lengths to measure at batch 1.
         batches: batch sizes to measure at `reference_s`.
         rounds: steady-state runs of each operation, after a first run.
-        against: keys of PEERS to compare with; empty: measure the bundle alone.
+        against: keys of PEERS to compare with, or `transformers:` and the id or the folder of a model; empty: measure
+            the bundle alone.
+        codecs: other codecs to compare with, of any network.
+        n_q: levels of encode and decode; by default all of the bundle, and as many of other codecs.
         checkpoint: weights for torch; by default those of the bundle's seed, or else those that the bundle holds.
         config: configuration file of the checkpoint; by default the bundle's configuration.
         stream: whether to measure streaming decode.
@@ -65,6 +70,8 @@ class BenchOptions:
     batches: tuple[int, ...] = DEFAULT_BATCHES
     rounds: int = DEFAULT_ROUNDS
     against: tuple[str, ...] = ()
+    codecs: tuple[Named, ...] = ()
+    n_q: int | None = None
     checkpoint: Path | None = None
     config: Path | None = None
     stream: bool = False
@@ -85,6 +92,8 @@ class BenchOptions:
         if not (math.isfinite(self.live_s) and self.live_s > 0):
             raise ArgumentError(f"live_s must be above 0 s, not {self.live_s:g}")
         self._check_budget()
+        if self.n_q is not None and self.n_q < 1:
+            raise ArgumentError(f"n_q must be at least 1, not {self.n_q}")
         if self.rounds < 1:
             raise ArgumentError(f"rounds must be at least 1, not {self.rounds}")
         if self.threads is not None and self.threads < 1:
@@ -110,9 +119,16 @@ class BenchOptions:
     @property
     def peers(self) -> tuple[str, ...]:
         """Names of the codecs that the bundle is compared with."""
-        named = {peer for name in self.against if name != _ALL_OF_TORCH for peer in PEERS[name]}
-        all_peers = dict.fromkeys(peer for name in self.against for peer in PEERS[name])
+        known = [name for name in self.against if not is_transformers(name)]
+        named = {peer for name in known if name != _ALL_OF_TORCH for peer in PEERS[name]}
+        all_peers = dict.fromkeys(peer for name in known for peer in PEERS[name])
         return tuple(peer for peer in all_peers if peer in named or peer not in self._not_by_default)
+
+    @property
+    def other_codecs(self) -> tuple[Named, ...]:
+        """Codecs that are named by their paths: models of transformers in `against`, and `codecs`."""
+        models = (Named(Path(name)) for name in self.against if is_transformers(name))
+        return tuple(dict.fromkeys([*models, *self.codecs]))
 
     @property
     def without_compile(self) -> bool:
@@ -164,8 +180,11 @@ class BenchOptions:
 
     def _check_peers(self) -> None:
         for name in self.against:
-            if name not in PEERS:
-                raise ArgumentError(f"--against {name!r} is not known; use one of {', '.join(PEERS)}")
+            if name not in PEERS and not is_transformers(name):
+                raise ArgumentError(
+                    f"--against {name!r} is not known; use one of {', '.join(PEERS)}, transformers:ID or "
+                    "transformers:DIR, or name a codec with --codec"
+                )
         if self.codec_name in self.peers:
             raise ArgumentError(f"--against {self.codec_name}: this is the backend that is measured; name another peer")
         if (self.checkpoint or self.config) and not self.torch_peers:

@@ -90,7 +90,7 @@ def rtf_by_duration(result: BenchResult) -> str:
             for colour, codec in _codecs(result):
                 points = _select(measurements, codec, operation)
                 places = [durations.index(point.duration_s) for point in points]
-                axes.plot(places, [point.speed.rtf for point in points], "o-", color=colour, label=codec)
+                axes.plot(places, [point.speed.rtf for point in points], "o-", color=colour, label=_label(codec))
             axes.set_xticks(range(len(durations)), [f"{duration_s:g} s" for duration_s in durations])
             axes.set(title=operation, xlabel="clip length", ylabel="RTF", ylim=(0, None))
             axes.margins(x=0.1)
@@ -109,7 +109,9 @@ def throughput_by_batch(result: BenchResult) -> str:
                 points = _select(measurements, codec, operation)
                 shift = (index - (len(codecs) - 1) / 2) * width
                 places = [batches.index(point.batch) + shift for point in points]
-                bars = axes.bar(places, [point.speed.xrt for point in points], width * 0.92, color=colour, label=codec)
+                bars = axes.bar(
+                    places, [point.speed.xrt for point in points], width * 0.92, color=colour, label=_label(codec)
+                )
                 axes.bar_label(bars, [significant(point.speed.xrt) for point in points], padding=2, fontsize=8)
             axes.set_xticks(range(len(batches)), [str(Shape(result.reference_s, batch)) for batch in batches])
             axes.set(title=operation, ylabel="xRT")
@@ -158,6 +160,11 @@ def _codecs(result: BenchResult) -> list[tuple[str, str]]:
     """Return colour and name of each codec."""
     names = dict.fromkeys(measurement.side for measurement in result.measurements)
     return list(zip(COLOURS, names, strict=False))
+
+
+def _label(codec: str) -> str:
+    """Return the name of a codec as matplotlib shows it: no mathematics in dollars, no underscore that hides it."""
+    return ("\u200b" if codec.startswith("_") else "") + codec.replace("$", r"\$")
 
 
 def _select(measurements: Sequence[Measurement], codec: str, operation: str) -> list[Measurement]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from dmcodec.benchmarks.codecs.bundle import DECODE_GRAPHS, ENCODE_GRAPHS, BundleCodec, open_bundle
 from dmcodec.benchmarks.codecs.interface import MeasuredCodec
+from dmcodec.benchmarks.codecs.named import Named
 from dmcodec.benchmarks.codecs.registry import BUNDLE_PEERS, runs_on_gpu
 from dmcodec.benchmarks.codecs.torch import (
     TORCH_BF16,
@@ -26,10 +27,11 @@ from dmcodec.benchmarks.codecs.torch import (
 )
 from dmcodec.benchmarks.timing import Progress
 from dmcodec.bundle import Bundle
-from dmcodec.errors import DmcodecError, first_line
+from dmcodec.errors import ArgumentError, DmcodecError, first_line
 
 from .measure import speech_batch
 from .options import BenchOptions, Shape
+from .other_codecs import OtherCodec, codec_name, needs_torch, open_other_codec
 from .result import PeerFailure, PeerLoading
 
 if TYPE_CHECKING:
@@ -47,6 +49,7 @@ class Peers:
 
     Attributes:
         codecs: the peers that run.
+        others: those of them that are named by their paths.
         fixed_shape: names of those that run only the reference shape.
         loading: how long loading each took.
         failures: the peers that can't run.
@@ -55,6 +58,7 @@ class Peers:
     """
 
     codecs: list[MeasuredCodec] = dataclasses.field(default_factory=list)
+    others: list[OtherCodec] = dataclasses.field(default_factory=list)
     fixed_shape: set[str] = dataclasses.field(default_factory=set)
     loading: list[PeerLoading] = dataclasses.field(default_factory=list)
     failures: list[PeerFailure] = dataclasses.field(default_factory=list)
@@ -79,16 +83,22 @@ def open_peers(bundle: Bundle, options: BenchOptions, threads: int, progress: Pr
             progress(f"loading {name}", 0, 1)
             _add_bundle_peer(peers, name, bundle.path, threads, options.device_id if runs_on_gpu(name) else None)
             progress(f"loading {name}", 1, 1)
-    if not options.torch_peers:
+    others = options.other_codecs
+    if not options.torch_peers and not any(needs_torch(entry.path) for entry in others):
+        for entry in others:
+            _add_other_codec(peers, entry, bundle, options, threads, progress)
         yield peers
         return
-    progress("loading torch", 0, 1)
-    with torch_threads(threads):  # imports torch, so that the time to load the model doesn't contain that
-        start = time.perf_counter()
-        model = load_model(bundle, options.checkpoint, options.config)
-        load_s = time.perf_counter() - start
-        progress("loading torch", 1, 1)
-        _add_torch_peers(peers, model, load_s, options, progress)
+    with torch_threads(threads):  # imports torch, so that the time to load a model doesn't contain that
+        for entry in others:
+            _add_other_codec(peers, entry, bundle, options, threads, progress)
+        if options.torch_peers:
+            progress("loading torch", 0, 1)
+            start = time.perf_counter()
+            model = load_model(bundle, options.checkpoint, options.config)
+            load_s = time.perf_counter() - start
+            progress("loading torch", 1, 1)
+            _add_torch_peers(peers, model, load_s, options, progress)
         yield peers
 
 
@@ -104,8 +114,26 @@ def _add_bundle_peer(peers: Peers, name: str, bundle: Path, threads: int, device
         peers.loading.append(PeerLoading(name, time.perf_counter() - start, None))
 
 
+def _add_other_codec(
+    peers: Peers, entry: Named, bundle: Bundle, options: BenchOptions, threads: int, progress: Progress
+) -> None:
+    name = codec_name(entry)
+    if name in (options.codec_name, *(codec.name for codec in peers.codecs), *options.peers):
+        raise ArgumentError(f"two codecs would be called {name!r}; name them with --codec NAME=PATH")
+    progress(f"loading {name}", 0, 1)
+    other, load_s = open_other_codec(entry, bundle, options.n_q, threads, _torch_device(options))
+    progress(f"loading {name}", 1, 1)
+    peers.others.append(other)
+    peers.codecs.append(other)
+    peers.loading.append(PeerLoading(name, load_s, None))
+
+
+def _torch_device(options: BenchOptions) -> str:
+    return f"cuda:{options.device_id or 0}" if options.on_gpu else "cpu"
+
+
 def _add_torch_peers(peers: Peers, model: DMCodec, load_s: float, options: BenchOptions, progress: Progress) -> None:
-    device = f"cuda:{options.device_id or 0}" if options.on_gpu else "cpu"
+    device = _torch_device(options)
     peers.reference = EagerCodec(model)
     for name, kind in ((name, kind) for name, kind in EAGER_KINDS.items() if name in options.peers):
         try:

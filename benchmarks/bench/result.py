@@ -54,8 +54,9 @@ class Comparison:
     Attributes:
         encode_speedup, decode_speedup: median over the pairs of peer time / bundle time; above 1: the bundle is faster.
         encode_quartiles, decode_quartiles: lower and upper quartile over the same pairs.
-        code_agreement: share of equal codes, 0 to 1.
-        waveform_snr_db: of the bundle's waveform against the peer's, both decoded from the bundle's codes.
+        code_agreement: share of equal codes, 0 to 1; None where the peer is another network.
+        waveform_snr_db: of the bundle's waveform against the peer's, both decoded from the bundle's codes; None where
+            the peer is another network.
     """
 
     peer: str
@@ -63,8 +64,8 @@ class Comparison:
     batch: int
     encode_speedup: float
     decode_speedup: float
-    code_agreement: float
-    waveform_snr_db: float
+    code_agreement: float | None
+    waveform_snr_db: float | None
     encode_quartiles: tuple[float, float]
     decode_quartiles: tuple[float, float]
 
@@ -87,6 +88,27 @@ class Fidelity:
     code_agreement: float
     level0_agreement: float
     waveform_snr_db: float
+
+
+@dataclasses.dataclass(frozen=True)
+class PeerCodec:
+    """A codec that was named by its path beside the bundle: a model of transformers, another bundle or a checkpoint.
+
+    Attributes:
+        frame_rate: frames a second.
+        n_q: levels that it ran with.
+        bitrate_bps: of these levels.
+        same_network: whether it has the weights of the bundle; else only times are compared, and each codec decodes
+            its own codes.
+    """
+
+    peer: str
+    description: str
+    sample_rate: int
+    frame_rate: float
+    n_q: int
+    bitrate_bps: float
+    same_network: bool
 
 
 @dataclasses.dataclass(frozen=True)
@@ -243,6 +265,7 @@ class BenchResult:
         engines: TensorRT engines, where TensorRT ran.
         live: many live streams at once, where they were asked for.
         captures: fixed shapes that ran from CUDA graphs, and those that could not; where TensorRT ran the bundle.
+        peer_codecs: codecs that were named by their paths.
         fidelity: of the bundle and its peers of the same network, against float32.
         load: of the machine, and whether the times are a measurement.
         budget_s: the time that the benchmark was given, where it was.
@@ -269,6 +292,7 @@ class BenchResult:
     engines: tuple[EngineDescription, ...] = ()
     live: LiveResult | None = None
     captures: Captures | None = None
+    peer_codecs: tuple[PeerCodec, ...] = ()
     fidelity: tuple[Fidelity, ...] = ()
     load: Load | None = None
     budget_s: float | None = None

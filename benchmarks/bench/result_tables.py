@@ -46,6 +46,7 @@ def result_tables(result: BenchResult) -> list[Table]:
     tables = [
         speedup_table(result),
         fidelity_table(result),
+        peer_codec_table(result),
         steady_state_table(result),
         stream_table(result),
         *live_tables(result),
@@ -75,8 +76,8 @@ def speedup_table(result: BenchResult) -> Table:
             _range(comparison.encode_quartiles),
             f"{comparison.decode_speedup:.2f}x",
             _range(comparison.decode_quartiles),
-            f"{comparison.code_agreement:.2%}",
-            f"{comparison.waveform_snr_db:.1f}",
+            "-" if comparison.code_agreement is None else f"{comparison.code_agreement:.2%}",
+            "-" if comparison.waveform_snr_db is None else f"{comparison.waveform_snr_db:.1f}",
         )
         for comparison in result.comparisons
     ]
@@ -85,6 +86,12 @@ def speedup_table(result: BenchResult) -> Table:
         f"Interleaved timing (A B A B); median and quartiles of the ratios of {_rounds(result)} pairs. Above 1, "
         f"{result.side} is faster. SNR: of the waveforms that both decode from the same codes."
     )
+    others = [codec.peer for codec in result.peer_codecs if not codec.same_network]
+    if others:
+        note += (
+            f"\n{', '.join(others)}: another network than the bundle's. Only times are compared, and each decodes its "
+            "own codes; speed says nothing about quality here."
+        )
     reasons = [f"{failure.peer} could not be measured: {failure.reason}" for failure in result.peer_failures]
     return Table(
         _title(result, f"Speedup of {result.side}"),
@@ -114,6 +121,24 @@ def fidelity_table(result: BenchResult) -> Table:
         note="Against the same network in float32 in torch. dB: SNR of the encoder's latents, and of the audio that "
         "both decode from the same codes.",
     )
+
+
+def peer_codec_table(result: BenchResult) -> Table:
+    """Return sample rate, levels and bitrate of the codecs that were named by their paths."""
+    rows = [
+        (
+            codec.peer,
+            "the bundle's" if codec.same_network else "another",
+            f"{codec.sample_rate:,}",
+            f"{codec.frame_rate:g}",
+            str(codec.n_q),
+            f"{codec.bitrate_bps / 1000:g}",
+        )
+        for codec in result.peer_codecs
+    ]
+    note = "\n".join(f"{codec.peer}: {codec.description}." for codec in result.peer_codecs)
+    columns = ("codec", "network", "Hz", "frames/s", "levels", "kbit/s")
+    return Table("Codecs beside the bundle", columns, tuple(rows), labels=2, note=note)
 
 
 def steady_state_table(result: BenchResult) -> Table:

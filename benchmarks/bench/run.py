@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from dmcodec.benchmarks.codecs.bundle import BundleCodec, open_bundle
-from dmcodec.benchmarks.codecs.registry import TENSORRT
+from dmcodec.benchmarks.codecs.registry import TENSORRT, levels_to_report
 from dmcodec.benchmarks.codecs.torch import TORCH_COMPILE
 from dmcodec.benchmarks.load import LoadWatch
 from dmcodec.benchmarks.machine import PACKAGES, describe_machine, utc_now
@@ -45,7 +45,8 @@ def run_bench(bundle: str | Path, options: BenchOptions, progress: Progress = no
     Raises:
         BundleError, BackendError, ProviderError: the bundle can't run with these options.
         CheckpointError: the torch peer has other weights than the bundle.
-        MissingDependencyError: onnxruntime, or torch for the torch peer, isn't installed.
+        PretrainedModelError: a model of transformers can't be loaded, or is no codec for mono speech.
+        MissingDependencyError: onnxruntime, or for a peer torch or transformers, isn't installed.
     """
     date, machine = utc_now(), describe_machine(PACKAGES)
     threads = options.threads or default_threads()
@@ -54,6 +55,7 @@ def run_bench(bundle: str | Path, options: BenchOptions, progress: Progress = no
     open_s = _open_s(bundle)
     opened = open_bundle(bundle, options.backend, options.provider, options.threads, device_id=options.device_id)
     codec = BundleCodec(opened)
+    levels_to_report(codec, () if options.n_q is None else (options.n_q,), "the bundle")
     with open_peers(codec.codec.bundle, options, threads, progress) as peers:
         graphs = measure_graphs(codec, options, budget, progress)
         measurements, comparisons = _measure_shapes(codec, peers, options, budget, progress)
@@ -81,6 +83,7 @@ def run_bench(bundle: str | Path, options: BenchOptions, progress: Progress = no
         live=measure_live_streams(codec, options, progress) if options.streams else None,
         engines=describe_engines(bundle) if TENSORRT in (codec.name, *options.peers) else (),
         captures=describe_captures(codec),
+        peer_codecs=tuple(other.described() for other in peers.others),
         fidelity=fidelity,
         budget_s=options.budget_s,
         load=watch.stop(),
@@ -105,7 +108,7 @@ def _measure_shapes(
             continue
         chosen = peers.at(shape, options.reference)
         share = REFERENCE_SHARE if is_reference else OTHER_SHARE
-        measured, compared = measure_shape(codec, chosen, shape, budget, progress, share)
+        measured, compared = measure_shape(codec, chosen, shape, budget, progress, options.n_q, share)
         measurements += measured
         comparisons += compared
         if is_reference:  # fixed shapes run only here
@@ -122,7 +125,9 @@ def _fidelity(codec: BundleCodec, peers: Peers, options: BenchOptions) -> tuple[
     if peers.reference is None:
         return ()
     waveforms = speech_batch(options.reference, codec.sample_rate)
-    return measure_fidelity(peers.reference, [codec, *peers.codecs], waveforms)
+    others = {other.name for other in peers.others if not other.same_network}
+    same = [peer for peer in peers.codecs if peer.name not in others]
+    return measure_fidelity(peers.reference, [codec, *same], waveforms, options.n_q)
 
 
 def _stream(codec: BundleCodec, options: BenchOptions, budget: Budget, progress: Progress) -> StreamResult | None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from dmcodec.checkpoint_files import is_bundle
+from dmcodec.cpus import set_torch_threads
 from dmcodec.errors import ArgumentError, BundleNotFoundError
 
 from .bundle import BundleCodec, open_bundle
-from .checkpoint import open_checkpoint
-from .interface import MeasuredCodec
+from .checkpoint import CheckpointCodec, open_checkpoint
+from .interface import MeasuredCodec, bitrate_bps
 from .torch import TORCH_BF16, TORCH_COMPILE, TORCH_EAGER, TORCH_INT8
+from .transformers import TransformersCodec, is_transformers, open_transformers
 
 TENSORRT = "tensorrt"
 HYBRID = "tensorrt-hybrid"  # its LSTMs in ONNX Runtime
@@ -37,18 +39,25 @@ def runs_on_gpu(name: str) -> bool:
     return name != ONNXRUNTIME_CPU
 
 
-def open_codec(path: Path, config: Path | None, threads: int | None) -> MeasuredCodec:
-    """Open a bundle, or a checkpoint: a file, or a folder without a bundle's manifest.
+def open_codec(
+    path: Path, config: Path | None, threads: int | None, device: str = "cpu"
+) -> BundleCodec | CheckpointCodec | TransformersCodec:
+    """Open a bundle, a model of transformers, or a checkpoint: a file, or a folder without a bundle's manifest.
 
     Args:
-        path: bundle folder, checkpoint file, or folder with a checkpoint.
+        path: bundle folder, checkpoint file, folder with a checkpoint, or `transformers:` and a model's id or folder.
         config: configuration file of a checkpoint; by default that in its folder, else that of the released models.
         threads: CPU threads; by default those of the library.
+        device: of torch, for a model of transformers.
 
     Raises:
-        BundleError, CheckpointError, ConfigError: the codec can't be loaded.
-        MissingDependencyError: onnxruntime, or for a checkpoint torch, isn't installed.
+        BundleError, CheckpointError, ConfigError, PretrainedModelError: the codec can't be loaded.
+        MissingDependencyError: onnxruntime, torch or transformers, as the codec needs it, isn't installed.
     """
+    if is_transformers(path):
+        codec = open_transformers(path.as_posix(), device)
+        set_torch_threads(threads)
+        return codec
     if not path.exists():
         raise BundleNotFoundError(f"{path}: no such bundle or checkpoint")
     if is_bundle(path):
@@ -56,13 +65,28 @@ def open_codec(path: Path, config: Path | None, threads: int | None) -> Measured
     return open_checkpoint(path, config, threads)
 
 
-def levels_to_report(codec: MeasuredCodec, requested: tuple[int, ...], title: str) -> tuple[int, ...]:
-    """Return the requested numbers of levels, or all levels where none is requested.
+def levels_to_report(
+    codec: MeasuredCodec, requested: tuple[int, ...], title: str, bandwidths: tuple[float, ...] = ()
+) -> tuple[int, ...]:
+    """Return the requested numbers of levels, or those of the bandwidths in kbit/s, or else all levels.
 
     Raises:
-        ArgumentError: the codec has fewer levels; the message has its `title`.
+        ArgumentError: the codec has fewer levels, or no number of them has that bandwidth; the message has its `title`.
     """
     for n_q in requested:
         if n_q > codec.n_q:
             raise ArgumentError(f"--n-q {n_q}: {title} has {codec.n_q} levels")
-    return requested or (codec.n_q,)
+    found = requested or tuple(_levels_of(codec, kbits, title) for kbits in bandwidths)
+    return found or (codec.n_q,)
+
+
+def _levels_of(codec: MeasuredCodec, kbits: float, title: str) -> int:
+    """Return the number of levels whose bitrate is `kbits` to within 1 %."""
+    each = bitrate_bps(codec, 1) / 1000
+    n_q = round(kbits / each)
+    if not 1 <= n_q <= codec.n_q or abs(n_q * each - kbits) > 0.01 * kbits:
+        raise ArgumentError(
+            f"--bandwidth {kbits:g}: {title} has 1 to {codec.n_q} levels of {each:g} kbit/s each, so at most "
+            f"{codec.n_q * each:g} kbit/s; give a multiple of {each:g}"
+        )
+    return n_q

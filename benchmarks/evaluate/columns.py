@@ -209,7 +209,7 @@ def open_sources(options: EvaluateOptions, clips: Sequence[Clip]) -> tuple[Sourc
     codecs = []
     for entry in options.codecs:
         codec = open_codec(entry.path, options.config, options.threads)
-        levels = levels_to_report(codec, options.n_q, entry.title)
+        levels = levels_to_report(codec, options.n_q, entry.title, options.bandwidths)
         codecs.append(CodecSource(entry.title, entry.path, codec, levels))
     return (*codecs, *folders)
 

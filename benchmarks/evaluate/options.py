@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from pathlib import Path
 
+from dmcodec.benchmarks.codecs.named import Named
+from dmcodec.benchmarks.codecs.transformers import is_transformers
 from dmcodec.checkpoint_files import is_bundle
 from dmcodec.errors import ArgumentError
 
@@ -16,39 +19,16 @@ DEFAULT_SPEAKER_MODEL = "microsoft/wavlm-base-plus-sv"
 
 
 @dataclasses.dataclass(frozen=True)
-class Named:
-    """The path of a column, and its name; without a name the column is named after the path."""
-
-    path: Path
-    name: str | None = None
-
-    @classmethod
-    def parse(cls, argument: str) -> Named:
-        """Parse `NAME=PATH` or `PATH`. An existing path is never split."""
-        name, equals, path = argument.partition("=")
-        if not equals or Path(argument).exists():
-            return cls(Path(argument))
-        if not name.strip() or not path:
-            raise ArgumentError(f"{argument!r}: expected PATH or NAME=PATH")
-        return cls(Path(path), name.strip())
-
-    @property
-    def title(self) -> str:
-        """The name, or else the name of the folder, or the name of the file without its suffix."""
-        path = self.path.absolute()
-        return self.name or (path.name if path.is_dir() else path.stem)
-
-
-@dataclasses.dataclass(frozen=True)
 class EvaluateOptions:
     """What to evaluate.
 
     Attributes:
         reference: folder of the original audio.
-        codecs: bundles (folders) and checkpoints (files) that reconstruct the reference.
+        codecs: bundles (folders), checkpoints (files) and models of transformers that reconstruct the reference.
         config: configuration file of the checkpoints; by default that of the released models.
         against: folders of the reference's files as other codecs reconstructed them, under the same names.
         n_q: numbers of quantizer levels; each codec gets one column for each. Empty: all levels of the codec.
+        bandwidths: in kbit/s, instead of `n_q`.
         metrics: keys of METRICS; None: all signal metrics, and the metrics whose model is named.
         recogniser: id or folder of a transformers model for WER and WIL, CTC or Whisper.
         transcripts: TSV file of path and text; without it, the recogniser's text of the original is the reference.
@@ -69,6 +49,7 @@ class EvaluateOptions:
     config: Path | None = None
     against: tuple[Named, ...] = ()
     n_q: tuple[int, ...] = ()
+    bandwidths: tuple[float, ...] = ()
     metrics: tuple[str, ...] | None = None
     recogniser: str | None = None
     transcripts: Path | None = None
@@ -90,12 +71,18 @@ class EvaluateOptions:
         self._check_metrics()
         if self.normaliser not in NORMALISERS:
             raise ArgumentError(f"--normaliser {self.normaliser!r} is not known; use one of {', '.join(NORMALISERS)}")
-        if self.config and all(is_bundle(codec.path) for codec in self.codecs):
+        if self.config and all(is_bundle(codec.path) or is_transformers(codec.path) for codec in self.codecs):
             raise ArgumentError("--config belongs to a checkpoint, and no --codec is one; leave it out")
-        if self.n_q and not self.codecs:
-            raise ArgumentError("--n-q belongs to a codec; add --codec")
-        if len(set(self.n_q)) < len(self.n_q):
-            raise ArgumentError("--n-q has the same value twice; name each once")
+        if self.n_q and self.bandwidths:
+            raise ArgumentError("--n-q and --bandwidth exclude each other; choose the levels with one of them")
+        for option, values in (("--n-q", self.n_q), ("--bandwidth", self.bandwidths)):
+            if values and not self.codecs:
+                raise ArgumentError(f"{option} belongs to a codec; add --codec")
+            if len(set(values)) < len(values):
+                raise ArgumentError(f"{option} has the same value twice; name each once")
+        for kbits in self.bandwidths:
+            if not (math.isfinite(kbits) and kbits > 0):
+                raise ArgumentError(f"--bandwidth must be above 0 kbit/s, not {kbits:g}")
 
     @property
     def wanted(self) -> tuple[str, ...]:

@@ -103,10 +103,30 @@ def bench(
     against: Annotated[
         list[str] | None,
         typer.Option(
-            help="Run these, too: torch (all of torch-eager, torch-bf16, torch-int8 and torch-compile), or one of them, "
-            "onnxruntime-cpu, onnxruntime-cuda, onnxruntime-tensorrt or tensorrt (default: none).",
+            help="Run these, too: torch (torch-eager, torch-bf16, torch-int8 and torch-compile) or one of these, "
+            "onnxruntime-cpu, onnxruntime-cuda, onnxruntime-tensorrt, tensorrt, or transformers:ID or transformers:DIR "
+            "of a codec (default: none).",
             metavar="NAME,...",
             rich_help_panel=COMPARISON,
+        ),
+    ] = None,
+    codec: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Run another codec, too: bundle folder, checkpoint file, or transformers:ID or transformers:DIR of a "
+            "codec; repeat it for more.",
+            metavar="[NAME=]PATH",
+            rich_help_panel=COMPARISON,
+        ),
+    ] = None,
+    n_q: Annotated[
+        int | None,
+        typer.Option(
+            "--n-q",
+            help="Quantizer levels to use in every codec, from level 0 on (default: all of the bundle, and as many of "
+            "other codecs).",
+            metavar="N",
+            rich_help_panel=MEASUREMENT,
         ),
     ] = None,
     checkpoint: TorchCheckpointOption = None,
@@ -118,7 +138,7 @@ def bench(
     """Measure speed and memory of a bundle, alone or against torch.
 
     The results are latency, RTF (compute time / audio time), xRT (its inverse), throughput and memory. With --against,
-    torch or other backends run the same clips, interleaved with the bundle (A B A B).
+    torch, other backends or other codecs run the same clips, interleaved with the bundle (A B A B).
 
     With --corpus, a corpus of files is measured instead, with reading and writing; with --start-up, import and loading.
 
@@ -128,6 +148,7 @@ def bench(
     from dmcodec.benchmarks.bench import options
     from dmcodec.benchmarks.bench.page import render_report, require_matplotlib
     from dmcodec.benchmarks.bench.result_tables import print_result
+    from dmcodec.benchmarks.codecs.named import Named
     from dmcodec.files import refuse_existing, refuse_inputs, write_bytes
     from dmcodec.text import utf8
 
@@ -140,7 +161,8 @@ def bench(
     if force and not report:
         raise ArgumentError("--force belongs to --report; add it")
     if corpus is not None:
-        others = (duration, batch, stream, streams, start_up, budget, against, checkpoint, config, report, provider)
+        peers = (against, codec, n_q, checkpoint, config)
+        others = (duration, batch, stream, streams, start_up, budget, *peers, report, provider)
         if any(others) or backend != "onnxruntime":
             raise ArgumentError(
                 "--corpus measures one thing on the CPU; it takes --bundle, --size, --threads, --rounds and --json only"
@@ -148,10 +170,12 @@ def bench(
         _bench_corpus(corpus, _bundle(bundle, size), threads, rounds, as_json)
         return
     if start_up:
-        others = (duration, batch, stream, streams, budget, against, checkpoint, config, report, provider)
+        peers = (against, codec, n_q, checkpoint, config)
+        others = (duration, batch, stream, streams, budget, *peers, report, provider)
         if any(others) or backend != "onnxruntime":
             raise ArgumentError(
-                "--start-up measures one thing on the CPU; it takes --bundle, --size, --threads, --rounds and --json only"
+                "--start-up measures one thing on the CPU; "
+                "it takes --bundle, --size, --threads, --rounds and --json only"
             )
         _bench_start_up(_bundle(bundle, size), threads, rounds, as_json)
         return
@@ -163,7 +187,9 @@ def bench(
         durations_s=numbers("--duration", duration, float) or options.DEFAULT_DURATIONS_S,
         batches=numbers("--batch", batch, int) or options.DEFAULT_BATCHES,
         rounds=rounds,
-        against=listed("--against", against),
+        against=_against(against),
+        codecs=tuple(Named.parse(argument) for argument in codec or ()),
+        n_q=n_q,
         stream=stream,
         streams=numbers("--streams", streams, int) or (),
         chunk_frames=DEFAULT_CHUNK_FRAMES if chunk_frames is None else chunk_frames,
@@ -185,6 +211,13 @@ def bench(
     if report:
         write_bytes(report, utf8(render_report(result)).encode())
         note(f"report written to {report}")
+
+
+def _against(values: list[str] | None) -> tuple[str, ...]:
+    """Return the values of `--against`; one that begins with `transformers:` is not split, a folder may hold commas."""
+    models = [value for value in values or () if value.startswith("transformers:")]
+    others = [value for value in values or () if value not in models]
+    return (*models, *listed("--against", others))
 
 
 def _bundle(bundle: Path | None, size: str | None) -> Path:
@@ -217,7 +250,5 @@ def _bench_start_up(bundle: Path, threads: int | None, rounds: int, as_json: boo
     if as_json:
         print_json(result.to_dict())
     else:
-        head = "\n".join(
-            filter(None, (result.load.warning(), f"{bundle}: model {result.model_id}", result.load.line()))
-        )
-        print_tables(head, start_up_tables(result), console())
+        lines = (result.load.warning(), f"{bundle}: model {result.model_id}", result.load.line())
+        print_tables("\n".join(filter(None, lines)), start_up_tables(result), console())

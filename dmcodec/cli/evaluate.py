@@ -41,7 +41,8 @@ def evaluate(
     codec: Annotated[
         list[str] | None,
         typer.Option(
-            help="Bundle folder or checkpoint file to run; repeat it for more.",
+            help="Bundle folder or checkpoint file to run, or transformers:ID of a codec on the hub, or "
+            "transformers:DIR; repeat it for more.",
             metavar="[NAME=]PATH",
             rich_help_panel=CODEC,
         ),
@@ -60,6 +61,14 @@ def evaluate(
             "--n-q",
             help="Quantizer levels to use, from level 0 on (default: all).",
             metavar="N,...",
+            rich_help_panel=CODEC,
+        ),
+    ] = None,
+    bandwidth: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Instead of --n-q: the levels that have these bandwidths (default: all levels).",
+            metavar="KBIT/S,...",
             rich_help_panel=CODEC,
         ),
     ] = None,
@@ -169,6 +178,7 @@ def evaluate(
         config=config,
         against=tuple(Named.parse(argument) for argument in against or ()),
         n_q=numbers("--n-q", n_q, int),
+        bandwidths=numbers("--bandwidth", bandwidth, float),
         metrics=None if metrics is None else listed("--metrics", metrics),
         recogniser=asr,
         transcripts=transcripts,

@@ -26,6 +26,8 @@ def reason(error: BaseException, model_id: str) -> str:
     package = next((each for each in (error, error.__cause__) if isinstance(each, ImportError)), None)
     if package is not None:
         return f"it needs {_package(package)}, which is not installed; install it with pip, or name another model"
+    if "trust_remote_code" in str(error):
+        return "it runs only with code of its own, which dmcodec does not run; name a model that transformers has"
     if os.path.isdir(model_id):  # noqa: PTH112 - ids are not paths
         if not os.path.exists(os.path.join(model_id, "config.json")):  # noqa: PTH110, PTH118 - as above
             return "this folder holds no config.json; name the folder of a model as transformers saves it"
