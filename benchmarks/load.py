@@ -9,6 +9,8 @@ from pathlib import Path
 
 from dmcodec.cpus import usable_cpus
 
+from .tables import count_of
+
 # A load average falls by only two thirds in a minute, so an idle machine has some left of what ended before.
 _LEFT_OVER = 1.0
 # Share of the CPUs that the system itself may take.
@@ -44,7 +46,7 @@ class Load:
         """Return the load in a few words."""
         averages = f"load average {_number(self.at_start)} at the start, {_number(self.at_end)} at the end"
         others = "" if self.other_cpus is None else f", other processes took {self.other_cpus:.2f} CPUs"
-        return f"{averages}{others}; {self.threads} threads on {self.cpus} usable CPUs"
+        return f"{averages}{others}; {count_of(self.threads, 'thread')} on {count_of(self.cpus, 'usable CPU')}"
 
     def warning(self) -> str:
         """Return the sentence that stands over the results; empty where they are a measurement."""
