@@ -1,4 +1,4 @@
-"""`dmcodec bench` says what its ratios are worth: load, spread, fidelity, the worst ratio, and what a budget left out."""
+"""`dmcodec bench` says what its ratios are worth: load, spread, fidelity, the worst ratio, what was left out."""
 
 from __future__ import annotations
 
@@ -175,13 +175,14 @@ def test_the_headline_is_the_worst_ratio_with_what_it_costs(result: BenchResult)
         fidelity=(own, rough),
     )
     assert headline(slower) == (
-        "onnxruntime-cpu (fp32) is slower than torch-bf16: 0.70 times as fast at decode of 1 s, the worst ratio of all. "
-        "torch-bf16 against float32: 87.6% of the codes equal (99.3% of level 0), audio 52 dB, latents 41 dB. "
+        "onnxruntime-cpu (fp32) is slower than torch-bf16: 0.70 times as fast at decode of 1 s, the worst ratio of all."
+        " torch-bf16 against float32: 87.6% of the codes equal (99.3% of level 0), audio 52 dB, latents 41 dB. "
         "onnxruntime-cpu against float32: 100.0% of the codes equal (100.0% of level 0), audio 133 dB, latents 126 dB."
     )
     faster = dataclasses.replace(slower, comparisons=(comparison("torch-eager", 1.7, 1.8),))
     assert headline(faster).startswith(
-        "onnxruntime-cpu (fp32) is at least 1.70 times as fast as each peer; the closest is torch-eager, at encode of 10 s."
+        "onnxruntime-cpu (fp32) is at least 1.70 times as fast as each peer; "
+        "the closest is torch-eager, at encode of 10 s."
     )
     assert "torch-eager against" not in headline(faster)
     alone = headline(dataclasses.replace(quiet, comparisons=(), fidelity=()))
@@ -247,7 +248,7 @@ def test_wrong_budgets(wrong: dict[str, Any]) -> None:
 def test_times_as_people_write_them() -> None:
     assert [seconds("--budget", text) for text in ("60", "60s", "1.5m", "2 h")] == [60, 60, 90, 7200]
     for text in ("", "s", "-1s", "1e3", "1d", "inf", "60 seconds"):
-        with pytest.raises(ArgumentError, match="--budget .* is not a time; give seconds or minutes"):
+        with pytest.raises(ArgumentError, match=r"--budget .* is not a time; give seconds or minutes"):
             seconds("--budget", text)
 
 
