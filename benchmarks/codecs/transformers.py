@@ -44,7 +44,7 @@ def short_name(source: object) -> str:
 
 
 def result_name(source: object) -> str:
-    """Return the name in results: `transformers:` and the id on the hub, or the name of the folder without its parents."""
+    """Return the name in results: `transformers:` and the id on the hub, or the folder's name without its parents."""
     name = model_name(source)
     return f"{PREFIX}{short_name(source) if os.path.isdir(_folder_or_id(name)) else name}"  # noqa: PTH112 - ids
 
@@ -68,6 +68,7 @@ class TransformersCodec:
         self.frame_rate = sample_rate / self.hop_length
         self.codebook_size = _positive(config, "codebook_size", source)
         self._model, self._device = model, device
+        self._sample = speech(_PROBE_FRAMES * self.hop_length, sample_rate)[None, None]
         self._parameters = inspect.signature(model.encode).parameters
         self._scaled = "audio_scales" in inspect.signature(model.decode).parameters
         try:
@@ -148,7 +149,7 @@ class TransformersCodec:
         transformers' own extractors do the same: that of DAC and X-Codec pads to whole frames, that of EnCodec and Mimi
         does not.
         """
-        waveforms = speech((_PROBE_FRAMES - 1) * self.hop_length + 1, self.sample_rate)[None, None]
+        waveforms = self._sample[..., : (_PROBE_FRAMES - 1) * self.hop_length + 1]
         try:
             return self._run(self._encode, waveforms, None).shape[2] == _PROBE_FRAMES
         except Exception:  # noqa: BLE001 - models that need whole frames raise any kind of error
@@ -159,17 +160,14 @@ class TransformersCodec:
         if _BANDWIDTH not in self._parameters:
             return {}
         offered = getattr(self._model.config, "target_bandwidths", None) or ()
-        return {kbits: self._run(self._encode_at, self._probe_waveform(), kbits).shape[-2] for kbits in offered}
+        return {kbits: self._run(self._encode_at, self._sample, kbits).shape[-2] for kbits in offered}
 
     def _encode_at(self, waveforms: Any, kbits: float) -> Any:
         return self._model.encode(waveforms, bandwidth=kbits).audio_codes
 
-    def _probe_waveform(self) -> NDArray[np.float32]:
-        return speech(_PROBE_FRAMES * self.hop_length, self.sample_rate)[None, None]
-
     def _count_levels(self) -> int:
         """Run the model once, and return the number of its levels; raise any error where it is no codec."""
-        codes = self._run(self._encode, self._probe_waveform(), max(self.bandwidths.values(), default=None))
+        codes = self._run(self._encode, self._sample, max(self.bandwidths.values(), default=None))
         audio = self._run(self._decode, codes)
         if codes.ndim != 3 or codes.shape[1:] != (1, _PROBE_FRAMES) or audio.shape[:2] != (1, 1):
             raise ValueError(f"codes of shape {codes.shape}, and audio of shape {audio.shape}")

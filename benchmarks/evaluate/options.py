@@ -35,6 +35,7 @@ class EvaluateOptions:
         language: language of the speech, for multilingual Whisper models; None: they detect it.
         normaliser: normalisation of texts, one of NORMALISERS.
         speaker_model: id or folder of a transformers x-vector model, or "resemblyzer".
+        published: JSON file of figures that others published, to show beside the measured ones.
         limit: number of files to take, the first in order of their names; None: all.
         allow_missing: accept a folder that lacks files; these count as failed.
         jobs: processes that compute signal metrics.
@@ -56,6 +57,7 @@ class EvaluateOptions:
     language: str | None = "en"
     normaliser: str = "english"
     speaker_model: str | None = None
+    published: Path | None = None
     limit: int | None = None
     allow_missing: bool = False
     jobs: int = 1

@@ -9,10 +9,9 @@ from collections.abc import Iterator, Mapping
 from html import escape
 
 import numpy as np
-import soundfile
 from numpy.typing import NDArray
 
-from dmcodec.audio import Waveform, to_pcm16
+from dmcodec.audio import Waveform
 from dmcodec.benchmarks.pages import html_page, html_table
 from dmcodec.benchmarks.tables import Table
 from dmcodec.errors import MissingDependencyError
@@ -24,6 +23,7 @@ from .page_assets import SCRIPT, STYLE
 from .result import ClipScore, ColumnResult, Evaluation, EvaluationResult
 from .result_tables import bitrate, codebook_table, definition_table, failure_table, quality_table, summary_lines
 from .signal_metrics import SAMPLE_RATE, magnitudes
+from .sounds import SOUNDS, Sound
 
 N_FFT = 512
 RANGE_DB = 80.0
@@ -31,13 +31,18 @@ WIDTH_PX, HEIGHT_PX = 720, 192
 _FLOOR = 1e-7
 
 
-def render_page(evaluation: Evaluation) -> str:
-    """Return the whole page as HTML. It holds the metrics' input as 16-bit FLAC at 16 kHz, and spectrograms as WebP.
+def render_page(evaluation: Evaluation, sound: Sound = SOUNDS["flac"]) -> str:
+    """Return the whole page as HTML. It holds the metrics' input at 16 kHz, and spectrograms as WebP.
+
+    Args:
+        evaluation: result and audio.
+        sound: format of the audio.
 
     Raises:
-        MissingDependencyError: matplotlib or Pillow isn't installed.
+        MissingDependencyError: matplotlib or Pillow isn't installed, or libsndfile can't write the format.
     """
     require_plotting()
+    sound.require()
     result = evaluation.result
     body = "\n".join(
         (
@@ -45,7 +50,7 @@ def render_page(evaluation: Evaluation) -> str:
             _head(result),
             _quality(quality_table(result), result),
             html_table(definition_table(result)),
-            _clips(evaluation),
+            _clips(evaluation, sound),
             *(html_table(table) for table in (codebook_table(result), failure_table(result)) if table.rows),
             _record(result),
         )
@@ -68,14 +73,15 @@ def _quality(table: Table, result: EvaluationResult) -> str:
     best = {key: _best(key, result) for key in result.metrics}
     columns = (result.original, *result.columns) if result.original else result.columns
     rows = []
-    for column, row in zip(columns, table.rows, strict=True):
+    names = [*(column.column.name for column in columns), *(None for _ in result.published_rows)]
+    for name, row in zip(names, table.rows, strict=True):
         cells = [f'<td class="label">{escape(row[0])}</td>', f"<td>{escape(row[1])}</td>"]
         for key, text in zip(result.metrics, row[2:], strict=True):
             value, *rest = text.split("\n")
-            mark = ' class="best"' if column.column.name == best[key] else ""
+            mark = ' class="best"' if name is not None and name == best[key] else ""
             small = "".join(f"<small>{escape(line)}</small>" for line in rest)
             cells.append(f"<td><span{mark}>{escape(value)}</span>{small}</td>")
-        rows.append(f"<tr>{''.join(cells)}</tr>\n")
+        rows.append(f"<tr{' class=published' if name is None else ''}>{''.join(cells)}</tr>\n")
     return html_table(table, "".join(rows))
 
 
@@ -92,18 +98,18 @@ def _best(key: str, result: EvaluationResult) -> str | None:
     return (max if METRICS[key].higher_is_better else min)(values, key=lambda name: values[name])
 
 
-def _clips(evaluation: Evaluation) -> str:
+def _clips(evaluation: Evaluation, sound: Sound) -> str:
     if not evaluation.audio:
         return ""
     result, shown = evaluation.result, len(evaluation.audio)
     total = len(result.clips)
     selection = "All files" if shown == total else f"{shown} of {total} files, evenly spread over their names"
     sections = "\n".join(
-        _clip(index, name, audio, result) for index, (name, audio) in enumerate(evaluation.audio.items())
+        _clip(index, name, audio, result, sound) for index, (name, audio) in enumerate(evaluation.audio.items())
     )
     text = (
-        f"{selection}. The audio is the input of the metrics: 16 kHz mono, here as 16-bit FLAC. Spectrograms: 0 to "
-        f"8 kHz, a range of {RANGE_DB:g} dB below the loudest point of the original, one scale for each clip. Click "
+        f"{selection}. The audio is the input of the metrics: 16 kHz mono, here as {sound.described}. Spectrograms: 0 "
+        f"to 8 kHz, a range of {RANGE_DB:g} dB below the loudest point of the original, one scale for each clip. Click "
         "into a spectrogram to play from that time."
     )
     switch = '<input type="checkbox" id="keep" checked> Continue at the same time when switching within a clip'
@@ -111,11 +117,11 @@ def _clips(evaluation: Evaluation) -> str:
     return f"{head}\n{sections}"
 
 
-def _clip(index: int, name: str, audio: Mapping[str, Waveform], result: EvaluationResult) -> str:
+def _clip(index: int, name: str, audio: Mapping[str, Waveform], result: EvaluationResult, sound: Sound) -> str:
     num_samples = max(len(waveform) for waveform in audio.values())
     loudest_db = float(levels_db(audio[ORIGINAL], num_samples).max())
     cards = "\n".join(
-        _card(index, column, audio.get(column.column.name), num_samples, loudest_db, name)
+        _card(index, column, audio.get(column.column.name), num_samples, loudest_db, name, sound)
         for column in _with_original(result)
     )
     text = result.reference_texts.get(name)
@@ -133,7 +139,13 @@ def _with_original(result: EvaluationResult) -> Iterator[ColumnResult]:
 
 
 def _card(
-    index: int, column: ColumnResult, waveform: Waveform | None, num_samples: int, loudest_db: float, clip: str
+    index: int,
+    column: ColumnResult,
+    waveform: Waveform | None,
+    num_samples: int,
+    loudest_db: float,
+    clip: str,
+    sound: Sound,
 ) -> str:
     name, score = column.column.name, column.clips.get(clip)
     rate = "" if column.column.bitrate_bps is None else f"<span>{escape(bitrate(column))} kbit/s</span>"
@@ -142,13 +154,13 @@ def _card(
         reason = next(iter(score.failures.values())) if score and score.failures else "no audio"
         return f'{head}<p class="soft">{escape(reason)}</p></div>'
     image = _data("image/webp", spectrogram_webp(waveform, num_samples, loudest_db))
-    sound = _data("audio/flac", _flac(waveform))
+    audio = _data(sound.media_type, sound.encode(waveform))
     # Audio that is shorter than the longest of the clip covers only this share of the image's width.
     share = len(waveform) / num_samples
     return (
         f'{head}<div class="view"><img alt="spectrogram of {escape(name)}" src="{image}">'
         '<span class="top">8 kHz</span><span class="low">0</span><i></i></div>'
-        f'<audio controls preload="metadata" data-clip="{index}" data-share="{share:.6f}" src="{sound}"></audio>'
+        f'<audio controls preload="metadata" data-clip="{index}" data-share="{share:.6f}" src="{audio}"></audio>'
         f"{_scores(score)}</div>"
     )
 
@@ -167,12 +179,6 @@ def _scores(score: ClipScore | None) -> str:
             )
     heard = f'<p class="heard">“{escape(score.text)}”</p>' if score.text else ""
     return f"<dl>{''.join(rows)}</dl>{heard}"
-
-
-def _flac(waveform: Waveform) -> bytes:
-    buffer = io.BytesIO()
-    soundfile.write(buffer, to_pcm16(waveform), SAMPLE_RATE, subtype="PCM_16", format="FLAC")
-    return buffer.getvalue()
 
 
 def _data(kind: str, content: bytes) -> str:

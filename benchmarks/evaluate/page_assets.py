@@ -5,6 +5,7 @@ body { max-width: 84rem; }
 h3 { font-size: 1rem; margin: 0; overflow-wrap: anywhere; }
 .lines { max-width: 72rem; }
 td small { color: var(--soft); font-size: .8rem; display: block; line-height: 1.35; }
+.published td { color: var(--soft); font-style: italic; }
 .best { color: var(--accent); font-weight: 600; }
 .bar { position: sticky; top: 0; z-index: 2; display: flex; flex-wrap: wrap; gap: .3rem 1.5rem; padding: .6rem 0;
   background: var(--page); border-bottom: 1px solid var(--line); }

@@ -12,6 +12,7 @@ from dmcodec.codes import Codes
 from .columns import Column, lengths_differ
 from .metrics import METRICS, WORD_METRICS
 from .options import ORIGINAL
+from .published import Published
 from .signal_metrics import SAMPLE_RATE
 from .statistics import CodebookUse, Estimate
 from .words import WordCounts
@@ -62,6 +63,7 @@ class EvaluationResult:
         intervals: method of the confidence intervals.
         remarks: conditions that readers of the statistics must know.
         date: start in UTC, ISO 8601.
+        published: figures that were not measured here.
     """
 
     reference: str
@@ -76,6 +78,12 @@ class EvaluationResult:
     date: str
     command: str
     dmcodec_version: str
+    published: tuple[Published, ...] = ()
+
+    @property
+    def published_rows(self) -> tuple[Published, ...]:
+        """Published figures of a metric that is measured."""
+        return tuple(row for row in self.published if any(key in row.values for key in self.metrics))
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values; each metric has its label, unit, direction and definition."""

@@ -9,10 +9,12 @@ from rich.console import Console
 from dmcodec.benchmarks.tables import Table, count_of, print_tables
 
 from .metrics import METRICS
+from .published import Published
 from .result import ColumnResult, EvaluationResult
 from .statistics import Estimate
 
 NO_VALUE = "-"
+PUBLISHED = "(published)"
 _EXAMPLES = 3
 _LEFT_OUT = "Such a file is left out of the statistics of that metric and codec; no number replaces it."
 _ARROWS = "↑ higher is better, ↓ lower is better."
@@ -30,15 +32,19 @@ def evaluation_tables(result: EvaluationResult) -> list[Table]:
 
 
 def quality_table(result: EvaluationResult) -> Table:
-    """Return a row for each codec and a column for each metric, with the interval below each value."""
+    """Return a row for each codec and a column for each metric, with the interval below each value.
+
+    Rows of published figures come last; `published_name` marks them.
+    """
     columns = (result.original, *result.columns) if result.original else result.columns
     rows = tuple((column.column.name, bitrate(column), *_cells(column, result)) for column in columns)
+    rows += tuple((published_name(row), NO_VALUE, *_published_cells(row, result)) for row in result.published_rows)
     headings = [METRICS[key].heading for key in result.metrics]
     return Table(
         f"Quality over {count_of(len(result.clips), 'file')}, with 95 % confidence intervals",
         ("codec", "kbit/s", *headings),
         rows,
-        note="\n".join((f"{result.intervals}.", *result.remarks)),
+        note="\n".join((f"{result.intervals}.", *result.remarks, *_published_notes(result))),
     )
 
 
@@ -105,6 +111,30 @@ def bitrate(column: ColumnResult) -> str:
     """Return the kilobits per second; a dash where they aren't known."""
     bits = column.column.bitrate_bps
     return NO_VALUE if bits is None else f"{bits / 1000:g}"
+
+
+def published_name(row: Published) -> str:
+    """Return the name of a row of published figures, with its mark."""
+    return f"{row.name} {PUBLISHED}"
+
+
+def _published_cells(row: Published, result: EvaluationResult) -> Iterator[str]:
+    for key in result.metrics:
+        yield METRICS[key].text(row.values[key]) if key in row.values else NO_VALUE
+
+
+def _published_notes(result: EvaluationResult) -> Iterator[str]:
+    """Yield what the marked rows are: the sources, the notes, and the figures without a column."""
+    for source in dict.fromkeys(row.source for row in result.published):
+        yield f"{PUBLISHED}: not measured here, and on other files than the rows above: {source}."
+    notes = {
+        (METRICS[key].label, note): None for row in result.published for key, note in row.notes.items()
+        if key in result.metrics
+    }  # fmt: skip
+    yield from (f"{PUBLISHED}, {label}: {note}." for label, note in notes)
+    keys = dict.fromkeys(key for row in result.published for key in row.values if key not in result.metrics)
+    if keys:
+        yield f"{PUBLISHED} also: {', '.join(METRICS[key].label for key in keys)}, which are not measured here."
 
 
 def _examples(names: list[str]) -> str:

@@ -18,6 +18,7 @@ from .columns import Clip, Column, Original, Source, find_clips, left_out, open_
 from .metrics import METRICS, WORD_METRICS, require_packages
 from .models import Models, load_models
 from .options import ORIGINAL, EvaluateOptions
+from .published import Published, read_published
 from .recogniser import TextRecogniser
 from .result import ClipScore, ColumnResult, Evaluation, EvaluationResult, ScoreBook
 from .signal_metrics import GROUPS, SAMPLE_RATE
@@ -53,12 +54,13 @@ def run_evaluation(
     """
     date = utc_now()
     require_packages(options.wanted)
+    published = read_published(options.published, options.wanted) if options.published else ()
     clips = find_clips(options.reference, options.limit)
     sources = open_sources(options, clips)
     models = load_models(options, clips, recogniser, speaker)
     run = _Run(options, clips, sources, models, progress)
     run.measure_all()
-    evaluation = summarise(options, clips, models, run.book, run.audio, date)
+    evaluation = summarise(options, clips, models, run.book, run.audio, date, published)
     if not any(column.clips[clip.name].values for column in evaluation.result.columns for clip in clips):
         failures = next(iter(evaluation.result.columns[0].clips.values())).failures
         raise EvaluationError(f"{options.reference}: nothing could be measured ({next(iter(failures.values()))})")
@@ -153,6 +155,7 @@ def summarise(
     book: ScoreBook,
     audio: Mapping[str, Mapping[str, Waveform]],
     date: str,
+    published: tuple[Published, ...] = (),
 ) -> Evaluation:
     """Compute the statistics over all clips of a full book, and the remarks that belong to them."""
     names = [clip.name for clip in clips]
@@ -170,6 +173,7 @@ def summarise(
         date=date,
         command=options.command,
         dmcodec_version=__version__,
+        published=published,
     )
     return Evaluation(result, audio)
 

@@ -123,8 +123,7 @@ def bench(
         int | None,
         typer.Option(
             "--n-q",
-            help="Quantizer levels to use in every codec, from level 0 on (default: all of the bundle, and as many of "
-            "other codecs).",
+            help="Quantizer levels to use, from level 0 on (default: all).",
             metavar="N",
             rich_help_panel=MEASUREMENT,
         ),

@@ -144,12 +144,29 @@ def evaluate(
             rich_help_panel=METRICS,
         ),
     ] = None,
+    published: Annotated[
+        Path | None,
+        typer.Option(
+            help="Figures that others published, to show beside the measured ones, marked: a JSON list of name, "
+            "metric, value and source (default: none).",
+            metavar="FILE.json",
+            rich_help_panel=METRICS,
+        ),
+    ] = None,
     report: ReportOption = None,
     report_clips: Annotated[
         int | None,
         typer.Option(
             help=f"With --report: clips to listen to, spread over the files (default: {DEFAULT_REPORT_CLIPS}).",
             metavar="N",
+        ),
+    ] = None,
+    report_audio: Annotated[
+        str | None,
+        typer.Option(
+            help="With --report: audio on the page as flac, which is what was measured, or as mp3, a third of its size "
+            "(default: flac).",
+            metavar="NAME",
         ),
     ] = None,
     force: ForceOption = False,
@@ -161,12 +178,14 @@ def evaluate(
 
     Options marked with ",..." take several values: --n-q 2,8 or --n-q 2 --n-q 8.
     """
-    if report is None and (force or report_clips is not None):
-        raise ArgumentError(f"--{'force' if force else 'report-clips'} belongs to --report; add it")
+    for option, given in (("force", force), ("report-clips", report_clips), ("report-audio", report_audio)):
+        if report is None and given not in (None, False):
+            raise ArgumentError(f"--{option} belongs to --report; add it")
     try:
         from dmcodec.benchmarks.evaluate import EvaluateOptions, Named, run_evaluation
         from dmcodec.benchmarks.evaluate.page import render_page, require_plotting
         from dmcodec.benchmarks.evaluate.result_tables import print_evaluation
+        from dmcodec.benchmarks.evaluate.sounds import SOUNDS
     except ModuleNotFoundError as error:
         raise missing_dependency("evaluate", error, "cpu,evaluate") from None
     from dmcodec.files import refuse_existing, refuse_inputs, write_bytes
@@ -185,6 +204,7 @@ def evaluate(
         language=None if language == "auto" else language,
         normaliser=normaliser,
         speaker_model=speaker_model,
+        published=published,
         limit=limit,
         allow_missing=allow_missing,
         jobs=usable_cpus() if jobs is None else jobs,
@@ -193,10 +213,14 @@ def evaluate(
         report_clips=(DEFAULT_REPORT_CLIPS if report_clips is None else report_clips) if report else 0,
         command=command_line(),
     )
+    if report_audio is not None and report_audio not in SOUNDS:
+        raise ArgumentError(f"--report-audio {report_audio!r} is not known; use one of {', '.join(SOUNDS)}")
+    sound = SOUNDS[report_audio or "flac"]
     if report:
         refuse_existing(report, force)
-        refuse_inputs(report, transcripts, config)
+        refuse_inputs(report, transcripts, config, published)
         require_plotting()
+        sound.require()
     with show_progress() as progress:
         evaluation = run_evaluation(options, progress)
     if as_json:
@@ -204,6 +228,6 @@ def evaluate(
     else:
         print_evaluation(evaluation.result, console())
     if report:
-        page = utf8(render_page(evaluation)).encode()
+        page = utf8(render_page(evaluation, sound)).encode()
         write_bytes(report, page)
         note(f"report written to {report} ({len(page) / 1e6:.1f} MB)")
