@@ -46,7 +46,8 @@ class Timing:
     @classmethod
     def of(cls, runs_s: Sequence[float]) -> Timing:
         """Summarise the times of at least one run."""
-        return cls(len(runs_s), *np.percentile(runs_s, (25, 50, 75, 95, 99)).tolist(), tuple(runs_s))
+        p25, p50, p75, p95, p99 = np.percentile(runs_s, (25, 50, 75, 95, 99)).tolist()
+        return cls(len(runs_s), p25, p50, p75, p95, p99, tuple(runs_s))
 
 
 @dataclasses.dataclass(frozen=True)

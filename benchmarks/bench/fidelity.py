@@ -41,13 +41,12 @@ def measure_fidelity(
         if codec.name == reference.name:
             continue
         own_codes, own_latents = codec.encode(waveforms, n_q), _latents(codec, waveforms)
-        known = latents is not None and own_latents is not None
         found.append(
             Fidelity(
                 side=codec.name,
                 reference=reference.name,
                 duration_s=waveforms.shape[-1] / codec.sample_rate,
-                latents_snr_db=snr_db(latents, own_latents) if known else None,
+                latents_snr_db=None if latents is None or own_latents is None else snr_db(latents, own_latents),
                 code_agreement=code_agreement(codes, own_codes),
                 level0_agreement=code_agreement(codes[:1], own_codes[:1]),
                 waveform_snr_db=snr_db(audio, codec.decode(codes)),

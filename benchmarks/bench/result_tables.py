@@ -68,7 +68,7 @@ def gpu_line(gpu: Gpu) -> str:
 
 def speedup_table(result: BenchResult) -> Table:
     """Return the speedup of the bundle over each peer, with the agreement of their outputs."""
-    rows = [
+    rows: list[tuple[str, ...]] = [
         (
             comparison.peer,
             str(Shape(comparison.duration_s, comparison.batch)),

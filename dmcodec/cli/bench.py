@@ -159,24 +159,17 @@ def bench(
         raise ArgumentError("--chunk-frames belongs to --stream; add it")
     if force and not report:
         raise ArgumentError("--force belongs to --report; add it")
-    if corpus is not None:
-        peers = (against, codec, n_q, checkpoint, config)
-        others = (duration, batch, stream, streams, start_up, budget, *peers, report, provider)
-        if any(others) or backend != "onnxruntime":
+    if corpus is not None or start_up:
+        others = (duration, batch, stream, streams, budget, against, codec, n_q, checkpoint, config, report, provider)
+        if any(others) or backend != "onnxruntime" or (corpus is not None and start_up):
             raise ArgumentError(
-                "--corpus measures one thing on the CPU; it takes --bundle, --size, --threads, --rounds and --json only"
-            )
-        _bench_corpus(corpus, _bundle(bundle, size), threads, rounds, as_json)
-        return
-    if start_up:
-        peers = (against, codec, n_q, checkpoint, config)
-        others = (duration, batch, stream, streams, budget, *peers, report, provider)
-        if any(others) or backend != "onnxruntime":
-            raise ArgumentError(
-                "--start-up measures one thing on the CPU; "
+                f"{'--start-up' if corpus is None else '--corpus'} measures one thing on the CPU; "
                 "it takes --bundle, --size, --threads, --rounds and --json only"
             )
-        _bench_start_up(_bundle(bundle, size), threads, rounds, as_json)
+        if corpus is None:
+            _bench_start_up(_bundle(bundle, size), threads, rounds, as_json)
+        else:
+            _bench_corpus(corpus, _bundle(bundle, size), threads, rounds, as_json)
         return
     bench_options = options.BenchOptions(
         backend=backend,
