@@ -74,17 +74,22 @@ def measured(options: Sequence[str]) -> dict[str, Any]:
         [sys.executable, "-P", "-m", *command, "--json"], stdout=subprocess.PIPE, text=True, check=True
     )
     values: dict[str, Any] = compact(json.loads(done.stdout))
-    return {**values, "command": shlex.join(command)}
+    return {**values, "command": shlex.join(Path(word).name if is_path(word) else word for word in command)}
 
 
 def compact(values: Any) -> Any:
-    """Return JSON values without single runs, and with 5 significant digits."""
+    """Return JSON values without single runs and paths of this machine, and with 5 significant digits."""
     if isinstance(values, dict):
-        left_out = ("runs_s", "cpu_runs_s", "provenance", "parity", "path", "bundle_path")
-        return {name: compact(value) for name, value in values.items() if name not in left_out}
+        left_out = ("runs_s", "cpu_runs_s", "provenance", "parity", "path")
+        return {name: compact(value) for name, value in values.items() if name not in left_out and not is_path(value)}
     if isinstance(values, list):
         return [compact(value) for value in values]
     return float(f"{values:.5g}") if isinstance(values, float) else values
+
+
+def is_path(value: Any) -> bool:
+    """Return whether a value is a path of this machine."""
+    return isinstance(value, str) and Path(value).is_absolute()
 
 
 def rendered(text: str, results: Values) -> str:

@@ -68,5 +68,6 @@ def test_a_result_that_changes_is_noticed(script: ModuleType, results: dict[str,
 
 
 def test_results_are_kept_without_single_runs(script: ModuleType) -> None:
-    found = script.compact({"timing": {"p50_s": 0.123456789, "runs_s": [1.0]}, "rows": [{"n": 3}], "parity": {}})
+    values = {"timing": {"p50_s": 0.123456789, "runs_s": [1.0]}, "rows": [{"n": 3}], "parity": {}}
+    found = script.compact({**values, "bundle": str(ROOT / "x.bundle")})
     assert found == {"timing": {"p50_s": 0.12346}, "rows": [{"n": 3}]}
