@@ -81,6 +81,8 @@ def test_the_result_holds_every_codec_operation_and_shape(result: BenchResult) -
         own, peer = encodes["onnxruntime-cpu"], encodes[comparison.peer]
         ratios = np.array(peer.timing.runs_s) / np.array(own.timing.runs_s)
         assert comparison.encode_speedup == pytest.approx(np.median(ratios))
+        assert comparison.code_agreement is not None
+        assert comparison.waveform_snr_db is not None
         assert comparison.code_agreement >= 0.999
         assert comparison.waveform_snr_db >= 90
 

@@ -128,7 +128,12 @@ def test_the_original_of_a_bundle_is_the_same_network(
     assert not same(checkpoint_sha256="0" * 64)
     assert same(checkpoint_sha256=file_sha256(encodec / "model.safetensors"))
     folders = []
-    monkeypatch.setattr(other_codecs, "_model_id", lambda folder: folders.append(folder) or bundle.manifest.model_id)
+
+    def model_id(folder: Path) -> str:
+        folders.append(folder)
+        return bundle.manifest.model_id
+
+    monkeypatch.setattr(other_codecs, "_model_id", model_id)
     assert same()
     assert folders == [encodec]
 

@@ -54,7 +54,7 @@ def test_published_rows_are_marked_and_come_last(evaluation: Evaluation) -> None
     table = quality_table(evaluation.result)
     assert [row[0] for row in table.rows] == ["one", "two", "Fine & <good> (published)"]
     assert table.rows[-1][1:] == ("-", "0.000")
-    assert "(published): not measured here, and on other files than the rows above: a paper, Table 3." in table.note
+    assert "(published): not measured here; files and settings may be others: a paper, Table 3." in table.note
     assert "(published), log-mel L1: of 24 kHz." in table.note
     assert "(published) also: WER, STOI, which are not measured here." in table.note
     values = evaluation.result.to_dict()["published"]

@@ -219,14 +219,16 @@ def import_transformers() -> Any:
 
 def weights_file(source: str) -> Path | None:
     """Return the file with the weights of a model that was loaded; None where they are in several files."""
-    from transformers.utils import cached_file
+    from transformers.utils.hub import cached_file
 
     name = _folder_or_id(model_name(source))
     for file in ("model.safetensors", "pytorch_model.bin"):
         try:
-            return Path(cached_file(name, file, local_files_only=True))
+            found = cached_file(name, file, local_files_only=True)
         except OSError:
             continue
+        if found is not None:
+            return Path(found)
     return None
 
 

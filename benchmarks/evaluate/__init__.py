@@ -1,6 +1,8 @@
 """`dmcodec evaluate`: quality of reconstructed speech, with intervals and a listening page. See `run_evaluation`."""
 
-from .options import EvaluateOptions, Named
+from dmcodec.benchmarks.codecs.named import Named
+
+from .options import EvaluateOptions
 from .result import Evaluation, EvaluationResult
 from .run import run_evaluation
 

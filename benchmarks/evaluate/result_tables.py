@@ -126,7 +126,7 @@ def _published_cells(row: Published, result: EvaluationResult) -> Iterator[str]:
 def _published_notes(result: EvaluationResult) -> Iterator[str]:
     """Yield what the marked rows are: the sources, the notes, and the figures without a column."""
     for source in dict.fromkeys(row.source for row in result.published):
-        yield f"{PUBLISHED}: not measured here, and on other files than the rows above: {source}."
+        yield f"{PUBLISHED}: not measured here; files and settings may be others: {source}."
     notes = {
         (METRICS[key].label, note): None for row in result.published for key, note in row.notes.items()
         if key in result.metrics
