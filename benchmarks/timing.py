@@ -31,12 +31,14 @@ class Timing:
 
     Attributes:
         n: number of runs.
-        p50_s, p95_s, p99_s: percentiles, interpolated linearly between ranks.
+        p25_s, p50_s, p75_s, p95_s, p99_s: percentiles, interpolated linearly between ranks.
         runs_s: each run, in order.
     """
 
     n: int
+    p25_s: float
     p50_s: float
+    p75_s: float
     p95_s: float
     p99_s: float
     runs_s: tuple[float, ...]
@@ -44,8 +46,8 @@ class Timing:
     @classmethod
     def of(cls, runs_s: Sequence[float]) -> Timing:
         """Summarise the times of at least one run."""
-        p50, p95, p99 = (float(value) for value in np.percentile(runs_s, (50, 95, 99)))
-        return cls(len(runs_s), p50, p95, p99, tuple(runs_s))
+        p25, p50, p75, p95, p99 = np.percentile(runs_s, (25, 50, 75, 95, 99)).tolist()
+        return cls(len(runs_s), p25, p50, p75, p95, p99, tuple(runs_s))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,4 +68,11 @@ def paired_speedup(runs_s: Sequence[float], peer_runs_s: Sequence[float]) -> flo
 
     The i-th runs of both follow each other (interleaved timing), so that background load affects both equally.
     """
-    return float(np.median([peer / own for own, peer in zip(runs_s, peer_runs_s, strict=True)]))
+    return paired_quartiles(runs_s, peer_runs_s)[1]
+
+
+def paired_quartiles(runs_s: Sequence[float], peer_runs_s: Sequence[float]) -> tuple[float, float, float]:
+    """Return the quartiles over the pairs of peer time / time: lower, median and upper."""
+    ratios = [peer / own for own, peer in zip(runs_s, peer_runs_s, strict=True)]
+    low, middle, high = np.percentile(ratios, (25, 50, 75)).tolist()
+    return low, middle, high

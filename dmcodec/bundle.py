@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from .checked_bundles import Checked
 from .config import CodecConfig
 from .errors import BundleError, BundleNotFoundError, BundleVersionError, ConfigError, detail
 from .files import file_sha256, json_sha256, write_bytes
@@ -175,8 +176,14 @@ class Bundle:
         return self.path / self.manifest.graphs[name].file
 
     @classmethod
-    def open(cls, path: str | Path) -> Bundle:
+    def open(cls, path: str | Path, again: bool = False) -> Bundle:
         """Read a bundle; check that it is complete, unaltered, and of a version that this dmcodec knows.
+
+        Files that did not change since they were last checked are not read again (`dmcodec.checked_bundles`).
+
+        Args:
+            path: folder of the bundle.
+            again: read and check all files in any case.
 
         Raises:
             BundleNotFoundError: no bundle at that path, or one of its files is missing.
@@ -185,11 +192,25 @@ class Bundle:
         """
         path = Path(path)
         manifest = read_manifest(path)
-        for spec in manifest.files:
-            _check_file(path / spec.file, spec)
-        for graph in manifest.graphs.values():
-            _check_locations(path / graph.file, manifest.weights)
+        state = _state(path, manifest)
+        if again or state is None or not state.is_known():
+            for spec in manifest.files:
+                _check_file(path / spec.file, spec)
+            for graph in manifest.graphs.values():
+                _check_locations(path / graph.file, manifest.weights)
+            if state is not None:
+                state.remember()
         return cls(path, manifest)
+
+
+def checked_before(bundle: Bundle) -> bool:
+    """Return whether the files are as they were when dmcodec checked them, so that opening them again reads none."""
+    state = _state(bundle.path, bundle.manifest)
+    return state is not None and state.is_known()
+
+
+def _state(path: Path, manifest: Manifest) -> Checked | None:
+    return Checked.now(path, [MANIFEST, *(spec.file for spec in manifest.files)])
 
 
 def default_bundle_path() -> Path:

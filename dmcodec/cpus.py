@@ -4,10 +4,22 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Iterator, Mapping, MutableMapping
 from pathlib import Path
 
 _ROOT = Path("/")
+_BLAS_TIMEOUT = "OPENBLAS_THREAD_TIMEOUT"
+
+
+def let_blas_threads_sleep(environment: MutableMapping[str, str] = os.environ) -> None:
+    """Let the idle threads of numpy's OpenBLAS sleep at once, unless the variable is set or numpy is imported already.
+
+    They would spin for about 0.1 s after the import of numpy, one on each CPU but one. dmcodec's own work is not in
+    BLAS; products of large matrices take as long as before.
+    """
+    if "numpy" not in sys.modules:
+        environment.setdefault(_BLAS_TIMEOUT, "4")  # 2**4 cycles, the least that OpenBLAS takes
 
 
 def usable_cpus(root: Path = _ROOT) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import importlib.util
 from collections.abc import Mapping, Sequence
 
@@ -111,6 +110,8 @@ def refuse_together(distributions: Sequence[str], extras: Sequence[str]) -> None
 
 
 def _is_distribution(name: str) -> bool:
+    import importlib.metadata  # here: importing it takes as long as a quarter of the runtime
+
     try:
         importlib.metadata.distribution(name)
     except importlib.metadata.PackageNotFoundError:

@@ -192,6 +192,9 @@ class OnnxRuntimeBackend:
         # Worker threads spin during a run, which makes the many small steps of the LSTM faster. After the run they
         # would take the cores from the next graph, or from the rest of the application.
         options.add_session_config_entry("session.force_spinning_stop", "1")
+        # Threads also begin to spin when a session is made, and would for all of its loading. No pause within a run is
+        # as long as this. onnxruntime before 1.2x does not know it.
+        options.add_session_config_entry("session.intra_op.spin_duration_us", "1000")
         return options
 
 

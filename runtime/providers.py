@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import importlib.metadata
 import io
 import re
 import sys
@@ -157,6 +156,8 @@ def linked_tensorrt(package: Path) -> int | None:
 
 def installed_tensorrt() -> str | None:
     """Return the version of the installed TensorRT package; None where there is none."""
+    import importlib.metadata
+
     for name in TENSORRT_PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             return importlib.metadata.version(name)

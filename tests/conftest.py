@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 # torch's threads wait for each other at every layer; on busy cores these small models take minutes that way.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Tests write nothing into the cache of who runs them.
+os.environ["DMCODEC_REMEMBER_CHECKS"] = "0"
 
 settings.register_profile("dmcodec", deadline=None, derandomize=True, database=None)
 settings.load_profile("dmcodec")

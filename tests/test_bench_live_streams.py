@@ -71,7 +71,7 @@ def test_all_numbers_are_measured_pooled_and_separate(tiny_bundle: Path, monkeyp
     levels, capacities = live_tables(full)
     assert (len(levels.rows), len(capacities.rows)) == (8, 4)
     page = render_report(full)
-    assert page.count("<svg") == render_report(result).count("<svg") + 1
+    assert page.count("<svg") == render_report(result).count("<svg") + 2
     assert levels.title in page
     assert capacities.title in page
     assert full.to_dict()["live"]["levels"][0]["side"] == "pooled"

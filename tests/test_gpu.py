@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from dmcodec.benchmarks.bench.options import BenchOptions
-from dmcodec.benchmarks.bench.result_tables import gpu_line, memory_table, record_tables
+from dmcodec.benchmarks.bench.record_tables import record_tables
+from dmcodec.benchmarks.bench.result_tables import gpu_line, memory_table
 from dmcodec.benchmarks.bench.run import run_bench
 from dmcodec.benchmarks.gpu import GpuMeter, NvmlReader, SmiReader, chosen_index, find_gpus, open_reader, wait_s
 from dmcodec.benchmarks.machine import describe_machine

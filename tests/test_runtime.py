@@ -187,7 +187,7 @@ def test_a_gpu_without_a_gpu_build_is_an_error(tiny_bundle: Path, provider: str)
 
 
 def test_both_onnxruntimes_installed_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(onnxruntime_import, "_is_installed", lambda name: True)
+    monkeypatch.setattr(onnxruntime_import, "_is_installed", lambda name, folder: True)
     with pytest.raises(MissingDependencyError, match="overwrite each other"):
         OnnxRuntimeBackend()
 

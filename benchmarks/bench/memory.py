@@ -21,14 +21,16 @@ from dmcodec.benchmarks.codecs.bundle import DECODE_GRAPHS, ENCODE_GRAPHS, Bundl
 from dmcodec.benchmarks.codecs.interface import MeasuredCodec
 from dmcodec.benchmarks.codecs.named import Named
 from dmcodec.benchmarks.codecs.registry import BUNDLE_PEERS, runs_on_gpu
-from dmcodec.benchmarks.codecs.torch import TORCH_EAGER, EagerCodec, load_model, torch_threads
+from dmcodec.benchmarks.codecs.torch import load_model, torch_threads
 from dmcodec.benchmarks.gpu import GpuMeter, open_reader, wait_s
 from dmcodec.benchmarks.timing import Progress
 from dmcodec.bundle import Bundle
 
+from .budget import Budget
 from .measure import speech_batch
 from .options import BenchOptions, Shape
 from .other_codecs import codec_name, needs_torch, open_other_codec
+from .peers import EAGER_KINDS
 from .result import OPERATIONS, MemoryResult
 
 RUNS = 3
@@ -37,12 +39,17 @@ _STATUS = Path("/proc/self/status")
 
 
 def measure_memory(
-    bundle: str | Path, options: BenchOptions, codecs: Sequence[str], threads: int, progress: Progress
+    bundle: str | Path,
+    options: BenchOptions,
+    codecs: Sequence[str],
+    threads: int,
+    progress: Progress,
+    budget: Budget | None = None,
 ) -> tuple[MemoryResult, ...]:
     """Measure the peak memory of the codecs of these names for the reference clip, and GPU memory and power on a GPU.
 
     Each process loads only what its operation needs (torch: the whole model) and runs it RUNS times; on a GPU it then
-    runs for POWER_S more, while the power is read.
+    runs for POWER_S more, while the power is read. Codecs that don't fit into the budget are left out.
     """
     common = {
         "bundle": str(bundle),
@@ -52,11 +59,17 @@ def measure_memory(
         "config": str(options.config) if options.config else None,
     }
     cases = [(codec, operation) for codec in codecs for operation in OPERATIONS]
-    results = []
+    results: list[MemoryResult] = []
+    took_s = 0.0
     for done, (codec, operation) in enumerate(cases):
         progress("memory", done, len(cases))
+        rest = list(dict.fromkeys(name for name, _ in cases[done:]))
+        if budget and not budget.allows(f"memory of {', '.join(rest)}", max(1.0, took_s)):
+            break
+        start = time.perf_counter()
         request = {**common, **_codec_request(codec, options), "operation": operation}
         results.append(MemoryResult(codec, operation, **_run_process(request)))
+        took_s = time.perf_counter() - start
     progress("memory", len(cases), len(cases))
     return tuple(results)
 
@@ -67,12 +80,13 @@ def _codec_request(codec: str, options: BenchOptions) -> dict[str, Any]:
         if codec == codec_name(entry):
             levels = {"n_q": options.n_q, "device_id": options.device_id}
             return {"path": str(entry.path), "torch": needs_torch(entry.path), "gpu": options.on_gpu, **levels}
-    if codec.startswith(TORCH_EAGER):
-        return {"torch": True, "gpu": options.on_gpu}
+    for name in EAGER_KINDS:
+        if codec == name or codec.startswith(f"{name}-cuda"):
+            return {"torch": name, "gpu": options.on_gpu}
     backend, provider = BUNDLE_PEERS[codec] if codec in options.peers else (options.backend, options.provider)
     on_gpu = runs_on_gpu(codec)
     device_id = options.device_id if on_gpu else None
-    return {"torch": False, "backend": backend, "provider": provider, "gpu": on_gpu, "device_id": device_id}
+    return {"torch": None, "backend": backend, "provider": provider, "gpu": on_gpu, "device_id": device_id}
 
 
 def _run_process(request: dict[str, Any]) -> dict[str, Any]:
@@ -126,7 +140,7 @@ def _open(request: dict[str, Any]) -> MeasuredCodec:
 def _open_torch(request: dict[str, Any]) -> MeasuredCodec:
     checkpoint, config = (Path(request[name]) if request[name] else None for name in ("checkpoint", "config"))
     model = load_model(Bundle.open(request["bundle"]), checkpoint, config)
-    return EagerCodec(model, "cuda" if request["gpu"] else "cpu")
+    return EAGER_KINDS[request["torch"]](model, "cuda" if request["gpu"] else "cpu")
 
 
 def _open_bundle(request: dict[str, Any]) -> MeasuredCodec:

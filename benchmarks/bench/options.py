@@ -9,6 +9,7 @@ from pathlib import Path
 from dmcodec.benchmarks.codecs.bundle import bundle_codec_name
 from dmcodec.benchmarks.codecs.named import Named
 from dmcodec.benchmarks.codecs.registry import PEERS, TORCH_PEERS, runs_on_gpu
+from dmcodec.benchmarks.codecs.torch import TORCH_COMPILE, TORCH_INT8
 from dmcodec.benchmarks.codecs.transformers import is_transformers
 from dmcodec.errors import ArgumentError
 
@@ -21,6 +22,8 @@ DEFAULT_CHUNK_FRAMES = 5
 USUAL_REFERENCE_S = 10.0
 DEFAULT_LIVE_S = 4.0
 MAX_STREAMS = 512
+MIN_BUDGET_S = 5.0
+_ALL_OF_TORCH = "torch"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,6 +57,8 @@ class BenchOptions:
         chunk_frames: frames in each push of a stream.
         streams: numbers of live streams to measure at once, pooled and separate; empty: none.
         live_s: time that each number is measured for, after a warm-up.
+        budget_s: time to stay within, as far as one shape with few rounds allows: a quick look. `rounds` is then the
+            most, and what does not fit is left out; so is compiling, unless `against` names it.
         command: the command line, for the record.
     """
 
@@ -73,6 +78,7 @@ class BenchOptions:
     chunk_frames: int = DEFAULT_CHUNK_FRAMES
     streams: tuple[int, ...] = ()
     live_s: float = DEFAULT_LIVE_S
+    budget_s: float | None = None
     command: str = ""
 
     def __post_init__(self) -> None:
@@ -85,6 +91,7 @@ class BenchOptions:
                 raise ArgumentError(f"streams must be 1 to {MAX_STREAMS}, not {count}")
         if not (math.isfinite(self.live_s) and self.live_s > 0):
             raise ArgumentError(f"live_s must be above 0 s, not {self.live_s:g}")
+        self._check_budget()
         if self.n_q is not None and self.n_q < 1:
             raise ArgumentError(f"n_q must be at least 1, not {self.n_q}")
         if self.rounds < 1:
@@ -113,13 +120,25 @@ class BenchOptions:
     def peers(self) -> tuple[str, ...]:
         """Names of the codecs that the bundle is compared with."""
         known = [name for name in self.against if not is_transformers(name)]
-        return tuple(dict.fromkeys(peer for name in known for peer in PEERS[name]))
+        named = {peer for name in known if name != _ALL_OF_TORCH for peer in PEERS[name]}
+        all_peers = dict.fromkeys(peer for name in known for peer in PEERS[name])
+        return tuple(peer for peer in all_peers if peer in named or peer not in self._not_by_default)
 
     @property
     def other_codecs(self) -> tuple[Named, ...]:
         """Codecs that are named by their paths: models of transformers in `against`, and `codecs`."""
         models = (Named(Path(name)) for name in self.against if is_transformers(name))
         return tuple(dict.fromkeys([*models, *self.codecs]))
+
+    @property
+    def without_compile(self) -> bool:
+        """Whether `against` stands for torch.compile, which the budget leaves out."""
+        return self.budget_s is not None and _ALL_OF_TORCH in self.against and TORCH_COMPILE not in self.peers
+
+    @property
+    def _not_by_default(self) -> set[str]:
+        """Peers that must be named one by one, not by `torch`."""
+        return {*([TORCH_INT8] if self.on_gpu else []), *([] if self.budget_s is None else [TORCH_COMPILE])}
 
     @property
     def torch_peers(self) -> tuple[str, ...]:
@@ -150,6 +169,14 @@ class BenchOptions:
                     f"batch {batch} of {self.reference_s:g} s is more than {MAX_DURATION_S:g} s of audio in one run; "
                     "give a smaller --batch or a shorter --duration"
                 )
+
+    def _check_budget(self) -> None:
+        if self.budget_s is None:
+            return
+        if not (math.isfinite(self.budget_s) and self.budget_s >= MIN_BUDGET_S):
+            raise ArgumentError(f"budget must be at least {MIN_BUDGET_S:g} s, not {self.budget_s:g}")
+        if self.streams:
+            raise ArgumentError("--streams takes minutes; leave --budget out")
 
     def _check_peers(self) -> None:
         for name in self.against:

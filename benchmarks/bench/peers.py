@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,10 +14,14 @@ from dmcodec.benchmarks.codecs.interface import MeasuredCodec
 from dmcodec.benchmarks.codecs.named import Named
 from dmcodec.benchmarks.codecs.registry import BUNDLE_PEERS, runs_on_gpu
 from dmcodec.benchmarks.codecs.torch import (
+    TORCH_BF16,
     TORCH_COMPILE,
     TORCH_EAGER,
+    TORCH_INT8,
+    Bf16Codec,
     CompiledCodec,
     EagerCodec,
+    Int8Codec,
     load_model,
     torch_threads,
 )
@@ -33,6 +37,11 @@ from .result import PeerFailure, PeerLoading
 if TYPE_CHECKING:
     from dmcodec.nn import DMCodec
 
+# Peers of eager torch, by name.
+EAGER_KINDS: Mapping[str, type[EagerCodec | Bf16Codec]] = {
+    TORCH_EAGER: EagerCodec, TORCH_BF16: Bf16Codec, TORCH_INT8: Int8Codec
+}  # fmt: skip
+
 
 @dataclasses.dataclass
 class Peers:
@@ -44,6 +53,8 @@ class Peers:
         fixed_shape: names of those that run only the reference shape.
         loading: how long loading each took.
         failures: the peers that can't run.
+        reference: the same network in float32 in torch on the CPU, whether it is among `codecs` or not; None where
+            torch was not asked for.
     """
 
     codecs: list[MeasuredCodec] = dataclasses.field(default_factory=list)
@@ -51,6 +62,7 @@ class Peers:
     fixed_shape: set[str] = dataclasses.field(default_factory=set)
     loading: list[PeerLoading] = dataclasses.field(default_factory=list)
     failures: list[PeerFailure] = dataclasses.field(default_factory=list)
+    reference: MeasuredCodec | None = None
 
     def at(self, shape: Shape, reference: Shape) -> tuple[MeasuredCodec, ...]:
         """Return the peers that run at `shape`."""
@@ -122,14 +134,15 @@ def _torch_device(options: BenchOptions) -> str:
 
 def _add_torch_peers(peers: Peers, model: DMCodec, load_s: float, options: BenchOptions, progress: Progress) -> None:
     device = _torch_device(options)
-    if TORCH_EAGER in options.peers:
+    peers.reference = EagerCodec(model)
+    for name, kind in ((name, kind) for name, kind in EAGER_KINDS.items() if name in options.peers):
         try:
-            eager = EagerCodec(model, device)
+            codec = kind(model, device)
         except Exception as error:  # noqa: BLE001 - no GPU, or one that this torch doesn't support: any kind of error
-            peers.failures.append(PeerFailure(TORCH_EAGER, _reason(error)))
+            peers.failures.append(PeerFailure(name, _reason(error)))
         else:
-            peers.codecs.append(eager)
-            peers.loading.append(PeerLoading(eager.name, load_s, None))
+            peers.codecs.append(codec)
+            peers.loading.append(PeerLoading(codec.name, load_s, None))
     if TORCH_COMPILE in options.peers:
         progress("compiling", 0, 1)
         try:

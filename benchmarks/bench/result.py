@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from dmcodec.benchmarks.load import Load
 from dmcodec.benchmarks.machine import Machine
 from dmcodec.benchmarks.timing import Speed, Timing
 from dmcodec.runtime.backend import Captures
@@ -52,6 +53,7 @@ class Comparison:
 
     Attributes:
         encode_speedup, decode_speedup: median over the pairs of peer time / bundle time; above 1: the bundle is faster.
+        encode_quartiles, decode_quartiles: lower and upper quartile over the same pairs.
         code_agreement: share of equal codes, 0 to 1; None where the peer is another network.
         waveform_snr_db: of the bundle's waveform against the peer's, both decoded from the bundle's codes; None where
             the peer is another network.
@@ -64,6 +66,28 @@ class Comparison:
     decode_speedup: float
     code_agreement: float | None
     waveform_snr_db: float | None
+    encode_quartiles: tuple[float, float]
+    decode_quartiles: tuple[float, float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Fidelity:
+    """One codec compared with `reference`, which computes the same network in float32.
+
+    Attributes:
+        duration_s: of the clip, real speech.
+        latents_snr_db: of the encoder's output; None where the codec does not give it.
+        code_agreement, level0_agreement: shares of equal codes, of all levels and of level 0, 0 to 1.
+        waveform_snr_db: of what both decode from the reference's codes.
+    """
+
+    side: str
+    reference: str
+    duration_s: float
+    latents_snr_db: float | None
+    code_agreement: float
+    level0_agreement: float
+    waveform_snr_db: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -242,6 +266,11 @@ class BenchResult:
         live: many live streams at once, where they were asked for.
         captures: fixed shapes that ran from CUDA graphs, and those that could not; where TensorRT ran the bundle.
         peer_codecs: codecs that were named by their paths.
+        fidelity: of the bundle and its peers of the same network, against float32.
+        load: of the machine, and whether the times are a measurement.
+        budget_s: the time that the benchmark was given, where it was.
+        left_out: what was left out for that, and why.
+        headline: the worst ratio and what it costs, in a sentence.
     """
 
     date: str
@@ -264,7 +293,21 @@ class BenchResult:
     live: LiveResult | None = None
     captures: Captures | None = None
     peer_codecs: tuple[PeerCodec, ...] = ()
+    fidelity: tuple[Fidelity, ...] = ()
+    load: Load | None = None
+    budget_s: float | None = None
+    left_out: tuple[str, ...] = ()
+    headline: str = ""
+
+    @property
+    def is_measurement(self) -> bool:
+        """Whether the machine was free enough for its times to be a measurement."""
+        return self.load is None or self.load.is_measurement
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
-        return {"format_version": FORMAT_VERSION, **dataclasses.asdict(self)}
+        return {
+            "format_version": FORMAT_VERSION,
+            "is_measurement": self.is_measurement,
+            **dataclasses.asdict(self),
+        }

@@ -1,22 +1,23 @@
-"""The result of `dmcodec bench` as tables: the measurements, and the record of bundle and machine."""
+"""The result of `dmcodec bench` as tables of measurements."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 from rich.console import Console
 
 from dmcodec.benchmarks.gpu import MIB, Gpu
 from dmcodec.benchmarks.tables import Table, count_of, milliseconds, print_tables, significant
+from dmcodec.benchmarks.timing import Timing
 
 from .options import Shape
 from .result import BenchResult, Measurement, MemoryResult
 
 
 def print_result(result: BenchResult, console: Console) -> None:
-    """Print the bundle, the machine and all tables of measurements."""
-    print_tables("\n".join(summary_lines(result)), result_tables(result), console)
+    """Print the headline, the bundle, the machine and all tables of measurements."""
+    head = "\n".join((result.headline, "", *summary_lines(result))).strip()
+    print_tables(head, result_tables(result), console)
 
 
 def summary_lines(result: BenchResult) -> list[str]:
@@ -26,15 +27,25 @@ def summary_lines(result: BenchResult) -> list[str]:
         f"{bundle.path}: model {bundle.model_id}, {bundle.precision}, {bundle.size_bytes / MIB:,.0f} MiB",
         f"{bundle.backend} on {bundle.provider}, {count_of(result.threads, 'thread')}, "
         f"{count_of(machine.usable_cpus, 'usable CPU')}",
-        f"{machine.cpu}, load average {_load(machine.load_average)} at the start",
+        machine.cpu,
+        *([result.load.line()] if result.load else []),
         *(gpu_line(gpu) for gpu in machine.gpus),
+        *_budget_lines(result),
     ]
+
+
+def _budget_lines(result: BenchResult) -> list[str]:
+    if result.budget_s is None:
+        return []
+    found = [f"a quick look, within {result.budget_s:g} s; for figures to publish, leave --budget out"]
+    return found + ([f"left out: {'; '.join(result.left_out)}"] if result.left_out else [])
 
 
 def result_tables(result: BenchResult) -> list[Table]:
     """Return all tables of measurements that have rows, in reading order."""
     tables = [
         speedup_table(result),
+        fidelity_table(result),
         peer_codec_table(result),
         steady_state_table(result),
         stream_table(result),
@@ -48,42 +59,6 @@ def result_tables(result: BenchResult) -> list[Table]:
     return [table for table in tables if table.rows]
 
 
-def record_tables(result: BenchResult) -> list[Table]:
-    """Return machine, bundle, provenance and parity as tables of name and value."""
-    bundle, machine = result.bundle, result.machine
-    memory = "unknown" if machine.memory_bytes is None else f"{machine.memory_bytes / 2**30:.1f} GiB"
-    return [
-        _record_table(
-            "Machine",
-            {
-                "CPU": machine.cpu,
-                "usable CPUs": machine.usable_cpus,
-                "threads of every codec": result.threads,
-                "memory": memory,
-                "load average at the start": _load(machine.load_average),
-                **{f"GPU {index}": gpu_line(gpu) for index, gpu in enumerate(machine.gpus)},
-                "system": machine.os,
-                "Python": machine.python,
-                **machine.versions,
-                "date": result.date,
-                "command": result.command,
-            },
-        ),
-        _record_table(
-            "Bundle",
-            {
-                "path": bundle.path,
-                "model": bundle.model_id,
-                "precision": bundle.precision,
-                "graphs": f"{bundle.size_bytes / MIB:,.1f} MiB",
-                "backend": f"{bundle.backend} on {bundle.provider}",
-            },
-        ),
-        _record_table("Provenance of the bundle", bundle.provenance),
-        _record_table("Parity with torch at export, worst case", bundle.parity),
-    ]
-
-
 def gpu_line(gpu: Gpu) -> str:
     """Describe a GPU in one line."""
     memory = "" if gpu.memory_bytes is None else f", {gpu.memory_bytes / MIB:,.0f} MiB"
@@ -93,35 +68,58 @@ def gpu_line(gpu: Gpu) -> str:
 
 def speedup_table(result: BenchResult) -> Table:
     """Return the speedup of the bundle over each peer, with the agreement of their outputs."""
-    rows = [
+    rows: list[tuple[str, ...]] = [
         (
             comparison.peer,
             str(Shape(comparison.duration_s, comparison.batch)),
             f"{comparison.encode_speedup:.2f}x",
+            _range(comparison.encode_quartiles),
             f"{comparison.decode_speedup:.2f}x",
+            _range(comparison.decode_quartiles),
             "-" if comparison.code_agreement is None else f"{comparison.code_agreement:.2%}",
             "-" if comparison.waveform_snr_db is None else f"{comparison.waveform_snr_db:.1f}",
         )
         for comparison in result.comparisons
     ]
-    rows += [(failure.peer, "not measured", "-", "-", "-", "-") for failure in result.peer_failures]
+    rows += [(failure.peer, "not measured", *["-"] * 6) for failure in result.peer_failures]
     note = (
-        f"Interleaved timing (A B A B); median ratio of {count_of(result.rounds, 'pair')}. SNR: of the waveforms that "
-        "both decode from the same codes."
+        f"Interleaved timing (A B A B); median and quartiles of the ratios of {_rounds(result)} pairs. Above 1, "
+        f"{result.side} is faster. SNR: of the waveforms that both decode from the same codes."
     )
     others = [codec.peer for codec in result.peer_codecs if not codec.same_network]
     if others:
         note += (
-            f"\n{', '.join(others)}: another network than the bundle's. Only times are compared, each decodes its own "
-            "codes, and speed says nothing about quality here."
+            f"\n{', '.join(others)}: another network than the bundle's. Only times are compared, and each decodes its "
+            "own codes; speed says nothing about quality here."
         )
     reasons = [f"{failure.peer} could not be measured: {failure.reason}" for failure in result.peer_failures]
     return Table(
-        f"Speedup of {result.side}",
-        ("over peer", "audio", "encode", "decode", "equal codes", "SNR dB"),
+        _title(result, f"Speedup of {result.side}"),
+        ("over peer", "audio", "encode", "quartiles", "decode", "quartiles", "equal codes", "SNR dB"),
         tuple(rows),
         labels=2,
         note="\n".join([note, *reasons]),
+    )
+
+
+def fidelity_table(result: BenchResult) -> Table:
+    """Return how close each codec is to float32."""
+    rows = [
+        (
+            entry.side,
+            f"{entry.code_agreement:.2%}",
+            f"{entry.level0_agreement:.2%}",
+            "-" if entry.latents_snr_db is None else f"{entry.latents_snr_db:.1f}",
+            f"{entry.waveform_snr_db:.1f}",
+        )
+        for entry in result.fidelity
+    ]
+    return Table(
+        f"Fidelity, {Shape(result.reference_s, 1)}",
+        ("codec", "equal codes", "level 0", "latents dB", "audio dB"),
+        tuple(rows),
+        note="Against the same network in float32 in torch. dB: SNR of the encoder's latents, and of the audio that "
+        "both decode from the same codes.",
     )
 
 
@@ -146,11 +144,11 @@ def peer_codec_table(result: BenchResult) -> Table:
 def steady_state_table(result: BenchResult) -> Table:
     """Return times, RTF and xRT of each codec, operation and shape."""
     return Table(
-        "Steady state",
-        ("codec", "operation", "audio", "first ms", "p50 ms", "p95 ms", "p99 ms", "RTF", "xRT"),
+        _title(result, "Steady state"),
+        ("codec", "operation", "audio", "first ms", "p50 ms", "p25 to p75", "p99 ms", "RTF", "xRT"),
         tuple(_steady_state_row(measurement) for measurement in _encode_first(result.measurements)),
         labels=3,
-        note=f"n = {result.rounds}. RTF = compute time / audio time. xRT = 1 / RTF; of a batch, the throughput.",
+        note=f"n = {_rounds(result)}. RTF = compute time / audio time. xRT = 1 / RTF; of a batch, the throughput.",
     )
 
 
@@ -165,7 +163,7 @@ def stream_table(result: BenchResult) -> Table:
             (milliseconds(stream.chunk_s), milliseconds(stream.look_ahead_s), *map(milliseconds, times_s), *speed)
         )
     return Table(
-        f"Streaming decode of {result.side}",
+        _title(result, f"Streaming decode of {result.side}"),
         ("chunk ms", "look-ahead ms", "push p50 ms", "p95 ms", "p99 ms", "first audio ms", "+ tokens ms", "RTF", "xRT"),
         tuple(rows),
         labels=0,
@@ -197,7 +195,7 @@ def live_tables(result: BenchResult) -> list[Table]:
     limit = f"p99 under {milliseconds(live.limit_s)} ms"
     return [
         Table(
-            f"Live streams of {result.side}",
+            _title(result, f"Live streams of {result.side}"),
             ("operation", "streams", "number", "pushes", "p50 ms", "p99 ms", f"p99 < {live.limit_s * 1000:g} ms"),
             tuple(levels),
             labels=2,
@@ -222,7 +220,7 @@ def graph_table(result: BenchResult) -> Table:
             milliseconds(graph.load_s),
             milliseconds(graph.first_run_s),
             milliseconds(graph.timing.p50_s),
-            milliseconds(graph.timing.p95_s),
+            _span(graph.timing),
             milliseconds(graph.timing.p99_s),
             significant(graph.speed.rtf),
             significant(graph.speed.xrt),
@@ -230,11 +228,11 @@ def graph_table(result: BenchResult) -> Table:
         for graph in result.graphs
     ]
     return Table(
-        f"Graphs of {result.side}, {Shape(result.reference_s, 1)}",
-        ("graph", "load ms", "first ms", "p50 ms", "p95 ms", "p99 ms", "RTF", "xRT"),
+        _title(result, f"Graphs of {result.side}, {Shape(result.reference_s, 1)}"),
+        ("graph", "load ms", "first ms", "p50 ms", "p25 to p75", "p99 ms", "RTF", "xRT"),
         tuple(rows),
-        note=f"n = {result.rounds}. Opening the bundle and verifying its checksums took "
-        f"{milliseconds(result.open_s)} ms.",
+        note=f"n = {_counts([graph.timing for graph in result.graphs])}. Opening the bundle and verifying its "
+        f"checksums took {milliseconds(result.open_s)} ms.",
     )
 
 
@@ -304,22 +302,6 @@ def memory_table(result: BenchResult) -> Table:
     )
 
 
-def _record_table(title: str, values: Mapping[str, Any]) -> Table:
-    """Return a table of name and value, without empty and nested values."""
-    shown = {
-        name: value for name, value in values.items() if value not in (None, "") and not isinstance(value, Mapping)
-    }
-    return Table(title, ("", ""), tuple((name, _text(value)) for name, value in shown.items()), labels=2)
-
-
-def _text(value: Any) -> str:
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
-
-
-def _load(load_average: float | None) -> str:
-    return "unknown" if load_average is None else f"{load_average:.2f}"
-
-
 def _gpu_cells(entry: MemoryResult) -> tuple[str, ...]:
     power = (entry.power_w, entry.energy_j_per_audio_s)
     return (_mib(entry.peak_gpu_bytes), *("-" if value is None else f"{value:,.3g}" for value in power))
@@ -337,11 +319,34 @@ def _steady_state_row(measurement: Measurement) -> tuple[str, ...]:
         str(Shape(measurement.duration_s, measurement.batch)),
         milliseconds(measurement.first_run_s),
         milliseconds(timing.p50_s),
-        milliseconds(timing.p95_s),
+        _span(timing),
         milliseconds(timing.p99_s),
         significant(speed.rtf),
         significant(speed.xrt),
     )
+
+
+def _title(result: BenchResult, title: str) -> str:
+    """Return the title of a table of times, marked where they are none."""
+    return title if result.is_measurement else f"{title} (not a measurement)"
+
+
+def _rounds(result: BenchResult) -> str:
+    return _counts([entry.timing for entry in result.measurements])
+
+
+def _counts(timings: Sequence[Timing]) -> str:
+    """Return how many runs there were: `10`, or where that differs, `3 to 10`."""
+    counts = [timing.n for timing in timings]
+    return str(counts[0]) if len(set(counts)) == 1 else f"{min(counts)} to {max(counts)}"
+
+
+def _span(timing: Timing) -> str:
+    return f"{milliseconds(timing.p25_s)} to {milliseconds(timing.p75_s)}"
+
+
+def _range(quartiles: tuple[float, float]) -> str:
+    return f"{quartiles[0]:.2f} to {quartiles[1]:.2f}"
 
 
 def _encode_first(measurements: Iterable[Measurement]) -> list[Measurement]:

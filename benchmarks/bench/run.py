@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from pathlib import Path
 
 from dmcodec.benchmarks.codecs.bundle import BundleCodec, open_bundle
 from dmcodec.benchmarks.codecs.registry import TENSORRT, levels_to_report
+from dmcodec.benchmarks.codecs.torch import TORCH_COMPILE
+from dmcodec.benchmarks.load import LoadWatch
 from dmcodec.benchmarks.machine import PACKAGES, describe_machine, utc_now
 from dmcodec.benchmarks.timing import Progress, no_progress
 from dmcodec.bundle import Bundle
@@ -14,12 +17,26 @@ from dmcodec.cpus import default_threads
 from dmcodec.runtime.backend import Captures, device_side
 from dmcodec.runtime.tensorrt.engine_store import EngineRecord, EngineStore, engine_folder
 
+from .budget import MIN_ROUNDS, Budget
+from .fidelity import measure_fidelity
+from .headline import headline
 from .live_streams import measure_live_streams
-from .measure import measure_graphs, measure_shape, measure_stream
+from .measure import measure_graphs, measure_shape, measure_stream, speech_batch
 from .memory import measure_memory
-from .options import BenchOptions
-from .peers import open_peers
-from .result import BenchResult, BundleDescription, Comparison, EngineDescription, Measurement
+from .options import BenchOptions, Shape
+from .peers import Peers, open_peers
+from .result import (
+    BenchResult,
+    BundleDescription,
+    Comparison,
+    EngineDescription,
+    Fidelity,
+    Measurement,
+    StreamResult,
+)
+
+# Of the time that a budget has left.
+REFERENCE_SHARE, OTHER_SHARE = 0.5, 0.4
 
 
 def run_bench(bundle: str | Path, options: BenchOptions, progress: Progress = no_progress) -> BenchResult:
@@ -33,22 +50,20 @@ def run_bench(bundle: str | Path, options: BenchOptions, progress: Progress = no
     """
     date, machine = utc_now(), describe_machine(PACKAGES)
     threads = options.threads or default_threads()
+    watch = LoadWatch(threads, bursts=TORCH_COMPILE in options.peers)
+    budget = Budget(options.budget_s, options.rounds)
     open_s = _open_s(bundle)
     opened = open_bundle(bundle, options.backend, options.provider, options.threads, device_id=options.device_id)
     codec = BundleCodec(opened)
     levels_to_report(codec, () if options.n_q is None else (options.n_q,), "the bundle")
-    measurements: list[Measurement] = []
-    comparisons: list[Comparison] = []
     with open_peers(codec.codec.bundle, options, threads, progress) as peers:
-        graphs = measure_graphs(codec, options, progress)
-        for shape in options.shapes:
-            measured, compared = measure_shape(
-                codec, peers.at(shape, options.reference), shape, options.rounds, progress, options.n_q
-            )
-            measurements += measured
-            comparisons += compared
+        graphs = measure_graphs(codec, options, budget, progress)
+        measurements, comparisons = _measure_shapes(codec, peers, options, budget, progress)
+        fidelity = _fidelity(codec, peers, options)
         in_memory = [codec.name, *(peer.name for peer in peers.codecs if peer.name not in peers.fixed_shape)]
-    return BenchResult(
+    if options.without_compile:
+        budget.leave_out(TORCH_COMPILE, f"compiling takes long; --against {TORCH_COMPILE} asks for it")
+    result = BenchResult(
         date=date,
         command=options.command,
         side=codec.name,
@@ -59,22 +74,71 @@ def run_bench(bundle: str | Path, options: BenchOptions, progress: Progress = no
         bundle=_describe_bundle(codec),
         open_s=open_s,
         graphs=graphs,
-        measurements=tuple(measurements),
-        comparisons=tuple(comparisons),
+        measurements=measurements,
+        comparisons=comparisons,
         peer_loading=tuple(peers.loading),
         peer_failures=tuple(peers.failures),
-        memory=measure_memory(bundle, options, in_memory, threads, progress),
-        stream=measure_stream(codec, options, progress) if options.stream else None,
+        stream=_stream(codec, options, budget, progress),
+        memory=measure_memory(bundle, options, in_memory, threads, progress, budget),
         live=measure_live_streams(codec, options, progress) if options.streams else None,
         engines=describe_engines(bundle) if TENSORRT in (codec.name, *options.peers) else (),
         captures=describe_captures(codec),
         peer_codecs=tuple(other.described() for other in peers.others),
+        fidelity=fidelity,
+        budget_s=options.budget_s,
+        load=watch.stop(),
     )
+    result = dataclasses.replace(result, left_out=budget.left_out)
+    return dataclasses.replace(result, headline=headline(result))
+
+
+def _measure_shapes(
+    codec: BundleCodec, peers: Peers, options: BenchOptions, budget: Budget, progress: Progress
+) -> tuple[tuple[Measurement, ...], tuple[Comparison, ...]]:
+    """Measure all shapes; within a budget the reference comes first, then the others by size, as far as time allows."""
+    measurements: list[Measurement] = []
+    comparisons: list[Comparison] = []
+    shapes, second_s = list(options.shapes), 0.0
+    if budget.is_limited:
+        shapes.sort(key=lambda shape: (shape != options.reference, shape.duration_s * shape.batch))
+    for shape in shapes:
+        is_reference = shape == options.reference
+        needed_s = (1 + MIN_ROUNDS) * second_s * shape.duration_s * shape.batch
+        if not is_reference and not budget.allows(str(shape), needed_s):
+            continue
+        chosen = peers.at(shape, options.reference)
+        share = REFERENCE_SHARE if is_reference else OTHER_SHARE
+        measured, compared = measure_shape(codec, chosen, shape, budget, progress, options.n_q, share)
+        measurements += measured
+        comparisons += compared
+        if is_reference:  # fixed shapes run only here
+            names = {peer.name for peer in peers.codecs} - peers.fixed_shape | {codec.name}
+            second_s = sum(entry.timing.p50_s for entry in measured if entry.side in names) / shape.duration_s
+    in_order = {shape: place for place, shape in enumerate(options.shapes)}
+    measurements.sort(key=lambda entry: in_order[Shape(entry.duration_s, entry.batch)])
+    comparisons.sort(key=lambda entry: in_order[Shape(entry.duration_s, entry.batch)])
+    return tuple(measurements), tuple(comparisons)
+
+
+def _fidelity(codec: BundleCodec, peers: Peers, options: BenchOptions) -> tuple[Fidelity, ...]:
+    """Compare the bundle and its peers with torch in float32; empty where torch does not run."""
+    if peers.reference is None:
+        return ()
+    waveforms = speech_batch(options.reference, codec.sample_rate)
+    others = {other.name for other in peers.others if not other.same_network}
+    same = [peer for peer in peers.codecs if peer.name not in others]
+    return measure_fidelity(peers.reference, [codec, *same], waveforms, options.n_q)
+
+
+def _stream(codec: BundleCodec, options: BenchOptions, budget: Budget, progress: Progress) -> StreamResult | None:
+    if not options.stream:
+        return None
+    return measure_stream(codec, options, MIN_ROUNDS if budget.is_limited else options.rounds, progress)
 
 
 def _open_s(bundle: str | Path) -> float:
     start = time.perf_counter()
-    Bundle.open(bundle)
+    Bundle.open(bundle, again=True)
     return time.perf_counter() - start
 
 

@@ -63,6 +63,10 @@ class BundleCodec:
         batch = self.codec.encode_batch(list(waveforms[:, 0]), self.sample_rate, n_q)
         return np.stack([tokens.codes for tokens in batch], axis=1).astype(np.int64)
 
+    def latents(self, waveforms: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Encode [B, 1, samples] to latents [B, dimension, frames]."""
+        return np.stack([self.codec.latents(waveform, self.sample_rate) for waveform in waveforms[:, 0]])
+
     def decode(self, codes: NDArray[np.int64]) -> NDArray[np.float32]:
         """Decode codes [n_q, B, frames] to [B, 1, frames * hop_length]; see `MeasuredCodec.decode`."""
         batch = [Tokens.from_codes(codes[:, row], self.codec.config) for row in range(codes.shape[1])]

@@ -12,13 +12,13 @@ from dmcodec.models.names import did_you_mean
 from .bundle import BundleCodec, open_bundle
 from .checkpoint import CheckpointCodec, open_checkpoint
 from .interface import MeasuredCodec, bitrate_bps
-from .torch import TORCH_COMPILE, TORCH_EAGER
+from .torch import TORCH_BF16, TORCH_COMPILE, TORCH_EAGER, TORCH_INT8
 from .transformers import TransformersCodec, is_transformers, open_transformers
 
 TENSORRT = "tensorrt"
 HYBRID = "tensorrt-hybrid"  # its LSTMs in ONNX Runtime
 ONNXRUNTIME_CPU = "onnxruntime-cpu"
-TORCH_PEERS = (TORCH_EAGER, TORCH_COMPILE)
+TORCH_PEERS = (TORCH_EAGER, TORCH_BF16, TORCH_INT8, TORCH_COMPILE)
 # Peers that run the same bundle: name, and its backend and provider.
 BUNDLE_PEERS: dict[str, tuple[str, str | None]] = {
     ONNXRUNTIME_CPU: ("onnxruntime", "cpu"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from dmcodec.nn import DMCodec
 
 TORCH_EAGER = "torch-eager"
+TORCH_BF16 = "torch-bf16"
+TORCH_INT8 = "torch-int8"
 TORCH_COMPILE = "torch-compile"
 
 
@@ -117,12 +120,85 @@ class EagerCodec(_TorchCodec):
     def __init__(self, model: DMCodec, device: str = "cpu", description: str | None = None) -> None:
         model = _on_device(model, device)
         super().__init__(model.config, device, model.encode, model.decode)
+        self._latents = model.encoder
         self.name = TORCH_EAGER if device == "cpu" else f"{TORCH_EAGER}-{device}"
         self.description = description or f"torch, eager, fp32, {device}"
 
     def encode(self, waveforms: NDArray[np.float32], n_q: int | None = None) -> NDArray[np.int64]:
         """Encode [B, 1, samples] to codes [n_q, B, frames]; see `MeasuredCodec.encode`."""
         return self._run(self._encode, waveforms, n_q)
+
+    def latents(self, waveforms: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Encode [B, 1, samples] to latents [B, dimension, frames]."""
+        return self._run(self._latents, waveforms)
+
+
+class Bf16Codec(_TorchCodec):
+    """A model in eager torch under bfloat16 autocast; the RVQ computes in float32. A `MeasuredCodec`."""
+
+    def __init__(self, model: DMCodec, device: str = "cpu") -> None:
+        import torch
+
+        model = _on_device(model, device)
+        kind = torch.device(device).type
+
+        def latents(waveforms: Any) -> Any:
+            with torch.autocast(kind, dtype=torch.bfloat16):
+                return model.encoder(waveforms).float()
+
+        def encode(waveforms: Any, n_q: int | None = None) -> Any:
+            return model.quantizer.encode(latents(waveforms), n_q)
+
+        def decode(codes: Any) -> Any:
+            vectors = model.quantizer.decode(codes)
+            with torch.autocast(kind, dtype=torch.bfloat16):
+                return model.decoder(vectors).float()
+
+        self._latents = latents
+        super().__init__(model.config, device, encode, decode)
+        self.name = TORCH_BF16 if device == "cpu" else f"{TORCH_BF16}-{device}"
+        self.description = f"torch, eager, bfloat16 autocast, {device}"
+
+    def encode(self, waveforms: NDArray[np.float32], n_q: int | None = None) -> NDArray[np.int64]:
+        """Encode [B, 1, samples] to codes [n_q, B, frames]; see `MeasuredCodec.encode`."""
+        return self._run(self._encode, waveforms, n_q)
+
+    def latents(self, waveforms: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Encode [B, 1, samples] to latents [B, dimension, frames]."""
+        return self._run(self._latents, waveforms)
+
+
+class Int8Codec(EagerCodec):
+    """A copy of a model whose LSTMs torch quantizes dynamically to int8, on the CPU. A `MeasuredCodec`.
+
+    Raises:
+        MissingDependencyError: this torch can't quantize.
+    """
+
+    def __init__(self, model: DMCodec, device: str = "cpu") -> None:
+        if device != "cpu":
+            raise MissingDependencyError("torch's dynamic int8 LSTMs run on the CPU only; leave torch-int8 out")
+        super().__init__(_quantized(model), description="torch, eager, int8 LSTMs (quantize_dynamic), cpu")
+        self.name = TORCH_INT8
+
+
+def _quantized(model: DMCodec) -> DMCodec:
+    import torch
+
+    try:
+        from torch.ao.quantization import quantize_dynamic
+    except ImportError:
+        raise MissingDependencyError(
+            f"torch {torch.__version__} has no torch.ao.quantization; torch-int8 needs torch 2.13 or older"
+        ) from None
+    if torch.backends.quantized.engine == "none":
+        raise MissingDependencyError(
+            f"torch {torch.__version__} has no int8 kernels for this CPU; leave torch-int8 out"
+        )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch.ao.quantization announces that it moves to torchao
+        quantized: DMCodec = quantize_dynamic(copy.deepcopy(model), {torch.nn.LSTM}, dtype=torch.qint8)
+    return quantized
 
 
 class CompiledCodec(_TorchCodec):

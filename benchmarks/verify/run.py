@@ -11,6 +11,7 @@ from dmcodec.benchmarks.codecs.bundle import open_bundle
 from dmcodec.benchmarks.codecs.torch import load_model, original_weights_known, torch_threads
 from dmcodec.benchmarks.machine import utc_now
 from dmcodec.benchmarks.timing import Progress, no_progress
+from dmcodec.bundle import Bundle
 from dmcodec.cpus import default_threads
 from dmcodec.export.parity import check_parity, num_cases
 from dmcodec.export.reference import GraphReference, Reference, TorchReference
@@ -32,6 +33,7 @@ def run_verify(bundle: str | Path, options: VerifyOptions, progress: Progress = 
         ParityError: a graph gives a result of another shape than the reference.
         AudioError: the only audio file can't be used; one of several is a problem in the result.
     """
+    Bundle.open(bundle, again=True)  # all hashes, also where a check is remembered
     codec = open_bundle(
         bundle, options.backend, options.provider, options.threads, options.engine_cache, options.device_id
     )

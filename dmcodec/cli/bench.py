@@ -36,6 +36,7 @@ from .common import (
     numbers,
     print_json,
     rounds_option,
+    seconds,
 )
 from .progress import show_progress
 from .weights import full_size_bundle
@@ -83,12 +84,29 @@ def bench(
             rich_help_panel=MEASUREMENT,
         ),
     ] = None,
+    start_up: Annotated[
+        bool,
+        typer.Option(
+            "--start-up",
+            help="Instead, measure import, loading and the first calls, each round in a new process.",
+            rich_help_panel=MEASUREMENT,
+        ),
+    ] = False,
+    budget: Annotated[
+        str | None,
+        typer.Option(
+            help="Take about this long, such as 60s or 2m: fewer rounds, and what does not fit is left out; "
+            "torch.compile unless it is named (default: no limit).",
+            metavar="TIME",
+            rich_help_panel=MEASUREMENT,
+        ),
+    ] = None,
     against: Annotated[
         list[str] | None,
         typer.Option(
-            help="Run these, too: torch (eager and compiled), torch-eager, torch-compile, onnxruntime-cpu, "
-            "onnxruntime-cuda, onnxruntime-tensorrt, tensorrt, or transformers:ID or transformers:DIR of a codec "
-            "(default: none).",
+            help="Run these, too: torch (torch-eager, torch-bf16, torch-int8 and torch-compile) or one of these, "
+            "onnxruntime-cpu, onnxruntime-cuda, onnxruntime-tensorrt, tensorrt, or transformers:ID or transformers:DIR "
+            "of a codec (default: none).",
             metavar="NAME,...",
             rich_help_panel=COMPARISON,
         ),
@@ -114,7 +132,7 @@ def bench(
     The results are latency, RTF (compute time / audio time), xRT (its inverse), throughput and memory. With --against,
     torch, other backends or other codecs run the same clips, interleaved with the bundle (A B A B).
 
-    With --corpus, a corpus of files is measured instead, with reading and writing.
+    With --corpus, a corpus of files is measured instead, with reading and writing; with --start-up, import and loading.
 
     Options marked with ",..." take several values: --batch 1,4 or --batch 1 --batch 4.
     """
@@ -134,13 +152,17 @@ def bench(
         raise ArgumentError("--chunk-frames belongs to --stream; add it")
     if force and not report:
         raise ArgumentError("--force belongs to --report; add it")
-    if corpus is not None:
-        others = (duration, batch, stream, streams, against, codec, n_q, checkpoint, config, report, provider)
-        if any(others) or backend != "onnxruntime":
+    if corpus is not None or start_up:
+        others = (duration, batch, stream, streams, budget, against, codec, n_q, checkpoint, config, report, provider)
+        if any(others) or backend != "onnxruntime" or (corpus is not None and start_up):
             raise ArgumentError(
-                "--corpus measures one thing on the CPU; it takes --bundle, --size, --threads, --rounds and --json only"
+                f"{'--start-up' if corpus is None else '--corpus'} measures one thing on the CPU; "
+                "it takes --bundle, --size, --threads, --rounds and --json only"
             )
-        _bench_corpus(corpus, _bundle(bundle, size), threads, rounds, as_json)
+        if corpus is None:
+            _bench_start_up(_bundle(bundle, size), threads, rounds, as_json)
+        else:
+            _bench_corpus(corpus, _bundle(bundle, size), threads, rounds, as_json)
         return
     bench_options = options.BenchOptions(
         backend=backend,
@@ -158,6 +180,7 @@ def bench(
         chunk_frames=DEFAULT_CHUNK_FRAMES if chunk_frames is None else chunk_frames,
         checkpoint=checkpoint,
         config=config,
+        budget_s=None if budget is None else seconds("--budget", budget),
         command=command_line(),
     )
     if report:
@@ -201,3 +224,16 @@ def _bench_corpus(corpus: str, bundle: Path, threads: int | None, rounds: int, a
         print_json(result.to_dict())
     else:
         print_tables(f"{bundle}: model {result.model_id}", [corpus_table(result)], console())
+
+
+def _bench_start_up(bundle: Path, threads: int | None, rounds: int, as_json: bool) -> None:
+    from dmcodec.benchmarks.bench.start_up import run_start_up, start_up_tables
+    from dmcodec.benchmarks.tables import print_tables
+
+    with show_progress() as progress:
+        result = run_start_up(bundle, threads, rounds, command_line(), progress)
+    if as_json:
+        print_json(result.to_dict())
+    else:
+        lines = (result.load.warning(), f"{bundle}: model {result.model_id}", result.load.line())
+        print_tables("\n".join(filter(None, lines)), start_up_tables(result), console())

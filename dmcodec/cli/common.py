@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -166,6 +167,18 @@ def listed(option: str, values: Sequence[str] | None) -> tuple[str, ...]:
     if values and not found:
         raise ArgumentError(f"{option} needs at least one value")
     return found
+
+
+def seconds(option: str, text: str) -> float:
+    """Return a time such as `60`, `60s`, `1.5m` or `1h` in seconds.
+
+    Raises:
+        ArgumentError: it is none.
+    """
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) ?(s|m|h)?", text.strip())
+    if match is None:
+        raise ArgumentError(f"{option} {text!r} is not a time; give seconds or minutes, such as 60s or 2m")
+    return float(match[1]) * {"h": 3600.0, "m": 60.0}.get(match[2], 1.0)
 
 
 def numbers(option: str, values: Sequence[str] | None, kind: Callable[[str], Number]) -> tuple[Number, ...]:
