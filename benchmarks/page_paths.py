@@ -11,7 +11,7 @@ from pathlib import Path, PurePath
 
 # An absolute path: of POSIX, of Windows with a drive, or of a share. `and/or` and `kbit/s` are none.
 _NAME = r"[^\s/\\:'\"<>|,;()]"
-_ABSOLUTE = re.compile(rf"(?<![\w./\\:>])(?:[A-Za-z]:[\\/]|\\\\|/)(?:{_NAME}+[\\/]+)*(?={_NAME})")
+_ABSOLUTE = re.compile(rf"(?<![\w./\\<>])(?:[A-Za-z]:[\\/]|\\\\|/)(?:{_NAME}+[\\/]+)*(?={_NAME})")
 _URL = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 
 
@@ -23,26 +23,40 @@ def last_part(path: str | PurePath) -> str:
     return PurePath(text).name if PurePath(text).name not in ("", "..") else Path(text).resolve().name or text
 
 
-def without_paths(text: str, paths: Iterable[str | PurePath] = ()) -> str:
-    """Return text with the last part of each path only.
+class PathFilter:
+    """Replaces paths in text by their last parts.
 
     Args:
-        text: of a remark, an error or a result.
-        paths: that may stand in it, however they are written: as given, absolute, or with links resolved. Other
+        paths: that may stand in the text, however they are written: as given, absolute, or with links resolved. Other
             absolute paths are found where they hold no spaces.
     """
-    folders: dict[str, str] = {}
-    for path in paths:
-        name = last_part(path)
-        for form in (Path(path), Path(path).absolute(), Path(path).resolve()):
-            if len(form.parts) > 1:
-                folders[str(form)] = name
-    for folder in (Path.cwd(), Path(tempfile.gettempdir()), Path.home()):
-        if len(folder.parts) > 1:
-            folders.setdefault(f"{folder}{os.sep}", "")
-    for folder in sorted(folders, key=len, reverse=True):
-        text = text.replace(folder, folders[folder])
-    return _ABSOLUTE.sub("", text)
+
+    def __init__(self, paths: Iterable[str | PurePath] = ()) -> None:
+        folders: dict[str, str] = {}
+        for path in paths:
+            for form in (Path(path), Path(path).absolute(), Path(path).resolve()):
+                if len(form.parts) > 1:
+                    folders[str(form)] = last_part(path)
+        for folder in (Path.cwd(), Path(tempfile.gettempdir()), Path.home()):
+            if len(folder.parts) > 1:
+                folders.setdefault(f"{folder}{os.sep}", "")
+        self._folders = sorted(folders.items(), key=lambda item: len(item[0]), reverse=True)
+
+    def __call__(self, text: str) -> str:
+        """Return text with the last part of each path only."""
+        for folder, name in self._folders:
+            text = text.replace(folder, name)
+        return _ABSOLUTE.sub("", text)
+
+
+def paths_in_command(command: str) -> list[str]:
+    """Return the arguments of a command line that are paths of this machine."""
+    try:
+        words = shlex.split(command)
+    except ValueError:
+        return []
+    values = [word if Path(word).exists() else word.rpartition("=")[2] for word in words]
+    return [value for value in values if _is_of_this_machine(value)]
 
 
 def without_paths_in_command(command: str) -> str:
@@ -53,7 +67,7 @@ def without_paths_in_command(command: str) -> str:
     try:
         words = shlex.split(command)
     except ValueError:
-        return without_paths(command)
+        return PathFilter()(command)
     return shlex.join(_short_word(word) for word in words)
 
 
@@ -61,7 +75,9 @@ def _short_word(word: str) -> str:
     head, sign, value = word.rpartition("=")
     if sign and not Path(word).exists():
         return f"{head}={_short_word(value)}"
+    return last_part(word) if _is_of_this_machine(word) else word
+
+
+def _is_of_this_machine(word: str) -> bool:
     path = PurePath(word)
-    if path.is_absolute() or word.startswith("~") or ".." in path.parts:
-        return last_part(path)
-    return word
+    return path.is_absolute() or word.startswith("~") or ".." in path.parts

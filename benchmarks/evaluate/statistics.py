@@ -13,6 +13,8 @@ from dmcodec.codes import Codes
 
 LEVEL = 0.95
 RESAMPLES = 10_000
+# Fewer files have no interval in tables and on pages: those of the bootstrap are too narrow then.
+ENOUGH_FILES = 10
 _BLOCK = 500
 
 # Maps sums of contributions [..., k] to the statistic [...].

@@ -8,7 +8,7 @@ from typing import Any
 
 from dmcodec.benchmarks.bench.result_tables import gpu_line
 from dmcodec.benchmarks.machine import PACKAGES, Machine, describe_machine, utc_now
-from dmcodec.benchmarks.page_paths import last_part, without_paths, without_paths_in_command
+from dmcodec.benchmarks.page_paths import PathFilter, last_part, paths_in_command, without_paths_in_command
 from dmcodec.benchmarks.tables import Table, count_of
 from dmcodec.bundle import Bundle
 from dmcodec.export.parity import ParityCase
@@ -146,7 +146,7 @@ def _shared(result: VerifyResult | ConformanceResult) -> dict[str, Any]:
 
 
 def _shown(result: CodecRun, problems: list[str]) -> tuple[str, ...]:
-    return tuple(without_paths(problem, [result.bundle]) for problem in problems)
+    return tuple(map(PathFilter([result.bundle, *paths_in_command(result.command)]), problems))
 
 
 def _facts(hashes: Hashes, machine: Machine, reference: str | None = None) -> tuple[Table, ...]:

@@ -139,7 +139,8 @@ def evaluate(
     report_clips: Annotated[
         int | None,
         typer.Option(
-            help=f"With --report: clips to listen to, spread over the files (default: {DEFAULT_REPORT_CLIPS}).",
+            help="With --report: clips to listen to, 50 at most, spread over the files "
+            f"(default: {DEFAULT_REPORT_CLIPS}).",
             metavar="N",
         ),
     ] = None,
@@ -156,6 +157,7 @@ def evaluate(
         raise ArgumentError(f"--{'force' if force else 'report-clips'} belongs to --report; add it")
     try:
         from dmcodec.benchmarks.evaluate import EvaluateOptions, Named, run_evaluation
+        from dmcodec.benchmarks.evaluate.options import MAX_REPORT_CLIPS
         from dmcodec.benchmarks.evaluate.page import render_page, require_plotting
         from dmcodec.benchmarks.evaluate.result_tables import print_evaluation
     except ModuleNotFoundError as error:
@@ -184,6 +186,8 @@ def evaluate(
         command=command_line(),
     )
     if report:
+        if options.report_clips > MAX_REPORT_CLIPS:
+            note(f"--report-clips {options.report_clips}: a page takes {MAX_REPORT_CLIPS}; --json has all figures")
         refuse_existing(report, force)
         refuse_inputs(report, transcripts, config)
         require_plotting()
