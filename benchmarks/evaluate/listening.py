@@ -27,7 +27,7 @@ WIDTH_PX, HEIGHT_PX = 720, 192
 # Bounds of the page: it must open on a phone. Clips beyond the first few are folded until they are asked for.
 OPEN_CLIPS = 8
 MAX_CLIP_S, MIN_CLIP_S = 30.0, 3.0
-MAX_AUDIO_S = 1800.0
+MAX_AUDIO_S = 1200.0
 _FLOOR = 1e-7
 # A full-scale sine has 42 dB on this scale. An original whose loudest point is below this level counts as silent.
 SILENCE_DB = -40.0
@@ -35,7 +35,7 @@ _TICKS = 5
 
 
 def clips_html(evaluation: Evaluation) -> str:
-    """Return the section to listen; empty where no audio was kept. Audio is 16-bit FLAC, spectrograms are WebP."""
+    """Return the section to listen; empty where no audio was kept. Audio is 16-bit WAV, spectrograms are WebP."""
     if not evaluation.audio:
         return ""
     result, most = evaluation.result, longest_s(evaluation)
@@ -63,7 +63,7 @@ def _words(evaluation: Evaluation, most: float) -> str:
     if any(len(waveform) > most * SAMPLE_RATE for audio in evaluation.audio.values() for waveform in audio.values()):
         lines.append(f"Of longer clips, the first {most:.0f} s are on the page; the figures are of the whole.")
     lines.append(
-        "The audio is the input of the metrics: 16 kHz mono, here as 16-bit FLAC. Spectrograms: 0 to 8 kHz, a range of "
+        "The audio is the input of the metrics: 16 kHz mono, here as 16-bit WAV. Spectrograms: 0 to 8 kHz, a range of "
         f"{RANGE_DB:g} dB below the loudest point of the original, one scale for each clip. Click into a spectrogram "
         "to play from that time."
     )
@@ -114,7 +114,7 @@ def _card(
         reason = next(iter(score.failures.values())) if score and score.failures else "no audio"
         return f'{head}<p class="soft">{escape(reason)}</p></div>'
     image = _data("image/webp", spectrogram_webp(waveform, num_samples, loudest_db))
-    sound = _data("audio/flac", _flac(waveform))
+    sound = _data("audio/wav", _wav(waveform))
     preload = "metadata" if index < OPEN_CLIPS else "none"
     # Audio that is shorter than the longest of the clip covers only this share of the image's width.
     share = len(waveform) / num_samples
@@ -160,9 +160,10 @@ def _scores(score: ClipScore | None) -> str:
     return (f"<dl>{''.join(rows)}</dl>" if rows else "") + heard
 
 
-def _flac(waveform: Waveform) -> bytes:
+def _wav(waveform: Waveform) -> bytes:
+    """Return a WAV file: in FLAC, Chromium fails to seek into the last block, which is a third of a second long."""
     buffer = io.BytesIO()
-    soundfile.write(buffer, to_pcm16(waveform), SAMPLE_RATE, subtype="PCM_16", format="FLAC")
+    soundfile.write(buffer, to_pcm16(waveform), SAMPLE_RATE, subtype="PCM_16", format="WAV")
     return buffer.getvalue()
 
 
