@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import shlex
 import shutil
 import sys
 from collections.abc import Iterator
@@ -17,18 +18,18 @@ from chromium import browser
 
 from dmcodec.benchmarks.page_paths import PathFilter, without_paths_in_command
 from dmcodec.benchmarks.verify import VerifyOptions, VerifyResult, run_verify
+from dmcodec.benchmarks.verify.conformance_suite import Suite
 from dmcodec.benchmarks.verify.figures import measure, worst_of_cases, worst_of_checks
 from dmcodec.benchmarks.verify.page import render_proof
 from dmcodec.benchmarks.verify.proof import proof_of_export, proof_of_verify
 from dmcodec.benchmarks.verify.result import Check
 from dmcodec.benchmarks.verify.words import figures_of, summary_lines
 from dmcodec.bundle import Bundle
-from dmcodec.cli import main
+from dmcodec.cli import export, main
 from dmcodec.cli.bundle_summary import bundle_lines
 from dmcodec.cli.info import _describe_bundle
 from dmcodec.config import CodecConfig
 from dmcodec.export import Source, export_bundle
-from dmcodec.files import file_sha256
 from dmcodec.nn import DMCodec
 from dmcodec.precision import PRECISIONS
 
@@ -46,7 +47,8 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def result(bundle: Path) -> VerifyResult:
-    return run_verify(bundle, VerifyOptions(threads=1, command=f"dmcodec verify --bundle '{bundle}'"))
+    command = shlex.join(["dmcodec", "verify", "--bundle", str(bundle)])
+    return run_verify(bundle, VerifyOptions(threads=1, command=command))
 
 
 @pytest.fixture
@@ -235,6 +237,15 @@ def test_an_export_has_a_proof(bundle: Path) -> None:
     assert "none: untrained weights, from a seed" in text
 
 
+def test_a_proof_holds_the_hash_of_the_checkpoint(bundle: Path) -> None:
+    opened, sha256 = Bundle.open(bundle), "ab" * 32
+    provenance = {**opened.manifest.provenance, "checkpoint": "c.safetensors", "checkpoint_sha256": sha256}
+    manifest = dataclasses.replace(opened.manifest, provenance=provenance)
+    text = checked(render_proof(proof_of_export(dataclasses.replace(opened, manifest=manifest))))
+    assert sha256 in text
+    assert "with the weights of the checkpoint" in text
+
+
 def test_pages_fit_a_phone_and_a_dark_desktop(result: VerifyResult, tmp_path: Path) -> None:
     path = tmp_path / "proof.html"
     path.write_text(render_proof(proof_of_verify(result)), encoding="utf-8")
@@ -279,7 +290,14 @@ def test_calls_that_make_no_sense(arguments: tuple[str, ...], words: str, call: 
     assert words in errors
 
 
-def test_conformance_takes_its_bundle_by_position_too(bundle: Path, tmp_path: Path, call: Any) -> None:
+def test_conformance_takes_its_bundle_by_position_too(
+    bundle: Path, tmp_path: Path, call: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    suite = Suite.open()
+    few = dataclasses.replace(
+        suite, cases=tuple(case for case in suite.cases if case.kind in ("alone", "decode alone"))
+    )
+    monkeypatch.setattr(Suite, "open", lambda: few)
     page, results = tmp_path / "proof.html", []
     for named in ((bundle,), ("--bundle", bundle)):
         code, out, errors = call("verify", "--conformance", *named, "--threads", 1, "--report", page, "--force")
@@ -289,26 +307,21 @@ def test_conformance_takes_its_bundle_by_position_too(bundle: Path, tmp_path: Pa
     assert results[0] == results[1]
     assert results[0].startswith("passed: tokens do not depend on batch, padding, chunk, worker or thread")
     text = checked(page.read_text(encoding="utf-8"))
-    assert "The clips of the suite" not in text
     assert "the clips of the suite give the same tokens however they are run" in text
     assert call("verify", "--conformance", tmp_path / "none")[0] == 1
 
 
-def test_export_writes_a_page(tmp_path: Path, call: Any) -> None:
-    from safetensors.torch import save_file
-
-    (tmp_path / "config.json").write_text(json.dumps(CONFIG.to_dict()))
-    save_file(DMCodec.seeded(CONFIG, 3).state_dict(), tmp_path / "c.safetensors")
-    weights = ("--checkpoint", tmp_path / "c.safetensors", "--config", tmp_path / "config.json")
+def test_export_writes_a_page(bundle: Path, tmp_path: Path, call: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(export, "write_bundle", lambda _weights, out, _force: Bundle.open(shutil.copytree(bundle, out)))
     out, page = tmp_path / "b.bundle", tmp_path / "proof.html"
-    code, _, errors = call("export", *weights, "--out", out, "--report", out / "proof.html")
+    code, _, errors = call("export", "--seed", 3, "--out", out, "--report", out / "proof.html")
     assert (code, "lies in the bundle" in errors, out.exists()) == (2, True, False)
-    code, _, errors = call("export", *weights, "--out", out, "--report", page)
+    code, _, errors = call("export", "--seed", 3, "--out", out, "--report", page)
     assert code == 0, errors
     text = checked(page.read_text(encoding="utf-8"))
-    assert file_sha256(tmp_path / "c.safetensors") in text
+    assert text.lstrip().startswith("Proof of b.bundle: passed")
     assert str(tmp_path) not in text
-    code, _, errors = call("export", *weights, "--out", tmp_path / "other", "--report", page)
+    code, _, errors = call("export", "--seed", 3, "--out", tmp_path / "other", "--report", page)
     assert (code, "exists already" in errors, (tmp_path / "other").exists()) == (1, True, False)
     code, _, errors = call("export", "--format", "trt", "--report", page)
     assert (code, "--report is for --format onnx only" in errors) == (2, True)
