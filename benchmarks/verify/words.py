@@ -68,18 +68,18 @@ def summary_lines(result: VerifyResult) -> list[str]:
 
 
 def conformance_lines(result: ConformanceResult) -> list[str]:
-    """Return five lines: verdict, cases, worst figures, and what is proven and not, or else what failed."""
+    """Return five lines: cases, worst figures, what is proven and not, or else what failed, and last the verdict."""
     ran = [outcome for outcome in result.outcomes if not outcome.skipped]
     ties = sum(outcome.ties or 0 for outcome in ran)
     audio = [outcome for outcome in ran if outcome.max_abs_error is not None]
     worst = max(audio, key=lambda outcome: outcome.max_abs_error or 0.0, default=None)
     heard = f"; audio differs by up to {worst.max_abs_error:.1e} ({worst.case})" if worst else ""
     return [
-        f"{verdict(result)}: {result.verdict}",
         f"{result.bundle} (model {result.model_id}, {result.precision}), {result.backend} on {result.provider} "
         f"against {result.against}: {count_of(len(ran), 'case')}, {sum(outcome.runs for outcome in ran):,} runs",
         f"worst: {_tie_words(ties)}{heard}",
         *_last_lines(result, conformance_scope(result)),
+        f"{verdict(result)}: {result.verdict}",
     ]
 
 
