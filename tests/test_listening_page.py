@@ -9,13 +9,11 @@ import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
 from chromium import Browser, browser
-from numpy.typing import NDArray
 
 from dmcodec.benchmarks.evaluate import EvaluateOptions, Evaluation, Named, run_evaluation
 from dmcodec.benchmarks.evaluate.listening import HEIGHT_PX, WIDTH_PX, levels_db, longest_s

@@ -92,7 +92,8 @@ def _long_clips(facts: Mapping[str, Any]) -> str:
     if facts["long_clips"] == "encoded exactly":
         return "encoded exactly, in bounded memory, with the tokens of one piece"
     context_s = facts["encoder_context"]["default_context_s"]
-    return f"encoded in windows with {context_s:g} s of context; `dmcodec export --bundle OLD --out NEW` writes exact graphs"
+    again = "`dmcodec export --bundle OLD --out NEW` writes exact graphs"
+    return f"encoded in windows with {context_s:g} s of context; {again}"
 
 
 def _contexts(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
