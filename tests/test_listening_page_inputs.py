@@ -25,7 +25,7 @@ NASTY = '<b>it\'s & "so"<script>alert(1)<'
 
 
 def evaluate(
-    folder: Path, waves: dict[str, np.ndarray], names: list[str] | None = None, **options: object
+    folder: Path, waves: dict[str, NDArray[np.floating]], names: list[str] | None = None, **options: Any
 ) -> Evaluation:
     """Evaluate folders of these waves as "codec", which has only some of them, against "ref"."""
     for part in ("ref", "codec"):
