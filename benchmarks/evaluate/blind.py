@@ -36,6 +36,7 @@ button[aria-pressed="true"] { background: var(--accent); border-color: var(--acc
 .buttons { display: flex; flex-wrap: wrap; gap: .6rem; margin: 1rem 0; }
 #listener { font: inherit; color: var(--ink); background: var(--page); border: 1px solid var(--line);
   border-radius: .3rem; padding: .3rem .5rem; max-width: 100%; }
+#blind-results td { white-space: normal; overflow-wrap: anywhere; }
 @media (max-width: 30rem) {
   .stimulus { grid-template-columns: minmax(0, 1fr) 2.6rem; }
   .stimulus button { grid-column: 1 / -1; justify-self: start; }

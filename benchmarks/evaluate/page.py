@@ -147,6 +147,8 @@ def _legend(result: EvaluationResult, best: dict[str, str | None]) -> Iterator[s
         yield f"{_BOLD}{few}"
     if has_intervals(result):
         yield "Below a mean: its 95 % confidence interval."
+    if any(estimate.failed for column in result.columns for estimate in column.summary.values()):
+        yield "A mean with n below it is over fewer files than the others: don't compare it with theirs."
 
 
 def _best(key: str, result: EvaluationResult) -> str | None:
