@@ -349,11 +349,12 @@ def test_a_bundle_is_shown_in_words(bundle: Path, call: Any) -> None:
 def test_a_bundle_of_an_earlier_version_is_shown_too(bundle: Path) -> None:
     facts = facts_of(bundle)
     facts.update(live_encoding=None, long_clips="encoded in windows", weights=None, precision="fp16")
-    facts["provenance"] = {}
+    facts.update(provenance={}, parity={"decoder_snr_db": 200.0})
     text = "\n".join(bundle_lines(facts))
     assert "live encoding no: export again" in text
     assert "encoded in windows with" in text
     assert "weights of unknown origin" in text
+    assert "against torch, at worst: decoder identical; 0 ties aside" in text
     assert "must not be mixed" in text
     assert max(map(len, bundle_lines(facts, 60))) <= max(60, len(str(bundle)))
 

@@ -75,13 +75,16 @@ def _size(facts: Mapping[str, Any]) -> str:
 
 
 def _proof(parity: Mapping[str, Any]) -> str:
-    """Return what the export proved; -200 to 200 dB is the range of an SNR, and 200 stands for identical signals."""
+    """Return what the export proved. Records of earlier versions have fewer figures."""
     snrs = [f"{label} {_db(parity[name])}" for name, label in _SNR_KINDS.items() if name in parity]
-    ties = parity.get("ties", 0)
-    return (
-        f"at export, against torch, at worst: {', '.join(snrs)}; codes equal in {_percent(parity['frame_agreement'])} "
-        f"of the frames, level 0 in {_percent(parity['level0_agreement'])}, {ties} ties aside"
-    )
+    parts = [", ".join(snrs)] if snrs else []
+    if "frame_agreement" in parity:
+        parts.append(f"codes equal in {_percent(parity['frame_agreement'])} of the frames")
+    if "level0_agreement" in parity:
+        parts.append(f"level 0 in {_percent(parity['level0_agreement'])}")
+    if not parts:
+        return "no figures in the manifest; run `dmcodec verify`"
+    return f"at export, against torch, at worst: {'; '.join(parts)}; {parity.get('ties', 0)} ties aside"
 
 
 def _db(value: float) -> str:
