@@ -52,14 +52,18 @@ def html_page(title: str, body: str, style: str = "", script: str = "") -> str:
 
 
 def html_table(table: Table, rows: str | None = None) -> str:
-    """Return a table with its title, header and note; `rows` (HTML of `tr` elements) replaces its rows."""
+    """Return a table with its title, header and note, each unless it is empty.
+
+    `rows` (HTML of `tr` elements) replaces the table's rows.
+    """
     head = "".join(_cell("th", column, index, table) for index, column in enumerate(table.columns))
     has_head = any(table.columns)
     kind = "record" if not has_head else "words" if table.labels == len(table.columns) else "numbers"
     body = "".join(f"<tr>{_row(table, row)}</tr>\n" for row in table.rows) if rows is None else rows
     note = "".join(f"<p>{escape(line)}</p>" for line in table.note.splitlines())
+    title = f"<h2>{escape(table.title)}</h2>\n" if table.title else ""
     return (
-        f'<h2>{escape(table.title)}</h2>\n<div class="wide"><table class="{kind}">\n'
+        f'{title}<div class="wide"><table class="{kind}">\n'
         + (f"<thead><tr>{head}</tr></thead>\n" if has_head else "")
         + f"<tbody>\n{body}</tbody></table></div>"
         + (f'\n<div class="soft lines">{note}</div>' if note else "")

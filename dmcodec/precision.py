@@ -80,6 +80,17 @@ class Precision:
         """The precision of the weights of the RVQ."""
         return self.name if self.rounds_weights else FP32.name
 
+    @property
+    def mixing(self) -> str | None:
+        """Why its tokens must not be mixed with those of other precisions; None where the codes are those of fp32."""
+        if self.thresholds.frame_agreement == 1:
+            return None
+        return (
+            f"Tokens of {self.name} must not be mixed with those of another precision: some codes differ, and the "
+            "model id in a token file is the same. Make all tokens of a dataset, and all that a model trained on it "
+            "gets, with one precision. Any precision decodes them."
+        )
+
 
 PRECISIONS: Mapping[str, Precision] = {
     row.name: row

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from dmcodec.config import CodecConfig
 from dmcodec.errors import ParityError
-from dmcodec.precision import PRECISIONS
+from dmcodec.precision import PRECISIONS, Thresholds
 from dmcodec.runtime.batching import stack
 from dmcodec.runtime.stream_decoder import Run, StreamDecoder
 from dmcodec.sample import speech
@@ -108,29 +108,47 @@ def require_parity(cases: list[ParityCase], precision: str) -> None:
 
 def shortfall(case: ParityCase, precision: str) -> str | None:
     """Describe the first figure of a case that is below its threshold; return None where all reach theirs."""
-    thresholds = PRECISIONS[precision].thresholds
-    bounds: list[tuple[str, float | None]] = [
-        # Each graph alone first: its errors appear in the chain too.
-        ("latents_snr_db", thresholds.latents_snr_db),
-        ("quantizer_agreement", thresholds.quantizer_agreement),
-        ("dequantizer_snr_db", thresholds.dequantizer_snr_db),
-        ("decoder_snr_db", thresholds.decoder_snr_db),
-        ("stream_snr_db", thresholds.decoder_snr_db),
-        ("level0_agreement", thresholds.level0_agreement),
-        ("frame_agreement", thresholds.frame_agreement),
-        ("chain_snr_db", None if case.ties else thresholds.chain_snr_db),  # after a tie the audio differs
-    ]
-    for name, bound in bounds:
-        value = getattr(case, name)
-        if bound is not None and not _passes(case, name, bound):
-            return (
-                f"{name} is {value:.6g} on {case.signal} of {case.num_samples} samples, batch {case.batch}; "
-                f"{precision} needs at least {bound:.6g}"
-            )
+    missed = _missed(case, PRECISIONS[precision].thresholds)
+    if missed is None:
+        return None
+    name, bound = missed
+    return (
+        f"{name} is {getattr(case, name):.6g} on {case.signal} of {case.num_samples} samples, batch {case.batch}; "
+        f"{precision} needs at least {bound:.6g}"
+    )
+
+
+def reaches_all(case: ParityCase, thresholds: Thresholds) -> bool:
+    """Return whether every figure of a case reaches its threshold."""
+    return _missed(case, thresholds) is None
+
+
+def _missed(case: ParityCase, thresholds: Thresholds) -> tuple[str, float] | None:
+    for name, bound in bounds(case, thresholds).items():
+        if bound is not None and not reaches(case, name, bound):
+            return name, bound
     return None
 
 
-def _passes(case: ParityCase, name: str, bound: float) -> bool:
+def bounds(case: ParityCase, thresholds: Thresholds) -> dict[str, float | None]:
+    """Return the figures of a case that have a threshold, each with it; None where it does not apply.
+
+    Each graph alone comes first: its errors appear in the chain, too.
+    """
+    return {
+        "latents_snr_db": thresholds.latents_snr_db,
+        "quantizer_agreement": thresholds.quantizer_agreement,
+        "dequantizer_snr_db": thresholds.dequantizer_snr_db,
+        "decoder_snr_db": thresholds.decoder_snr_db,
+        "stream_snr_db": thresholds.decoder_snr_db,
+        "level0_agreement": thresholds.level0_agreement,
+        "frame_agreement": thresholds.frame_agreement,
+        "chain_snr_db": None if case.ties else thresholds.chain_snr_db,  # after a tie the audio differs
+    }
+
+
+def reaches(case: ParityCase, name: str, bound: float) -> bool:
+    """Return whether a figure reaches its threshold; an error of the audio that nobody hears does at any SNR."""
     value: float = getattr(case, name)
     kind = name.removesuffix("_snr_db")
     if kind in _AUDIO:

@@ -20,8 +20,9 @@ from onnx import numpy_helper
 from dmcodec.benchmarks.tables import print_tables
 from dmcodec.benchmarks.verify import VerifyOptions, VerifyResult, run_verify
 from dmcodec.benchmarks.verify.checks import OutputComparison
-from dmcodec.benchmarks.verify.result_tables import summary_line, verify_tables
+from dmcodec.benchmarks.verify.result_tables import verify_tables
 from dmcodec.benchmarks.verify.run import verify_codec
+from dmcodec.benchmarks.verify.words import summary_lines
 from dmcodec.bundle import Bundle, GraphSpec, write_manifest
 from dmcodec.cli.common import console
 from dmcodec.config import CodecConfig
@@ -173,7 +174,7 @@ def test_altered_weights_fail_against_torch(
 
 def test_the_command_prints_tables(bundles: dict[str, Path]) -> None:
     command = [sys.executable, "-c", "from dmcodec.cli import main; main()", "verify", "--bundle", str(bundles["fp32"])]
-    done = subprocess.run([*command, "--threads", "1"], capture_output=True, text=True, check=True)
+    done = subprocess.run([*command, "--threads", "1", "--details"], capture_output=True, text=True, check=True)
     for words in ("against onnxruntime", "latents SNR dB", "stream cut at random", "passed"):
         assert words in done.stdout
     for option, code, words in (
@@ -188,7 +189,7 @@ def test_the_command_prints_tables(bundles: dict[str, Path]) -> None:
 
 def test_failures_show_in_the_tables(bundles: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
     result = verify_wrong(bundles["fp32"], "decoder", lambda x: np.roll(x, 1, axis=-1))
-    print_tables(summary_line(result), verify_tables(result), console())
+    print_tables("\n".join(summary_lines(result)), verify_tables(result), console())
     assert "FAILED" in capsys.readouterr().out
 
 

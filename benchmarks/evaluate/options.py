@@ -14,6 +14,7 @@ from dmcodec.errors import ArgumentError
 from .metrics import METRICS, SIGNAL_METRICS, SPEAKER_METRIC, WORD_METRICS
 
 ORIGINAL = "original"
+MAX_REPORT_CLIPS = 50  # a page with more opens too slowly
 NORMALISERS = ("english", "basic")
 DEFAULT_SPEAKER_MODEL = "microsoft/wavlm-base-plus-sv"
 
@@ -41,7 +42,7 @@ class EvaluateOptions:
         jobs: processes that compute signal metrics.
         threads: CPU threads of codecs and models; by default one for each CPU that this process may use.
         seed: seed of the bootstrap.
-        report_clips: number of clips whose audio is kept for the listening page.
+        report_clips: number of clips whose audio is kept for the listening page, MAX_REPORT_CLIPS at most.
         command: the command line, for the record.
     """
 

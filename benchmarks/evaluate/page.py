@@ -1,38 +1,42 @@
-"""The listening page: one HTML file with tables, players and spectrograms, which loads nothing from elsewhere."""
+"""The listening page: one HTML file with tables, players and a blind test, which loads nothing from elsewhere."""
 
 from __future__ import annotations
 
-import base64
+import dataclasses
 import importlib.util
-import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from html import escape
+from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
-from dmcodec.audio import Waveform
+from dmcodec.benchmarks.page_paths import PathFilter, last_part, paths_in_command, without_paths_in_command
 from dmcodec.benchmarks.pages import html_page, html_table
 from dmcodec.benchmarks.tables import Table
 from dmcodec.errors import MissingDependencyError
 
-from .columns import Column
+from .blind import BLIND_SCRIPT, BLIND_STYLE, blind_html
+from .listening import clips_html
 from .metrics import METRICS
-from .options import ORIGINAL
 from .page_assets import SCRIPT, STYLE
-from .result import ClipScore, ColumnResult, Evaluation, EvaluationResult
-from .result_tables import bitrate, codebook_table, definition_table, failure_table, quality_table, summary_lines
-from .signal_metrics import SAMPLE_RATE, magnitudes
+from .plots import plots_html
+from .result import ColumnResult, Evaluation, EvaluationResult
+from .result_tables import (
+    codebook_table,
+    definition_table,
+    failure_table,
+    has_intervals,
+    quality_table,
+    summary_lines,
+)
 from .sounds import SOUNDS, Sound
 
-N_FFT = 512
-RANGE_DB = 80.0
-WIDTH_PX, HEIGHT_PX = 720, 192
-_FLOOR = 1e-7
+_BOLD = (
+    "Bold: the best mean of each metric, the original aside. It does not say that the difference is more than chance: "
+)
+_FOLDED_ROWS = 12
 
 
-def render_page(evaluation: Evaluation, sound: Sound = SOUNDS["flac"]) -> str:
-    """Return the whole page as HTML. It holds the metrics' input at 16 kHz, and spectrograms as WebP.
+def render_page(evaluation: Evaluation, sound: Sound = SOUNDS["wav"]) -> str:
+    """Return the whole page as HTML, without paths of this machine.
 
     Args:
         evaluation: result and audio.
@@ -43,19 +47,62 @@ def render_page(evaluation: Evaluation, sound: Sound = SOUNDS["flac"]) -> str:
     """
     require_plotting()
     sound.require()
-    result = evaluation.result
+    result = shown_result(evaluation.result)
+    evaluation = dataclasses.replace(evaluation, result=result)
+    clips = clips_html(evaluation, sound)
     body = "\n".join(
         (
+            '<main id="page">',
             "<h1>dmcodec evaluate</h1>",
             _head(result),
             _quality(quality_table(result), result),
+            clips,
+            plots_html(result),
             html_table(definition_table(result)),
-            _clips(evaluation, sound),
-            *(html_table(table) for table in (codebook_table(result), failure_table(result)) if table.rows),
+            *map(_table, (codebook_table(result), failure_table(result))),
             _record(result),
+            "</main>",
+            blind_html(result) if clips else "",
         )
     )
-    return html_page(f"dmcodec evaluate: {result.reference}", body, STYLE, SCRIPT)
+    script = SCRIPT + BLIND_SCRIPT if clips else ""
+    return html_page(f"dmcodec evaluate: {result.reference}", body, STYLE + BLIND_STYLE, script)
+
+
+def require_plotting() -> None:
+    """Raise MissingDependencyError where matplotlib or Pillow isn't installed."""
+    for module, package in (("matplotlib", "matplotlib"), ("PIL", "pillow")):
+        if importlib.util.find_spec(module) is None:
+            raise MissingDependencyError(f'the page needs {package}; run `pip install "dmcodec[evaluate]"`')
+
+
+def shown_result(result: EvaluationResult) -> EvaluationResult:
+    """Return a result for readers elsewhere: of each path of this machine, only the last part."""
+    sources = [column.column.source for column in result.columns]
+    shorten = PathFilter([result.reference, *sources, *paths_in_command(result.command)])
+
+    def of_column(found: ColumnResult) -> ColumnResult:
+        scores = {
+            name: dataclasses.replace(score, failures={key: shorten(reason) for key, reason in score.failures.items()})
+            for name, score in found.clips.items()
+        }
+        column = dataclasses.replace(found.column, source=_source(found.column.source))
+        return dataclasses.replace(found, column=column, clips=scores)
+
+    return dataclasses.replace(
+        result,
+        reference=last_part(result.reference),
+        columns=tuple(map(of_column, result.columns)),
+        original=of_column(result.original) if result.original else None,
+        definitions={key: shorten(text) for key, text in result.definitions.items()},
+        remarks=tuple(map(shorten, result.remarks)),
+        command=without_paths_in_command(result.command),
+    )
+
+
+def _source(source: str) -> str:
+    """Return a column's source: the last part of a path. What is no path, such as the id of a model, stays."""
+    return last_part(source) if Path(source).exists() else PathFilter()(source)
 
 
 def _head(result: EvaluationResult) -> str:
@@ -68,153 +115,54 @@ def _record(result: EvaluationResult) -> str:
     return f'<h2>Record</h2>\n<div class="lines"><p>dmcodec {escape(result.dmcodec_version)}</p>{command}</div>'
 
 
+def _table(table: Table) -> str:
+    """Return a table; folded where it is long; nothing where it has no rows."""
+    if not table.rows:
+        return ""
+    if len(table.rows) <= _FOLDED_ROWS:
+        return html_table(table)
+    body = html_table(dataclasses.replace(table, title=""))
+    return f"<details><summary><h2>{escape(table.title)}</h2></summary>\n{body}\n</details>"
+
+
 def _quality(table: Table, result: EvaluationResult) -> str:
-    """Return the quality table; the best value of each metric is marked, whatever its interval."""
+    """Return the quality table with the best means marked, a line about that, and the remarks folded away."""
     best = {key: _best(key, result) for key in result.metrics}
     columns = (result.original, *result.columns) if result.original else result.columns
     rows = []
-    names = [*(column.column.name for column in columns), *(None for _ in result.published_rows)]
-    for name, row in zip(names, table.rows, strict=True):
+    measured: list[ColumnResult | None] = [*columns, *(None for _ in result.published_rows)]
+    for column, row in zip(measured, table.rows, strict=True):
         cells = [f'<td class="label">{escape(row[0])}</td>', f"<td>{escape(row[1])}</td>"]
         for key, text in zip(result.metrics, row[2:], strict=True):
             value, *rest = text.split("\n")
-            mark = ' class="best"' if name is not None and name == best[key] else ""
+            is_best = column not in (None, result.original) and value == best[key]
+            mark = ' class="best"' if is_best else ""
             small = "".join(f"<small>{escape(line)}</small>" for line in rest)
             cells.append(f"<td><span{mark}>{escape(value)}</span>{small}</td>")
-        rows.append(f"<tr{' class=published' if name is None else ''}>{''.join(cells)}</tr>\n")
-    return html_table(table, "".join(rows))
+        rows.append(f"<tr{' class=published' if column is None else ''}>{''.join(cells)}</tr>\n")
+    body = html_table(dataclasses.replace(table, note=""), "".join(rows))
+    remarks = "".join(f"<p>{escape(line)}</p>" for line in table.note.splitlines())
+    return (
+        f'<section id="quality">{body}\n<p class="soft">{escape(" ".join(_legend(result, best)))}</p>\n'
+        f'<details class="soft lines"><summary>How these figures were made</summary>{remarks}</details></section>'
+    )
+
+
+def _legend(result: EvaluationResult, best: dict[str, str | None]) -> Iterator[str]:
+    yield "↑ higher is better, ↓ lower is better."
+    if any(best.values()):
+        few = "look at the intervals." if has_intervals(result) else "there are too few files for that."
+        yield f"{_BOLD}{few}"
+    if has_intervals(result):
+        yield "Below a mean: its 95 % confidence interval."
+    if any(estimate.failed for column in result.columns for estimate in column.summary.values()):
+        yield "A mean with n below it is over fewer files than the others: don't compare it with theirs."
 
 
 def _best(key: str, result: EvaluationResult) -> str | None:
-    """Return the name of the column with the best value; None for fewer than two columns with a value."""
-    estimates = {
-        column.column.name: column.summary[key].value
-        for column in result.columns
-        if column.summary[key].value is not None
-    }
-    values = {name: value for name, value in estimates.items() if value is not None}
-    if len(values) < 2:
+    """Return the best value as it is shown; None for fewer than two columns with a value."""
+    values = [column.summary[key].value for column in result.columns]
+    known = [value for value in values if value is not None]
+    if len(known) < 2:
         return None
-    return (max if METRICS[key].higher_is_better else min)(values, key=lambda name: values[name])
-
-
-def _clips(evaluation: Evaluation, sound: Sound) -> str:
-    if not evaluation.audio:
-        return ""
-    result, shown = evaluation.result, len(evaluation.audio)
-    total = len(result.clips)
-    selection = "All files" if shown == total else f"{shown} of {total} files, evenly spread over their names"
-    sections = "\n".join(
-        _clip(index, name, audio, result, sound) for index, (name, audio) in enumerate(evaluation.audio.items())
-    )
-    text = (
-        f"{selection}. The audio is the input of the metrics: 16 kHz mono, here as {sound.described}. Spectrograms: 0 "
-        f"to 8 kHz, a range of {RANGE_DB:g} dB below the loudest point of the original, one scale for each clip. Click "
-        "into a spectrogram to play from that time."
-    )
-    switch = '<input type="checkbox" id="keep" checked> Continue at the same time when switching within a clip'
-    head = f'<h2>Listen</h2>\n<p class="soft">{escape(text)}</p>\n<div class="bar"><label>{switch}</label></div>'
-    return f"{head}\n{sections}"
-
-
-def _clip(index: int, name: str, audio: Mapping[str, Waveform], result: EvaluationResult, sound: Sound) -> str:
-    num_samples = max(len(waveform) for waveform in audio.values())
-    loudest_db = float(levels_db(audio[ORIGINAL], num_samples).max())
-    cards = "\n".join(
-        _card(index, column, audio.get(column.column.name), num_samples, loudest_db, name, sound)
-        for column in _with_original(result)
-    )
-    text = result.reference_texts.get(name)
-    paragraph = f'<p class="text">{escape(text)}</p>' if text else ""
-    duration = f"{len(audio[ORIGINAL]) / SAMPLE_RATE:.2f} s"
-    return (
-        f'<section class="clip">\n<header><h3>{escape(name)}</h3><span class="soft">{duration}</span></header>\n'
-        f'{paragraph}\n<div class="grid">\n{cards}\n</div>\n</section>'
-    )
-
-
-def _with_original(result: EvaluationResult) -> Iterator[ColumnResult]:
-    yield result.original or ColumnResult(Column(ORIGINAL, result.reference, "the reference"), {}, None, {})
-    yield from result.columns
-
-
-def _card(
-    index: int,
-    column: ColumnResult,
-    waveform: Waveform | None,
-    num_samples: int,
-    loudest_db: float,
-    clip: str,
-    sound: Sound,
-) -> str:
-    name, score = column.column.name, column.clips.get(clip)
-    rate = "" if column.column.bitrate_bps is None else f"<span>{escape(bitrate(column))} kbit/s</span>"
-    head = f'<div class="card"><h4>{escape(name)}{rate}</h4>'
-    if waveform is None:
-        reason = next(iter(score.failures.values())) if score and score.failures else "no audio"
-        return f'{head}<p class="soft">{escape(reason)}</p></div>'
-    image = _data("image/webp", spectrogram_webp(waveform, num_samples, loudest_db))
-    audio = _data(sound.media_type, sound.encode(waveform))
-    # Audio that is shorter than the longest of the clip covers only this share of the image's width.
-    share = len(waveform) / num_samples
-    return (
-        f'{head}<div class="view"><img alt="spectrogram of {escape(name)}" src="{image}">'
-        '<span class="top">8 kHz</span><span class="low">0</span><i></i></div>'
-        f'<audio controls preload="metadata" data-clip="{index}" data-share="{share:.6f}" src="{audio}"></audio>'
-        f"{_scores(score)}</div>"
-    )
-
-
-def _scores(score: ClipScore | None) -> str:
-    if score is None:
-        return ""
-    rows = []
-    for key, metric in METRICS.items():
-        if key in score.values:
-            unit = f" {metric.unit}" if metric.unit else ""
-            rows.append(f"<div><dt>{escape(metric.label)}</dt><dd>{metric.text(score.values[key])}{unit}</dd></div>")
-        elif key in score.failures:
-            rows.append(
-                f'<div title="{escape(score.failures[key])}"><dt>{escape(metric.label)}</dt><dd>none</dd></div>'
-            )
-    heard = f'<p class="heard">“{escape(score.text)}”</p>' if score.text else ""
-    return f"<dl>{''.join(rows)}</dl>{heard}"
-
-
-def _data(kind: str, content: bytes) -> str:
-    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
-
-
-def require_plotting() -> None:
-    """Raise MissingDependencyError where matplotlib or Pillow isn't installed."""
-    for module, package in (("matplotlib", "matplotlib"), ("PIL", "pillow")):
-        if importlib.util.find_spec(module) is None:
-            raise MissingDependencyError(f'the page needs {package}; run `pip install "dmcodec[evaluate]"`')
-
-
-def levels_db(waveform: Waveform, num_samples: int) -> NDArray[np.float64]:
-    """Compute the short-time level in dB: (samples,) -> (frequencies, WIDTH_PX), lowest frequency first.
-
-    The time axis spans `num_samples`; a shorter waveform is padded with silence.
-    """
-    padded = np.zeros(max(num_samples, N_FFT) + N_FFT)
-    padded[N_FFT // 2 :][: len(waveform)] = waveform[:num_samples]
-    frames = magnitudes(padded, N_FFT, max(1, num_samples // (2 * WIDTH_PX)))
-    columns = np.linspace(0, frames.shape[1], WIDTH_PX + 1).astype(int)[:-1]
-    return np.asarray(20 * np.log10(np.maximum(np.maximum.reduceat(frames, columns, axis=1), _FLOOR)))
-
-
-def spectrogram_webp(waveform: Waveform, num_samples: int, loudest_db: float) -> bytes:
-    """Draw a spectrogram of WIDTH_PX x HEIGHT_PX, 0 Hz at the bottom, with `loudest_db` as the lightest level.
-
-    Levels of `loudest_db` - RANGE_DB and below are black.
-    """
-    from matplotlib import colormaps
-    from PIL import Image
-
-    shares = np.clip((levels_db(waveform, num_samples) - loudest_db) / RANGE_DB + 1, 0, 1)
-    pixels = colormaps["magma"](np.flipud(shares), bytes=True)[..., :3]
-    buffer = io.BytesIO()
-    resized = Image.fromarray(np.ascontiguousarray(pixels)).resize((WIDTH_PX, HEIGHT_PX), Image.Resampling.LANCZOS)
-    resized.save(buffer, "WEBP", quality=72, method=4)
-    return buffer.getvalue()
+    return METRICS[key].text((max if METRICS[key].higher_is_better else min)(known))

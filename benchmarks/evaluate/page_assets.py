@@ -10,8 +10,14 @@ td small { color: var(--soft); font-size: .8rem; display: block; line-height: 1.
 .bar { position: sticky; top: 0; z-index: 2; display: flex; flex-wrap: wrap; gap: .3rem 1.5rem; padding: .6rem 0;
   background: var(--page); border-bottom: 1px solid var(--line); }
 .bar label { cursor: pointer; }
-.clip { margin: 1.6rem 0 2.2rem; }
-.clip header { display: flex; flex-wrap: wrap; gap: 0 1rem; align-items: baseline; margin-bottom: .5rem; }
+.bar { align-items: center; }
+.clip { margin: 1.2rem 0; }
+summary { cursor: pointer; }
+summary h2, summary h3 { display: inline; margin: 0 1rem 0 0; }
+.clip summary { margin-bottom: .5rem; }
+.soft summary { font-size: .9rem; }
+#quality td.label, #quality th.label { position: sticky; left: 0; background: var(--page); max-width: 14rem;
+  min-width: 7rem; white-space: normal; overflow-wrap: anywhere; }
 .text { margin: 0 0 .6rem; max-width: 60rem; font-style: italic; }
 .grid { display: grid; gap: .9rem; grid-template-columns: repeat(auto-fill, minmax(min(100%, 14rem), 1fr)); }
 .card { background: var(--card); border: 1px solid var(--line); border-radius: .5rem; padding: .65rem .7rem;
@@ -27,14 +33,23 @@ td small { color: var(--soft); font-size: .8rem; display: block; line-height: 1.
   text-shadow: 0 0 3px #000; }
 .view .top { top: .3rem; }
 .view .low { bottom: .3rem; }
-audio { display: block; width: 100%; height: 2.4rem; margin: .55rem 0 .35rem; }
+.time { position: relative; height: 1rem; margin-top: .1rem; font-size: .68rem; color: var(--soft);
+  font-variant-numeric: tabular-nums; }
+.time span { position: absolute; white-space: nowrap; transform: translateX(-50%); line-height: 1.2; }
+.time span:first-child { transform: none; }
+.legend { list-style: none; display: flex; flex-wrap: wrap; gap: .1rem 1.3rem; padding: 0; margin: .6rem 0; }
+.plots { display: grid; gap: .8rem; grid-template-columns: repeat(auto-fill, minmax(min(100%, 19rem), 1fr)); }
+.plots figure { margin: 0; }
+.plots svg { display: block; width: 100%; height: auto; max-width: 30rem; }
+.plots svg text { font-family: system-ui, sans-serif !important; }
+audio { display: block; width: 100%; height: 2.4rem; margin: .3rem 0 .35rem; }
 dl { display: grid; grid-template-columns: repeat(auto-fill, minmax(11rem, 1fr)); gap: .05rem 1rem; margin: 0;
   font-size: .84rem; font-variant-numeric: tabular-nums; }
 dl div { display: flex; justify-content: space-between; gap: .4rem; border-bottom: 1px solid var(--line); }
 dt { color: var(--soft); }
 dd { margin: 0; }
 .heard { font-size: .84rem; margin-top: .4rem; color: var(--soft); }
-@media print { .bar, audio { display: none; } }
+@media print { .bar, audio, #blind { display: none; } }
 """
 
 SCRIPT = """
@@ -54,15 +69,21 @@ SCRIPT = """
   };
   for (const player of players) {
     player.addEventListener('play', () => {
+      if (player.paused) return;  // another one was started meanwhile
       for (const other of players) if (other !== player) other.pause();
-      if (keep.checked && latest && latest !== player && latest.dataset.clip === player.dataset.clip && !latest.ended)
-        player.currentTime = Math.min(latest.currentTime, player.duration || latest.currentTime);
+      if (keep.checked && latest && latest !== player && latest.dataset.clip === player.dataset.clip && !latest.ended) {
+        const time = latest.currentTime;
+        player.currentTime = player.duration && time > player.duration - 0.05 ? 0 : time;  // a shorter one starts again
+      }
       latest = player;
       card(player).classList.add('playing');
       follow(player);
     });
     player.addEventListener('pause', () => card(player).classList.remove('playing'));
     player.addEventListener('seeked', () => draw(player));
+    card(player).closest('details').addEventListener('toggle', event => {
+      if (event.target.open && player.preload === 'none') player.preload = 'metadata';
+    });
     card(player).querySelector('.view').addEventListener('click', event => {
       const box = event.currentTarget.getBoundingClientRect();
       const share = Math.min(1, (event.clientX - box.left) / box.width / player.dataset.share);

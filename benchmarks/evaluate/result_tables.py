@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from rich.console import Console
@@ -11,11 +12,12 @@ from dmcodec.benchmarks.tables import Table, count_of, print_tables
 from .metrics import METRICS
 from .published import Published
 from .result import ColumnResult, EvaluationResult
-from .statistics import Estimate
+from .statistics import ENOUGH_FILES, Estimate
 
 NO_VALUE = "-"
 PUBLISHED = "(published)"
 _EXAMPLES = 3
+_MOST_REASONS = 40
 _LEFT_OUT = "Such a file is left out of the statistics of that metric and codec; no number replaces it."
 _ARROWS = "↑ higher is better, ↓ lower is better."
 
@@ -40,12 +42,27 @@ def quality_table(result: EvaluationResult) -> Table:
     rows = tuple((column.column.name, bitrate(column), *_cells(column, result)) for column in columns)
     rows += tuple((published_name(row), NO_VALUE, *_published_cells(row, result)) for row in result.published_rows)
     headings = [METRICS[key].heading for key in result.metrics]
+    intervals = has_intervals(result)
+    title = f"Quality over {count_of(len(result.clips), 'file')}"
     return Table(
-        f"Quality over {count_of(len(result.clips), 'file')}, with 95 % confidence intervals",
+        f"{title}, with 95 % confidence intervals" if intervals else title,
         ("codec", "kbit/s", *headings),
         rows,
-        note="\n".join((f"{result.intervals}.", *result.remarks, *_published_notes(result))),
+        note="\n".join((*([f"{result.intervals}."] if intervals else ()), *result.remarks, *_published_notes(result))),
     )
+
+
+def has_intervals(result: EvaluationResult) -> bool:
+    """Return whether any figure has an interval that is shown: of enough files."""
+    columns = (result.original, *result.columns) if result.original else result.columns
+    return any(shown_interval(estimate) for column in columns for estimate in column.summary.values())
+
+
+def shown_interval(estimate: Estimate) -> tuple[float, float] | None:
+    """Return the interval of a figure; None where too few files have a value."""
+    if estimate.low is None or estimate.high is None or estimate.files < ENOUGH_FILES:
+        return None
+    return estimate.low, estimate.high
 
 
 def codebook_table(result: EvaluationResult) -> Table:
@@ -55,7 +72,7 @@ def codebook_table(result: EvaluationResult) -> Table:
             column.column.name,
             str(level.level),
             f"{level.perplexity:,.1f}",
-            _interval(level.low, level.high, 1),
+            _interval(level.low, level.high, 1) if column.codebooks.files >= ENOUGH_FILES else NO_VALUE,
             f"{level.used:,}",
             f"{level.dead:,}",
             f"{100 * level.dead / level.entries:.1f}",
@@ -83,12 +100,23 @@ def failure_table(result: EvaluationResult) -> Table:
         by_reason: dict[tuple[str, str], list[str]] = {}
         for clip, score in column.clips.items():
             for key, reason in score.failures.items():
-                by_reason.setdefault((METRICS[key].label, reason), []).append(clip)
+                by_reason.setdefault((METRICS[key].label, _general(reason, clip, result.reference)), []).append(clip)
         rows += [
             (column.column.name, label, str(len(clips)), reason, _examples(clips))
             for (label, reason), clips in by_reason.items()
         ]
-    return Table("Failures", ("codec", "metric", "files", "reason", "examples"), tuple(rows), 5, _LEFT_OUT)
+    note = _LEFT_OUT
+    if len(rows) > _MOST_REASONS:
+        note += f" {len(rows) - _MOST_REASONS} more rows are in the JSON only (--json)."
+    columns = ("codec", "metric", "files", "reason", "examples")
+    return Table("Failures", columns, tuple(rows[:_MOST_REASONS]), 5, note)
+
+
+def _general(reason: str, clip: str, reference: str) -> str:
+    """Return a reason without the name of its file, so that files with one reason share a row."""
+    name = re.escape(clip.rpartition("/")[2])
+    folder = rf"{re.escape(reference)}/(?:\S*/)?|\S*/"
+    return re.sub(rf"(?:{folder})?(?<!\w){name}\.\w+", "the file", reason)
 
 
 def definition_table(result: EvaluationResult) -> Table:
@@ -152,12 +180,12 @@ def _cell(estimate: Estimate | None, decimals: int) -> str:
     if estimate.value is None:
         return f"{NO_VALUE}\nn = 0"
     lines = [f"{estimate.value:.{decimals}f}"]
-    if estimate.low is not None:
-        lines.append(_interval(estimate.low, estimate.high, decimals))
+    if interval := shown_interval(estimate):
+        lines.append(_interval(*interval, decimals))
     if estimate.failed:
         lines.append(f"n = {estimate.files}")
     return "\n".join(lines)
 
 
 def _interval(low: float | None, high: float | None, decimals: int) -> str:
-    return NO_VALUE if low is None or high is None else f"{low:,.{decimals}f} – {high:,.{decimals}f}"
+    return NO_VALUE if low is None or high is None else f"{low:,.{decimals}f} to {high:,.{decimals}f}"

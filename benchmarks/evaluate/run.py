@@ -17,7 +17,7 @@ from . import statistics
 from .columns import Clip, Column, Original, Source, find_clips, left_out, open_sources
 from .metrics import METRICS, WORD_METRICS, require_packages
 from .models import Models, load_models
-from .options import ORIGINAL, EvaluateOptions
+from .options import MAX_REPORT_CLIPS, ORIGINAL, EvaluateOptions
 from .published import Published, read_published
 from .recogniser import TextRecogniser
 from .result import ClipScore, ColumnResult, Evaluation, EvaluationResult, ScoreBook
@@ -26,7 +26,6 @@ from .speaker import SpeakerModel
 from .words import word_error_rate, word_information_lost
 from .workers import Task, run_tasks
 
-FEW_FILES = 10
 _RATES = {"wer": word_error_rate, "wil": word_information_lost}
 
 
@@ -87,7 +86,7 @@ class _Run:
         self.columns: tuple[Column, ...] = tuple(column for source in self.sources for column in source.columns)
         self.book = ScoreBook(self.columns)
         self.audio: dict[str, dict[str, Waveform]] = {}
-        self._listen = chosen_for_listening(self.clips, self.options.report_clips)
+        self._listen = chosen_for_listening(self.clips, min(MAX_REPORT_CLIPS, self.options.report_clips))
         self._groups = [keys for group in GROUPS if (keys := tuple(key for key in group if key in self.options.wanted))]
         self._done = 0
 
@@ -237,6 +236,9 @@ def _remarks(models: Models, book: ScoreBook, columns: Sequence[ColumnResult]) -
     files = sum(duration is not None for duration in book.durations_s.values())
     if files == 1:
         remarks.append("A single file has no confidence interval.")
-    elif files < FEW_FILES:
-        remarks.append(f"With fewer than {FEW_FILES} files, bootstrap intervals are too narrow.")
+    elif files < statistics.ENOUGH_FILES:
+        remarks.append(
+            f"With fewer than {statistics.ENOUGH_FILES} files, bootstrap intervals are too narrow; tables and pages "
+            "leave them out."
+        )
     return remarks

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +14,10 @@ from dmcodec.codes import Codes
 
 LEVEL = 0.95
 RESAMPLES = 10_000
+# Fewer files have no interval in tables and on pages: those of the bootstrap are too narrow then.
+ENOUGH_FILES = 10
 _BLOCK = 500
+_KEPT_FILES = 4000  # resamples of more take too much memory: 20 kB a file
 
 # Maps sums of contributions [..., k] to the statistic [...].
 Statistic = Callable[[NDArray[np.float64]], NDArray[np.float64]]
@@ -60,13 +64,24 @@ def bootstrap(contributions: NDArray[np.float64], statistic: Statistic, failed: 
     value = float(statistic(contributions.sum(axis=0)))
     if files == 1:
         return Estimate(value, None, None, 1, failed)
-    random = np.random.default_rng(seed)
-    resampled = []
-    for start in range(0, RESAMPLES, _BLOCK):
-        times_drawn = random.multinomial(files, np.full(files, 1 / files), size=min(_BLOCK, RESAMPLES - start))
-        resampled.append(statistic(times_drawn @ contributions))
+    draws = _kept_draws(files, seed) if files <= _KEPT_FILES else _draws(files, seed)
+    resampled = [statistic(times_drawn.astype(np.float64) @ contributions) for times_drawn in draws]
     low, high = np.quantile(np.concatenate(resampled), ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
     return Estimate(value, float(low), float(high), files, failed)
+
+
+def _draws(files: int, seed: int) -> Iterator[NDArray[np.uint16]]:
+    """Yield how often each resample draws each file, in blocks (resamples, files)."""
+    random = np.random.default_rng(seed)
+    for start in range(0, RESAMPLES, _BLOCK):
+        times_drawn = random.multinomial(files, np.full(files, 1 / files), size=min(_BLOCK, RESAMPLES - start))
+        yield times_drawn.astype(np.uint16)
+
+
+@functools.lru_cache(maxsize=2)
+def _kept_draws(files: int, seed: int) -> tuple[NDArray[np.uint16], ...]:
+    """Return `_draws`, the same for every metric and column; drawing is what takes the time."""
+    return tuple(_draws(files, seed))
 
 
 def jackknife(value: float, without_each: NDArray[np.float64]) -> tuple[float, float] | None:

@@ -212,7 +212,7 @@ class OutputComparison:
     def audio(self, use: str, detail: str, expected: Sequence[Floats], audio: Sequence[NDArray[np.float32]]) -> Check:
         """Compare waveforms [samples] that reference and codec decoded from the same codes.
 
-        The lowest SNR of the clips with an audible error is compared with the threshold.
+        The lowest SNR of the clips with an audible error is compared with the threshold; other clips pass.
         """
         for reference, waveform in zip(expected, audio, strict=True):
             if waveform.shape != reference.shape:
@@ -223,13 +223,17 @@ class OutputComparison:
         audible = [item for item in compared if not item.inaudible]
         lowest = min(item.snr_db for item in audible or compared)
         check = Check(use, detail, snr_db=lowest, max_abs_error=max(item.max_abs_error for item in compared))
-        return self._bounded(check, snr_db=self._thresholds.decoder_snr_db if audible else None)
+        if not audible:
+            return dataclasses.replace(check, thresholds={"snr_db": self._thresholds.decoder_snr_db})
+        return self._bounded(check, snr_db=self._thresholds.decoder_snr_db)
 
     def _bounded(self, check: Check, **thresholds: float | None) -> Check:
-        """Return the check with a problem where a value is below its threshold."""
-        for name, threshold in thresholds.items():
+        """Return the check with its thresholds, and with a problem where a value is below its own."""
+        bounded = {name: threshold for name, threshold in thresholds.items() if threshold is not None}
+        check = dataclasses.replace(check, thresholds=bounded)
+        for name, threshold in bounded.items():
             value = getattr(check, name)
-            if threshold is not None and not value >= threshold:
+            if not value >= threshold:
                 return dataclasses.replace(
                     check,
                     problem=f"{check.what}: {name} is {value:.6g} ({check.detail}); "

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 from dmcodec.benchmarks.machine import PACKAGES, Machine, describe_machine
+from dmcodec.bundle import Manifest
 from dmcodec.export.parity import ParityCase, shortfall
 from dmcodec.precision import PRECISIONS
 from dmcodec.runtime.codec import Codec
 
 FORMAT_VERSION = 1
+# Values of `VerifyResult.reference_weights`.
+GRAPHS, CHECKPOINT, SEED, BUNDLE = "graphs", "checkpoint", "seed", "bundle"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,6 +28,7 @@ class Check:
         untied_agreement: share of codes that are equal, or of a frame that differs by a tie only.
         ties: number of frames that differ only by a tie.
         snr_db, max_abs_error: of the audio.
+        thresholds: by the name of the value that has one here.
         problem: the value below its threshold, in words; None where there is none.
     """
 
@@ -36,7 +41,35 @@ class Check:
     ties: int | None = None
     snr_db: float | None = None
     max_abs_error: float | None = None
+    thresholds: Mapping[str, float] = dataclasses.field(default_factory=dict)
     problem: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Hashes:
+    """SHA-256 of what a result is about, as hex digits.
+
+    Attributes:
+        bundle: of the manifest, which holds those of all files.
+        weights: of the file of shared weights; None where each graph holds its own.
+        graphs: by name.
+        checkpoint: of the file that was exported; None where the weights come from a seed.
+    """
+
+    bundle: str
+    weights: str | None
+    graphs: Mapping[str, str]
+    checkpoint: str | None
+
+    @classmethod
+    def of(cls, manifest: Manifest) -> Hashes:
+        """Return the hashes that a manifest names, and its own."""
+        return cls(
+            bundle=manifest.to_dict()["sha256"],
+            weights=manifest.weights.sha256 if manifest.weights else None,
+            graphs={name: spec.sha256 for name, spec in manifest.graphs.items()},
+            checkpoint=manifest.provenance.get("checkpoint_sha256"),
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,6 +82,7 @@ class CodecRun:
         machine: that it ran on.
         bundle, model_id, precision: the bundle that ran.
         backend, provider: where it ran.
+        hashes: of the bundle's files.
     """
 
     date: str
@@ -59,6 +93,7 @@ class CodecRun:
     precision: str
     backend: str
     provider: str
+    hashes: Hashes
 
 
 def codec_run(codec: Codec, date: str, command: str) -> CodecRun:
@@ -73,6 +108,7 @@ def codec_run(codec: Codec, date: str, command: str) -> CodecRun:
         precision=manifest.precision,
         backend=f"{backend.name} {backend.version}",
         provider=backend.provider,
+        hashes=Hashes.of(manifest),
     )
 
 
@@ -82,6 +118,9 @@ class VerifyResult(CodecRun):
 
     Attributes:
         reference: name of the reference.
+        reference_weights: where it has its weights from: GRAPHS (it is the bundle, too), CHECKPOINT or SEED (those from
+            before the export), or BUNDLE (torch with what the bundle holds).
+        checkpoint_sha256: of the file that the reference was loaded from; None without one.
         thresholds_of: the precision whose thresholds apply: that of the bundle, or where the reference has exactly the
             same weights, that of the bundle's arithmetic.
         load_s: seconds to load all graphs (an engine that isn't in the cache is built in this time).
@@ -94,6 +133,8 @@ class VerifyResult(CodecRun):
     load_s: float
     cases: tuple[ParityCase, ...]
     checks: tuple[Check, ...]
+    reference_weights: str
+    checkpoint_sha256: str | None
 
     @property
     def problems(self) -> list[str]:

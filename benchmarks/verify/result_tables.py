@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from dmcodec.benchmarks.tables import Table
-from dmcodec.export.parity import shortfall
+from dmcodec.export.parity import ParityCase, reaches_all
+from dmcodec.precision import PRECISIONS, Thresholds
 
 from .conformance import ConformanceResult
+from .figures import IDENTICAL, TIE, measure
 from .result import VerifyResult
 
 _CASE_COLUMNS = {
@@ -27,24 +31,8 @@ _CHECK_COLUMNS = {
 }
 
 
-def summary_line(result: VerifyResult) -> str:
-    """Return one line that names the bundle, the backend and the reference."""
-    return (
-        f"{result.bundle}: model {result.model_id}, {result.precision}; {result.backend} on {result.provider} "
-        f"against {result.reference}"
-    )
-
-
 def verify_tables(result: VerifyResult) -> list[Table]:
     """Return the table of the graphs and the table of the uses."""
-    cases = [
-        (
-            f"{case.signal}, {case.num_samples} samples, batch {case.batch}",
-            *(_cell(name, getattr(case, name)) for name in _CASE_COLUMNS.values()),
-            "FAILED" if shortfall(case, result.thresholds_of) else "ok",
-        )
-        for case in result.cases
-    ]
     checks = [
         (
             check.what,
@@ -54,22 +42,25 @@ def verify_tables(result: VerifyResult) -> list[Table]:
         )
         for check in result.checks
     ]
-    note = (
-        "Equal frames and level 0 count a tie as equal: two codebook entries at the same distance within float32 "
-        "rounding."
-    )
+    thresholds = PRECISIONS[result.thresholds_of].thresholds
     return [
-        Table("Graphs, with the cases of the export", ("input", *_CASE_COLUMNS, "result"), tuple(cases), note=note),
-        Table("Uses of the codec", ("use", "input", *_CHECK_COLUMNS, "result"), tuple(checks), labels=2),
+        case_table(result.cases, thresholds),
+        Table("Uses of the codec", ("use", "input", *_CHECK_COLUMNS, "result"), tuple(checks), 2, IDENTICAL),
     ]
 
 
-def conformance_line(result: ConformanceResult) -> str:
-    """Return one line that names the bundle, the backend, and what it was compared with."""
-    return (
-        f"{result.bundle}: model {result.model_id}, {result.precision}; {result.backend} on {result.provider} "
-        f"against {result.against}"
-    )
+def case_table(cases: Sequence[ParityCase], thresholds: Thresholds) -> Table:
+    """Return the table of the graphs' cases."""
+    rows = [
+        (
+            f"{case.signal}, {case.num_samples} samples, batch {case.batch}",
+            *(_cell(name, getattr(case, name)) for name in _CASE_COLUMNS.values()),
+            "ok" if reaches_all(case, thresholds) else "FAILED",
+        )
+        for case in cases
+    ]
+    columns = ("input", *_CASE_COLUMNS, "result")
+    return Table("Graphs, with the cases of the export", columns, tuple(rows), note=TIE)
 
 
 def conformance_table(result: ConformanceResult) -> Table:
@@ -91,7 +82,7 @@ def _cell(name: str, value: float | None) -> str:
     if value is None:
         return "-"
     if name.endswith("_agreement"):
-        return f"{100 * value:.2f} %"
+        return measure(value, in_db=False)
     if name.endswith("_error"):
         return f"{value:.1e}"
     return f"{value:.1f}" if name.endswith("_db") else str(value)

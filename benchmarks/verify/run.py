@@ -12,14 +12,16 @@ from dmcodec.benchmarks.codecs.torch import load_model, original_weights_known, 
 from dmcodec.benchmarks.machine import utc_now
 from dmcodec.benchmarks.timing import Progress, no_progress
 from dmcodec.bundle import Bundle
+from dmcodec.checkpoint_files import find_checkpoint
 from dmcodec.cpus import default_threads
 from dmcodec.export.parity import check_parity, num_cases
 from dmcodec.export.reference import GraphReference, Reference, TorchReference
+from dmcodec.files import file_sha256
 from dmcodec.runtime.codec import Codec
 
 from .checks import Checks
 from .options import TORCH, VerifyOptions
-from .result import Check, VerifyResult, codec_run
+from .result import BUNDLE, CHECKPOINT, GRAPHS, SEED, Check, VerifyResult, codec_run
 
 
 def run_verify(bundle: str | Path, options: VerifyOptions, progress: Progress = no_progress) -> VerifyResult:
@@ -47,7 +49,7 @@ def verify_codec(codec: Codec, options: VerifyOptions, progress: Progress = no_p
     progress("loading graphs", 0, 1)
     codec.load_graphs()
     load_s = time.perf_counter() - start
-    with _reference(codec, options) as (reference, thresholds_of):
+    with _reference(codec, options) as (reference, thresholds_of, weights):
         cases, total = [], num_cases(codec.config)
         for case in check_parity(reference, codec.graphs.arrays):
             cases.append(case)
@@ -61,6 +63,8 @@ def verify_codec(codec: Codec, options: VerifyOptions, progress: Progress = no_p
         load_s=load_s,
         cases=tuple(cases),
         checks=checks,
+        reference_weights=weights,
+        checkpoint_sha256=file_sha256(find_checkpoint(options.checkpoint).weights) if options.checkpoint else None,
     )
 
 
@@ -75,15 +79,17 @@ def _run_checks(checks: Checks, progress: Progress) -> tuple[Check, ...]:
 
 
 @contextlib.contextmanager
-def _reference(codec: Codec, options: VerifyOptions) -> Iterator[tuple[Reference, str]]:
-    """Yield the reference, and the precision whose thresholds apply."""
+def _reference(codec: Codec, options: VerifyOptions) -> Iterator[tuple[Reference, str, str]]:
+    """Yield the reference, the precision whose thresholds apply, and `VerifyResult.reference_weights`."""
     manifest = codec.bundle.manifest
     if options.against != TORCH:
         other = open_bundle(codec.bundle.path, "onnxruntime", "cpu", options.threads)
         name = f"onnxruntime {other.backend.version} on cpu"
-        yield GraphReference(name, other.config, other.graphs.arrays), manifest.arithmetic
+        yield GraphReference(name, other.config, other.graphs.arrays), manifest.arithmetic, GRAPHS
         return
     model = load_model(codec.bundle, options.checkpoint, options.config)
-    known = original_weights_known(manifest, options.checkpoint)
+    weights = BUNDLE
+    if original_weights_known(manifest, options.checkpoint):
+        weights = CHECKPOINT if options.checkpoint else SEED
     with torch_threads(options.threads or default_threads()):
-        yield TorchReference(model), manifest.precision if known else manifest.arithmetic
+        yield TorchReference(model), manifest.arithmetic if weights == BUNDLE else manifest.precision, weights

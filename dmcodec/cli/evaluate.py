@@ -162,7 +162,8 @@ def evaluate(
     report_clips: Annotated[
         int | None,
         typer.Option(
-            help=f"With --report: clips to listen to, spread over the files (default: {DEFAULT_REPORT_CLIPS}).",
+            help="With --report: clips to listen to, 50 at most, spread over the files "
+            f"(default: {DEFAULT_REPORT_CLIPS}).",
             metavar="N",
         ),
     ] = None,
@@ -188,6 +189,7 @@ def evaluate(
             raise ArgumentError(f"--{option} belongs to --report; add it")
     try:
         from dmcodec.benchmarks.evaluate import EvaluateOptions, Named, run_evaluation
+        from dmcodec.benchmarks.evaluate.options import MAX_REPORT_CLIPS
         from dmcodec.benchmarks.evaluate.page import render_page, require_plotting
         from dmcodec.benchmarks.evaluate.result_tables import print_evaluation
         from dmcodec.benchmarks.evaluate.sounds import SOUNDS
@@ -220,8 +222,10 @@ def evaluate(
     )
     if report_audio is not None and report_audio not in SOUNDS:
         raise ArgumentError(f"--report-audio {report_audio!r} is not known; use one of {', '.join(SOUNDS)}")
-    sound = SOUNDS[report_audio or "flac"]
+    sound = SOUNDS[report_audio or "wav"]
     if report:
+        if options.report_clips > MAX_REPORT_CLIPS:
+            note(f"--report-clips {options.report_clips}: a page takes {MAX_REPORT_CLIPS}; --json has all figures")
         refuse_existing(report, force)
         refuse_inputs(report, transcripts, config, published)
         require_plotting()

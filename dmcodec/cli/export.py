@@ -9,10 +9,11 @@ import typer
 
 from dmcodec.bundle import default_bundle_path
 from dmcodec.errors import ArgumentError
+from dmcodec.files import refuse_existing, refuse_inputs
 from dmcodec.precision import PRECISIONS
 
 from .bundles import named_bundle
-from .common import ForceOption, JsonOption, console, listed, print_json
+from .common import ForceOption, JsonOption, ReportOption, command_line, console, listed, print_json
 from .export_tensorrt import (
     ENGINES,
     BatchOption,
@@ -53,7 +54,7 @@ FORMATS = ("onnx", "trt", "triton")
 WEIGHTS = "Weights"
 # Options that belong to some formats only: those of a panel of the help, and one that two formats share.
 FORMATS_OF_PANEL: dict[str | None, tuple[str, ...]] = {ENGINES: ("trt",), SERVER: ("triton",)}
-FORMATS_OF_OPTION = {"engine_cache": ("trt", "triton")}
+FORMATS_OF_OPTION = {"engine_cache": ("trt", "triton"), "report": ("onnx",)}
 
 
 def export(
@@ -140,6 +141,7 @@ def export(
     max_batch_size: MaxBatchSizeOption = 16,
     max_queue_delay_ms: MaxQueueDelayOption = 5.0,
     server_cache: ServerCacheOption = "/tmp/dmcodec-engines",
+    report: ReportOption = None,
     force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -148,7 +150,7 @@ def export(
     The graphs of a new bundle are compared with torch; the export fails where they differ too much. --bundle writes a
     bundle of an earlier version again, with the graphs of today. With --format trt,
     TensorRT engines of the graphs are built, too. With --format triton, a model repository for NVIDIA Triton Inference
-    Server is written.
+    Server is written. With --report, a page proves a new bundle: each worst figure beside its threshold, and hashes.
 
     Options marked with ",..." take several values: --graphs encoder,decoder or --graphs
     encoder --graphs decoder.
@@ -181,9 +183,6 @@ def export(
     def write() -> Bundle:
         return write_bundle(weights, out or Path(), force)
 
-    if output_format == "onnx" and bundle is not None:
-        _print_bundle(write_bundle_again(bundle, out or Path(), precision, force), as_json)
-        return
     if output_format == "trt":
         from dmcodec.runtime.tensorrt.profiles import ShapeRequest
 
@@ -201,7 +200,33 @@ def export(
         choice = EngineChoice(request, listed("--graphs", graphs), flavour, engine_cache, rebuild, dry_run)
         export_engines(bundle, write, precision, choice, building, as_json)
         return
-    _print_bundle(write(), as_json)
+    if report:
+        _check_report(report, out or Path(), force, checkpoint, config)
+    written = write() if bundle is None else write_bundle_again(bundle, out or Path(), precision, force)
+    _print_bundle(written, as_json)
+    if report:
+        _write_report(report, written)
+
+
+def _check_report(report: Path, out: Path, force: bool, *inputs: Path | None) -> None:
+    """Refuse a page that can't be written, before the work.
+
+    Raises:
+        ArgumentError: it would lie in the bundle, or is an input.
+        OutputExistsError: it exists, and `force` is false.
+    """
+    if out.absolute() in (report.absolute(), *report.absolute().parents):
+        raise ArgumentError(f"--report {report}: lies in the bundle; name a file outside {out}")
+    refuse_existing(report, force)
+    refuse_inputs(report, *inputs)
+
+
+def _write_report(report: Path, bundle: Bundle) -> None:
+    from dmcodec.benchmarks.verify.proof import proof_of_export
+
+    from .verify import write_proof
+
+    write_proof(report, proof_of_export(bundle, command_line()))
 
 
 def _checked_source(
@@ -255,12 +280,16 @@ def _print_bundle(bundle: Bundle, as_json: bool) -> None:
     console().print(_parity_table(manifest.parity))
     size = f"{manifest.size_bytes / 1e6:.1f} MB"
     typer.echo(f"{bundle.path}: {manifest.precision}, model {manifest.model_id}, {size}, parity passed")
+    if mixing := PRECISIONS[manifest.precision].mixing:
+        typer.echo(mixing)
 
 
 def _parity_table(parity: Any) -> Any:
     from rich.table import Table
 
-    table = Table(title="Graphs against torch", caption=f"{parity['ties']} frames differ by a tie only")
+    table = Table(
+        title="Graphs against torch", caption=f"{parity['ties']} frames differ by a tie only; 200 dB: identical"
+    )
     columns = {
         "signal": "signal",
         "samples": "num_samples",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +14,7 @@ from dmcodec.bundle import default_bundle_path
 from dmcodec.errors import ArgumentError
 from dmcodec.text import one_line
 
+from .bundle_summary import bundle_lines
 from .common import BundleOption, JsonOption, describe_tokens, print_json
 
 if TYPE_CHECKING:
@@ -34,7 +37,7 @@ def info(
 ) -> None:
     """Show what a token file, the output of tokenize, or a bundle holds.
 
-    A file or a bundle is checked first: it must be complete and unaltered.
+    A file or a bundle is checked first: it must be complete and unaltered. --json shows every field.
     """
     if file is not None and bundle is not None:
         raise ArgumentError("name either a token file or a bundle, not both")
@@ -46,6 +49,11 @@ def info(
         facts = _describe_bundle(bundle or default_bundle_path()) if file is None else _describe_token_file(file)
     if as_json:
         print_json(facts)
+        return
+    if "bundle" in facts:
+        width = shutil.get_terminal_size().columns if sys.stdout is not None and sys.stdout.isatty() else None
+        for line in bundle_lines(facts, width):
+            typer.echo(line)
         return
     for name, value in _rows(facts):
         typer.echo(f"{name:<32} {one_line(value)}")
@@ -126,21 +134,10 @@ def _rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
     """Return a name and a text for each line; nested values get a line each."""
     rows: list[tuple[str, str]] = []
     for name, value in facts.items():
-        if name == "graphs":
-            rows += [(f"graph {graph}", _graph_line(spec)) for graph, spec in value.items()]
-        elif name == "weights":
-            rows += [(name, f"{value['size_bytes'] / 1e6:.1f} MB, shared by the graphs")] if value else []
-        elif name == "engines":
-            rows += [(f"engine {engine['graph']}", _engine_line(file, engine)) for file, engine in value.items()]
-        elif name == "encoder_context":
-            rows.append(("context of windows", f"{value['default_context_s']:g} s"))
-            rows += [(f"context {case['context_s']:g} s", _context_line(case)) for case in value["cases"]]
-        elif name == "bandwidths":
+        if name == "bandwidths":
             rows += [(f"{kbps} kbit/s", f"n_q {n_q}") for kbps, n_q in value.items()]
         elif name == "levels":
             rows += [(f"level {level['level']}", _level_line(level)) for level in value]
-        elif name == "live_encoding":
-            rows += _live_rows(value)
         elif isinstance(value, dict):
             shown = {key: item for key, item in value.items() if item is not None and not isinstance(item, dict)}
             rows += [(f"{name}.{key}", _text(item)) for key, item in shown.items()]
@@ -149,49 +146,10 @@ def _rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
     return rows
 
 
-def _graph_line(spec: dict[str, Any]) -> str:
-    def tensors(key: str) -> str:
-        return ", ".join(f"{each['name']} {each['dtype']} ({', '.join(map(str, each['axes']))})" for each in spec[key])
-
-    size = f"{spec['size_bytes'] / 1e6:.1f} MB"
-    return f"{spec['precision']}, {size}: {tensors('inputs')} -> {tensors('outputs')}"
-
-
 def _level_line(level: dict[str, Any]) -> str:
     return (
         f"{level['entropy_bits']:.2f} bits of entropy, perplexity {level['perplexity']:.0f}, "
         f"{level['unused_entries']} entries unused"
-    )
-
-
-def _engine_line(file: str, engine: dict[str, Any]) -> str:
-    profiles = "; ".join(profile["name"] for profile in engine["profiles"])
-    runs_on = f"{engine['flavour']} {engine['version']} for {', '.join(engine['architectures'])}"
-    return f"{engine['precision']}, {engine['size_bytes'] / 1e6:.1f} MB, {runs_on}: {profiles} ({file})"
-
-
-def _context_line(case: dict[str, Any]) -> str:
-    return (
-        f"latents differ by {case['latents_relative_error']:.1e} of their peak, codes equal "
-        f"{100 * case['code_agreement']:.2f} %, level 0 {100 * case['level0_agreement']:.2f} %"
-    )
-
-
-def _live_rows(value: dict[str, Any] | None) -> list[tuple[str, str]]:
-    if value is None:
-        return [("live encoding", "no: export again with `dmcodec export --bundle OLD --out NEW`")]
-    whole = f"; STOI of the whole clip {value['stoi_whole']:.4f}" if "stoi_whole" in value else ""
-    text = f"look-ahead {value['default_look_ahead_s']:g} s, delay {value['delay_s']:.3f} s{whole}"
-    return [
-        ("live encoding", text),
-        *((f"live, look-ahead {case['look_ahead_s']:g} s", _live_line(case)) for case in value.get("cases", ())),
-    ]
-
-
-def _live_line(case: dict[str, Any]) -> str:
-    return (
-        f"codes equal {100 * case['code_agreement']:.2f} %, level 0 {100 * case['level0_agreement']:.2f} %, "
-        f"STOI {case['stoi']:.4f}"
     )
 
 

@@ -1,0 +1,102 @@
+"""Quality against bitrate, where a codec was run with several numbers of levels: a small plot for each metric."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from html import escape
+from typing import Any
+
+from .metrics import METRICS
+from .result import ColumnResult, EvaluationResult
+from .result_tables import shown_interval
+
+# Mid-tones with enough contrast to a white and to a near-black page; markers tell codecs apart without colours.
+_COLOURS = ("#2f7ebc", "#dd7f33", "#3f9e74", "#9a6bbf", "#c2574f", "#8a8f3c", "#4fa3b8", "#b0708f", "#7d7d7d")
+_MARKERS = (("o", "●"), ("s", "■"), ("^", "▲"), ("D", "◆"), ("v", "▼"))
+# Placeholder for the page's text colour.
+_INK = "#010203"
+_STYLE: dict[Any, Any] = {
+    "font.family": "sans-serif",
+    "font.size": 10,
+    "svg.fonttype": "none",
+    **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), _INK),
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "grid.color": "#808080",
+    "grid.alpha": 0.3,
+}
+
+
+def plots_html(result: EvaluationResult) -> str:
+    """Return the section with the plots; empty where no codec has several bitrates."""
+    codecs = swept_codecs(result)
+    if not any(len(columns) > 1 for columns in codecs.values()):
+        return ""
+    keys = [key for key in result.metrics if _has_values(codecs, key)]
+    unknown = [column.column.name for column in result.columns if column.column.bitrate_bps is None]
+    left_out = f" Without a known bitrate, and so not here: {', '.join(unknown)}." if unknown else ""
+    intervals = any(shown_interval(column.summary[key]) for each in codecs.values() for column in each for key in keys)
+    bars = " Bars: 95 % confidence intervals." if intervals else ""
+    text = f"Means over the files. Each point is a number of levels; ↑ higher is better, ↓ lower is better.{bars}"
+    figures = "\n".join(f"<figure>{_plot(codecs, key)}</figure>" for key in keys)
+    return (
+        f'<section id="bitrate"><h2>Quality against bitrate</h2>\n<p class="soft">{escape(text + left_out)}</p>\n'
+        f'{_legend(list(codecs))}\n<div class="plots">\n{figures}\n</div></section>'
+    )
+
+
+def swept_codecs(result: EvaluationResult) -> dict[str, list[ColumnResult]]:
+    """Return the columns of each codec whose bitrate is known, by the codec's name, lowest bitrate first."""
+    codecs: dict[str, list[ColumnResult]] = {}
+    for found in result.columns:
+        if found.column.bitrate_bps is not None:
+            name = found.column.name.removesuffix(f", n_q {found.column.n_q}")
+            codecs.setdefault(name, []).append(found)
+    return {name: sorted(each, key=lambda column: column.column.bitrate_bps or 0) for name, each in codecs.items()}
+
+
+def _has_values(codecs: dict[str, list[ColumnResult]], key: str) -> bool:
+    return any(
+        sum(column.summary[key].value is not None for column in columns) > 1
+        for columns in codecs.values()
+        if all(key in column.summary for column in columns)
+    )
+
+
+def _legend(names: Sequence[str]) -> str:
+    items = "".join(
+        f'<li><span style="color: {_COLOURS[index % len(_COLOURS)]}" aria-hidden="true">'
+        f"{_MARKERS[index % len(_MARKERS)][1]}</span> {escape(name)}</li>"
+        for index, name in enumerate(names)
+    )
+    return f'<ul class="legend">{items}</ul>'
+
+
+def _plot(codecs: dict[str, list[ColumnResult]], key: str) -> str:
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    metric = METRICS[key]
+    # A salt for each figure: element ids must be unique on the page.
+    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": f"bitrate-{key}"}):
+        figure = Figure(figsize=(3.9, 2.9), layout="constrained")
+        axes = figure.subplots()
+        for index, columns in enumerate(codecs.values()):
+            points = [column for column in columns if column.summary[key].value is not None]
+            rates = [(column.column.bitrate_bps or 0) / 1000 for column in points]
+            values = [column.summary[key].value for column in points]
+            colour, marker = _COLOURS[index % len(_COLOURS)], _MARKERS[index % len(_MARKERS)][0]
+            axes.plot(rates, values, marker=marker, markersize=5, color=colour)
+            for rate, column in zip(rates, points, strict=True):
+                if interval := shown_interval(column.summary[key]):
+                    axes.plot([rate, rate], interval, color=colour, linewidth=1)
+        axes.grid(visible=True)
+        axes.set(xlabel="kbit/s", title=f"{metric.heading.replace(chr(10), ' ')}", xlim=(0, None))
+        buffer = io.StringIO()
+        metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        figure.savefig(buffer, format="svg", transparent=True, metadata=metadata)
+    text = buffer.getvalue()
+    label = escape(f"{metric.label} against bitrate")
+    svg = text[text.index("<svg") :].replace(_INK, "currentColor")
+    return svg.replace("<svg", f'<svg role="img" aria-label="{label}"', 1)
