@@ -73,12 +73,12 @@ def test_on_the_page_no_published_figure_is_the_best(evaluation: Evaluation) -> 
     assert page.count('class="best"') == 1
 
 
-def test_audio_on_the_page_is_flac_or_mp3(evaluation: Evaluation, monkeypatch: pytest.MonkeyPatch) -> None:
-    flac, mp3 = render_page(evaluation), render_page(evaluation, SOUNDS["mp3"])
-    assert flac.count("data:audio/flac;base64,") == mp3.count("data:audio/mpeg;base64,") == 3
-    assert "here as 16-bit FLAC" in flac
+def test_audio_on_the_page_is_wav_or_mp3(evaluation: Evaluation, monkeypatch: pytest.MonkeyPatch) -> None:
+    wav, mp3 = render_page(evaluation), render_page(evaluation, SOUNDS["mp3"])
+    assert wav.count("data:audio/wav;base64,") == mp3.count("data:audio/mpeg;base64,") == 3
+    assert "here as 16-bit WAV" in wav
     assert "here as MP3 of about 40 kbit/s" in mp3
-    monkeypatch.setattr(soundfile, "available_formats", lambda: {"FLAC": "FLAC"})
+    monkeypatch.setattr(soundfile, "available_formats", lambda: {"WAV": "WAV"})
     with pytest.raises(MissingDependencyError, match=r"can't write MP3; run `pip install --upgrade soundfile`"):
         render_page(evaluation, SOUNDS["mp3"])
 
