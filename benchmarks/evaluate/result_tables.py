@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 from rich.console import Console
 
+from dmcodec.benchmarks.stability import Stability
+from dmcodec.benchmarks.stability.result_tables import stability_tables
 from dmcodec.benchmarks.tables import Table, count_of, print_tables
 
 from .metrics import METRICS
@@ -25,8 +27,14 @@ def print_evaluation(result: EvaluationResult, console: Console) -> None:
 
 def evaluation_tables(result: EvaluationResult) -> list[Table]:
     """Return all tables that have rows, in reading order."""
-    tables = [quality_table(result), definition_table(result), codebook_table(result), failure_table(result)]
-    return [table for table in tables if table.rows]
+    tables = [quality_table(result)] if result.metrics else []
+    tables += [*stability_tables(stability_of(result)), definition_table(result), codebook_table(result)]
+    return [table for table in (*tables, failure_table(result)) if table.rows]
+
+
+def stability_of(result: EvaluationResult) -> dict[str, Stability]:
+    """Return the token stability of the columns that have it."""
+    return {column.column.name: column.stability for column in result.columns if column.stability}
 
 
 def quality_table(result: EvaluationResult) -> Table:
