@@ -181,9 +181,7 @@ class CodecSource:
             )
             for n_q in levels
         )
-        self.levels: Mapping[str, int] = {
-            column.name: n_q for column, n_q in zip(self.columns, levels, strict=True)
-        }
+        self.levels: Mapping[str, int] = {column.name: n_q for column, n_q in zip(self.columns, levels, strict=True)}
 
     def reconstruct(self, original: Original) -> Mapping[str, Reconstruction]:
         rate = self.codec.sample_rate

@@ -55,8 +55,8 @@ _ALL = (
         "",
         True,
         2,
-        "narrowband MOS-LQO of ITU-T P.862 with P.862.1, both clips resampled to 8 kHz; with internal alignment of time "
-        "and level; clips up to 60 s",
+        "narrowband MOS-LQO of ITU-T P.862 with P.862.1, both clips resampled to 8 kHz; with internal alignment of "
+        "time and level; clips up to 60 s",
         ("pesq",),
     ),
     Metric(
@@ -112,8 +112,8 @@ _ALL = (
         "",
         True,
         3,
-        "Pearson correlation of F0 in Hz over the frames that are voiced in both; pyin, 50 to 550 Hz, hop 10 ms, window "
-        "64 ms; frames compared in place",
+        "Pearson correlation of F0 in Hz over the frames that are voiced in both; pyin, 50 to 550 Hz, hop 10 ms, "
+        "window 64 ms; frames compared in place",
         ("librosa",),
     ),
     Metric(
@@ -135,6 +135,26 @@ _ALL = (
         ("librosa",),
     ),
     Metric(
+        "superb-mel",
+        "SUPERB mel",
+        "",
+        False,
+        3,
+        "Codec-SUPERB's mel: multi-scale log10 and linear L1 of 150 and 80 mels, windows 2048 and 512, at 16 kHz",
+        ("librosa",),
+    ),
+    Metric(
+        "superb-stft",
+        "SUPERB STFT",
+        "",
+        False,
+        3,
+        "Codec-SUPERB's stft: multi-scale log10 and linear L1 of magnitudes, windows 2048 and 512, at 16 kHz",
+    ),
+    Metric(
+        "superb-waveform", "SUPERB wave", "", False, 4, "Codec-SUPERB's waveform: mean absolute difference of samples"
+    ),
+    Metric(
         "dnsmos",
         "DNSMOS",
         "",
@@ -148,7 +168,9 @@ _ALL = (
         "dnsmos-bak", "DNSMOS BAK", "", True, 2, "background MOS of DNSMOS P.835, as DNSMOS", ("speechmos", "librosa")
     ),
     Metric("dnsmos-p808", "DNSMOS P.808", "", True, 2, "MOS of DNSMOS P.808, as DNSMOS", ("speechmos", "librosa")),
-    Metric("utmos", "UTMOS", "", True, 2, "predicted naturalness MOS of UTMOS, of the reconstruction alone", ("torch",)),
+    Metric(
+        "utmos", "UTMOS", "", True, 2, "predicted naturalness MOS of UTMOS, of the reconstruction alone", ("torch",)
+    ),
     Metric("speaker", "speaker", "", True, 3, "cosine similarity of the speaker embeddings of both"),
     Metric(
         "wer",
@@ -165,6 +187,8 @@ METRICS = {metric.key: metric for metric in _ALL}
 SIGNAL_METRICS = ("stoi", "pesq", "visqol", "visqol-polynomial", "si-sdr", "mel")
 SPEAKER_METRIC = "speaker"
 UTMOS_METRIC = "utmos"
+# Metrics of Codec-SUPERB's result file.
+SUPERB_METRICS = ("stoi", "pesq", "f0-corr", "superb-mel", "superb-stft", "superb-waveform")
 # Metrics of a single clip: the originals have them, too.
 NO_REFERENCE = ("dnsmos", "dnsmos-sig", "dnsmos-bak", "dnsmos-p808", UTMOS_METRIC)
 WORD_METRICS = ("wer", "wil")

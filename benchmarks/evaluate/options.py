@@ -10,7 +10,7 @@ from dmcodec.benchmarks.stability.result import DEFAULT_FILES, DEFAULT_ROUNDS
 from dmcodec.checkpoint_files import is_bundle
 from dmcodec.errors import ArgumentError
 
-from .metrics import METRICS, SIGNAL_METRICS, SPEAKER_METRIC, UTMOS_METRIC, WORD_METRICS
+from .metrics import METRICS, SIGNAL_METRICS, SPEAKER_METRIC, SUPERB_METRICS, UTMOS_METRIC, WORD_METRICS
 
 ORIGINAL = "original"
 STABILITY = "stability"  # in --metrics; a table of its own
@@ -66,6 +66,7 @@ class EvaluateOptions:
         threads: CPU threads of codecs and models; by default one for each CPU that this process may use.
         seed: seed of the bootstrap.
         report_clips: number of clips whose audio is kept for the listening page.
+        superb: also compute the metrics of Codec-SUPERB's result file.
         stability_files: number of clips for "stability"; None: DEFAULT_FILES.
         stability_rounds: numbers of re-encodings for "stability"; empty: DEFAULT_ROUNDS.
         command: the command line, for the record.
@@ -89,6 +90,7 @@ class EvaluateOptions:
     threads: int | None = None
     seed: int = 0
     report_clips: int = 0
+    superb: bool = False
     stability_files: int | None = None
     stability_rounds: tuple[int, ...] = ()
     command: str = ""
@@ -110,16 +112,17 @@ class EvaluateOptions:
     @property
     def wanted(self) -> tuple[str, ...]:
         """Keys of the metrics to compute, in the order of METRICS."""
+        more = SUPERB_METRICS if self.superb else ()
         if self.metrics is not None:
-            return tuple(key for key in METRICS if key in self.metrics)
-        chosen = [*SIGNAL_METRICS]
+            return tuple(key for key in METRICS if key in (*self.metrics, *more))
+        chosen = [*SIGNAL_METRICS, *more]
         if self.utmos:
             chosen.append(UTMOS_METRIC)
         if self.speaker_model:
             chosen.append(SPEAKER_METRIC)
         if self.recogniser:
             chosen += WORD_METRICS
-        return tuple(chosen)
+        return tuple(key for key in METRICS if key in chosen)
 
     @property
     def stability(self) -> StabilityOptions | None:

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 from dmcodec.audio import Waveform, to_pcm16
 from dmcodec.benchmarks.pages import html_page, html_table
+from dmcodec.benchmarks.stability.figure import stability_figure
+from dmcodec.benchmarks.stability.result_tables import stability_tables
 from dmcodec.benchmarks.tables import Table
 from dmcodec.errors import MissingDependencyError
 
@@ -22,8 +24,17 @@ from .metrics import METRICS
 from .options import ORIGINAL
 from .page_assets import SCRIPT, STYLE
 from .result import ClipScore, ColumnResult, Evaluation, EvaluationResult
-from .result_tables import bitrate, codebook_table, definition_table, failure_table, quality_table, summary_lines
-from .signal_metrics import SAMPLE_RATE, magnitudes
+from .result_tables import (
+    bitrate,
+    codebook_table,
+    definition_table,
+    failure_table,
+    quality_table,
+    stability_of,
+    summary_lines,
+)
+from .signal_metrics import SAMPLE_RATE
+from .spectra import magnitudes
 
 N_FFT = 512
 RANGE_DB = 80.0
@@ -43,8 +54,9 @@ def render_page(evaluation: Evaluation) -> str:
         (
             "<h1>dmcodec evaluate</h1>",
             _head(result),
-            _quality(quality_table(result), result),
-            html_table(definition_table(result)),
+            _quality(quality_table(result), result) if result.metrics else "",
+            _stability(result),
+            html_table(definition_table(result)) if result.metrics else "",
             _clips(evaluation),
             *(html_table(table) for table in (codebook_table(result), failure_table(result)) if table.rows),
             _record(result),
@@ -77,6 +89,14 @@ def _quality(table: Table, result: EvaluationResult) -> str:
             cells.append(f"<td><span{mark}>{escape(value)}</span>{small}</td>")
         rows.append(f"<tr>{''.join(cells)}</tr>\n")
     return html_table(table, "".join(rows))
+
+
+def _stability(result: EvaluationResult) -> str:
+    """Return the tables of token stability, and the figure below the first one; "" where it was not measured."""
+    found = stability_of(result)
+    tables = [html_table(table) for table in stability_tables(found)]
+    figure = stability_figure(found)
+    return "\n".join((*tables[:1], f'<figure class="stability">{figure}</figure>' if figure else "", *tables[1:]))
 
 
 def _best(key: str, result: EvaluationResult) -> str | None:

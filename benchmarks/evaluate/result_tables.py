@@ -8,7 +8,7 @@ from rich.console import Console
 
 from dmcodec.benchmarks.stability import Stability
 from dmcodec.benchmarks.stability.result_tables import stability_tables
-from dmcodec.benchmarks.tables import Table, count_of, print_tables
+from dmcodec.benchmarks.tables import Table, count_of, markdown_table, print_tables
 
 from .metrics import METRICS
 from .result import ColumnResult, EvaluationResult
@@ -23,6 +23,13 @@ _ARROWS = "↑ higher is better, ↓ lower is better."
 def print_evaluation(result: EvaluationResult, console: Console) -> None:
     """Print the reference, the codecs and all tables."""
     print_tables("\n".join(summary_lines(result)), evaluation_tables(result), console)
+
+
+def markdown_page(result: EvaluationResult) -> str:
+    """Return the reference, the codecs and all tables as Markdown."""
+    head = "".join(f"- {line}\n" for line in summary_lines(result))
+    tables = "\n".join(markdown_table(table) for table in evaluation_tables(result))
+    return f"# dmcodec evaluate\n\n{head}\n{tables}"
 
 
 def evaluation_tables(result: EvaluationResult) -> list[Table]:

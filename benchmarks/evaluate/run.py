@@ -189,9 +189,7 @@ def summarise(
     """Compute the statistics over all clips of a full book, and the remarks that belong to them."""
     names = [clip.name for clip in clips]
     columns = tuple(
-        dataclasses.replace(
-            _column(column, options, options.wanted, book, names), stability=tokens.get(column.name)
-        )
+        dataclasses.replace(_column(column, options, options.wanted, book, names), stability=tokens.get(column.name))
         for column in book.columns
     )
     of_stability = stability.remarks(sources, tokens) if options.stability else []

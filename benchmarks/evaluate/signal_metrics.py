@@ -1,4 +1,4 @@
-"""Metrics of two waveforms, log-mel spectrograms among them. Each returns a finite number or raises MetricError."""
+"""Metrics of two waveforms. Each returns a finite number or raises MetricError."""
 
 from __future__ import annotations
 
@@ -11,16 +11,21 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dmcodec.audio import Waveform
 from dmcodec.errors import MetricError
-from dmcodec.mel import mel_filters
 from dmcodec.waveforms import resampler
 
 from .dnsmos import NAMES as DNSMOS
 from .dnsmos import dnsmos
 from .pitch import compare_pitch
+from .spectra import (
+    mean_absolute_difference,
+    mel_cepstral_distortion_db,
+    mel_distance,
+    superb_mel,
+    superb_stft,
+)
 
 SAMPLE_RATE = 16000
 NARROW_RATE = 8000  # of narrowband PESQ
@@ -28,7 +33,7 @@ MAX_PESQ_S = 60.0
 MIN_VISQOL_S = 1.0
 # Metrics that one task computes. PESQ has a task of its own: its C code can crash, which must cost no other metric.
 GROUPS = (
-    ("stoi", "estoi", "si-sdr", "si-snr", "mel", "mcd"),
+    ("stoi", "estoi", "si-sdr", "si-snr", "mel", "mcd", "superb-mel", "superb-stft", "superb-waveform"),
     ("pesq",),
     ("pesq-nb",),
     ("visqol", "visqol-polynomial"),
@@ -207,62 +212,6 @@ def _polynomial_mos(result: Any) -> float:
     return float(alter_for_similarity_extremes(result.vnsim, mos))
 
 
-N_FFT = 1024
-HOP_SAMPLES = 240
-N_MELS = 80
-FLOOR = 1e-5
-MCD_ORDER = 24
-_PAD = (N_FFT - HOP_SAMPLES) // 2
-_mel_filters = functools.cache(mel_filters)
-
-
-def mel_distance(reference: Waveform, degraded: Waveform, sample_rate: int) -> float:
-    """Compute the mean absolute difference of the log-mel spectrograms of two clips (samples,), equally long.
-
-    Raises:
-        MetricError: the clips are shorter than one window.
-    """
-    if len(reference) < N_FFT:
-        raise MetricError(f"shorter than one window of {N_FFT} samples")
-    return float(np.abs(log_mel(reference, sample_rate) - log_mel(degraded, sample_rate)).mean())
-
-
-def mel_cepstral_distortion_db(reference: Waveform, degraded: Waveform, sample_rate: int) -> float:
-    """Compute the mel-cepstral distortion in dB (Kubichek, 1993) of two clips (samples,), equally long.
-
-    10 / ln 10 * sqrt(2 * sum of squared differences of c_1 to c_24), averaged over the frames, which are compared in
-    place (without dynamic time warping). The cepstra are those of `log_mel`: ln magnitude = c_0 / 2 + sum of c_m
-    cos(pi m (k + 1/2) / N_MELS).
-
-    Raises:
-        MetricError: the clips are shorter than one window.
-    """
-    from scipy.fft import dct
-
-    if len(reference) < N_FFT:
-        raise MetricError(f"shorter than one window of {N_FFT} samples")
-    cepstra = [dct(log_mel(each, sample_rate), type=2, axis=0) / N_MELS for each in (reference, degraded)]
-    squares = np.square((cepstra[0] - cepstra[1])[1 : MCD_ORDER + 1]).sum(axis=0)
-    return float((10 / math.log(10) * np.sqrt(2 * squares)).mean())
-
-
-def log_mel(waveform: Waveform, sample_rate: int) -> NDArray[np.float64]:
-    """Compute natural-log mel magnitudes: (samples,) -> (N_MELS, frames), as the first scale of the mel loss has them.
-
-    Both ends are padded by reflection, with (N_FFT - HOP_SAMPLES) / 2 samples.
-    """
-    padded = np.pad(waveform.astype(np.float64), _PAD, mode="reflect")
-    mels = _mel_filters(N_FFT, N_MELS, sample_rate) @ magnitudes(padded, N_FFT, HOP_SAMPLES)
-    return np.asarray(np.log(np.maximum(mels, FLOOR)))
-
-
-def magnitudes(waveform: NDArray[np.floating], n_fft: int, hop_samples: int) -> NDArray[np.float64]:
-    """Compute short-time magnitudes with a periodic Hann window: (samples,) -> (n_fft / 2 + 1, frames)."""
-    window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(n_fft) / n_fft)
-    frames = np.lib.stride_tricks.sliding_window_view(waveform, n_fft)[::hop_samples]
-    return np.abs(np.fft.rfft(frames * window, axis=1)).T
-
-
 _SIMPLE: Mapping[str, Callable[[Waveform, Waveform], float]] = {
     "stoi": stoi,
     "estoi": functools.partial(stoi, extended=True),
@@ -272,6 +221,9 @@ _SIMPLE: Mapping[str, Callable[[Waveform, Waveform], float]] = {
     "si-snr": si_sdr_db,  # of zero-mean signals, as SI-SDR is here
     "mel": functools.partial(mel_distance, sample_rate=SAMPLE_RATE),
     "mcd": functools.partial(mel_cepstral_distortion_db, sample_rate=SAMPLE_RATE),
+    "superb-mel": functools.partial(superb_mel, sample_rate=SAMPLE_RATE),
+    "superb-stft": superb_stft,
+    "superb-waveform": mean_absolute_difference,
 }
 # Metrics that one computation gives: of reference, degraded and the keys that are wanted.
 _FAMILIES: Mapping[

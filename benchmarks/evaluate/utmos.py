@@ -57,19 +57,22 @@ class UtmosModel:
             raise PretrainedModelError(f"{path}: not a TorchScript file; {WANTED}") from error
         self.description = f"TorchScript {path.name}, sha256 {file_sha256(path)[:12]}, torch {package_version('torch')}"
         self._path = path
-        self._run(np.zeros(SAMPLE_RATE, np.float32))
+        self._run(np.sin(np.arange(SAMPLE_RATE) / 20))
 
     def score(self, waveform: Waveform) -> float:
         """Return the score of (samples,) at 16 kHz.
 
         Raises:
-            MetricError: shorter than 0.1 s, or silent.
+            MetricError: shorter than 0.1 s, silent, or the module fails.
         """
         if len(waveform) < MIN_S * SAMPLE_RATE:
             raise MetricError(f"shorter than {MIN_S:g} s, too short for UTMOS")
         if not np.any(waveform):
             raise MetricError("the clip is silent: UTMOS has no meaning")
-        return self._run(waveform)
+        try:
+            return self._run(waveform)
+        except PretrainedModelError as error:
+            raise MetricError(str(error)) from error
 
     def _run(self, waveform: Waveform) -> float:
         import torch
@@ -81,5 +84,5 @@ class UtmosModel:
         except (RuntimeError, TypeError, ValueError) as error:
             raise PretrainedModelError(f"{self._path}: does not give one score for a clip; {WANTED}") from error
         if not np.isfinite(score):
-            raise MetricError(f"UTMOS is {score}")
+            raise PretrainedModelError(f"{self._path}: its score is {score}; {WANTED}")
         return score

@@ -1,4 +1,4 @@
-"""The figure of token stability: one row for each change, one dot for each codec. SVG that follows the page's colours."""
+"""The figure of token stability: a row for each change, two dots for each codec. SVG in the page's own colours."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ Re-encoding follows O'Reilly et al. (arXiv 2410.11025, code drift of codecs that
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -87,9 +87,7 @@ def measure_stability(
             del subjects[name]
         step()
     run = _Run(codec, subjects, references, listener, step)
-    changed = [
-        (change, *run.compare(change, most)) for change in changes(codec.hop_length, codec.sample_rate)
-    ]
+    changed = [(change, *run.compare(change, most)) for change in changes(codec.hop_length, codec.sample_rate)]
     seconds = sum(len(subject.waveform) for subject in subjects.values()) / codec.sample_rate
     return {
         n_q: Stability(
@@ -141,31 +139,35 @@ class _Run:
         failures: dict[int, dict[str, str]] = {rounds: {} for rounds in checked}
         scores: dict[int, list[float]] = {rounds: [] for rounds in checked}
         for name, subject in self.subjects.items():
-            codes = first = self.references[name][:n_q]
-            for rounds in range(checked[-1] + 1):
-                try:
-                    if rounds:
-                        codes = self.codec.encode(decoded[None, None], n_q)[:, 0]
-                        self.step()
-                    decoded = np.asarray(self.codec.decode(codes[:, None])[0, 0, : len(subject.waveform)], np.float32)
-                except DmcodecError as error:
-                    for later in checked[np.searchsorted(checked, rounds) :]:
-                        failures[later][name] = f"round {rounds}: {error}"
-                    break
-                if rounds in checked:
-                    counts[rounds][name] = compare_codes(first, codes)
-                    scores[rounds] += self._score(subject, decoded)
+            first = self.references[name][:n_q]
+            done = -1
+            try:
+                for done, (codes, decoded) in enumerate(self._again(subject, first, checked[-1])):
+                    if done in checked:
+                        counts[done][name] = compare_codes(first, codes)
+                        scores[done] += self._score(subject, decoded)
+            except DmcodecError as error:
+                for later in checked:
+                    if later > done:
+                        failures[later][name] = f"round {done + 1}: {error}"
         return tuple(
             Round(
                 rounds,
-                Agreement.of(
-                    f"{AGAIN}-{rounds}", _label(rounds), _DEFINITION, counts[rounds], failures[rounds]
-                ),
+                Agreement.of(f"{AGAIN}-{rounds}", _label(rounds), _DEFINITION, counts[rounds], failures[rounds]),
                 sum(scores[rounds]) / len(scores[rounds]) if scores[rounds] else None,
                 len(scores[rounds]),
             )
             for rounds in checked
         )
+
+    def _again(self, subject: Subject, codes: IntCodes, rounds: int) -> Iterator[tuple[IntCodes, Waveform]]:
+        """Yield codes and what they decode to, from the first codes to those of the last round."""
+        for left in range(rounds, -1, -1):
+            decoded = np.asarray(self.codec.decode(codes[:, None])[0, 0, : len(subject.waveform)], np.float32)
+            yield codes, decoded
+            if left:
+                codes = self.codec.encode(decoded[None, None], len(codes))[:, 0]
+                self.step()
 
     def _score(self, subject: Subject, decoded: Waveform) -> list[float]:
         common = min(len(subject.waveform), len(decoded))

@@ -29,12 +29,16 @@ def mp3_bytes(waveform: Waveform, sample_rate: int, kbit_s: int) -> bytes:
     file = io.BytesIO()
     try:
         soundfile.write(
-            file, waveform, sample_rate, "MPEG_LAYER_III", format="MP3", bitrate_mode="CONSTANT", compression_level=level
+            file,
+            waveform,
+            sample_rate,
+            "MPEG_LAYER_III",
+            format="MP3",
+            bitrate_mode="CONSTANT",
+            compression_level=level,
         )
     except (soundfile.SoundFileError, ValueError, TypeError):
-        raise MetricError(
-            "this libsndfile can't write MP3; run `pip install --upgrade \"dmcodec[evaluate]\"`"
-        ) from None
+        raise MetricError('this libsndfile can\'t write MP3; run `pip install --upgrade "dmcodec[evaluate]"`') from None
     return file.getvalue()
 
 

@@ -32,9 +32,7 @@ def percent(share: float | None) -> str:
 def _changes(codecs: Mapping[str, Stability]) -> Table:
     levels = _most_levels(codecs)
     rows = [
-        (name, each.label, *_cells(each, levels))
-        for name, stability in codecs.items()
-        for each in stability.changes
+        (name, each.label, *_cells(each, levels)) for name, stability in codecs.items() for each in stability.changes
     ]
     sizes = "; ".join(
         f"{name}: {count_of(len(each.files), 'file')}, {each.seconds:,.1f} s" for name, each in codecs.items()
@@ -44,8 +42,9 @@ def _changes(codecs: Mapping[str, Stability]) -> Table:
         ("codec", "change of the input", *_headings(levels)),
         tuple(rows),
         2,
-        f"{sizes}; at most the first {MAX_S:g} s of each. Lowest: all levels, in the file with the lowest share. Edits: "
-        "Levenshtein distance of the sequences of codes per 100 frames, which doesn't depend on how frames are paired. "
+        f"{sizes}; at most the first {MAX_S:g} s of each. Lowest: all levels, in the file with the lowest share. "
+        "Edits: Levenshtein distance of the sequences of codes per 100 frames, which doesn't depend on how frames are "
+        "paired. "
         "A level's code can stay while the levels before it change.",
     )
 
@@ -67,8 +66,8 @@ def _rounds(codecs: Mapping[str, Stability]) -> Table:
         ("codec", "rounds", *_headings(levels), "STOI"),
         tuple(rows),
         1,
-        "Each round decodes the codes and encodes the audio again. STOI is that of the audio which the codes of the round "
-        "decode to, against the original; round 0 is the codec's plain reconstruction.",
+        "Each round decodes the codes and encodes the audio again. STOI is that of the audio which the codes of the "
+        "round decode to, against the original; round 0 is the codec's plain reconstruction.",
     )
 
 
@@ -107,4 +106,10 @@ def _cells(each: Agreement, levels: int) -> tuple[str, ...]:
     shown = [percent(share) for share in each.levels[:levels]]
     shown += [_NONE] * (levels - len(shown))
     first = each.edit_distance[0] if each.edit_distance else None
-    return (*shown, percent(each.all_levels), percent(each.lowest), percent(first), percent(each.edit_distance_all_levels))
+    return (
+        *shown,
+        percent(each.all_levels),
+        percent(each.lowest),
+        percent(first),
+        percent(each.edit_distance_all_levels),
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -26,7 +26,11 @@ from .common import (
 )
 from .progress import show_progress
 
+if TYPE_CHECKING:
+    from dmcodec.benchmarks.evaluate import EvaluationResult
+
 METRICS = "Metrics"
+OUTPUTS = "Outputs"
 DEFAULT_REPORT_CLIPS = 8
 
 
@@ -75,8 +79,9 @@ def evaluate(
     metrics: Annotated[
         list[str] | None,
         typer.Option(
-            help="stoi, pesq, visqol, visqol-polynomial, si-sdr, mel, speaker, wer or wil (default: the first six; "
-            "wer and wil with --asr; speaker with --speaker-model).",
+            help="stoi, pesq, visqol, visqol-polynomial, si-sdr, mel (the default), estoi, pesq-nb, si-snr, mcd, "
+            "f0-corr, f0-rmse, vuv, dnsmos, dnsmos-sig, dnsmos-bak, dnsmos-p808, stability; utmos with --utmos; "
+            "speaker with --speaker-model; wer and wil with --asr.",
             metavar="NAME,...",
             rich_help_panel=METRICS,
         ),
@@ -123,14 +128,45 @@ def evaluate(
             rich_help_panel=METRICS,
         ),
     ] = None,
+    utmos: Annotated[
+        Path | None,
+        typer.Option(
+            help="Model of UTMOS: a TorchScript file, utmos_scripted.pt of UTMOS-PyTorch.",
+            metavar="FILE.pt",
+            rich_help_panel=METRICS,
+        ),
+    ] = None,
+    stability_files: Annotated[
+        int | None,
+        typer.Option(
+            "--stability-files",
+            help="With --metrics stability: clips to use, at most 10 s of each, spread over the files (default: 10).",
+            metavar="N",
+            rich_help_panel=METRICS,
+        ),
+    ] = None,
+    stability_rounds: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--stability-rounds",
+            help="With --metrics stability: numbers of re-encodings (default: 1,5,25).",
+            metavar="N,...",
+            rich_help_panel=METRICS,
+        ),
+    ] = None,
     seed: Annotated[
         int,
-        typer.Option(help="Seed of the bootstrap intervals (default: 0).", metavar="N", rich_help_panel=METRICS),
+        typer.Option(
+            help="Seed of the bootstrap intervals, and of the noise and slices of stability (default: 0).",
+            metavar="N",
+            rich_help_panel=METRICS,
+        ),
     ] = 0,
     jobs: Annotated[
         int | None,
         typer.Option(
-            help="Processes for the signal metrics, stoi to mel (default: one for each CPU that this process may use).",
+            help="Processes for the signal metrics, stoi to dnsmos (default: one for each CPU that this process may "
+            "use).",
             metavar="N",
             rich_help_panel=METRICS,
         ),
@@ -143,19 +179,45 @@ def evaluate(
             metavar="N",
         ),
     ] = None,
+    markdown: Annotated[
+        Path | None, typer.Option(help="Also write the tables as Markdown.", metavar="FILE.md", rich_help_panel=OUTPUTS)
+    ] = None,
+    versa: Annotated[
+        Path | None,
+        typer.Option(
+            help="Also write each clip's scores as JSON lines with VERSA's keys; several codecs: one file each, "
+            "FILE.CODEC.jsonl.",
+            metavar="FILE.jsonl",
+            rich_help_panel=OUTPUTS,
+        ),
+    ] = None,
+    codec_superb: Annotated[
+        Path | None,
+        typer.Option(
+            "--codec-superb",
+            help="Also write Codec-SUPERB's result file, and compute its metrics.",
+            metavar="FILE.json",
+            rich_help_panel=OUTPUTS,
+        ),
+    ] = None,
     force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Measure the quality of the speech that codecs reconstruct.
 
-    The results are signal metrics, word errors, speaker similarity and codebook use; means have confidence intervals.
+    The results are signal metrics, word errors, speaker similarity, codebook use and token stability; means have
+    confidence intervals.
 
     Options marked with ",..." take several values: --n-q 2,8 or --n-q 2 --n-q 8.
     """
-    if report is None and (force or report_clips is not None):
-        raise ArgumentError(f"--{'force' if force else 'report-clips'} belongs to --report; add it")
+    outputs = [path for path in (report, markdown, versa, codec_superb) if path is not None]
+    if report is None and report_clips is not None:
+        raise ArgumentError("--report-clips belongs to --report; add it")
+    if force and not outputs:
+        raise ArgumentError("--force belongs to --report, --markdown, --versa or --codec-superb; add one")
     try:
         from dmcodec.benchmarks.evaluate import EvaluateOptions, Named, run_evaluation
+        from dmcodec.benchmarks.evaluate.exchange import versa_candidates
         from dmcodec.benchmarks.evaluate.page import render_page, require_plotting
         from dmcodec.benchmarks.evaluate.result_tables import print_evaluation
     except ModuleNotFoundError as error:
@@ -175,6 +237,10 @@ def evaluate(
         language=None if language == "auto" else language,
         normaliser=normaliser,
         speaker_model=speaker_model,
+        utmos=utmos,
+        superb=codec_superb is not None,
+        stability_files=stability_files,
+        stability_rounds=numbers("--stability-rounds", stability_rounds, int),
         limit=limit,
         allow_missing=allow_missing,
         jobs=usable_cpus() if jobs is None else jobs,
@@ -183,9 +249,12 @@ def evaluate(
         report_clips=(DEFAULT_REPORT_CLIPS if report_clips is None else report_clips) if report else 0,
         command=command_line(),
     )
+    for path in (*outputs, *(versa_candidates(versa) if versa else ())):
+        refuse_existing(path, force)
+        refuse_inputs(path, transcripts, config, utmos)
+    if len({path.absolute() for path in outputs}) < len(outputs):
+        raise ArgumentError("two outputs have the same path; name each its own file")
     if report:
-        refuse_existing(report, force)
-        refuse_inputs(report, transcripts, config)
         require_plotting()
     with show_progress() as progress:
         evaluation = run_evaluation(options, progress)
@@ -197,3 +266,18 @@ def evaluate(
         page = utf8(render_page(evaluation)).encode()
         write_bytes(report, page)
         note(f"report written to {report} ({len(page) / 1e6:.1f} MB)")
+    _write_texts(evaluation.result, markdown, versa, codec_superb)
+
+
+def _write_texts(result: EvaluationResult, markdown: Path | None, versa: Path | None, superb: Path | None) -> None:
+    from dmcodec.benchmarks.evaluate.exchange import codec_superb, versa_lines, versa_paths
+    from dmcodec.benchmarks.evaluate.result_tables import markdown_page
+    from dmcodec.files import write_bytes
+    from dmcodec.text import utf8
+
+    texts = {markdown: markdown_page(result)} if markdown else {}
+    texts |= {path: versa_lines(column, result) for path, column in versa_paths(versa, result).items()} if versa else {}
+    texts |= {superb: codec_superb(result)} if superb else {}
+    for path, text in texts.items():
+        write_bytes(path, utf8(text).encode())
+        note(f"{path} written")
