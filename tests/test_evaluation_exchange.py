@@ -16,6 +16,7 @@ import soundfile
 from dmcodec.audio import Waveform
 from dmcodec.benchmarks.evaluate import EvaluateOptions, Evaluation, Named, run_evaluation
 from dmcodec.benchmarks.evaluate.exchange import codec_superb, versa_candidates, versa_lines, versa_paths
+from dmcodec.benchmarks.evaluate.page import render_page
 from dmcodec.benchmarks.evaluate.result_tables import evaluation_tables, markdown_page, quality_table
 from dmcodec.benchmarks.evaluate.utmos import UtmosModel
 from dmcodec.cli import main
@@ -135,6 +136,9 @@ def test_stability_stands_beside_the_metrics(full: Evaluation) -> None:
     assert "noisy, 2 has no token stability: it is a folder of audio, which has no codes." in full.result.remarks
     titles = [table.title.split(":")[0] for table in evaluation_tables(full.result)]
     assert titles[1:4] == ["Token stability", "Re-encoding", "Changes of the input"]
+    page = render_page(full)
+    assert page.count('<figure class="stability"><svg') == 1
+    assert page.index("<h2>Token stability") < page.index('<figure class="stability">') < page.index("<h2>Re-encoding")
     values = json.loads(json.dumps(full.result.to_dict(), allow_nan=False))
     assert values["columns"][0]["stability"]["changes"][0]["key"] == "slice-0.2s"
     assert values["columns"][1]["stability"] is None

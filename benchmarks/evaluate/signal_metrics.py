@@ -80,8 +80,8 @@ def pesq_wb(reference: Waveform, degraded: Waveform) -> float:
 
 def pesq_nb(reference: Waveform, degraded: Waveform) -> float:
     """Compute narrowband PESQ (ITU-T P.862, mapped to MOS-LQO by P.862.1) of both clips at 8 kHz."""
-    narrow = (resampler(SAMPLE_RATE, NARROW_RATE)(each, True) for each in (reference, degraded))
-    return _pesq(*narrow, NARROW_RATE, "nb")
+    narrow, other = (resampler(SAMPLE_RATE, NARROW_RATE)(each, True) for each in (reference, degraded))
+    return _pesq(narrow, other, NARROW_RATE, "nb")
 
 
 def _pesq(reference: Waveform, degraded: Waveform, sample_rate: int, mode: str) -> float:

@@ -49,4 +49,5 @@ def _read(clip: Clip, sample_rate: int) -> Waveform | MetricError:
 
 
 def _listen(reference: Waveform, degraded: Waveform, sample_rate: int) -> float:
-    return stoi(*(prepare_waveform(each, sample_rate, SAMPLE_RATE, "a clip") for each in (reference, degraded)))
+    original, other = (prepare_waveform(each, sample_rate, SAMPLE_RATE, "a clip") for each in (reference, degraded))
+    return stoi(original, other)
