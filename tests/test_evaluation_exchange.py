@@ -14,6 +14,7 @@ import pytest
 import soundfile
 
 from dmcodec.audio import Waveform
+from dmcodec.benchmarks.codecs.bundle import BundleCodec
 from dmcodec.benchmarks.evaluate import EvaluateOptions, Evaluation, Named, run_evaluation
 from dmcodec.benchmarks.evaluate.exchange import codec_superb, versa_candidates, versa_lines, versa_paths
 from dmcodec.benchmarks.evaluate.page import render_page
@@ -157,6 +158,23 @@ def test_stability_alone_reads_its_clips_only(folders: Path, tiny_bundle: Path) 
     soundfile.write(silent / "s.wav", np.zeros(RATE), RATE)
     with pytest.raises(EvaluationError, match=r"nothing could be measured \(the clip is silent"):
         run_evaluation(EvaluateOptions(silent, codecs=(Named(tiny_bundle),), metrics=("stability",), threads=1))
+
+
+def test_a_codec_that_fails_costs_only_its_clips(
+    folders: Path, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encode = BundleCodec.encode
+
+    def failing(self: BundleCodec, waveforms: Any, n_q: int | None = None) -> Any:
+        if waveforms.shape[-1] == RATE:  # the silent clip
+            raise RuntimeError("no memory\nbut many lines")
+        return encode(self, waveforms, n_q)
+
+    monkeypatch.setattr(BundleCodec, "encode", failing)
+    options = EvaluateOptions(folders / "original", codecs=(Named(tiny_bundle),), metrics=("si-sdr",), threads=1)
+    [column] = run_evaluation(options).result.columns
+    assert column.clips["silent"].failures == {"si-sdr": "no memory"}
+    assert set(column.clips["a"].values) == {"si-sdr"}
 
 
 def test_markdown_has_all_tables(full: Evaluation) -> None:

@@ -12,8 +12,9 @@ import numpy as np
 from dmcodec.audio import Waveform, audio_needs, audio_suffixes, prepare_waveform, read_audio
 from dmcodec.benchmarks.codecs.interface import MeasuredCodec, bitrate_bps
 from dmcodec.benchmarks.codecs.registry import levels_to_report, open_codec
+from dmcodec.benchmarks.stability.measure import FAILURES
 from dmcodec.codes import Codes
-from dmcodec.errors import ArgumentError, AudioError, InputNotFoundError, MetricError, TokensError
+from dmcodec.errors import ArgumentError, AudioError, InputNotFoundError, MetricError, first_line
 from dmcodec.file_search import describe_left_out, search
 from dmcodec.text import utf8
 
@@ -193,8 +194,8 @@ class CodecSource:
                 decoded = self.codec.decode(codes[:n_q])[0, 0, : len(waveform)]
                 audio = prepare_waveform(decoded, rate, SAMPLE_RATE, "the codec's output")
                 reconstructions[name] = Reconstruction(audio, codes[:n_q, 0].astype(np.uint16))
-        except (AudioError, TokensError) as error:
-            raise MetricError(str(error)) from None
+        except FAILURES as error:
+            raise MetricError(first_line(error)) from None
         return reconstructions
 
 

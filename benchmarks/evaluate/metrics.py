@@ -197,7 +197,7 @@ WORD_METRICS = ("wer", "wil")
 # Distribution -> its module.
 _MODULES = {"visqol-python": "visqol", "ai-edge-litert": "ai_edge_litert"}
 # Package -> modules that it imports and does not require.
-_UNDECLARED = {"speechmos": ("requests",)}
+_UNDECLARED = {"speechmos": ("requests", "onnxruntime")}
 
 
 def require_packages(keys: tuple[str, ...]) -> None:

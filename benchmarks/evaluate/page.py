@@ -55,9 +55,9 @@ def render_page(evaluation: Evaluation) -> str:
             "<h1>dmcodec evaluate</h1>",
             _head(result),
             _quality(quality_table(result), result) if result.metrics else "",
-            _stability(result),
             html_table(definition_table(result)) if result.metrics else "",
             _clips(evaluation),
+            _stability(result),
             *(html_table(table) for table in (codebook_table(result), failure_table(result)) if table.rows),
             _record(result),
         )

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from dmcodec.audio import Waveform
 from dmcodec.benchmarks.codecs.interface import MeasuredCodec
-from dmcodec.errors import DmcodecError, MetricError
+from dmcodec.errors import DmcodecError, MetricError, first_line
 
 from .changes import Change, Subject, changes
 from .result import MAX_S, MIN_S, Agreement, ClipCounts, Round, Stability, StabilityOptions
@@ -23,6 +23,8 @@ Listener = Callable[[Waveform, Waveform, int], float]
 Step = Callable[[], None]
 IntCodes = NDArray[np.int64]
 AGAIN = "again"
+# What a codec may raise for one clip; other people's codecs raise errors of torch.
+FAILURES = (DmcodecError, RuntimeError, ValueError)
 
 
 def compare_codes(reference: IntCodes, codes: IntCodes) -> ClipCounts:
@@ -82,8 +84,8 @@ def measure_stability(
     for name, subject in list(subjects.items()):
         try:
             references[name] = codec.encode(subject.waveform[None, None], most)[:, 0]
-        except DmcodecError as error:
-            skipped[name] = str(error)
+        except FAILURES as error:
+            skipped[name] = first_line(error)
             del subjects[name]
         step()
     run = _Run(codec, subjects, references, listener, step)
@@ -127,8 +129,8 @@ class _Run:
                     pairs.append((reference[:, :frames], part[:, :frames]))
                 ours, theirs = (np.concatenate(each, axis=1) for each in zip(*pairs, strict=True))
                 counts[name] = compare_codes(ours, theirs)
-            except DmcodecError as error:
-                failures[name] = str(error)
+            except FAILURES as error:
+                failures[name] = first_line(error)
             self.step()
         return counts, failures
 
@@ -146,10 +148,10 @@ class _Run:
                     if done in checked:
                         counts[done][name] = compare_codes(first, codes)
                         scores[done] += self._score(subject, decoded)
-            except DmcodecError as error:
+            except FAILURES as error:
                 for later in checked:
                     if later > done:
-                        failures[later][name] = f"round {done + 1}: {error}"
+                        failures[later][name] = f"round {done + 1}: {first_line(error)}"
         return tuple(
             Round(
                 rounds,
