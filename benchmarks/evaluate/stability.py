@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dmcodec.audio import Waveform, prepare_waveform, read_audio
 from dmcodec.benchmarks.stability import Stability, StabilityOptions, measure_stability
 from dmcodec.benchmarks.stability.measure import steps_of
+from dmcodec.benchmarks.stability.result import MAX_S
 from dmcodec.benchmarks.timing import Progress
 from dmcodec.errors import AudioError, MetricError
 
@@ -43,7 +44,9 @@ def remarks(sources: Sequence[Source], found: Mapping[str, Stability]) -> list[s
 
 def _read(clip: Clip, sample_rate: int) -> Waveform | MetricError:
     try:
-        return prepare_waveform(*read_audio(clip.path), sample_rate, str(clip.path))
+        samples, rate = read_audio(clip.path)
+        used = samples[:, : round((MAX_S + 1) * rate)]  # no more is used, and hours of it would take long to resample
+        return prepare_waveform(used, rate, sample_rate, str(clip.path))
     except AudioError as error:
         return MetricError(str(error))
 

@@ -71,23 +71,8 @@ def measure_stability(
     Returns:
         The result by number of levels. What fails for a clip has its reason in the result.
     """
-    subjects: dict[str, Subject] = {}
-    skipped: dict[str, str] = {}
-    usable = [waveform for waveform in clips.values() if not isinstance(waveform, MetricError)]
-    for index, (name, waveform) in enumerate(clips.items()):
-        try:
-            subjects[name] = _subject(codec, waveform, _neighbour(usable, waveform), (options.seed, index))
-        except MetricError as error:
-            skipped[name] = str(error)
     most = max(levels)
-    references: dict[str, IntCodes] = {}
-    for name, subject in list(subjects.items()):
-        try:
-            references[name] = codec.encode(subject.waveform[None, None], most)[:, 0]
-        except FAILURES as error:
-            skipped[name] = first_line(error)
-            del subjects[name]
-        step()
+    subjects, references, skipped = _prepared(codec, most, clips, options.seed, step)
     run = _Run(codec, subjects, references, listener, step)
     changed = [(change, *run.compare(change, most)) for change in changes(codec.hop_length, codec.sample_rate)]
     seconds = sum(len(subject.waveform) for subject in subjects.values()) / codec.sample_rate
@@ -184,6 +169,25 @@ _DEFINITION = "codes of the clip decoded and encoded again, that many times, com
 
 def _label(rounds: int) -> str:
     return f"{rounds} round{'' if rounds == 1 else 's'}"
+
+
+def _prepared(
+    codec: MeasuredCodec, n_q: int, clips: Mapping[str, Waveform | MetricError], seed: int, step: Step
+) -> tuple[dict[str, Subject], dict[str, IntCodes], dict[str, str]]:
+    """Return the clips that can be measured, their codes [n_q, frames], and the reasons of the others."""
+    subjects: dict[str, Subject] = {}
+    references: dict[str, IntCodes] = {}
+    skipped: dict[str, str] = {}
+    usable = [waveform for waveform in clips.values() if not isinstance(waveform, MetricError)]
+    for index, (name, waveform) in enumerate(clips.items()):
+        try:
+            subject = _subject(codec, waveform, _neighbour(usable, waveform), (seed, index))
+            references[name] = codec.encode(subject.waveform[None, None], n_q)[:, 0]
+            subjects[name] = subject
+        except FAILURES as error:
+            skipped[name] = first_line(error)
+        step()
+    return subjects, references, skipped
 
 
 def _subject(
