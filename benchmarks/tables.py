@@ -38,6 +38,18 @@ def count_of(count: int, noun: str) -> str:
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
+def markdown_table(table: Table) -> str:
+    """Return one table in Markdown, with its title above and its note below."""
+    rows = [table.columns, tuple("---" if i < table.labels else "---:" for i in range(len(table.columns))), *table.rows]
+    lines = ["| " + " | ".join(_markdown_cell(cell) for cell in row) + " |" for row in rows]
+    note = f"\n{table.note}\n" if table.note else ""
+    return f"## {table.title}\n\n" + "\n".join(lines) + f"\n{note}"
+
+
+def _markdown_cell(text: str) -> str:
+    return text.replace("\\", "\\\\").replace("|", "\\|").replace("\n", "<br>")
+
+
 def print_tables(head: str, tables: Sequence[Table], console: Console) -> None:
     """Print the lines of `head`, and the tables below them."""
     console.print(Group(Text(head), *(render_table(table) for table in tables)))

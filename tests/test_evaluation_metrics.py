@@ -14,17 +14,9 @@ from hypothesis import strategies as st
 
 from dmcodec.audio import Waveform
 from dmcodec.benchmarks.evaluate.columns import find_clips, lengths_differ, pair
-from dmcodec.benchmarks.evaluate.signal_metrics import (
-    HOP_SAMPLES,
-    MAX_PESQ_S,
-    N_FFT,
-    N_MELS,
-    log_mel,
-    measure,
-    mel_distance,
-    si_sdr_db,
-)
+from dmcodec.benchmarks.evaluate.signal_metrics import MAX_PESQ_S, measure, si_sdr_db
 from dmcodec.benchmarks.evaluate.speaker import similarity
+from dmcodec.benchmarks.evaluate.spectra import HOP_SAMPLES, N_FFT, N_MELS, log_mel, mel_distance
 from dmcodec.benchmarks.evaluate.statistics import Estimate, bootstrap, codebook_use, jackknife, mean_estimate
 from dmcodec.benchmarks.evaluate.words import (
     WordCounts,

@@ -12,8 +12,9 @@ import numpy as np
 from dmcodec.audio import Waveform, audio_needs, audio_suffixes, prepare_waveform, read_audio
 from dmcodec.benchmarks.codecs.interface import MeasuredCodec, bitrate_bps
 from dmcodec.benchmarks.codecs.registry import levels_to_report, open_codec
+from dmcodec.benchmarks.stability.measure import FAILURES
 from dmcodec.codes import Codes
-from dmcodec.errors import ArgumentError, AudioError, InputNotFoundError, MetricError, TokensError
+from dmcodec.errors import ArgumentError, AudioError, InputNotFoundError, MetricError, first_line
 from dmcodec.file_search import describe_left_out, search
 from dmcodec.text import utf8
 
@@ -161,10 +162,15 @@ class FolderSource:
 
 
 class CodecSource:
-    """A codec that runs here: it encodes a clip once, and decodes it at each number of levels. Implements `Source`."""
+    """A codec that runs here: it encodes a clip once, and decodes it at each number of levels. Implements `Source`.
+
+    Attributes:
+        codec: open.
+        levels: numbers of levels by column.
+    """
 
     def __init__(self, title: str, path: Path, codec: MeasuredCodec, levels: Sequence[int]) -> None:
-        self._codec = codec
+        self.codec = codec
         self.columns: tuple[Column, ...] = tuple(
             Column(
                 title if len(levels) == 1 and n_q == codec.n_q else f"{title}, n_q {n_q}",
@@ -176,20 +182,20 @@ class CodecSource:
             )
             for n_q in levels
         )
-        self._levels = {column.name: n_q for column, n_q in zip(self.columns, levels, strict=True)}
+        self.levels: Mapping[str, int] = {column.name: n_q for column, n_q in zip(self.columns, levels, strict=True)}
 
     def reconstruct(self, original: Original) -> Mapping[str, Reconstruction]:
-        rate = self._codec.sample_rate
+        rate = self.codec.sample_rate
         try:
             waveform = prepare_waveform(original.samples, original.sample_rate, rate, str(original.clip.path))
-            codes = self._codec.encode(waveform[None, None], max(self._levels.values()))
+            codes = self.codec.encode(waveform[None, None], max(self.levels.values()))
             reconstructions = {}
-            for name, n_q in self._levels.items():
-                decoded = self._codec.decode(codes[:n_q])[0, 0, : len(waveform)]
+            for name, n_q in self.levels.items():
+                decoded = self.codec.decode(codes[:n_q])[0, 0, : len(waveform)]
                 audio = prepare_waveform(decoded, rate, SAMPLE_RATE, "the codec's output")
                 reconstructions[name] = Reconstruction(audio, codes[:n_q, 0].astype(np.uint16))
-        except (AudioError, TokensError) as error:
-            raise MetricError(str(error)) from None
+        except FAILURES as error:
+            raise MetricError(first_line(error)) from None
         return reconstructions
 
 

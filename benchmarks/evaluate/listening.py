@@ -18,8 +18,9 @@ from .metrics import METRICS
 from .options import ORIGINAL
 from .result import ClipScore, ColumnResult, Evaluation, EvaluationResult
 from .result_tables import bitrate
-from .signal_metrics import SAMPLE_RATE, magnitudes
+from .signal_metrics import SAMPLE_RATE
 from .sounds import Sound
+from .spectra import magnitudes
 
 N_FFT = 512
 RANGE_DB = 80.0

@@ -1,4 +1,4 @@
-"""The pretrained models of an evaluation, recogniser and speaker model, and the metrics of their outputs."""
+"""The pretrained models of an evaluation (recogniser, speaker model, UTMOS), and the metrics of their outputs."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from dmcodec.errors import EvaluationError, MetricError
 from dmcodec.pretrained.loading import set_threads
 
 from .columns import Clip
-from .metrics import SPEAKER_METRIC, WORD_METRICS
+from .metrics import SPEAKER_METRIC, UTMOS_METRIC, WORD_METRICS
 from .options import DEFAULT_SPEAKER_MODEL, ORIGINAL, EvaluateOptions
 from .recogniser import TextRecogniser, TransformersRecogniser
 from .result import ScoreBook
 from .speaker import SpeakerModel, load_speaker_model, similarity
+from .utmos import MosModel, UtmosModel
 from .words import (
     Normaliser,
     count_words,
@@ -105,16 +106,31 @@ class Speakers:
 
 
 @dataclasses.dataclass(frozen=True)
+class Naturalness:
+    """Predicts the opinion score of originals and reconstructions."""
+
+    model: MosModel
+
+    def add(self, column: str, clip: str, waveform: Waveform, book: ScoreBook) -> None:
+        """Score one clip in one column, or in ORIGINAL."""
+        try:
+            book.add(column, clip, {UTMOS_METRIC: self.model.score(waveform)}, {})
+        except MetricError as error:
+            book.add(column, clip, {}, {UTMOS_METRIC: str(error)})
+
+
+@dataclasses.dataclass(frozen=True)
 class Models:
     """The models that the options ask for."""
 
     words: Words | None
     speakers: Speakers | None
+    naturalness: Naturalness | None = None
 
     @property
     def count(self) -> int:
         """Number of model runs for each clip of a column."""
-        return (self.words is not None) + (self.speakers is not None)
+        return sum(each is not None for each in (self.words, self.speakers, self.naturalness))
 
     @property
     def definitions(self) -> dict[str, str]:
@@ -129,6 +145,8 @@ class Models:
             found.update(dict.fromkeys(WORD_METRICS, description))
         if self.speakers:
             found[SPEAKER_METRIC] = self.speakers.model.description
+        if self.naturalness:
+            found[UTMOS_METRIC] = self.naturalness.model.description
         return found
 
     def add_original(self, clip: str, waveform: Waveform, book: ScoreBook) -> None:
@@ -137,6 +155,8 @@ class Models:
             self.words.add_original(clip, waveform, book)
         if self.speakers:
             self.speakers.add_original(waveform)
+        if self.naturalness:
+            self.naturalness.add(ORIGINAL, clip, waveform, book)
 
     def add_reconstruction(self, column: str, clip: str, waveform: Waveform, book: ScoreBook) -> None:
         """Run the models on one reconstruction of the last clip, and add the results to the book."""
@@ -144,6 +164,8 @@ class Models:
             self.words.add_reconstruction(column, clip, waveform, book)
         if self.speakers:
             self.speakers.add_reconstruction(column, clip, waveform, book)
+        if self.naturalness:
+            self.naturalness.add(column, clip, waveform, book)
 
 
 def load_models(
@@ -155,8 +177,8 @@ def load_models(
         InputNotFoundError, EvaluationError: no such transcripts, or none of them belongs to a clip.
         PretrainedModelError, MissingDependencyError: a model can't be loaded.
     """
-    words = speakers = None
-    if options.wants_words or options.wants_speaker:
+    words = speakers = naturalness = None
+    if options.wants_words or options.wants_speaker or options.utmos:
         set_threads(options.threads)
     if options.wants_words and options.recogniser:
         transcripts = _transcripts(options, clips)
@@ -167,7 +189,9 @@ def load_models(
     if options.wants_speaker:
         name = options.speaker_model or DEFAULT_SPEAKER_MODEL
         speakers = Speakers(speaker or load_speaker_model(name))
-    return Models(words, speakers)
+    if options.utmos is not None:
+        naturalness = Naturalness(UtmosModel(options.utmos))
+    return Models(words, speakers, naturalness)
 
 
 def _transcripts(options: EvaluateOptions, clips: Sequence[Clip]) -> Mapping[str, str] | None:

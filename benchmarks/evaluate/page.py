@@ -10,6 +10,8 @@ from pathlib import Path
 
 from dmcodec.benchmarks.page_paths import PathFilter, last_part, paths_in_command, without_paths_in_command
 from dmcodec.benchmarks.pages import html_page, html_table
+from dmcodec.benchmarks.stability.figure import stability_figure
+from dmcodec.benchmarks.stability.result_tables import stability_tables
 from dmcodec.benchmarks.tables import Table
 from dmcodec.errors import MissingDependencyError
 
@@ -25,6 +27,7 @@ from .result_tables import (
     failure_table,
     has_intervals,
     quality_table,
+    stability_of,
     summary_lines,
 )
 from .sounds import SOUNDS, Sound
@@ -55,10 +58,11 @@ def render_page(evaluation: Evaluation, sound: Sound = SOUNDS["wav"]) -> str:
             '<main id="page">',
             "<h1>dmcodec evaluate</h1>",
             _head(result),
-            _quality(quality_table(result), result),
+            _quality(quality_table(result), result) if result.metrics else "",
             clips,
             plots_html(result),
-            html_table(definition_table(result)),
+            _stability(result),
+            html_table(definition_table(result)) if result.metrics else "",
             *map(_table, (codebook_table(result), failure_table(result))),
             _record(result),
             "</main>",
@@ -157,6 +161,14 @@ def _legend(result: EvaluationResult, best: dict[str, str | None]) -> Iterator[s
         yield "Below a mean: its 95 % confidence interval."
     if any(estimate.failed for column in result.columns for estimate in column.summary.values()):
         yield "A mean with n below it is over fewer files than the others: don't compare it with theirs."
+
+
+def _stability(result: EvaluationResult) -> str:
+    """Return the tables of token stability, and the figure below the first one; "" where it was not measured."""
+    found = stability_of(result)
+    tables = [html_table(table) for table in stability_tables(found)]
+    figure = stability_figure(found)
+    return "\n".join((*tables[:1], f'<figure class="stability">{figure}</figure>' if figure else "", *tables[1:]))
 
 
 def _best(key: str, result: EvaluationResult) -> str | None:

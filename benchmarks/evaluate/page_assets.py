@@ -48,6 +48,8 @@ dl { display: grid; grid-template-columns: repeat(auto-fill, minmax(11rem, 1fr))
 dl div { display: flex; justify-content: space-between; gap: .4rem; border-bottom: 1px solid var(--line); }
 dt { color: var(--soft); }
 dd { margin: 0; }
+figure.stability { margin: 1rem 0; max-width: 46rem; }
+.stability svg { width: 100%; height: auto; font-family: system-ui, sans-serif; }
 .heard { font-size: .84rem; margin-top: .4rem; color: var(--soft); }
 @media print { .bar, audio, #blind { display: none; } }
 """

@@ -7,10 +7,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from dmcodec.audio import Waveform
+from dmcodec.benchmarks.stability import Stability
 from dmcodec.codes import Codes
 
 from .columns import Column, lengths_differ
-from .metrics import METRICS, WORD_METRICS
+from .metrics import METRICS, NO_REFERENCE, WORD_METRICS
 from .options import ORIGINAL
 from .published import Published
 from .signal_metrics import SAMPLE_RATE
@@ -40,12 +41,16 @@ class ClipScore:
 
 @dataclasses.dataclass(frozen=True)
 class ColumnResult:
-    """One column: statistics over all clips by metric, codebook use (of codecs that ran here), and each clip."""
+    """One column: statistics over all clips by metric, and each clip.
+
+    Of codecs that ran here also the codebook use and, where it was asked for, the token stability.
+    """
 
     column: Column
     summary: Mapping[str, Estimate]
     codebooks: CodebookUse | None
     clips: Mapping[str, ClipScore]
+    stability: Stability | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +63,7 @@ class EvaluationResult:
         metrics: keys, in order.
         definitions: definition of each metric, with mode and versions.
         columns: codecs that ran here, then folders.
-        original: the recogniser's errors on the originals; only with transcripts.
+        original: metrics without a reference and, with transcripts, the recogniser's errors, of the originals.
         reference_texts: by clip, not normalised; empty without a recogniser.
         intervals: method of the confidence intervals.
         remarks: conditions that readers of the statistics must know.
@@ -164,7 +169,7 @@ class ScoreBook:
     def add_unreadable(self, clip: str, metrics: Iterable[str], reason: str) -> None:
         """Add the reason why an original can't be read."""
         self.durations_s[clip] = None
-        self.add(ORIGINAL, clip, {}, {key: reason for key in metrics if key in WORD_METRICS})
+        self.add(ORIGINAL, clip, {}, {key: reason for key in metrics if key in (*WORD_METRICS, *NO_REFERENCE)})
 
     def scores(self, column: str, clips: Iterable[str]) -> dict[str, ClipScore]:
         """Return the results of one column, frozen, in the order of `clips`."""

@@ -7,7 +7,9 @@ from collections.abc import Iterator
 
 from rich.console import Console
 
-from dmcodec.benchmarks.tables import Table, count_of, print_tables
+from dmcodec.benchmarks.stability import Stability
+from dmcodec.benchmarks.stability.result_tables import stability_tables
+from dmcodec.benchmarks.tables import Table, count_of, markdown_table, print_tables
 
 from .metrics import METRICS
 from .published import Published
@@ -27,10 +29,23 @@ def print_evaluation(result: EvaluationResult, console: Console) -> None:
     print_tables("\n".join(summary_lines(result)), evaluation_tables(result), console)
 
 
+def markdown_page(result: EvaluationResult) -> str:
+    """Return the reference, the codecs and all tables as Markdown."""
+    head = "".join(f"- {line}\n" for line in summary_lines(result))
+    tables = "\n".join(markdown_table(table) for table in evaluation_tables(result))
+    return f"# dmcodec evaluate\n\n{head}\n{tables}"
+
+
 def evaluation_tables(result: EvaluationResult) -> list[Table]:
     """Return all tables that have rows, in reading order."""
-    tables = [quality_table(result), definition_table(result), codebook_table(result), failure_table(result)]
-    return [table for table in tables if table.rows]
+    tables = [quality_table(result)] if result.metrics else []
+    tables += [*stability_tables(stability_of(result)), definition_table(result), codebook_table(result)]
+    return [table for table in (*tables, failure_table(result)) if table.rows]
+
+
+def stability_of(result: EvaluationResult) -> dict[str, Stability]:
+    """Return the token stability of the columns that have it."""
+    return {column.column.name: column.stability for column in result.columns if column.stability}
 
 
 def quality_table(result: EvaluationResult) -> Table:

@@ -10,12 +10,14 @@ import numpy as np
 from dmcodec import __version__
 from dmcodec.audio import Waveform, prepare_waveform, read_audio
 from dmcodec.benchmarks.machine import utc_now
+from dmcodec.benchmarks.stability import Stability
 from dmcodec.benchmarks.timing import Progress, no_progress
 from dmcodec.errors import AudioError, EvaluationError, MetricError
+from dmcodec.extras import require
 
-from . import statistics
+from . import stability, statistics
 from .columns import Clip, Column, Original, Source, find_clips, left_out, open_sources
-from .metrics import METRICS, WORD_METRICS, require_packages
+from .metrics import METRICS, NO_REFERENCE, WORD_METRICS, require_packages
 from .models import Models, load_models
 from .options import MAX_REPORT_CLIPS, ORIGINAL, EvaluateOptions
 from .published import Published, read_published
@@ -54,22 +56,45 @@ def run_evaluation(
     date = utc_now()
     require_packages(options.wanted)
     published = read_published(options.published, options.wanted) if options.published else ()
+    if options.stability:
+        require("stability", "evaluate", "rapidfuzz", "pystoi")
     clips = find_clips(options.reference, options.limit)
     sources = open_sources(options, clips)
+    if options.stability and not options.wanted:  # no other clip is needed
+        clips = spread(clips, options.stability.files)
     models = load_models(options, clips, recogniser, speaker)
     run = _Run(options, clips, sources, models, progress)
     run.measure_all()
-    evaluation = summarise(options, clips, models, run.book, run.audio, date, published)
-    if not any(column.clips[clip.name].values for column in evaluation.result.columns for clip in clips):
-        failures = next(iter(evaluation.result.columns[0].clips.values())).failures
-        raise EvaluationError(f"{options.reference}: nothing could be measured ({next(iter(failures.values()))})")
+    found: dict[str, Stability] = {}
+    if options.stability:
+        chosen = spread(clips, options.stability.files)
+        found = stability.stability_of_columns(sources, chosen, options.stability, progress)
+    evaluation = summarise(options, clips, sources, models, run.book, run.audio, date, found, published)
+    _refuse_nothing(evaluation.result)
     return evaluation
 
 
-def chosen_for_listening(clips: Sequence[Clip], count: int) -> tuple[str, ...]:
-    """Return the names of `count` clips, at equal distances in the list, so that the choice has no bias."""
+def spread(clips: Sequence[Clip], count: int) -> tuple[Clip, ...]:
+    """Return `count` clips, at equal distances in the list, so that the choice has no bias."""
     count = min(count, len(clips))
-    return tuple(clips[index * len(clips) // count].name for index in range(count))
+    return tuple(clips[index * len(clips) // count] for index in range(count))
+
+
+def chosen_for_listening(clips: Sequence[Clip], count: int) -> tuple[str, ...]:
+    """Return the names of `count` clips, at equal distances in the list."""
+    return tuple(clip.name for clip in spread(clips, count))
+
+
+def _refuse_nothing(result: EvaluationResult) -> None:
+    """Raise EvaluationError where no column has a value for any clip."""
+    if any(column.stability and column.stability.files for column in result.columns):
+        return
+    scores = [score for column in result.columns for score in column.clips.values()]
+    if any(score.values for score in scores):
+        return
+    reasons = [reason for score in scores for reason in score.failures.values()]
+    reasons += [why for column in result.columns if column.stability for why in column.stability.skipped.values()]
+    raise EvaluationError(f"{result.reference}: nothing could be measured ({reasons[0]})")
 
 
 @dataclasses.dataclass
@@ -88,6 +113,7 @@ class _Run:
         self.audio: dict[str, dict[str, Waveform]] = {}
         self._listen = chosen_for_listening(self.clips, min(MAX_REPORT_CLIPS, self.options.report_clips))
         self._groups = [keys for group in GROUPS if (keys := tuple(key for key in group if key in self.options.wanted))]
+        self._original_groups = [group for group in self._groups if set(group) <= set(NO_REFERENCE)]
         self._done = 0
 
     def measure_all(self) -> None:
@@ -104,6 +130,7 @@ class _Run:
                 original = Original(clip, samples, rate, prepare_waveform(samples, rate, SAMPLE_RATE, str(clip.path)))
             except AudioError as error:
                 self._fail(self.columns, clip, f"the original can't be read: {error}")
+                self._step(len(self._original_groups))
                 self.book.add_unreadable(clip.name, self.options.wanted, str(error))
                 continue
             yield from self._clip_tasks(original)
@@ -113,6 +140,8 @@ class _Run:
         self.book.durations_s[clip.name] = len(original.waveform) / SAMPLE_RATE
         self._keep(clip, ORIGINAL, original.waveform)
         self.models.add_original(clip.name, original.waveform, self.book)
+        for keys in self._original_groups:
+            yield Task(ORIGINAL, clip.name, keys, original.waveform, original.waveform)
         for source in self.sources:
             try:
                 reconstructions = source.reconstruct(original)
@@ -143,22 +172,29 @@ class _Run:
 
     def _step(self, count: int) -> None:
         self._done += count
-        total = len(self.clips) * len(self.columns) * (len(self._groups) + self.models.count)
+        each = len(self.columns) * (len(self._groups) + self.models.count) + len(self._original_groups)
+        total = len(self.clips) * each
         self.progress("evaluate", self._done, total)
 
 
 def summarise(
     options: EvaluateOptions,
     clips: Sequence[Clip],
+    sources: Sequence[Source],
     models: Models,
     book: ScoreBook,
     audio: Mapping[str, Mapping[str, Waveform]],
     date: str,
+    tokens: Mapping[str, Stability],
     published: tuple[Published, ...] = (),
 ) -> Evaluation:
     """Compute the statistics over all clips of a full book, and the remarks that belong to them."""
     names = [clip.name for clip in clips]
-    columns = tuple(_column(column, options, options.wanted, book, names) for column in book.columns)
+    columns = tuple(
+        dataclasses.replace(_column(column, options, options.wanted, book, names), stability=tokens.get(column.name))
+        for column in book.columns
+    )
+    of_stability = stability.remarks(sources, tokens) if options.stability else []
     result = EvaluationResult(
         reference=str(options.reference),
         clips={name: book.durations_s[name] for name in names},
@@ -168,7 +204,7 @@ def summarise(
         original=_original(options, models, book, names),
         reference_texts=dict(models.words.references) if models.words else {},
         intervals=statistics.describe(options.seed),
-        remarks=(*_remarks(models, book, columns), *_left_out(options)),
+        remarks=(*_remarks(models, book, columns), *of_stability, *_left_out(options)),
         date=date,
         command=options.command,
         dmcodec_version=__version__,
@@ -188,11 +224,16 @@ def _column(
 
 
 def _original(options: EvaluateOptions, models: Models, book: ScoreBook, names: Sequence[str]) -> ColumnResult | None:
-    """Return the word errors of the originals; None without transcripts, where they would be 0 by definition."""
-    if not models.words or models.words.transcripts is None:
+    """Return what the originals themselves have: metrics without a reference, and word errors; None for nothing.
+
+    Without transcripts there are no word errors: they would be 0 by definition.
+    """
+    keys = tuple(key for key in options.wanted if key in NO_REFERENCE)
+    if models.words and models.words.transcripts is not None:
+        keys += models.words.rates
+    if not keys:
         return None
-    column = Column(ORIGINAL, str(options.reference), "the reference itself")
-    return _column(column, options, models.words.rates, book, names)
+    return _column(Column(ORIGINAL, str(options.reference), "the reference itself"), options, keys, book, names)
 
 
 def _estimate(key: str, scores: Iterable[ClipScore], seed: int) -> statistics.Estimate:

@@ -1,4 +1,4 @@
-"""Metrics of two waveforms, log-mel spectrograms among them. Each returns a finite number or raises MetricError."""
+"""Metrics of two waveforms. Each returns a finite number or raises MetricError."""
 
 from __future__ import annotations
 
@@ -11,17 +11,35 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dmcodec.audio import Waveform
 from dmcodec.errors import MetricError
-from dmcodec.mel import mel_filters
+from dmcodec.waveforms import resampler
+
+from .dnsmos import NAMES as DNSMOS
+from .dnsmos import dnsmos
+from .pitch import compare_pitch
+from .spectra import (
+    mean_absolute_difference,
+    mel_cepstral_distortion_db,
+    mel_distance,
+    superb_mel,
+    superb_stft,
+)
 
 SAMPLE_RATE = 16000
+NARROW_RATE = 8000  # of narrowband PESQ
 MAX_PESQ_S = 60.0
 MIN_VISQOL_S = 1.0
 # Metrics that one task computes. PESQ has a task of its own: its C code can crash, which must cost no other metric.
-GROUPS = (("stoi", "si-sdr", "mel"), ("pesq",), ("visqol", "visqol-polynomial"))
+GROUPS = (
+    ("stoi", "estoi", "si-sdr", "si-snr", "mel", "mcd", "superb-mel", "superb-stft", "superb-waveform"),
+    ("pesq",),
+    ("pesq-nb",),
+    ("visqol", "visqol-polynomial"),
+    ("f0-corr", "f0-rmse", "vuv"),
+    tuple(DNSMOS),
+)
 
 
 @contextmanager
@@ -37,15 +55,18 @@ def _native_messages_off() -> Iterator[None]:
         os.close(nothing)
 
 
-def stoi(reference: Waveform, degraded: Waveform) -> float:
-    """Compute short-time objective intelligibility (Taal et al., IEEE TASLP 2011)."""
+def stoi(reference: Waveform, degraded: Waveform, extended: bool = False) -> float:
+    """Compute short-time objective intelligibility (Taal et al., IEEE TASLP 2011).
+
+    `extended`: ESTOI (Jensen and Taal, IEEE TASLP 2016).
+    """
     from pystoi import stoi as pystoi
 
     _refuse_silence(reference)
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message="Not enough STFT frames")
         try:
-            return float(pystoi(reference, degraded, SAMPLE_RATE))
+            return float(pystoi(reference, degraded, SAMPLE_RATE, extended=extended))
         except RuntimeWarning:
             raise MetricError("less than 0.4 s of speech, too little for STOI") from None
         except (IndexError, ValueError):  # of clips shorter than one frame
@@ -54,13 +75,23 @@ def stoi(reference: Waveform, degraded: Waveform) -> float:
 
 def pesq_wb(reference: Waveform, degraded: Waveform) -> float:
     """Compute wideband PESQ (ITU-T P.862.2)."""
+    return _pesq(reference, degraded, SAMPLE_RATE, "wb")
+
+
+def pesq_nb(reference: Waveform, degraded: Waveform) -> float:
+    """Compute narrowband PESQ (ITU-T P.862, mapped to MOS-LQO by P.862.1) of both clips at 8 kHz."""
+    narrow, other = (resampler(SAMPLE_RATE, NARROW_RATE)(each, True) for each in (reference, degraded))
+    return _pesq(narrow, other, NARROW_RATE, "nb")
+
+
+def _pesq(reference: Waveform, degraded: Waveform, sample_rate: int, mode: str) -> float:
     import pesq
 
-    if len(reference) > MAX_PESQ_S * SAMPLE_RATE:
+    if len(reference) > MAX_PESQ_S * sample_rate:
         raise MetricError(f"longer than {MAX_PESQ_S:g} s: PESQ is for short clips, and its code overruns on long ones")
     _refuse_silence(reference)
     try:
-        return float(pesq.pesq(SAMPLE_RATE, reference, degraded, "wb"))
+        return float(pesq.pesq(sample_rate, reference, degraded, mode))
     except pesq.NoUtterancesError:
         raise MetricError("PESQ found no speech") from None
     except pesq.BufferTooShortError:
@@ -118,22 +149,36 @@ def measure(keys: Sequence[str], reference: Waveform, degraded: Waveform) -> tup
     for key in keys:
         if key in values or key in failures:
             continue
-        group = [other for other in keys if key.startswith("visqol") and other.startswith("visqol")] or [key]
+        family = next((each for each in _FAMILIES if key in each), (key,))
+        group = [other for other in keys if other in family]
         try:
             with warnings.catch_warnings(), np.errstate(all="ignore"):
                 warnings.simplefilter("ignore")  # a result that isn't finite becomes a reason below
                 computed = _compute(group, reference, degraded)
-            _check_finite(computed)
-            values.update(computed)
+            failures.update({name: str(each) for name, each in computed.items() if isinstance(each, MetricError)})
+            found = {name: each for name, each in computed.items() if not isinstance(each, MetricError)}
+            _check_finite(found)
+            values.update(found)
         except MetricError as error:
             failures.update(dict.fromkeys(group, str(error)))
     return values, failures
 
 
-def _compute(keys: Sequence[str], reference: Waveform, degraded: Waveform) -> dict[str, float]:
-    if keys[0].startswith("visqol"):
-        return visqol_pair(reference, degraded, keys)
-    return {key: _SIMPLE[key](reference, degraded) for key in keys}
+def _compute(keys: Sequence[str], reference: Waveform, degraded: Waveform) -> Mapping[str, float | MetricError]:
+    if keys[0] in _SIMPLE:
+        return {key: _SIMPLE[key](reference, degraded) for key in keys}
+    family = next(each for each in _FAMILIES if keys[0] in each)
+    found = _FAMILIES[family](reference, degraded, keys)
+    return {key: found[key] for key in keys}
+
+
+def _pitch_family(reference: Waveform, degraded: Waveform, _: Sequence[str]) -> Mapping[str, float | MetricError]:
+    _refuse_silence(reference)
+    return compare_pitch(reference, degraded, SAMPLE_RATE)
+
+
+def _dnsmos_family(_: Waveform, degraded: Waveform, __: Sequence[str]) -> Mapping[str, float | MetricError]:
+    return dnsmos(degraded, SAMPLE_RATE)
 
 
 def _check_finite(values: Mapping[str, float]) -> None:
@@ -167,45 +212,24 @@ def _polynomial_mos(result: Any) -> float:
     return float(alter_for_similarity_extremes(result.vnsim, mos))
 
 
-N_FFT = 1024
-HOP_SAMPLES = 240
-N_MELS = 80
-FLOOR = 1e-5
-_PAD = (N_FFT - HOP_SAMPLES) // 2
-_mel_filters = functools.cache(mel_filters)
-
-
-def mel_distance(reference: Waveform, degraded: Waveform, sample_rate: int) -> float:
-    """Compute the mean absolute difference of the log-mel spectrograms of two clips (samples,), equally long.
-
-    Raises:
-        MetricError: the clips are shorter than one window.
-    """
-    if len(reference) < N_FFT:
-        raise MetricError(f"shorter than one window of {N_FFT} samples")
-    return float(np.abs(log_mel(reference, sample_rate) - log_mel(degraded, sample_rate)).mean())
-
-
-def log_mel(waveform: Waveform, sample_rate: int) -> NDArray[np.float64]:
-    """Compute natural-log mel magnitudes: (samples,) -> (N_MELS, frames), as the first scale of the mel loss has them.
-
-    Both ends are padded by reflection, with (N_FFT - HOP_SAMPLES) / 2 samples.
-    """
-    padded = np.pad(waveform.astype(np.float64), _PAD, mode="reflect")
-    mels = _mel_filters(N_FFT, N_MELS, sample_rate) @ magnitudes(padded, N_FFT, HOP_SAMPLES)
-    return np.asarray(np.log(np.maximum(mels, FLOOR)))
-
-
-def magnitudes(waveform: NDArray[np.floating], n_fft: int, hop_samples: int) -> NDArray[np.float64]:
-    """Compute short-time magnitudes with a periodic Hann window: (samples,) -> (n_fft / 2 + 1, frames)."""
-    window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(n_fft) / n_fft)
-    frames = np.lib.stride_tricks.sliding_window_view(waveform, n_fft)[::hop_samples]
-    return np.abs(np.fft.rfft(frames * window, axis=1)).T
-
-
 _SIMPLE: Mapping[str, Callable[[Waveform, Waveform], float]] = {
     "stoi": stoi,
+    "estoi": functools.partial(stoi, extended=True),
     "pesq": pesq_wb,
+    "pesq-nb": pesq_nb,
     "si-sdr": si_sdr_db,
+    "si-snr": si_sdr_db,  # of zero-mean signals, as SI-SDR is here
     "mel": functools.partial(mel_distance, sample_rate=SAMPLE_RATE),
+    "mcd": functools.partial(mel_cepstral_distortion_db, sample_rate=SAMPLE_RATE),
+    "superb-mel": functools.partial(superb_mel, sample_rate=SAMPLE_RATE),
+    "superb-stft": superb_stft,
+    "superb-waveform": mean_absolute_difference,
+}
+# Metrics that one computation gives: of reference, degraded and the keys that are wanted.
+_FAMILIES: Mapping[
+    tuple[str, ...], Callable[[Waveform, Waveform, Sequence[str]], Mapping[str, float | MetricError]]
+] = {
+    ("visqol", "visqol-polynomial"): visqol_pair,
+    ("f0-corr", "f0-rmse", "vuv"): _pitch_family,
+    tuple(DNSMOS): _dnsmos_family,
 }

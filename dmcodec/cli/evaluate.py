@@ -29,9 +29,10 @@ from .common import (
 from .progress import show_progress
 
 if TYPE_CHECKING:
-    from dmcodec.benchmarks.evaluate import Named
+    from dmcodec.benchmarks.evaluate import EvaluationResult, Named
 
 METRICS = "Metrics"
+OUTPUTS = "Outputs"
 DEFAULT_REPORT_CLIPS = 8
 
 
@@ -89,8 +90,9 @@ def evaluate(
     metrics: Annotated[
         list[str] | None,
         typer.Option(
-            help="stoi, pesq, visqol, visqol-polynomial, si-sdr, mel, speaker, wer or wil (default: the first six; "
-            "wer and wil with --asr; speaker with --speaker-model).",
+            help="stoi, pesq, visqol, visqol-polynomial, si-sdr, mel (the default), estoi, pesq-nb, si-snr, mcd, "
+            "f0-corr, f0-rmse, vuv, dnsmos, dnsmos-sig, dnsmos-bak, dnsmos-p808, stability; utmos with --utmos; "
+            "speaker with --speaker-model; wer and wil with --asr.",
             metavar="NAME,...",
             rich_help_panel=METRICS,
         ),
@@ -137,14 +139,45 @@ def evaluate(
             rich_help_panel=METRICS,
         ),
     ] = None,
+    utmos: Annotated[
+        Path | None,
+        typer.Option(
+            help="Model of UTMOS: a TorchScript file, utmos_scripted.pt of UTMOS-PyTorch.",
+            metavar="FILE.pt",
+            rich_help_panel=METRICS,
+        ),
+    ] = None,
+    stability_files: Annotated[
+        int | None,
+        typer.Option(
+            "--stability-files",
+            help="With --metrics stability: clips to use, at most 10 s of each, spread over the files (default: 10).",
+            metavar="N",
+            rich_help_panel=METRICS,
+        ),
+    ] = None,
+    stability_rounds: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--stability-rounds",
+            help="With --metrics stability: numbers of re-encodings (default: 1,5,25).",
+            metavar="N,...",
+            rich_help_panel=METRICS,
+        ),
+    ] = None,
     seed: Annotated[
         int,
-        typer.Option(help="Seed of the bootstrap intervals (default: 0).", metavar="N", rich_help_panel=METRICS),
+        typer.Option(
+            help="Seed of the bootstrap intervals, and of the noise and slices of stability (default: 0).",
+            metavar="N",
+            rich_help_panel=METRICS,
+        ),
     ] = 0,
     jobs: Annotated[
         int | None,
         typer.Option(
-            help="Processes for the signal metrics, stoi to mel (default: one for each CPU that this process may use).",
+            help="Processes for the signal metrics, stoi to dnsmos (default: one for each CPU that this process may "
+            "use).",
             metavar="N",
             rich_help_panel=METRICS,
         ),
@@ -170,9 +203,31 @@ def evaluate(
     report_audio: Annotated[
         str | None,
         typer.Option(
-            help="With --report: audio on the page as flac, which is what was measured, or as mp3, a third of its size "
-            "(default: flac).",
+            help="With --report: audio on the page as wav, which is what was measured, or as mp3, a sixth of its size "
+            "(default: wav).",
             metavar="NAME",
+            rich_help_panel=OUTPUTS,
+        ),
+    ] = None,
+    markdown: Annotated[
+        Path | None, typer.Option(help="Also write the tables as Markdown.", metavar="FILE.md", rich_help_panel=OUTPUTS)
+    ] = None,
+    versa: Annotated[
+        Path | None,
+        typer.Option(
+            help="Also write each clip's scores as JSON lines with VERSA's keys; several codecs: one file each, "
+            "FILE.CODEC.jsonl.",
+            metavar="FILE.jsonl",
+            rich_help_panel=OUTPUTS,
+        ),
+    ] = None,
+    codec_superb: Annotated[
+        Path | None,
+        typer.Option(
+            "--codec-superb",
+            help="Also write Codec-SUPERB's result file, and compute its metrics.",
+            metavar="FILE.json",
+            rich_help_panel=OUTPUTS,
         ),
     ] = None,
     force: ForceOption = False,
@@ -180,15 +235,20 @@ def evaluate(
 ) -> None:
     """Measure the quality of the speech that codecs reconstruct.
 
-    The results are signal metrics, word errors, speaker similarity and codebook use; means have confidence intervals.
+    The results are signal metrics, word errors, speaker similarity, codebook use and token stability; means have
+    confidence intervals.
 
     Options marked with ",..." take several values: --n-q 2,8 or --n-q 2 --n-q 8.
     """
-    for option, given in (("force", force), ("report-clips", report_clips), ("report-audio", report_audio)):
-        if report is None and given not in (None, False):
+    outputs = [path for path in (report, markdown, versa, codec_superb) if path is not None]
+    for option, given in (("report-clips", report_clips), ("report-audio", report_audio)):
+        if report is None and given is not None:
             raise ArgumentError(f"--{option} belongs to --report; add it")
+    if force and not outputs:
+        raise ArgumentError("--force belongs to --report, --markdown, --versa or --codec-superb; add one")
     try:
         from dmcodec.benchmarks.evaluate import EvaluateOptions, Named, run_evaluation
+        from dmcodec.benchmarks.evaluate.exchange import versa_candidates
         from dmcodec.benchmarks.evaluate.options import MAX_REPORT_CLIPS
         from dmcodec.benchmarks.evaluate.page import render_page, require_plotting
         from dmcodec.benchmarks.evaluate.result_tables import print_evaluation
@@ -212,6 +272,10 @@ def evaluate(
         normaliser=normaliser,
         speaker_model=speaker_model,
         published=published,
+        utmos=utmos,
+        superb=codec_superb is not None,
+        stability_files=stability_files,
+        stability_rounds=numbers("--stability-rounds", stability_rounds, int),
         limit=limit,
         allow_missing=allow_missing,
         jobs=usable_cpus() if jobs is None else jobs,
@@ -223,11 +287,14 @@ def evaluate(
     if report_audio is not None and report_audio not in SOUNDS:
         raise ArgumentError(f"--report-audio {report_audio!r} is not known; use one of {', '.join(SOUNDS)}")
     sound = SOUNDS[report_audio or "wav"]
+    for path in (*outputs, *(versa_candidates(versa) if versa else ())):
+        refuse_existing(path, force)
+        refuse_inputs(path, transcripts, config, published, utmos)
+    if len({path.absolute() for path in outputs}) < len(outputs):
+        raise ArgumentError("two outputs have the same path; name each its own file")
     if report:
         if options.report_clips > MAX_REPORT_CLIPS:
             note(f"--report-clips {options.report_clips}: a page takes {MAX_REPORT_CLIPS}; --json has all figures")
-        refuse_existing(report, force)
-        refuse_inputs(report, transcripts, config, published)
         require_plotting()
         sound.require()
     with show_progress() as progress:
@@ -240,6 +307,21 @@ def evaluate(
         page = utf8(render_page(evaluation, sound)).encode()
         write_bytes(report, page)
         note(f"report written to {report} ({len(page) / 1e6:.1f} MB)")
+    _write_texts(evaluation.result, markdown, versa, codec_superb)
+
+
+def _write_texts(result: EvaluationResult, markdown: Path | None, versa: Path | None, superb: Path | None) -> None:
+    from dmcodec.benchmarks.evaluate.exchange import codec_superb, versa_lines, versa_paths
+    from dmcodec.benchmarks.evaluate.result_tables import markdown_page
+    from dmcodec.files import write_bytes
+    from dmcodec.text import utf8
+
+    texts = {markdown: markdown_page(result)} if markdown else {}
+    texts |= {path: versa_lines(column, result) for path, column in versa_paths(versa, result).items()} if versa else {}
+    texts |= {superb: codec_superb(result)} if superb else {}
+    for path, text in texts.items():
+        write_bytes(path, utf8(text).encode())
+        note(f"{path} written")
 
 
 def _found(codec: Named) -> Named:

@@ -135,6 +135,30 @@ class DistillationConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class ConsistencyConfig:
+    """Consistency of latents under slicing and perturbed phases (arXiv 2409.19283); off with a weight of 0.
+
+    `slice_share` is the length of a slice as a share of the batch's shortest segment, `phase_rad` the most by which
+    a phase is turned. It is not part of the released recipe.
+    """
+
+    weight: float = 0.0
+    slice_share: float = 0.2
+    phase_rad: float = 0.1
+
+    def __post_init__(self) -> None:
+        check_not_negative(self, "weight")
+        if not 0 < self.slice_share <= 1:
+            raise ConfigError(
+                f"training configuration: consistency.slice_share must be above 0 and at most 1, not {self.slice_share}"
+            )
+        if not 0 <= self.phase_rad <= 3.1416:
+            raise ConfigError(
+                f"training configuration: consistency.phase_rad must be from 0 to pi, not {self.phase_rad}"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
 class QuantizerConfig:
     """Codebooks learned by exponential moving averages (EnCodec, arXiv 2210.13438).
 
@@ -226,6 +250,7 @@ class TrainingConfig:
     codec: CodecConfig = dataclasses.field(default_factory=CodecConfig)
     losses: LossConfig = dataclasses.field(default_factory=LossConfig)
     distillation: DistillationConfig = dataclasses.field(default_factory=DistillationConfig)
+    consistency: ConsistencyConfig = dataclasses.field(default_factory=ConsistencyConfig)
     quantizer: QuantizerConfig = dataclasses.field(default_factory=QuantizerConfig)
     discriminators: DiscriminatorConfig = dataclasses.field(default_factory=DiscriminatorConfig)
     optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)

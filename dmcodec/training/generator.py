@@ -12,6 +12,7 @@ from dmcodec.nn import DMCodec
 
 from .batches import Batch
 from .config import TrainingConfig
+from .consistency import consistency_loss
 from .quantizer import quantize
 
 
@@ -24,12 +25,14 @@ class GeneratorOutput:
         commitment: the commitment loss, a scalar.
         codes: [n_q, B, frames].
         features: by kind of teacher, [B, frames, width]; compared with the teacher's features.
+        consistency: the consistency loss, a scalar; None where its weight is 0.
     """
 
     waveform: Tensor
     commitment: Tensor
     codes: Tensor
     features: Mapping[str, Tensor]
+    consistency: Tensor | None = None
 
 
 class Generator(nn.Module):
@@ -61,7 +64,17 @@ class Generator(nn.Module):
             )
         waveform = self.codec.decoder(quantized.latents)[..., : batch.waveform.shape[-1]]
         features = {kind: self._features(kind, quantized.levels) for kind in batch.teachers}
-        return GeneratorOutput(waveform * batch.sample_mask(), quantized.commitment, quantized.codes, features)
+        return GeneratorOutput(
+            waveform * batch.sample_mask(),
+            quantized.commitment,
+            quantized.codes,
+            features,
+            self._consistency(batch, latents) if self.config.consistency.weight else None,
+        )
+
+    def _consistency(self, batch: Batch, latents: Tensor) -> Tensor:
+        config = self.config
+        return consistency_loss(self.codec.encoder, batch, latents, config.codec.hop_length, config.consistency)
 
     def _features(self, kind: str, levels: list[Tensor]) -> Tensor:
         features = self.codec.transform(levels[self.config.distillation.level_of(kind)])

@@ -205,6 +205,9 @@ class Objective(nn.Module):
         if self.spectral is not None:
             terms["spectral"] = self.spectral(waveform[:, 0], target[:, 0])
             total = total + terms["spectral"]
+        if output.consistency is not None:
+            terms["consistency"] = output.consistency
+            total = total + self.config.consistency.weight * output.consistency
         distillation = self.config.distillation
         for kind, features in output.features.items():
             terms[f"distillation_{kind}"] = self._distillation(features.float(), batch.teachers[kind], batch)
