@@ -65,8 +65,8 @@ def _words(evaluation: Evaluation, most: float, sound: Sound) -> str:
         lines.append(f"Of longer clips, the first {most:.0f} s are on the page; the figures are of the whole.")
     lines.append(
         f"The audio is the input of the metrics: 16 kHz mono, here as {sound.described}. Spectrograms: 0 to 8 kHz, a "
-        f"range of {RANGE_DB:g} dB below the loudest point of the original, one scale for each clip. Click into a spectrogram "
-        "to play from that time."
+        f"range of {RANGE_DB:g} dB below the loudest point of the original, one scale for each clip. Click into a "
+        "spectrogram to play from that time."
     )
     return " ".join(lines)
 
