@@ -97,6 +97,15 @@ def export(
             rich_help_panel=WEIGHTS,
         ),
     ] = None,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of speech on which --precision int8 tries layers, and of which it holds back a part to judge "
+            "the result (default: the sample speech of the package).",
+            metavar="FOLDER",
+            rich_help_panel=WEIGHTS,
+        ),
+    ] = None,
     bundle: Annotated[
         Path | None,
         typer.Option(
@@ -150,7 +159,11 @@ def export(
     if output_format not in FORMATS:
         raise ArgumentError(f"--format {output_format!r} is not known; use {', '.join(FORMATS)}")
     _refuse_foreign(ctx, output_format)
-    weights = Weights(checkpoint, config, seed, precision)
+    weights = Weights(checkpoint, config, seed, precision, calibration)
+    if precision is not None and precision not in PRECISIONS:
+        raise ArgumentError(f"--precision {precision!r} is not known; use {', '.join(PRECISIONS)}")
+    if calibration is not None and not PRECISIONS[precision or "fp32"].has_int8:
+        raise ArgumentError("--calibration is for --precision int8; add it, or leave --calibration out")
     bundle = _checked_source(output_format, bundle, weights, out, force)
 
     if output_format == "triton":
@@ -174,7 +187,7 @@ def export(
         return write_bundle(weights, out or Path(), force)
 
     if output_format == "onnx" and bundle is not None:
-        _print_bundle(write_bundle_again(bundle, out or Path(), precision, force), as_json)
+        _print_bundle(write_bundle_again(bundle, out or Path(), precision, force, calibration), as_json)
         return
     if output_format == "trt":
         from dmcodec.runtime.tensorrt.profiles import ShapeRequest

@@ -1,0 +1,123 @@
+"""Chooses the layers that compute in int8: each is tried on speech, and the best are taken up to a budget.
+
+LSTMs come first, since int8 gains most there: their weights are read anew for every frame. Then come convolutions, by
+the noise that they add for each multiply-add. Noise powers of layers add up, nearly; so layers are taken until their sum
+reaches the budget, and then left out again from the last one on until the whole is measured to be within it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import onnx
+
+from .plan import LSTM, Int8Plan, Layer
+
+# Convolutions with a smaller share of what all layers gain are not tried.
+_SMALLEST_SHARE = 0.02
+
+Progress = Callable[[int, int], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial:
+    """A layer alone in int8, and whether it is in int8 in the bundle.
+
+    Attributes:
+        layer: its name.
+        op_type: "Conv" or "LSTM".
+        gain: see `dmcodec.export.int8.plan.Layer`.
+        snr_db: of the latents, or of the audio, with this layer in int8 and all else as it was.
+        taken: the layer is in int8.
+    """
+
+    layer: str
+    op_type: str
+    gain: float
+    snr_db: float
+    taken: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Budget:
+    """What a network in int8 must reach; the measure is the SNR, and for an encoder also its level-0 codes.
+
+    Attributes:
+        snr_db: SNR of the latents, or of the audio.
+        level0_agreement: share of equal codes of level 0; 0 for a decoder.
+    """
+
+    snr_db: float
+    level0_agreement: float = 0.0
+
+
+class Network:
+    """An encoder or a decoder whose layers are chosen.
+
+    Args:
+        model: in float32, in its plain form.
+        layers: that can compute in int8.
+        measure: returns SNR in dB, and share of equal codes of level 0, of a model in this form.
+        budget: of the whole network.
+    """
+
+    def __init__(
+        self,
+        model: onnx.ModelProto,
+        layers: Sequence[Layer],
+        measure: Callable[[onnx.ModelProto], tuple[float, float]],
+        budget: Budget,
+    ) -> None:
+        self._model, self._measure, self._budget = model, measure, budget
+        total = sum(max(layer.gain, 0.0) for layer in layers)
+        self.layers = [layer for layer in layers if layer.op_type == LSTM or layer.gain > _SMALLEST_SHARE * total]
+
+    def choose(self, progress: Progress) -> tuple[list[Layer], list[Trial]]:
+        """Return the layers to take, and the trials of all that were tried."""
+        stored = _noise(self._measure(Int8Plan({}).apply(self._model))[0])  # of weights that are stored narrower
+        noises: dict[str, float] = {}
+        for done, layer in enumerate(self.layers):
+            progress(done, len(self.layers))
+            noises[layer.weight] = _noise(self._measure(self._with([layer]))[0])
+        ranked = sorted(self.layers, key=lambda layer: self._rank(layer, noises[layer.weight] - stored))
+        taken, total = [], stored
+        for layer in ranked:
+            added = max(noises[layer.weight] - stored, 0.0)
+            if total + added <= _noise(self._budget.snr_db):
+                taken.append(layer)
+                total += added
+        while taken and not self._is_within(self._measure(self._with(taken))):
+            taken.pop()
+        progress(len(self.layers), len(self.layers))
+        trials = [
+            Trial(layer.name, layer.op_type, layer.gain, _snr_db(noises[layer.weight]), layer in taken)
+            for layer in ranked
+        ]
+        return taken, trials
+
+    def _rank(self, layer: Layer, noise: float) -> tuple[bool, float]:
+        return layer.op_type != LSTM, noise / layer.gain
+
+    def _with(self, layers: Sequence[Layer]) -> onnx.ModelProto:
+        return Int8Plan({layer.weight: layer for layer in layers}).apply(self._model)
+
+    def _is_within(self, measured: tuple[float, float]) -> bool:
+        snr_db, level0_agreement = measured
+        return snr_db >= self._budget.snr_db and level0_agreement >= self._budget.level0_agreement
+
+
+def _noise(snr_db: float) -> float:
+    """Return the power of noise, relative to the signal."""
+    return float(10 ** (-snr_db / 10))
+
+
+def _snr_db(noise: float) -> float:
+    return -10 * math.log10(noise)
+
+
+def to_dicts(trials: Sequence[Trial]) -> list[dict[str, Any]]:
+    """Return JSON values for the manifest."""
+    return [dataclasses.asdict(trial) for trial in trials]
