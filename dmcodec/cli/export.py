@@ -43,6 +43,7 @@ from .export_triton import (
     export_repository,
     triton_options,
 )
+from .int8_rows import int8_rows
 from .weights import Weights, write_bundle, write_bundle_again
 
 if TYPE_CHECKING:
@@ -258,6 +259,9 @@ def _print_bundle(bundle: Bundle, as_json: bool) -> None:
         print_json({"bundle": str(bundle.path), **manifest.to_dict()})
         return
     console().print(_parity_table(manifest.parity))
+    if manifest.int8:
+        for name, value in int8_rows(manifest.int8):
+            typer.echo(f"{name:<32} {value}")
     size = f"{manifest.size_bytes / 1e6:.1f} MB"
     typer.echo(f"{bundle.path}: {manifest.precision}, model {manifest.model_id}, {size}, parity passed")
 

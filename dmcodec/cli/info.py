@@ -13,6 +13,7 @@ from dmcodec.errors import ArgumentError
 from dmcodec.text import one_line
 
 from .common import BundleOption, JsonOption, describe_tokens, print_json
+from .int8_rows import int8_rows
 
 if TYPE_CHECKING:
     from dmcodec.bundle import Manifest
@@ -96,6 +97,7 @@ def _describe_bundle(path: Path) -> dict[str, Any]:
         "weights": body.get("weights"),
         "provenance": body["provenance"],
         "parity": parity,
+        "int8": body.get("int8"),
         "engines": dict(manifest.engines),
         "long_clips": "encoded exactly" if manifest.has_encoder_parts else "encoded in windows",
         "encoder_context": body["encoder_context"],
@@ -132,6 +134,8 @@ def _rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
         elif name == "encoder_context":
             rows.append(("context of windows", f"{value['default_context_s']:g} s"))
             rows += [(f"context {case['context_s']:g} s", _context_line(case)) for case in value["cases"]]
+        elif name == "int8":
+            rows += int8_rows(value) if value else []
         elif name == "levels":
             rows += [(f"level {level['level']}", _level_line(level)) for level in value]
         elif name == "live_encoding":

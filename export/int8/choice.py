@@ -1,4 +1,4 @@
-"""From the graphs of a bundle in float32 to those in int8, with the record of how they were chosen and what they cost."""
+"""From the graphs of a bundle in float32 to those in int8, with the record of the choice and of what it costs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .conv import OP as CONV_OP
 from .figures import Rvq, encoder_figures, joined_snr_db, speech_scores
 from .layers import find_layers
 from .lstm import OP as LSTM_OP
-from .plan import Int8Plan, Layer
+from .plan import Int8Plan
 from .selection import Budget, Network, Progress, to_dicts
 from .sessions import Session
 from .speech import Speech

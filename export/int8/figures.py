@@ -47,7 +47,7 @@ class Rvq:
 
 @dataclasses.dataclass(frozen=True)
 class EncoderFigures:
-    """An encoder against that in float32: SNR of the latents in dB, and shares of equal codes; ties count as different."""
+    """An encoder against float32: SNR of the latents in dB, and shares of equal codes. Ties count as different."""
 
     latents_snr_db: float
     code_agreement: float

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import helper, numpy_helper
+from onnx import helper
 
 from .conv import Range
 from .plan import CONV, LSTM, ROUNDING, Layer
@@ -20,9 +20,7 @@ MARGIN = {CONV: 1.1, LSTM: 2.0}
 _TIME = {CONV: (0, 2), LSTM: (0, 1)}  # axes of batch and time
 
 
-def find_layers(
-    model: onnx.ModelProto, inputs: Iterable[NDArray[np.float32]], seconds: float
-) -> tuple[Layer, ...]:
+def find_layers(model: onnx.ModelProto, inputs: Iterable[NDArray[np.float32]], seconds: float) -> tuple[Layer, ...]:
     """Find the layers of a graph in its plain form.
 
     Args:
@@ -65,9 +63,7 @@ def _gain(node: onnx.NodeProto, weights: Mapping[str, tuple[int, ...]], steps: M
     if node.op_type == LSTM:
         return sum(math.prod(weights[name]) for name in node.input[1:3]) * output_steps
     shape = weights[node.input[1]]
-    return math.prod(shape) * output_steps - ROUNDING * (
-        shape[0] * output_steps + shape[1] * steps[node.input[0]]
-    )
+    return math.prod(shape) * output_steps - ROUNDING * (shape[0] * output_steps + shape[1] * steps[node.input[0]])
 
 
 def _follows_lstm(model: onnx.ModelProto, node: onnx.NodeProto) -> bool:

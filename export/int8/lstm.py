@@ -86,7 +86,7 @@ def _stored(rewriting: Rewriting, name: str, bounds: NDArray[np.float32] | None)
 
 
 def _with_guard_units(weight: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Pad a weight [directions, 4 H, inputs] with zeros for the gates of the guards: [directions, 4 (H + 2), inputs]."""
+    """Pad a weight [directions, 4 H, inputs] to [directions, 4 (H + 2), inputs], with zeros for the guards."""
     directions, rows, inputs = weight.shape
     gates = weight.reshape(directions, _GATES, rows // _GATES, inputs)
     padded = np.pad(gates, ((0, 0), (0, 0), (0, GUARDS), (0, 0)))

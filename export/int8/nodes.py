@@ -82,7 +82,6 @@ class Rewriting:
         model.graph.initializer.extend(kept)
         domains = {node.domain for node in self._nodes} - {item.domain for item in model.opset_import}
         model.opset_import.extend(helper.make_opsetid(domain, 1) for domain in sorted(domains))
-        onnx.checker.check_model(model)
         return model
 
     def _frame(self) -> onnx.ModelProto:

@@ -62,7 +62,8 @@ class Int8Plan:
             elif layer.op_type == LSTM:
                 quantize_lstm(rewriting, node, None if layer.source is None else _bounds(layer.source))
             else:
-                assert layer.source is not None and layer.result is not None
+                assert layer.source is not None
+                assert layer.result is not None
                 quantize_conv(rewriting, node, layer.source, layer.result)
         return rewriting.finish()
 

@@ -1,8 +1,8 @@
 """Chooses the layers that compute in int8: each is tried on speech, and the best are taken up to a budget.
 
 LSTMs come first, since int8 gains most there: their weights are read anew for every frame. Then come convolutions, by
-the noise that they add for each multiply-add. Noise powers of layers add up, nearly; so layers are taken until their sum
-reaches the budget, and then left out again from the last one on until the whole is measured to be within it.
+the noise that they add for what they gain. Noise powers of layers add up, nearly; so layers are taken until their sum
+reaches the budget, and left out again, the last one first, until the whole is measured to be within it.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ import numpy as np
 
 from dmcodec.audio import Waveform, audio_suffixes, prepare_waveform, read_audio
 from dmcodec.config import CodecConfig
-from dmcodec.errors import ArgumentError
+from dmcodec.errors import ArgumentError, InputNotFoundError
 from dmcodec.file_search import find_files
 from dmcodec.sample import SPEECH_FILE, speech
 
@@ -52,8 +52,11 @@ def speech_of_folder(folder: Path, config: CodecConfig) -> Speech:
     """Return the speech of a folder: each fourth clip, and at least one, is held out.
 
     Raises:
+        InputNotFoundError: no such folder, or no audio in it.
         ArgumentError: fewer than two clips of at least 0.5 s.
     """
+    if not folder.is_dir():
+        raise InputNotFoundError(f"--calibration {folder}: no such folder; name a folder with speech")
     clips = []
     shortest = round(_SHORTEST_S * config.sample_rate)
     seconds = 0.0
