@@ -200,15 +200,15 @@ def network(costs_db: dict[str, float], together: Callable[[set[str]], float] | 
     layers = [Layer(f"{name}.weight", "LSTM" if name == "lstm" else "Conv", None, None, 100.0) for name in costs_db]
 
     class Fake(Network):
-        def _with(self, layers):  # type: ignore[no-untyped-def]
+        def _with(self, layers, stores_narrow=True):  # type: ignore[no-untyped-def]
             return {layer.weight.removesuffix(".weight") for layer in layers}
 
-    def measure(names: object) -> tuple[float, float]:
+    def measure(names: object) -> tuple[float, float, float]:
         chosen = names if isinstance(names, set) else set()
         if together is not None and len(chosen) > 1:
-            return together(chosen), 1.0
+            return together(chosen), 1.0, 1.0
         noise = sum(10 ** (-costs_db[name] / 10) for name in chosen)
-        return (-10 * float(np.log10(noise)) if noise else 200.0), 1.0
+        return (-10 * float(np.log10(noise)) if noise else 200.0), 1.0, 1.0
 
     empty = model_of([helper.make_node("Identity", ["x"], ["y"])], ["x"], {})
     return Fake(empty, layers, measure, Budget(40.0))

@@ -20,13 +20,14 @@ from .figures import Rvq, encoder_figures, joined_snr_db, speech_scores
 from .layers import find_layers
 from .lstm import OP as LSTM_OP
 from .plan import Int8Plan
-from .selection import Budget, Network, Progress, to_dicts
+from .selection import Budget, Measured, Network, Progress, to_dicts
 from .sessions import Session
 from .speech import Speech
 
 # What the layers may use up on the speech on which they are tried: less than the budget, for the sake of other speech.
-_RESERVE_DB, _RESERVE_LEVEL0 = 3.0, 0.007
-_LEAST_LATENTS_SNR_DB = 46.0
+_RESERVE_DB, _RESERVE_LEVEL0 = 2.0, 0.007
+# Level 0 alone would let an encoder change many codes of the other levels.
+_LEAST_LATENTS_SNR_DB, _LEAST_CODE_AGREEMENT = 40.0, 0.92
 
 Report = Callable[[str, int, int], None]
 
@@ -86,25 +87,22 @@ class _Networks:
     def encoder(self) -> Network:
         clips = [clip[None, None] for clip in self._speech.loud()]
 
-        def measure(model: onnx.ModelProto) -> tuple[float, float]:
-            figures = encoder_figures(self._tried, self._rvq.encoded(Session(model), self._speech.tried))
-            return figures.latents_snr_db, figures.level0_agreement
+        def measure(model: onnx.ModelProto) -> Measured:
+            got = encoder_figures(self._tried, self._rvq.encoded(Session(model), self._speech.tried))
+            return got.latents_snr_db, got.code_agreement, got.level0_agreement
 
         seconds = sum(clip.size for clip in clips) / self._config.sample_rate
         layers = find_layers(self._encoder, clips, seconds)
-        return Network(
-            self._encoder,
-            layers,
-            measure,
-            Budget(_LEAST_LATENTS_SNR_DB, INT8_BUDGET.level0_agreement + _RESERVE_LEVEL0),
-        )
+        level0 = INT8_BUDGET.level0_agreement + _RESERVE_LEVEL0
+        budget = Budget(_LEAST_LATENTS_SNR_DB, _LEAST_CODE_AGREEMENT, level0)
+        return Network(self._encoder, layers, measure, budget)
 
     def decoder(self) -> Network:
         latents = self._rvq.dequantized(self._tried)
         expected = _decoded(Session(self._decoder), latents)
 
-        def measure(model: onnx.ModelProto) -> tuple[float, float]:
-            return joined_snr_db(expected, _decoded(Session(model), latents)), 1.0
+        def measure(model: onnx.ModelProto) -> Measured:
+            return joined_snr_db(expected, _decoded(Session(model), latents)), 1.0, 1.0
 
         loud = self._rvq.dequantized(self._loud)
         seconds = sum(item.shape[2] for item in loud) / self._config.frame_rate

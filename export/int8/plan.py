@@ -48,17 +48,23 @@ class Layer:
 
 @dataclasses.dataclass(frozen=True)
 class Int8Plan:
-    """The layers that compute in int8, by their weights."""
+    """The layers that compute in int8, by their weights.
+
+    Attributes:
+        layers: by the names of their first weights.
+        stores_narrow: the weights of the other layers are stored in narrower types.
+    """
 
     layers: Mapping[str, Layer]
+    stores_narrow: bool = True
 
     def apply(self, model: onnx.ModelProto) -> onnx.ModelProto:
-        """Return a graph in which these layers are in int8, and the weights of the others are stored narrower."""
+        """Return a graph in which these layers are in int8."""
         rewriting = Rewriting(model)
         for node in rewriting.nodes():
             layer = self.layers.get(node.input[1]) if len(node.input) > 1 else None
             if layer is None:
-                rewriting.keep(_with_narrow_weights(rewriting, node))
+                rewriting.keep(_with_narrow_weights(rewriting, node) if self.stores_narrow else node)
             elif layer.op_type == LSTM:
                 quantize_lstm(rewriting, node, None if layer.source is None else _bounds(layer.source))
             else:

@@ -19,6 +19,8 @@ from .plan import LSTM, Int8Plan, Layer
 # Convolutions with a smaller share of what all layers gain are not tried.
 _SMALLEST_SHARE = 0.02
 
+# SNR in dB, and shares of equal codes of all levels and of level 0 (1 for a decoder).
+Measured = tuple[float, float, float]
 Progress = Callable[[int, int], None]
 
 
@@ -43,14 +45,15 @@ class Trial:
 
 @dataclasses.dataclass(frozen=True)
 class Budget:
-    """What a network in int8 must reach; the measure is the SNR, and for an encoder also its level-0 codes.
+    """What a network in int8 must reach, in the order of `Measured`.
 
     Attributes:
         snr_db: SNR of the latents, or of the audio.
-        level0_agreement: share of equal codes of level 0; 0 for a decoder.
+        code_agreement, level0_agreement: shares of equal codes of all levels, and of level 0; 0 for a decoder.
     """
 
     snr_db: float
+    code_agreement: float = 0.0
     level0_agreement: float = 0.0
 
 
@@ -60,7 +63,7 @@ class Network:
     Args:
         model: in float32, in its plain form.
         layers: that can compute in int8.
-        measure: returns SNR in dB, and share of equal codes of level 0, of a model in this form.
+        measure: compares a model in this form with float32.
         budget: of the whole network.
     """
 
@@ -68,7 +71,7 @@ class Network:
         self,
         model: onnx.ModelProto,
         layers: Sequence[Layer],
-        measure: Callable[[onnx.ModelProto], tuple[float, float]],
+        measure: Callable[[onnx.ModelProto], Measured],
         budget: Budget,
     ) -> None:
         self._model, self._measure, self._budget = model, measure, budget
@@ -81,15 +84,14 @@ class Network:
         noises: dict[str, float] = {}
         for done, layer in enumerate(self.layers):
             progress(done, len(self.layers))
-            noises[layer.weight] = _noise(self._measure(self._with([layer]))[0])
-        ranked = sorted(self.layers, key=lambda layer: self._rank(layer, noises[layer.weight] - stored))
+            noises[layer.weight] = _noise(self._measure(self._with([layer], stores_narrow=False))[0])
+        ranked = sorted(self.layers, key=lambda layer: self._rank(layer, noises[layer.weight]))
         taken, total = [], stored
         for layer in ranked:
-            added = max(noises[layer.weight] - stored, 0.0)
-            if total + added <= _noise(self._budget.snr_db):
+            if total + noises[layer.weight] <= _noise(self._budget.snr_db):
                 taken.append(layer)
-                total += added
-        while taken and not self._is_within(self._measure(self._with(taken))):
+                total += noises[layer.weight]
+        while taken and not _is_within(self._measure(self._with(taken)), self._budget):
             taken.pop()
         progress(len(self.layers), len(self.layers))
         trials = [
@@ -101,12 +103,12 @@ class Network:
     def _rank(self, layer: Layer, noise: float) -> tuple[bool, float]:
         return layer.op_type != LSTM, noise / layer.gain
 
-    def _with(self, layers: Sequence[Layer]) -> onnx.ModelProto:
-        return Int8Plan({layer.weight: layer for layer in layers}).apply(self._model)
+    def _with(self, layers: Sequence[Layer], stores_narrow: bool = True) -> onnx.ModelProto:
+        return Int8Plan({layer.weight: layer for layer in layers}, stores_narrow).apply(self._model)
 
-    def _is_within(self, measured: tuple[float, float]) -> bool:
-        snr_db, level0_agreement = measured
-        return snr_db >= self._budget.snr_db and level0_agreement >= self._budget.level0_agreement
+
+def _is_within(measured: Measured, budget: Budget) -> bool:
+    return all(value >= least for value, least in zip(measured, dataclasses.astuple(budget), strict=True))
 
 
 def _noise(snr_db: float) -> float:
