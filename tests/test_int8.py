@@ -23,7 +23,7 @@ from dmcodec.export import Source, export_again, export_bundle
 from dmcodec.export.agreement import snr_db
 from dmcodec.export.int8 import choice
 from dmcodec.export.int8.conv import Range
-from dmcodec.export.int8.layers import find_layers
+from dmcodec.export.int8.layers import channel_means, find_layers
 from dmcodec.export.int8.nodes import Rewriting
 from dmcodec.export.int8.plan import Int8Plan, Layer
 from dmcodec.export.int8.quantization import rounded_groups, rounded_weights
@@ -168,7 +168,7 @@ def test_large_weights_are_stored_in_eight_bits_and_others_in_sixteen() -> None:
     }
     model = model_of([helper.make_node("Identity", ["x"], ["y"])], ["x"], weights)
     rewriting = Rewriting(model)
-    nodes = {name: stored_narrow(rewriting, name, eight_bits=True) for name in weights}
+    nodes = {name: stored_narrow(rewriting, name, eight_bits=True)[0] for name in weights}
     rewriting.add(
         "Concat", [rewriting.op("Reshape", name, rewriting.ints(-1)) for name in nodes.values()], ["y"], axis=0
     )
@@ -195,6 +195,18 @@ def test_large_weights_are_stored_in_eight_bits_and_others_in_sixteen() -> None:
         stored_narrow(huge, "huge", eight_bits=False)
 
 
+def test_the_bias_makes_up_for_what_rounding_does_to_the_mean_of_the_input() -> None:
+    random = rng()
+    weights = {"c.weight": random.normal(0, 1, (256, 512, 4)).astype(np.float32), "c.bias": np.zeros(256, np.float32)}
+    model = model_of([helper.make_node("Conv", ["x", *weights], ["y"])], ["x"], weights)
+    x = (5 + random.normal(0, 0.1, (1, 512, 30))).astype(np.float32)
+    expected = Session(model).run(x=x)
+    means = channel_means(model, [x])
+    np.testing.assert_allclose(means["c.weight"], x.mean(axis=(0, 2)), rtol=1e-5)
+    with_means, without = (Int8Plan({}, means=item).apply(model) for item in (means, {}))
+    assert snr_db(expected, Session(with_means).run(x=x)) > snr_db(expected, Session(without).run(x=x)) + 20
+
+
 def network(costs_db: dict[str, float], together: Callable[[set[str]], float] | None = None) -> Network:
     """A network whose layers cost so many dB; "lstm" is one, and the others are convolutions of equal gain."""
     layers = [Layer(f"{name}.weight", "LSTM" if name == "lstm" else "Conv", None, None, 100.0) for name in costs_db]
@@ -211,7 +223,7 @@ def network(costs_db: dict[str, float], together: Callable[[set[str]], float] | 
         return (-10 * float(np.log10(noise)) if noise else 200.0), 1.0, 1.0
 
     empty = model_of([helper.make_node("Identity", ["x"], ["y"])], ["x"], {})
-    return Fake(empty, layers, measure, Budget(40.0))
+    return Fake(empty, layers, measure, Budget(40.0), {})
 
 
 def test_layers_are_taken_by_what_they_cost_until_the_budget_is_used() -> None:

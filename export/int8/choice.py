@@ -17,7 +17,7 @@ from dmcodec.precision import INT8, INT8_BUDGET, Int8Budget
 
 from .conv import OP as CONV_OP
 from .figures import Rvq, encoder_figures, joined_snr_db, speech_scores
-from .layers import find_layers
+from .layers import channel_means, find_layers
 from .lstm import OP as LSTM_OP
 from .plan import Int8Plan
 from .selection import Budget, Measured, Network, Progress, to_dicts
@@ -53,9 +53,11 @@ def int8_graphs(graphs: Mapping[str, Graph], config: CodecConfig, speech: Speech
         ParityError: the result is outside the budget on the speech that is held out.
     """
     networks = _Networks(graphs, config, speech)
-    encoder, encoder_trials = networks.encoder().choose(_stage(report, "trying layers of the encoder"))
-    decoder, decoder_trials = networks.decoder().choose(_stage(report, "trying layers of the decoder"))
-    plan = Int8Plan({layer.weight: layer for layer in (*encoder, *decoder)})
+    parts = networks.encoder(), networks.decoder()
+    encoder, encoder_trials = parts[0].choose(_stage(report, "trying layers of the encoder"))
+    decoder, decoder_trials = parts[1].choose(_stage(report, "trying layers of the decoder"))
+    means = {**parts[0].means, **parts[1].means}
+    plan = Int8Plan({layer.weight: layer for layer in (*encoder, *decoder)}, means=means)
     report("comparing int8 with float32", 0, 1)
     held_out = networks.held_out(plan)
     report("comparing int8 with float32", 1, 1)
@@ -95,7 +97,8 @@ class _Networks:
         layers = find_layers(self._encoder, clips, seconds)
         level0 = INT8_BUDGET.level0_agreement + _RESERVE_LEVEL0
         budget = Budget(_LEAST_LATENTS_SNR_DB, _LEAST_CODE_AGREEMENT, level0)
-        return Network(self._encoder, layers, measure, budget)
+        means = channel_means(self._encoder, [clip[None, None] for clip in self._speech.tried])
+        return Network(self._encoder, layers, measure, budget, means)
 
     def decoder(self) -> Network:
         latents = self._rvq.dequantized(self._tried)
@@ -107,7 +110,8 @@ class _Networks:
         loud = self._rvq.dequantized(self._loud)
         seconds = sum(item.shape[2] for item in loud) / self._config.frame_rate
         layers = find_layers(self._decoder, loud, seconds)
-        return Network(self._decoder, layers, measure, Budget(INT8_BUDGET.decoder_snr_db + _RESERVE_DB))
+        budget = Budget(INT8_BUDGET.decoder_snr_db + _RESERVE_DB)
+        return Network(self._decoder, layers, measure, budget, channel_means(self._decoder, latents))
 
     def held_out(self, plan: Int8Plan) -> dict[str, float]:
         """Compare the networks of a plan with float32 on the speech that is held out."""

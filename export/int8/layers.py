@@ -52,6 +52,26 @@ def find_layers(model: onnx.ModelProto, inputs: Iterable[NDArray[np.float32]], s
     return tuple(layers)
 
 
+def channel_means(model: onnx.ModelProto, inputs: Iterable[NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
+    """Return the mean of each channel [C] of the inputs of a graph's convolutions, by the names of their weights.
+
+    Args:
+        model: with one input.
+        inputs: values of the input for each clip; clips count alike.
+    """
+    probed = onnx.ModelProto()
+    probed.CopyFrom(model)
+    nodes = [node for node in model.graph.node if node.op_type == CONV]
+    names = {node.input[1]: f"{node.input[1]}:mean" for node in nodes}
+    probed.graph.node.extend(
+        helper.make_node("ReduceMean", [node.input[0]], [names[node.input[1]]], axes=[0, 2], keepdims=0)
+        for node in nodes
+    )
+    session = Session(probed, list(names.values()))
+    means = [session.all_outputs(**{model.graph.input[0].name: clip}) for clip in inputs]
+    return {weight: np.mean([item[name] for item in means], axis=0) for weight, name in names.items()}
+
+
 def _is_wide(node: onnx.NodeProto, weights: Mapping[str, tuple[int, ...]]) -> bool:
     shape = weights.get(node.input[1])
     return shape is not None and (node.op_type == LSTM or min(shape[:2]) >= _FEWEST_CHANNELS)

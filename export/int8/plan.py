@@ -53,10 +53,13 @@ class Int8Plan:
     Attributes:
         layers: by the names of their first weights.
         stores_narrow: the weights of the other layers are stored in narrower types.
+        means: mean of each channel of the input of convolutions, by their weights. Where a weight is stored narrower,
+            the bias takes over what its rounding does to that mean.
     """
 
     layers: Mapping[str, Layer]
     stores_narrow: bool = True
+    means: Mapping[str, NDArray[np.float32]] = dataclasses.field(default_factory=dict)
 
     def apply(self, model: onnx.ModelProto) -> onnx.ModelProto:
         """Return a graph in which these layers are in int8."""
@@ -64,7 +67,7 @@ class Int8Plan:
         for node in rewriting.nodes():
             layer = self.layers.get(node.input[1]) if len(node.input) > 1 else None
             if layer is None:
-                rewriting.keep(_with_narrow_weights(rewriting, node) if self.stores_narrow else node)
+                rewriting.keep(_with_narrow_weights(rewriting, node, self.means) if self.stores_narrow else node)
             elif layer.op_type == LSTM:
                 quantize_lstm(rewriting, node, None if layer.source is None else _bounds(layer.source))
             else:
@@ -81,13 +84,20 @@ def _bounds(source: Range) -> NDArray[np.float32]:
     return np.maximum(largest, np.float32(floor)).astype(np.float32)
 
 
-def _with_narrow_weights(rewriting: Rewriting, node: onnx.NodeProto) -> onnx.NodeProto:
-    """Return the node; the weights of a convolution or of an LSTM, but not the bias, are stored narrower."""
+def _with_narrow_weights(
+    rewriting: Rewriting, node: onnx.NodeProto, means: Mapping[str, NDArray[np.float32]]
+) -> onnx.NodeProto:
+    """Return the node; the weights of a convolution or of an LSTM are stored narrower."""
     if node.op_type not in (CONV, LSTM):
         return node
     copy = onnx.NodeProto()
     copy.CopyFrom(node)
     # The graph of one direction of an LSTM takes half of a weight, and so has to find it as it is.
-    for index, eight_bits in ((1, True),) if node.op_type == CONV else ((1, False), (2, False)):
-        copy.input[index] = stored_narrow(rewriting, node.input[index], eight_bits)
+    for index in (1,) if node.op_type == CONV else (1, 2):
+        copy.input[index], rounded = stored_narrow(rewriting, node.input[index], node.op_type == CONV)
+    mean = means.get(node.input[1])
+    if node.op_type == CONV and mean is not None:
+        lost = (rewriting.values(node.input[1]) - rounded).astype(np.float64).sum(axis=2) @ mean
+        bias = rewriting.values(node.input[2])
+        rewriting.store(node.input[2], (bias + lost).astype(bias.dtype))
     return copy

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import onnx
+from numpy.typing import NDArray
 
 from .plan import LSTM, Int8Plan, Layer
 
@@ -65,6 +67,7 @@ class Network:
         layers: that can compute in int8.
         measure: compares a model in this form with float32.
         budget: of the whole network.
+        means: as in `dmcodec.export.int8.plan.Int8Plan`.
     """
 
     def __init__(
@@ -73,14 +76,16 @@ class Network:
         layers: Sequence[Layer],
         measure: Callable[[onnx.ModelProto], Measured],
         budget: Budget,
+        means: Mapping[str, NDArray[np.float32]],
     ) -> None:
+        self.means = means
         self._model, self._measure, self._budget = model, measure, budget
         total = sum(max(layer.gain, 0.0) for layer in layers)
         self.layers = [layer for layer in layers if layer.op_type == LSTM or layer.gain > _SMALLEST_SHARE * total]
 
     def choose(self, progress: Progress) -> tuple[list[Layer], list[Trial]]:
         """Return the layers to take, and the trials of all that were tried."""
-        stored = _noise(self._measure(Int8Plan({}).apply(self._model))[0])  # of weights that are stored narrower
+        stored = _noise(self._measure(self._with([]))[0])  # of weights that are stored narrower
         noises: dict[str, float] = {}
         for done, layer in enumerate(self.layers):
             progress(done, len(self.layers))
@@ -104,7 +109,7 @@ class Network:
         return layer.op_type != LSTM, noise / layer.gain
 
     def _with(self, layers: Sequence[Layer], stores_narrow: bool = True) -> onnx.ModelProto:
-        return Int8Plan({layer.weight: layer for layer in layers}, stores_narrow).apply(self._model)
+        return Int8Plan({layer.weight: layer for layer in layers}, stores_narrow, self.means).apply(self._model)
 
 
 def _is_within(measured: Measured, budget: Budget) -> bool:

@@ -18,8 +18,8 @@ from .quantization import GROUP, SCALE, rounded_groups
 _EIGHT_BITS_FROM, _HALF_FROM = 2_000_000, 16_384
 
 
-def stored_narrow(rewriting: Rewriting, name: str, eight_bits: bool) -> str:
-    """Store a weight in a narrower type; return the float32 tensor that is made of it.
+def stored_narrow(rewriting: Rewriting, name: str, eight_bits: bool) -> tuple[str, NDArray[np.float32]]:
+    """Store a weight in a narrower type; return the float32 tensor that is made of it, and its values.
 
     Args:
         rewriting: of the graph.
@@ -31,9 +31,10 @@ def stored_narrow(rewriting: Rewriting, name: str, eight_bits: bool) -> str:
     """
     weight = rewriting.values(name)
     if weight.dtype != np.float32 or weight.nbytes < _HALF_FROM:
-        return name
+        return name, weight
     if not eight_bits or weight.nbytes < _EIGHT_BITS_FROM or weight.size % GROUP:
-        return _float(rewriting, rewriting.store(name, _half(name, weight)))
+        half = _half(name, weight)
+        return _float(rewriting, rewriting.store(name, half)), half.astype(np.float32)
     integers, scales = rounded_groups(weight)
     if not np.isfinite(scales).all():
         raise ExportError(f"{name}: values up to {np.abs(weight).max():g} don't fit 8 bits and a float16 scale")
@@ -42,7 +43,8 @@ def stored_narrow(rewriting: Rewriting, name: str, eight_bits: bool) -> str:
         _float(rewriting, rewriting.store(name, integers)),
         _float(rewriting, rewriting.store(f"{name}.{SCALE}", scales)),
     )
-    return rewriting.op("Reshape", values, rewriting.ints(*weight.shape))
+    rounded = (integers * scales.astype(np.float32)).reshape(weight.shape)
+    return rewriting.op("Reshape", values, rewriting.ints(*weight.shape)), rounded
 
 
 def _half(name: str, weight: NDArray[np.float32]) -> NDArray[np.float16]:
