@@ -35,7 +35,13 @@ class Range:
         return Range(self.low * np.float32(factor), self.high * np.float32(factor))
 
 
-def quantize_conv(rewriting: Rewriting, node: onnx.NodeProto, source: Range, result: Range) -> None:
+def quantize_conv(
+    rewriting: Rewriting,
+    node: onnx.NodeProto,
+    source: Range,
+    result: Range,
+    mean: NDArray[np.float32] | None = None,
+) -> None:
     """Replace a convolution with a bias; its input and output keep their names and shapes.
 
     Args:
@@ -43,11 +49,14 @@ def quantize_conv(rewriting: Rewriting, node: onnx.NodeProto, source: Range, res
         node: the convolution.
         source: range of its input; values outside are clipped.
         result: range of its output; likewise.
+        mean: of each channel of the input; the bias takes over what the rounding of the weights does to it.
     """
     x, weight_name, bias_name = node.input
     weight, bias = (rewriting.values(name).astype(np.float64) for name in (weight_name, bias_name))
     steps, zero = _input_steps(source)
     integers, scales = _rounded(weight * steps[:, None])
+    if mean is not None:
+        bias += (weight - integers * (scales[:, None] / steps)[:, :, None]).sum(axis=2) @ mean
     output_steps = np.maximum((result.high - result.low).astype(np.float64) / _LEVELS, _SMALLEST_STEP)
     # An output channel has a zero point of its own, QLinearConv one for all: the bias makes up for the difference.
     zeros = np.clip(np.rint(-result.low / output_steps), 0, _LEVELS)

@@ -53,8 +53,8 @@ class Int8Plan:
     Attributes:
         layers: by the names of their first weights.
         stores_narrow: the weights of the other layers are stored in narrower types.
-        means: mean of each channel of the input of convolutions, by their weights. Where a weight is stored narrower,
-            the bias takes over what its rounding does to that mean.
+        means: mean of each channel of the input of convolutions, by their weights: the bias takes over what the
+            rounding of the weight does to it.
     """
 
     layers: Mapping[str, Layer]
@@ -73,7 +73,7 @@ class Int8Plan:
             else:
                 assert layer.source is not None
                 assert layer.result is not None
-                quantize_conv(rewriting, node, layer.source, layer.result)
+                quantize_conv(rewriting, node, layer.source, layer.result, self.means.get(layer.weight))
         return rewriting.finish()
 
 
