@@ -14,6 +14,8 @@ from dmcodec import __version__
 from dmcodec.bundle import Bundle, GraphSpec, Manifest, write_manifest
 from dmcodec.config import CodecConfig
 from dmcodec.errors import ArgumentError, ParityError
+from dmcodec.export.int8.choice import int8_graphs
+from dmcodec.export.int8.speech import Speech, built_in_speech, speech_of_folder
 from dmcodec.files import file_sha256, output_folder
 from dmcodec.nn import DMCodec
 from dmcodec.nn.checkpoint import model_id
@@ -25,8 +27,6 @@ from dmcodec.runtime.stream_decoder import Run
 from .encoder_context import measure_context
 from .graph_builder import OPSET, Graph
 from .graphs import build_graphs
-from .int8.choice import int8_graphs
-from .int8.speech import Speech, built_in_speech, speech_of_folder
 from .look_ahead import measure_look_ahead
 from .parity import ParityCase, check_parity, num_cases, require_parity, summary
 from .parts_parity import check_parts

@@ -37,7 +37,7 @@ from dmcodec.precision import INT8_BUDGET
 from dmcodec.runtime import Codec
 from dmcodec.sample import speech
 
-CONFIG = CodecConfig(n_filters=8, dimension=64, semantic_dimension=24, codebook_size=32, n_q=2)
+CONFIG = CodecConfig(n_filters=4, dimension=32, semantic_dimension=24, codebook_size=16, n_q=2)
 HIDDEN, CHANNELS = 24, 20
 Array = NDArray[np.float32]
 
