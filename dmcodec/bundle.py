@@ -89,6 +89,8 @@ class Manifest:
             `default_context_s`, the length that is used.
         look_ahead: effect of the look-ahead of live encoding on codes and speech, measured at export, and
             `default_look_ahead_s`, the one that is used. Optional, also for readers: empty where it was not measured.
+        int8: which layers compute in int8, and what that costs on held-out speech, of bundles of that precision.
+            Optional, also for readers: empty for other precisions.
         engines: TensorRT engines in the bundle's folder `engines`: file -> record. Optional, also for readers.
         weights: file of the weights that the graphs share; None if each graph holds its own.
     """
@@ -103,6 +105,7 @@ class Manifest:
     engines: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     weights: WeightsSpec | None = None
     look_ahead: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    int8: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def has_encoder_parts(self) -> bool:
@@ -118,7 +121,7 @@ class Manifest:
 
     @property
     def arithmetic(self) -> str:
-        """Precision of the encoder's and the decoder's arithmetic: "fp32" or "fp16"."""
+        """Precision of the encoder's and the decoder's arithmetic: "fp32", "fp16" or "int8"."""
         return self.graphs["encoder"].precision
 
     @property
@@ -155,6 +158,8 @@ class Manifest:
             body["engines"] = dict(self.engines)
         if self.look_ahead:
             body["look_ahead"] = dict(self.look_ahead)
+        if self.int8:
+            body["int8"] = dict(self.int8)
         body = json.loads(json.dumps(body))
         return {**body, "sha256": json_sha256(body)}
 
@@ -292,6 +297,7 @@ def _parse(body: Mapping[str, Any], source: str) -> Manifest:
         engines=_parse_engines(body.get("engines", {})),
         weights=_parse_weights(body.get("weights")),
         look_ahead=_parse_look_ahead(body.get("look_ahead", {})),
+        int8=_parse_int8(body.get("int8", {})),
     )
 
 
@@ -300,6 +306,12 @@ def _parse_look_ahead(values: Any) -> dict[str, Any]:
         raise TypeError("look_ahead is not an object")
     if values and not 0 <= values["default_look_ahead_s"] <= MAX_LOOK_AHEAD_S:
         raise ValueError(f"default_look_ahead_s is not 0 to {MAX_LOOK_AHEAD_S:g}")
+    return values
+
+
+def _parse_int8(values: Any) -> dict[str, Any]:
+    if not isinstance(values, dict):
+        raise TypeError("int8 is not an object")
     return values
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
+from .errors import ArgumentError
+
 
 @dataclasses.dataclass(frozen=True)
 class Arithmetic:
@@ -26,7 +28,9 @@ class Arithmetic:
 
 FP32 = Arithmetic("fp32", "float32", ("Float", "FP32"))
 FP16 = Arithmetic("fp16", "float16", ("Half", "FP16"))
-ARITHMETICS: Mapping[str, Arithmetic] = {item.name: item for item in (FP32, FP16)}
+# Of graphs in which layers compute in int8; the others compute in float32. Only ONNX Runtime on a CPU runs them.
+INT8 = Arithmetic("int8", "float32", ("Int8", "INT8"))
+ARITHMETICS: Mapping[str, Arithmetic] = {item.name: item for item in (FP32, FP16, INT8)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +57,27 @@ class Thresholds:
 
 
 @dataclasses.dataclass(frozen=True)
+class Int8Budget:
+    """What int8 may cost on held-out speech, against the same network in float32.
+
+    Attributes:
+        decoder_snr_db: least SNR of the decoder's waveform, for the same codes.
+        decoder_pesq_wb_loss: most that PESQ-WB of that waveform may be below float32's.
+        level0_agreement: least share of equal codes of level 0.
+        stoi_loss, pesq_wb_loss: most that encoding and decoding in int8 may lose.
+    """
+
+    decoder_snr_db: float = 40.0
+    decoder_pesq_wb_loss: float = 0.02
+    level0_agreement: float = 0.98
+    stoi_loss: float = 0.003
+    pesq_wb_loss: float = 0.03
+
+
+INT8_BUDGET = Int8Budget()
+
+
+@dataclasses.dataclass(frozen=True)
 class Precision:
     """One precision of a bundle.
 
@@ -65,6 +90,8 @@ class Precision:
         rounds_weights: large weights are stored in half precision, also those of the RVQ from level 1 on.
         thresholds: of the export, against the model that was exported.
         full_size_mb: size of a bundle with the configuration of the released models, in MB.
+        has_int8: layers compute in int8 that are chosen at export (`dmcodec.export.int8`), within INT8_BUDGET; large
+            weights of the others are stored in 8 bits or in float16.
     """
 
     name: str
@@ -74,6 +101,7 @@ class Precision:
     rounds_weights: bool
     thresholds: Thresholds
     full_size_mb: int
+    has_int8: bool = False
 
     @property
     def rvq(self) -> str:
@@ -123,5 +151,29 @@ PRECISIONS: Mapping[str, Precision] = {
             thresholds=Thresholds(40.0, 40.0, 0.0, 0.9, 40.0, None, quantizer_agreement=0.0),
             full_size_mb=240,
         ),
+        Precision(
+            name="int8",
+            summary="int8 in LSTMs, and in convolutions where it is measured to be harmless; for CPUs",
+            arithmetic=FP32,
+            recurrent=FP32,
+            rounds_weights=False,
+            # On any signal, of any length and level; on speech INT8_BUDGET holds.
+            thresholds=Thresholds(15.0, 20.0, 0.0, 0.0, 90.0, None),
+            full_size_mb=145,
+            has_int8=True,
+        ),
     )
 }
+
+
+def refuse_int8(precision: str, where: str, way_out: str) -> None:
+    """Raise ArgumentError for a precision whose graphs hold operators that only ONNX Runtime has, on a CPU.
+
+    Args:
+        precision: of a bundle; one that is not known has no such operators.
+        where: what can't run them.
+        way_out: what the user can do.
+    """
+    row = PRECISIONS.get(precision)
+    if row is not None and row.has_int8:
+        raise ArgumentError(f"{precision} graphs run in ONNX Runtime on a CPU, not {where}; {way_out}")

@@ -14,10 +14,12 @@ from dmcodec import __version__
 from dmcodec.bundle import Bundle, GraphSpec, Manifest, write_manifest
 from dmcodec.config import CodecConfig
 from dmcodec.errors import ArgumentError, ParityError
+from dmcodec.export.int8.choice import int8_graphs
+from dmcodec.export.int8.speech import Speech, built_in_speech, speech_of_folder
 from dmcodec.files import file_sha256, output_folder
 from dmcodec.nn import DMCodec
 from dmcodec.nn.checkpoint import model_id
-from dmcodec.precision import PRECISIONS
+from dmcodec.precision import FP32, PRECISIONS
 from dmcodec.runtime.onnxruntime_backend import OnnxRuntimeBackend
 from dmcodec.runtime.plain import fitting_form
 from dmcodec.runtime.stream_decoder import Run
@@ -75,6 +77,7 @@ def export_bundle(
     source: Source | None = None,
     force: bool = False,
     progress: Progress | None = None,
+    calibration: str | Path | None = None,
 ) -> Bundle:
     """Export a torch model to the bundle `out`, after its graphs were compared with the model.
 
@@ -85,26 +88,36 @@ def export_bundle(
         source: origin of the weights, for the manifest.
         force: replace `out` where it exists.
         progress: called as the export goes on.
+        calibration: folder of speech on which int8 tries layers; by default the sample speech of the package.
 
     Returns:
         The written bundle.
 
     Raises:
-        ArgumentError: the precision is not known.
+        ArgumentError: the precision is not known, or `calibration` is not for it, or holds too few clips.
+        InputNotFoundError: no such folder, or no audio in it.
         ParityError: a figure of a graph is below its threshold (`dmcodec.precision`).
         OutputError: `out` exists, or can't be written.
     """
     if precision not in PRECISIONS:
         raise ArgumentError(f"precision {precision!r} can't be exported to ONNX; use one of {', '.join(PRECISIONS)}")
     report = progress or (lambda _stage, _done, _total: None)
+    speech = _speech(codec.config, precision, calibration)
     with output_folder(out, force) as folder:
         origin = _Origin(model_id(codec), (source or Source()).to_dict(), precision)
         # In a function of its own, so that the loaded graphs are released: Windows does not rename open files.
-        manifest = _write(folder, codec.eval(), precision, origin, report)
+        manifest = _write(folder, codec.eval(), precision, origin, report, speech)
     return Bundle(Path(out), manifest)
 
 
-def export_again(bundle: Bundle, out: str | Path, force: bool = False, progress: Progress | None = None) -> Bundle:
+def export_again(
+    bundle: Bundle,
+    out: str | Path,
+    force: bool = False,
+    progress: Progress | None = None,
+    precision: str | None = None,
+    calibration: str | Path | None = None,
+) -> Bundle:
     """Write a bundle again with the graphs of today, from the weights that it holds.
 
     Its model id, precision, weights and origin stay, so its tokens are those of the same model. The graphs are compared
@@ -117,14 +130,20 @@ def export_again(bundle: Bundle, out: str | Path, force: bool = False, progress:
         out: the folder to write; it may be that of `bundle`, with `force`.
         force: replace `out` where it exists.
         progress: called as the export goes on.
+        precision: "int8" for a bundle of float32 arithmetic; by default that of `bundle`.
+        calibration: as for `export_bundle`.
 
     Raises:
+        ArgumentError: `precision` is neither; or `calibration`, as in `export_bundle`.
+        InputNotFoundError: as `export_bundle`.
         ExportError: the graphs were not written by `dmcodec export`.
         ParityError: a figure of a graph is below its threshold (`dmcodec.precision`).
         OutputError: `out` exists, or can't be written.
     """
     report = progress or (lambda _stage, _done, _total: None)
     manifest = bundle.manifest
+    chosen = _precision_of_copy(bundle, precision)
+    speech = _speech(manifest.config, chosen, calibration)
     codec = torch_model(manifest.config, {name: bundle.graph_path(name) for name in manifest.graphs})
     versions = ("exporter", "opset", "torch", "onnx", OnnxRuntimeBackend.name)
     first = {name: manifest.provenance.get(name) for name in versions}  # where the bundle has no earlier record
@@ -133,17 +152,53 @@ def export_again(bundle: Bundle, out: str | Path, force: bool = False, progress:
     origin = _Origin(
         manifest.model_id,
         {"first_export": first, **kept},
-        manifest.arithmetic,
+        chosen if PRECISIONS[chosen].has_int8 else manifest.arithmetic,
         {"first_export": manifest.parity.get("first_export", measured)},
     )
     with output_folder(out, force) as folder:
-        written = _write(folder, codec, manifest.precision, origin, report)
+        written = _write(folder, codec, chosen, origin, report, speech)
     return Bundle(Path(out), written)
 
 
-def _write(folder: Path, codec: DMCodec, precision: str, origin: _Origin, report: Progress) -> Manifest:
+def _precision_of_copy(bundle: Bundle, precision: str | None) -> str:
+    """Return the precision of a bundle that is written again.
+
+    Raises:
+        ArgumentError: the bundle's weights can't be exported to it.
+    """
+    own = bundle.manifest.precision
+    if precision in (None, own):
+        return own
+    if PRECISIONS[precision or own].has_int8 and bundle.manifest.arithmetic == FP32.name:
+        return precision or own
+    raise ArgumentError(
+        f"--precision {precision}: {bundle.path} is {own}, and keeps its weights; "
+        "leave --precision out, or export the checkpoint"
+    )
+
+
+def _speech(config: CodecConfig, precision: str, calibration: str | Path | None) -> Speech | None:
+    """Return the speech on which layers are tried; None for precisions that try none.
+
+    Raises:
+        ArgumentError, InputNotFoundError: as `export_bundle`.
+    """
+    if not PRECISIONS[precision].has_int8:
+        if calibration is not None:
+            raise ArgumentError(f"--calibration is for --precision int8, not {precision}; leave it out")
+        return None
+    return built_in_speech(config) if calibration is None else speech_of_folder(Path(calibration), config)
+
+
+def _write(
+    folder: Path, codec: DMCodec, precision: str, origin: _Origin, report: Progress, speech: Speech | None
+) -> Manifest:
     report("building graphs", 0, 1)
     graphs = build_graphs(codec, precision)
+    int8: Mapping[str, Any] = {}
+    if speech is not None:
+        chosen = int8_graphs(graphs, codec.config, speech, report)
+        graphs, int8 = dict(chosen.graphs), chosen.record
     weights = SharedWeights(folder)
     specs = {name: _write_graph(folder, name, graph, weights) for name, graph in graphs.items()}
     report("building graphs", 1, 1)
@@ -171,6 +226,7 @@ def _write(folder: Path, codec: DMCodec, precision: str, origin: _Origin, report
         encoder_context=encoder_context,
         weights=weights.spec(),
         look_ahead=look_ahead,
+        int8=int8,
     )
     write_manifest(folder, manifest)
     return manifest

@@ -40,7 +40,13 @@ def torch_model(config: CodecConfig, graphs: Mapping[str, Path]) -> DMCodec:
     with torch.no_grad():
         for name, part in (("encoder", model.encoder), ("decoder", model.decoder)):
             path = graphs[name]
-            weights = {key: value.astype(np.float32) for key, value in read_weights(path).items()}
+            stored = read_weights(path)
+            if any(value.dtype == np.int8 for value in stored.values()):
+                raise ExportError(
+                    f"{path}: its weights are rounded to int8, and can't be taken from there; "
+                    "name the checkpoint that the bundle was exported from"
+                )
+            weights = {key: value.astype(np.float32) for key, value in stored.items()}
             try:
                 _fill(part.model, weights, name)
             except (KeyError, ValueError, RuntimeError) as error:

@@ -7,10 +7,12 @@ from pathlib import Path
 from dmcodec.bundle import Bundle, default_bundle_path
 from dmcodec.codes import is_whole
 from dmcodec.errors import ArgumentError
+from dmcodec.precision import refuse_int8
 
 from .backend import Backend
 from .onnxruntime_backend import OnnxRuntimeBackend
 
+_FOR_GPU = "load it with provider cpu, or export the checkpoint with --precision fp16"
 # The last is the second with its LSTMs in ONNX Runtime: `recurrent=RECURRENT`.
 BACKENDS = ("onnxruntime", "tensorrt", "tensorrt-hybrid")
 RECURRENT = "onnxruntime-cuda"
@@ -41,6 +43,8 @@ def open_codec(
         return _open_tensorrt(path, provider, threads, engine_cache, device_id or 0, hybrid)
     if device_id is not None and provider in (None, "cpu"):
         raise ArgumentError("device_id is for a GPU; provider cpu has none: leave it out, or name a provider")
+    if provider not in (None, "cpu"):
+        refuse_int8(Bundle.open(path).manifest.precision, f"with provider {provider}", _FOR_GPU)
     onnxruntime = OnnxRuntimeBackend(
         provider or "cpu", threads, shrink_memory, device_id=device_id or 0, engine_cache=engine_cache
     )
@@ -70,6 +74,7 @@ def _open_tensorrt(
     if provider not in (None, "cuda") or threads is not None:
         raise ArgumentError("backend tensorrt runs on the GPU: it takes no provider but cuda, and no threads")
     bundle = Bundle.open(path)
+    refuse_int8(bundle.manifest.precision, "in TensorRT", _FOR_GPU)
     if hybrid:
         return bundle, HybridBackend(bundle, engine_cache, device_id=device_id)
     return bundle, TensorrtBackend(bundle, engine_cache, device_id=device_id)

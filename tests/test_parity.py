@@ -331,8 +331,8 @@ def test_an_inaudible_error_passes_at_any_snr_but_only_of_audio() -> None:
     ],
 )
 def test_one_bad_figure_in_one_case_is_enough(precision: str, name: str, value: float) -> None:
-    if (precision, name) == ("fp16-weights", "quantizer_agreement"):
-        value = float("nan")  # rounded codebooks: any share passes
+    if (precision, name) in {("fp16-weights", "quantizer_agreement"), ("int8", "level0_agreement")}:
+        value = float("nan")  # rounded codebooks, and rounded encoders on any signal: any share passes
     perfect, bad = perfect_case(), perfect_case(**{name: value})
     require_parity([perfect, perfect], precision)
     with pytest.raises(ParityError, match=f"{name} is .* on speech of 321 samples, batch 1"):

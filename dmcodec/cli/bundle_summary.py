@@ -9,6 +9,8 @@ from typing import Any
 from dmcodec.precision import PRECISIONS
 from dmcodec.text import one_line
 
+from .int8_rows import int8_rows
+
 _WIDTH = 14
 _SNR_KINDS = {
     "latents_snr_db": "encoder",
@@ -45,9 +47,14 @@ def _rows(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         f"{levels} levels of {config['codebook_size']:,} codes, {facts['frame_rate']:g} frames a second: "
         f"{bitrate:g} kbit/s, {bitrate / levels:g} kbit/s for each level",
     )
+    if facts["bandwidths"]:
+        yield "bandwidths", ", ".join(f"{kbps} kbit/s: n_q {n_q}" for kbps, n_q in facts["bandwidths"].items())
     yield "precision", f"{precision}: {PRECISIONS[precision].summary}" if precision in PRECISIONS else precision
     if precision in PRECISIONS and (mixing := PRECISIONS[precision].mixing):
         yield "", mixing
+    if facts.get("int8"):
+        for index, (name, text) in enumerate(int8_rows(facts["int8"])):
+            yield "int8" if index == 0 else "", f"{name.removeprefix('int8 ')}: {text}"
     yield "size", _size(facts)
     yield "proof", _proof(facts["parity"])
     yield "long clips", _long_clips(facts)

@@ -45,6 +45,7 @@ from .export_triton import (
     export_repository,
     triton_options,
 )
+from .int8_rows import int8_rows
 from .weights import Weights, write_bundle, write_bundle_again
 
 if TYPE_CHECKING:
@@ -104,6 +105,15 @@ def export(
             rich_help_panel=WEIGHTS,
         ),
     ] = None,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of speech on which --precision int8 tries layers, and of which it holds back a part to judge "
+            "the result (default: the sample speech of the package).",
+            metavar="FOLDER",
+            rich_help_panel=WEIGHTS,
+        ),
+    ] = None,
     bundle: Annotated[
         Path | None,
         typer.Option(
@@ -158,7 +168,11 @@ def export(
     if output_format not in FORMATS:
         raise ArgumentError(f"--format {output_format!r} is not known; use {', '.join(FORMATS)}")
     _refuse_foreign(ctx, output_format)
-    weights = Weights(checkpoint, config, seed, precision)
+    weights = Weights(checkpoint, config, seed, precision, calibration)
+    if precision is not None and precision not in PRECISIONS:
+        raise ArgumentError(f"--precision {precision!r} is not known; use {', '.join(PRECISIONS)}")
+    if calibration is not None and not PRECISIONS[precision or "fp32"].has_int8:
+        raise ArgumentError("--calibration is for --precision int8; add it, or leave --calibration out")
     bundle = _checked_source(output_format, bundle, weights, out, force)
     if bundle is not None:
         bundle = Path(named_bundle(bundle))
@@ -202,7 +216,7 @@ def export(
         return
     if report:
         _check_report(report, out or Path(), force, checkpoint, config)
-    written = write() if bundle is None else write_bundle_again(bundle, out or Path(), precision, force)
+    written = write() if bundle is None else write_bundle_again(bundle, out or Path(), precision, force, calibration)
     _print_bundle(written, as_json)
     if report:
         _write_report(report, written)
@@ -278,6 +292,9 @@ def _print_bundle(bundle: Bundle, as_json: bool) -> None:
         print_json({"bundle": str(bundle.path), **manifest.to_dict()})
         return
     console().print(_parity_table(manifest.parity))
+    if manifest.int8:
+        for name, value in int8_rows(manifest.int8):
+            typer.echo(f"{name:<32} {value}")
     size = f"{manifest.size_bytes / 1e6:.1f} MB"
     typer.echo(f"{bundle.path}: {manifest.precision}, model {manifest.model_id}, {size}, parity passed")
     if mixing := PRECISIONS[manifest.precision].mixing:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 import typer
 
 from dmcodec.errors import ArgumentError
+from dmcodec.precision import refuse_int8
 
 from .common import console, listed, missing_dependency, note, print_json
 from .progress import show_progress
@@ -169,6 +170,7 @@ def export_engines(
     from dmcodec.runtime.tensorrt.driver import gpu_or_none
     from dmcodec.runtime.tensorrt.library import Library
 
+    refuse_int8(precision or "fp32", "in TensorRT", "take --precision fp16")
     if choice.flavour == PROVIDER_GRAPHS:
         _export_provider_graphs(bundle_path, write, precision, choice, options, as_json)
         return

@@ -10,6 +10,7 @@ import typer
 
 from dmcodec.errors import ArgumentError
 from dmcodec.files import refuse_existing, refuse_inputs
+from dmcodec.precision import refuse_int8
 
 from .common import missing_dependency, print_json
 from .weights import Weights, write_bundle
@@ -99,6 +100,9 @@ def export_repository(
     """Write the model repository from a bundle, or from weights through a temporary bundle."""
     from dmcodec.export import triton
 
+    if (options.platform, options.kind) != ("onnxruntime", "cpu"):
+        where = f"with --platform {options.platform} and --kind {options.kind}"
+        refuse_int8(weights.precision or "fp32", where, "take --platform onnxruntime and --kind cpu")
     refuse_existing(out, force)
     refuse_inputs(out, bundle, weights.checkpoint, weights.config)
     if bundle is not None and weights.precision is not None:

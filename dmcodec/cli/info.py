@@ -106,6 +106,7 @@ def _describe_bundle(path: Path) -> dict[str, Any]:
         "weights": body.get("weights"),
         "provenance": body["provenance"],
         "parity": parity,
+        "int8": body.get("int8"),
         "engines": dict(manifest.engines),
         "long_clips": "encoded exactly" if manifest.has_encoder_parts else "encoded in windows",
         "encoder_context": body["encoder_context"],
@@ -134,9 +135,7 @@ def _rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
     """Return a name and a text for each line; nested values get a line each."""
     rows: list[tuple[str, str]] = []
     for name, value in facts.items():
-        if name == "bandwidths":
-            rows += [(f"{kbps} kbit/s", f"n_q {n_q}") for kbps, n_q in value.items()]
-        elif name == "levels":
+        if name == "levels":
             rows += [(f"level {level['level']}", _level_line(level)) for level in value]
         elif isinstance(value, dict):
             shown = {key: item for key, item in value.items() if item is not None and not isinstance(item, dict)}

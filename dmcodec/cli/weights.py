@@ -28,12 +28,14 @@ class Weights:
         config: configuration file; None: that of the checkpoint's folder, else that of the released models.
         seed: of untrained weights.
         precision: name of a precision; None: fp32.
+        calibration: folder of speech on which int8 tries layers; None: the sample speech of the package.
     """
 
     checkpoint: Path | None = None
     config: Path | None = None
     seed: int | None = None
     precision: str | None = None
+    calibration: Path | None = None
 
     @property
     def named(self) -> bool:
@@ -76,14 +78,18 @@ def write_bundle(weights: Weights, out: Path, force: bool) -> Bundle:
         model = DMCodec.seeded(config, weights.seed or 0)
         source = Source(seed=weights.seed)
     with show_progress() as report:
-        return export_bundle(model, out, weights.precision or "fp32", source, force, report)
+        return export_bundle(
+            model, out, weights.precision or "fp32", source, force, report, calibration=weights.calibration
+        )
 
 
-def write_bundle_again(path: Path, out: Path, precision: str | None, force: bool) -> Bundle:
+def write_bundle_again(
+    path: Path, out: Path, precision: str | None, force: bool, calibration: Path | None = None
+) -> Bundle:
     """Write the bundle `path` to the bundle `out`, with the graphs of today and progress on stderr.
 
     Raises:
-        ArgumentError: the bundle has another precision.
+        ArgumentError: the bundle has another precision that can't become `precision`.
         BundleError: it is no bundle, or was altered.
         MissingDependencyError: torch or onnx is not installed.
         OutputExistsError: `out` exists, and `force` is false.
@@ -95,13 +101,8 @@ def write_bundle_again(path: Path, out: Path, precision: str | None, force: bool
         raise missing_dependency("export", error, "cpu,export") from None
     refuse_existing(out, force)
     bundle = Bundle.open(path)
-    if precision not in (None, bundle.manifest.precision):
-        raise ArgumentError(
-            f"--precision {precision}: {path} is {bundle.manifest.precision}, and keeps its weights; "
-            "leave --precision out, or export the checkpoint"
-        )
     with show_progress() as report:
-        return export_again(bundle, out, force, report)
+        return export_again(bundle, out, force, report, precision, calibration)
 
 
 def named_checkpoint(path: Path) -> Path:

@@ -13,6 +13,7 @@ from dmcodec import __version__
 from dmcodec.bundle import GRAPH_NAMES, Bundle, read_manifest, write_manifest
 from dmcodec.errors import ArgumentError, EngineError, EngineWarning
 from dmcodec.files import locked
+from dmcodec.precision import refuse_int8
 from dmcodec.runtime.tensorrt.driver import Gpu
 from dmcodec.runtime.tensorrt.engine_store import (
     FOLDER,
@@ -89,8 +90,9 @@ def plan_engines(
         rebuild: build engines that exist, too.
 
     Raises:
-        ArgumentError, GpuError: the library does not support an option.
+        ArgumentError, GpuError: the library does not support an option, or the bundle's precision.
     """
+    refuse_int8(bundle.manifest.precision, "in TensorRT", "export the checkpoint with --precision fp16")
     options.check(library, gpu)
     if unknown := [name for name in graphs if name not in bundle.manifest.graphs]:
         known = ", ".join(bundle.manifest.graphs)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from dmcodec.bundle import GRAPH_NAMES, Bundle, encoder_part_names
 from dmcodec.errors import ArgumentError
+from dmcodec.precision import refuse_int8
 from dmcodec.runtime.provider_graphs import ProviderGraphs, joined
 from dmcodec.runtime.providers import RVQ_GRAPHS
 from dmcodec.runtime.tensorrt.profiles import Profile, ShapeRange, ShapeRequest
@@ -43,10 +44,11 @@ def write_provider_graphs(
         progress: called with the name of a graph, how many are done, and how many there are.
 
     Raises:
-        ArgumentError: no such graph.
+        ArgumentError: no such graph, or TensorRT does not run the bundle's precision.
         ExportError: the rules don't cover a graph.
         OutputError: the folder can't be written to.
     """
+    refuse_int8(bundle.manifest.precision, "in TensorRT", "export the checkpoint with --precision fp16")
     specs, names = bundle.manifest.graphs, _names(bundle)
     if wrong := [name for name in graphs if name not in names]:
         raise ArgumentError(

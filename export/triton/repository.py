@@ -17,6 +17,7 @@ from dmcodec.errors import BundleNotFoundError, EngineError
 from dmcodec.export.tensorrt.rewrite import rewritten
 from dmcodec.export.weights import read_graph
 from dmcodec.files import output_folder
+from dmcodec.precision import refuse_int8
 from dmcodec.runtime.codec import Codec
 from dmcodec.runtime.tensorrt.engine_store import EngineRecord, EngineStore, engine_folder
 from dmcodec.runtime.tensorrt.library import TENSORRT
@@ -70,6 +71,9 @@ def export_triton(
     options = options or TritonOptions()
     codec = Codec.load(bundle)
     opened = codec.bundle
+    if (options.platform, options.kind) != ("onnxruntime", "cpu"):
+        where = f"with platform {options.platform} and kind {options.kind}"
+        refuse_int8(opened.manifest.precision, where, "choose platform onnxruntime and kind cpu")
     uses_engines = options.platform == "tensorrt"
     plans = find_engines(opened, engines, options.max_batch_size) if uses_engines else {}
     configs = Configs(opened, options)
