@@ -85,7 +85,7 @@ def _plot(codecs: dict[str, list[ColumnResult]], key: str) -> str:
         for index, columns in enumerate(codecs.values()):
             points = [column for column in columns if column.summary[key].value is not None]
             rates = [(column.column.bitrate_bps or 0) / 1000 for column in points]
-            values = [column.summary[key].value for column in points]
+            values = [value for column in points if (value := column.summary[key].value) is not None]
             colour, marker = _COLOURS[index % len(_COLOURS)], _MARKERS[index % len(_MARKERS)][0]
             axes.plot(rates, values, marker=marker, markersize=5, color=colour)
             for rate, column in zip(rates, points, strict=True):

@@ -10,6 +10,7 @@ import typer
 from dmcodec.bundle import default_bundle_path
 from dmcodec.errors import ArgumentError
 
+from .bundles import named_codec
 from .common import (
     CODEC,
     COMPARISON,
@@ -114,8 +115,8 @@ def bench(
     codec: Annotated[
         list[str] | None,
         typer.Option(
-            help="Run another codec, too: bundle folder, checkpoint file, or transformers:ID or transformers:DIR of a "
-            "codec; repeat it for more.",
+            help="Run another codec, too: bundle, also by a name of `dmcodec models`, checkpoint file, or transformers:ID "
+            "or transformers:DIR of a codec; repeat it for more.",
             metavar="[NAME=]PATH",
             rich_help_panel=COMPARISON,
         ),
@@ -173,7 +174,7 @@ def bench(
         batches=numbers("--batch", batch, int) or options.DEFAULT_BATCHES,
         rounds=rounds,
         against=_against(against),
-        codecs=tuple(Named.parse(argument) for argument in codec or ()),
+        codecs=tuple(named_codec(Named.parse(argument)) for argument in codec or ()),
         n_q=n_q,
         stream=stream,
         streams=numbers("--streams", streams, int) or (),

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .common import note
 from .progress import Report, show_progress
+
+if TYPE_CHECKING:
+    from dmcodec.benchmarks.codecs.named import Named
 
 OPTION = "--bundle"
 # Verbs that do it themselves, after they have checked which options belong together.
@@ -33,6 +37,18 @@ def named_bundle(bundle: str | Path) -> str:
 
     with download_progress() as report:
         return str(bundle_path(bundle, report, lambda: say_waiting(str(bundle))))
+
+
+def named_codec(codec: Named) -> Named:
+    """Replace the name of a codec by the folder of its bundle. A path that exists wins over a name."""
+    from dmcodec.models.names import hub_name, is_hub_name
+    from dmcodec.models.resolve import is_name
+
+    text = str(codec.path)
+    if codec.path.exists() or not is_name(text):
+        return codec
+    title = codec.name or (str(hub_name(text)) if is_hub_name(text) else text)
+    return dataclasses.replace(codec, path=Path(named_bundle(text)), name=title)
 
 
 def say_waiting(name: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +10,7 @@ import typer
 from dmcodec.cpus import usable_cpus
 from dmcodec.errors import ArgumentError
 
-from .bundles import named_bundle
+from .bundles import named_codec
 from .common import (
     CODEC,
     ForceOption,
@@ -29,7 +28,7 @@ from .common import (
 from .progress import show_progress
 
 if TYPE_CHECKING:
-    from dmcodec.benchmarks.evaluate import EvaluationResult, Named
+    from dmcodec.benchmarks.evaluate import EvaluationResult
 
 METRICS = "Metrics"
 OUTPUTS = "Outputs"
@@ -260,7 +259,7 @@ def evaluate(
 
     options = EvaluateOptions(
         reference=reference,
-        codecs=tuple(_found(Named.parse(argument)) for argument in codec or ()),
+        codecs=tuple(named_codec(Named.parse(argument)) for argument in codec or ()),
         config=config,
         against=tuple(Named.parse(argument) for argument in against or ()),
         n_q=numbers("--n-q", n_q, int),
@@ -322,15 +321,3 @@ def _write_texts(result: EvaluationResult, markdown: Path | None, versa: Path | 
     for path, text in texts.items():
         write_bytes(path, utf8(text).encode())
         note(f"{path} written")
-
-
-def _found(codec: Named) -> Named:
-    """Replace the name of a codec by the folder of its bundle. A path that exists wins over a name."""
-    from dmcodec.models.names import hub_name, is_hub_name
-    from dmcodec.models.resolve import is_name
-
-    text = str(codec.path)
-    if codec.path.exists() or not is_name(text):
-        return codec
-    title = codec.name or (str(hub_name(text)) if is_hub_name(text) else text)
-    return dataclasses.replace(codec, path=Path(named_bundle(text)), name=title)

@@ -31,7 +31,7 @@ def stored_narrow(rewriting: Rewriting, name: str, eight_bits: bool) -> tuple[st
     """
     weight = rewriting.values(name)
     if weight.dtype != np.float32 or weight.nbytes < _HALF_FROM:
-        return name, weight
+        return name, weight.astype(np.float32, copy=False)
     if not eight_bits or weight.nbytes < _EIGHT_BITS_FROM or weight.size % GROUP:
         half = _half(name, weight)
         return _float(rewriting, rewriting.store(name, half)), half.astype(np.float32)
