@@ -20,6 +20,7 @@ from dmcodec.benchmarks.doctor.probe import DMCODEC, PROBES, Outcome, run_json
 from dmcodec.benchmarks.doctor.result import GOALS, Examination, check_goals
 from dmcodec.benchmarks.doctor.result_tables import report_tables
 from dmcodec.benchmarks.doctor.run import failures, run_gpu_report
+from dmcodec.cli import weights
 from dmcodec.cli.weights import Weights, full_size_bundle
 from dmcodec.errors import ArgumentError
 
@@ -257,3 +258,12 @@ def test_the_full_size_bundles_of_both_precisions_lie_apart(tmp_path: Path, monk
     paths = [full_size_bundle(precision) for precision in ("fp32", "fp16")]
     assert made == list(zip(paths, ("fp32", "fp16"), strict=True))
     assert len(set(paths)) == 2
+
+
+def test_a_full_size_bundle_of_other_code_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("platformdirs.user_cache_path", lambda *_args, **_options: tmp_path)
+    monkeypatch.setattr(weights, "_usable", lambda path: True)
+    before = full_size_bundle()
+    assert full_size_bundle() == before
+    monkeypatch.setattr(weights, "_exporter_digest", lambda: "0" * 8)
+    assert full_size_bundle() != before

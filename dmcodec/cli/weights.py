@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from pathlib import Path
 
 from dmcodec import __version__
@@ -127,7 +128,7 @@ def full_size_bundle(precision: str = "fp32") -> Path:
             'name a bundle with --bundle, or run `pip install "dmcodec[cpu,export]"`'
         ) from None
     suffix = "" if precision == "fp32" else f"-{precision}"
-    name = f"full-seed{FULL_SIZE_SEED}{suffix}-v{FORMAT_VERSION}-{__version__}"
+    name = f"full-seed{FULL_SIZE_SEED}{suffix}-v{FORMAT_VERSION}-{__version__}-{_exporter_digest()}"
     path = cache / name
     note(
         f"the full-size network has UNTRAINED weights here ({path}). "
@@ -140,6 +141,15 @@ def full_size_bundle(precision: str = "fp32") -> Path:
         except OutputExistsError:
             note("another process exported it meanwhile")
     return path
+
+
+def _exporter_digest() -> str:
+    """Return what identifies the code that makes graphs: those of an earlier clone are not those of today."""
+    digest = hashlib.sha256()
+    for folder in ("export", "nn"):
+        for file in sorted((Path(__file__).parents[1] / folder).rglob("*.py")):
+            digest.update(file.read_bytes())
+    return digest.hexdigest()[:8]
 
 
 def _usable(path: Path) -> bool:
