@@ -83,13 +83,13 @@ def _plot(codecs: dict[str, list[ColumnResult]], key: str) -> str:
         figure = Figure(figsize=(3.9, 2.9), layout="constrained")
         axes = figure.subplots()
         for index, columns in enumerate(codecs.values()):
-            points = [column for column in columns if column.summary[key].value is not None]
-            rates = [(column.column.bitrate_bps or 0) / 1000 for column in points]
-            values = [column.summary[key].value for column in points]
+            points = [((column.column.bitrate_bps or 0) / 1000, column.summary[key]) for column in columns]
+            known = [(rate, estimate.value) for rate, estimate in points if estimate.value is not None]
             colour, marker = _COLOURS[index % len(_COLOURS)], _MARKERS[index % len(_MARKERS)][0]
+            rates, values = [rate for rate, _ in known], [value for _, value in known]
             axes.plot(rates, values, marker=marker, markersize=5, color=colour)
-            for rate, column in zip(rates, points, strict=True):
-                if interval := shown_interval(column.summary[key]):
+            for rate, estimate in points:
+                if interval := shown_interval(estimate):
                     axes.plot([rate, rate], interval, color=colour, linewidth=1)
         axes.grid(visible=True)
         axes.set(xlabel="kbit/s", title=f"{metric.heading.replace(chr(10), ' ')}", xlim=(0, None))
