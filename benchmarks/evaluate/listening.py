@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import math
 from collections.abc import Iterator, Mapping
 from html import escape
 
@@ -144,7 +145,7 @@ def _time_axis(duration_s: float) -> str:
 
 def time_ticks(duration_s: float) -> list[tuple[float, str]]:
     """Return times in seconds from 0 on, at round distances, and their labels; none near the end."""
-    scale = 10.0 ** np.floor(np.log10(duration_s / _TICKS))
+    scale = 10.0 ** math.floor(math.log10(duration_s / _TICKS))
     step_s = next(factor * scale for factor in (1, 2, 5, 10) if factor * scale * _TICKS >= duration_s)
     unit, name = (1.0, "s") if step_s >= 0.1 else (1e3, "ms") if step_s >= 1e-4 else (1e6, "µs")
     times = [index * step_s for index in range(_TICKS + 1) if index * step_s <= 0.94 * duration_s]

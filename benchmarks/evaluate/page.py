@@ -173,7 +173,7 @@ def _stability(result: EvaluationResult) -> str:
 
 def _best(key: str, result: EvaluationResult) -> str | None:
     """Return the best value as it is shown; None for fewer than two columns with a value."""
-    values = [column.summary[key].value for column in result.columns]
+    values = [column.summary[key].value for column in result.columns if key in column.summary]
     known = [value for value in values if value is not None]
     if len(known) < 2:
         return None

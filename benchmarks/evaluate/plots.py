@@ -36,7 +36,8 @@ def plots_html(result: EvaluationResult) -> str:
     keys = [key for key in result.metrics if _has_values(codecs, key)]
     unknown = [column.column.name for column in result.columns if column.column.bitrate_bps is None]
     left_out = f" Without a known bitrate, and so not here: {', '.join(unknown)}." if unknown else ""
-    intervals = any(shown_interval(column.summary[key]) for each in codecs.values() for column in each for key in keys)
+    estimates = [estimate for each in codecs.values() for column in each for estimate in column.summary.values()]
+    intervals = any(map(shown_interval, estimates))
     bars = " Bars: 95 % confidence intervals." if intervals else ""
     text = f"Means over the files. Each point is a number of levels; ↑ higher is better, ↓ lower is better.{bars}"
     figures = "\n".join(f"<figure>{_plot(codecs, key)}</figure>" for key in keys)
@@ -58,9 +59,8 @@ def swept_codecs(result: EvaluationResult) -> dict[str, list[ColumnResult]]:
 
 def _has_values(codecs: dict[str, list[ColumnResult]], key: str) -> bool:
     return any(
-        sum(column.summary[key].value is not None for column in columns) > 1
+        sum(key in column.summary and column.summary[key].value is not None for column in columns) > 1
         for columns in codecs.values()
-        if all(key in column.summary for column in columns)
     )
 
 
@@ -83,13 +83,14 @@ def _plot(codecs: dict[str, list[ColumnResult]], key: str) -> str:
         figure = Figure(figsize=(3.9, 2.9), layout="constrained")
         axes = figure.subplots()
         for index, columns in enumerate(codecs.values()):
-            points = [column for column in columns if column.summary[key].value is not None]
-            rates = [(column.column.bitrate_bps or 0) / 1000 for column in points]
-            values = [value for column in points if (value := column.summary[key].value) is not None]
+            measured = [column for column in columns if key in column.summary]
+            points = [((column.column.bitrate_bps or 0) / 1000, column.summary[key]) for column in measured]
+            known = [(rate, estimate.value) for rate, estimate in points if estimate.value is not None]
             colour, marker = _COLOURS[index % len(_COLOURS)], _MARKERS[index % len(_MARKERS)][0]
+            rates, values = [rate for rate, _ in known], [value for _, value in known]
             axes.plot(rates, values, marker=marker, markersize=5, color=colour)
-            for rate, column in zip(rates, points, strict=True):
-                if interval := shown_interval(column.summary[key]):
+            for rate, estimate in points:
+                if interval := shown_interval(estimate):
                     axes.plot([rate, rate], interval, color=colour, linewidth=1)
         axes.grid(visible=True)
         axes.set(xlabel="kbit/s", title=f"{metric.heading.replace(chr(10), ' ')}", xlim=(0, None))
