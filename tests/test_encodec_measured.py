@@ -32,7 +32,7 @@ def test_tokens_do_not_depend_on_how_they_are_made(encodec_bundle: Path) -> None
 
 def test_bench_waits_for_the_tokens_that_the_first_audio_needs(encodec_bundle: Path) -> None:
     bundle = BundleCodec(open_bundle(encodec_bundle, threads=1))
-    stream = measure_stream(bundle, BenchOptions(durations_s=(0.5,), rounds=1), no_progress)
+    stream = measure_stream(bundle, BenchOptions(durations_s=(0.5,)), 1, no_progress)
     assert stream.look_ahead_s == 0
     assert stream.tokens_needed_s == pytest.approx(10 / 75)  # two pushes of five frames hold the first seven
 

@@ -109,7 +109,7 @@ def test_intervals_need_ten_files(tmp_path: Path) -> None:
 )
 def test_time_axes_have_round_ticks(duration_s: float, last: str) -> None:
     ticks = time_ticks(duration_s)
-    assert ticks[0] == (0, "0")
+    assert list(ticks[0]) == [0, "0"]
     assert ticks[-1][1] == last
     assert 2 <= len(ticks) <= 6
 

@@ -115,8 +115,8 @@ def bench(
     codec: Annotated[
         list[str] | None,
         typer.Option(
-            help="Run another codec, too: bundle, also by a name of `dmcodec models`, checkpoint file, or transformers:ID "
-            "or transformers:DIR of a codec; repeat it for more.",
+            help="Run another codec, too: bundle, also by a name of `dmcodec models`, checkpoint file, or "
+            "transformers:ID or transformers:DIR of a codec; repeat it for more.",
             metavar="[NAME=]PATH",
             rich_help_panel=COMPARISON,
         ),

@@ -43,7 +43,7 @@ def stored_narrow(rewriting: Rewriting, name: str, eight_bits: bool) -> tuple[st
         _float(rewriting, rewriting.store(name, integers)),
         _float(rewriting, rewriting.store(f"{name}.{SCALE}", scales)),
     )
-    rounded = (integers * scales.astype(np.float32)).reshape(weight.shape)
+    rounded: NDArray[np.float32] = (integers * scales.astype(np.float32)).reshape(weight.shape)
     return rewriting.op("Reshape", values, rewriting.ints(*weight.shape)), rounded
 
 
