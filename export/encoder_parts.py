@@ -17,8 +17,9 @@ from dmcodec.plain_form import plain_name
 from dmcodec.precision import FP32
 
 from .graph_builder import Graph, GraphBuilder
-from .layers import add_layers, convolution, lstm_weights
+from .layers import add_layers, lstm_weights
 from .padding import Signal
+from .stepped import convolution, elu
 
 _LAYERS_AFTER_LSTM = 2  # ELU and a convolution
 
@@ -117,9 +118,10 @@ def _output(codec: DMCodec, last: Conv1d, precision: str) -> Graph:
     features, *outputs = [builder.converted(spec.name, FP32, recurrent) for spec in inputs]
     skip = [features] * len(ways)
     lstm, skip_joined = (op("Concat", *parts, axis=2) if len(ways) > 1 else parts[0] for parts in (outputs, skip))
-    summed = op("Transpose", op("Add", lstm, skip_joined), perm=[1, 2, 0])
+    summed = op("Transpose", op("Add", lstm, skip_joined), perm=[1, 0, 2])
     summed = builder.converted(summed, recurrent, builder.arithmetic)
     name = f"encoder.{len(codec.encoder.model) - 1}"
     latents = TensorSpec("latents", "float32", ("batch", codec.config.dimension, "frames"))
-    builder.alias(builder.cast_out(convolution(builder, last, op("Elu", summed), name)), latents.name)
+    convolved = op("Transpose", convolution(builder, last, elu(builder, summed), name), perm=[0, 2, 1])
+    builder.alias(builder.cast_out(convolved), latents.name)
     return builder.finish(inputs, [latents])

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
-from dmcodec.bundle import GRAPH_NAMES, Bundle, GraphSpec
+from dmcodec.bundle import GRAPH_NAMES, Bundle, GraphSpec, state_size
 from dmcodec.errors import BackendError
 
 from .dlpack import ArrayView
@@ -145,6 +145,13 @@ class Graphs:
         self._lock = threading.Lock()
         self._forked = self._closed = False
         _open.add(self)
+
+    def state_size(self, steps: str) -> int:
+        """Return the size of the state of a graph that runs in steps; 0 where windows run in place of it.
+
+        Steps run on the CPU. Engines are built for windows, whose values stay on the device.
+        """
+        return state_size(self.bundle.manifest.graphs, steps) if self._has_plain_forms else 0
 
     def load(self, *names: str) -> None:
         """Load the named graphs, all by default, in the form that one clip takes."""

@@ -12,7 +12,7 @@ from typing import TypeVar
 import numpy as np
 
 from dmcodec.audio import Waveform
-from dmcodec.bundle import GRAPH_NAMES, Bundle, encoder_part_names
+from dmcodec.bundle import GRAPH_NAMES, UPSAMPLER_STEPS, Bundle, encoder_part_names
 from dmcodec.codes import Codes, checked_codes
 from dmcodec.precision import FP16
 from dmcodec.runtime.tensorrt.driver import free_bytes
@@ -45,7 +45,7 @@ from .workers import Workers
 
 _Result = TypeVar("_Result")
 # The graphs of a stream, but for the dequantizer.
-STREAM_GRAPHS = ("decoder_recurrent", "decoder_upsampler")
+STREAM_GRAPHS = ("decoder_recurrent", "decoder_upsampler", UPSAMPLER_STEPS)
 
 
 class Pipeline:
@@ -84,6 +84,8 @@ class Pipeline:
     def load(self, *names: str) -> None:
         """Load the named graphs, all by default, where they will run."""
         names = names or GRAPH_NAMES
+        if "decoder_upsampler" in names and self.stream_graphs.state_size(UPSAMPLER_STEPS):
+            names = (*names, UPSAMPLER_STEPS)
         for graphs, streams in ((self.graphs, False), (self.stream_graphs, True)):
             if chosen := [name for name in names if (name in STREAM_GRAPHS) == streams]:
                 graphs.load(*chosen)  # without a name it would load all
@@ -169,7 +171,9 @@ class Pipeline:
 
     def stream_decoder(self, n_q: int | None, first_level: int, batch_size: int | None) -> StreamDecoder:
         """Return a new stream; see `dmcodec.runtime.StreamDecoder`."""
-        return StreamDecoder(self._stream_run(self.stream_graphs), self._config, n_q, first_level, batch_size)
+        graphs = self.stream_graphs
+        columns = graphs.state_size(UPSAMPLER_STEPS)
+        return StreamDecoder(self._stream_run(graphs), self._config, n_q, first_level, batch_size, columns)
 
     def _stream_run(self, graphs: Graphs) -> RunGraph:
         """Return what runs the graphs of a stream: its state stays on the device where the backend keeps it there."""
@@ -291,7 +295,8 @@ class Pipeline:
         return np.concatenate(cores, axis=1)
 
     def _decode_stream(self, tokens: Tokens) -> Iterator[Waveform]:
-        stream = StreamDecoder(self._stream_run(self.graphs), self._config, tokens.n_q, tokens.first_level)
+        run, columns = self._stream_run(self.graphs), self.graphs.state_size(UPSAMPLER_STEPS)
+        stream = StreamDecoder(run, self._config, tokens.n_q, tokens.first_level, columns=columns)
         step, left = round(WINDOW_S * self._config.frame_rate), tokens.num_samples
         for start in range(0, tokens.num_frames, step):
             audio = stream.push(tokens.codes[:, start : start + step])[:left]

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dmcodec.bundle import UPSAMPLER_STEPS
 from dmcodec.codes import checked_codes, codes_array, is_whole
 from dmcodec.config import CodecConfig
 from dmcodec.errors import ArgumentError, StreamError, TokensError
@@ -19,6 +20,7 @@ from .calls import Call, Step, run_alone
 from .frames import joined, part
 
 WARM_UP_FRAMES = 5  # the usual push of 100 ms
+STEP_FRAMES = 25  # what is computed of so many frames fits the cache of a core
 Array = NDArray[np.float32]
 # Runs a graph of the bundle: run(name, **inputs) -> outputs, arrays or values on the backend's device.
 Run = Callable[..., list[Any]]
@@ -37,6 +39,8 @@ class DecoderState:
         features: [B, channels, n] the last LSTM frames, from the first that later audio depends on.
         hidden: [layers, B, channels] hidden state of the LSTM.
         cell: [layers, B, channels] cell state of the LSTM.
+        columns: [B, n] what the upsampling's layers keep of the frames up to `frames_ready`; None where it runs on
+            windows, as at the beginning of a clip.
     """
 
     frames_in: int
@@ -47,9 +51,11 @@ class DecoderState:
     features: Array
     hidden: Array
     cell: Array
+    columns: Array | None = None
 
     def __repr__(self) -> str:
-        size = sum(array.nbytes for array in (self.latents, self.features, self.hidden, self.cell))
+        arrays = (self.latents, self.features, self.hidden, self.cell, self.columns)
+        size = sum(array.nbytes for array in arrays if array is not None)
         return (
             f"DecoderState({_progress(self)}, {self.frames_ready} through the LSTM, "
             f"batch of {self.hidden.shape[1]}, {size / 1024:.1f} KiB)"
@@ -68,6 +74,8 @@ class StreamDecoder:
         n_q: levels of the codes of each push; all from `first_level` on by default.
         first_level: quantizer level of their first row.
         batch_size: clips that are decoded in parallel; None for one clip without a batch axis.
+        columns: size of the state of the graph UPSAMPLER_STEPS, which then runs between the ends of the clip; 0 runs
+            windows only.
 
     Raises:
         ArgumentError: levels that the codec doesn't have, or a batch size below 1.
@@ -80,6 +88,7 @@ class StreamDecoder:
         n_q: int | None = None,
         first_level: int = 0,
         batch_size: int | None = None,
+        columns: int = 0,
     ) -> None:
         n_q = config.n_q - (first_level if is_whole(first_level) else 0) if n_q is None else n_q
         if (
@@ -96,7 +105,7 @@ class StreamDecoder:
             raise ArgumentError(f"batch_size must be a whole number from 1 on, not {batch_size!r}")
         self.n_q, self.first_level = int(n_q), int(first_level)
         self.batch_size = None if batch_size is None else int(batch_size)
-        self._run, self._config, self._reach = run, config, decoder_reach(config)
+        self._run, self._config, self._reach, self._columns = run, config, decoder_reach(config), columns
         self._state = initial_state(config, batch_size or 1)
 
     def __repr__(self) -> str:
@@ -121,7 +130,8 @@ class StreamDecoder:
         """The state. Set it to return to this point, in this stream or in another of the same shape."""
         now = self._state
         latents, features, hidden, cell = map(np.asarray, (now.latents, now.features, now.hidden, now.cell))
-        return dataclasses.replace(now, latents=latents, features=features, hidden=hidden, cell=cell)
+        columns = None if now.columns is None else np.asarray(now.columns)
+        return dataclasses.replace(now, latents=latents, features=features, hidden=hidden, cell=cell, columns=columns)
 
     @state.setter
     def state(self, state: DecoderState) -> None:
@@ -130,6 +140,8 @@ class StreamDecoder:
             raise ArgumentError(f"state: expected a DecoderState, got {type(state).__name__}")
         if state.hidden.shape != shape:
             raise ArgumentError(f"state: made for hidden state {state.hidden.shape}, this stream's is {shape}")
+        if state.columns is not None and state.columns.shape[1] != self._columns:
+            state = dataclasses.replace(state, columns=None)  # the features suffice to go on
         self._state = state
 
     def reset(self) -> None:
@@ -233,11 +245,29 @@ class StreamDecoder:
         window_start = max(0, state.frames_out - reach.past)
         # The first frames of a clip and its last depend on the padding at its ends.
         inner = state.frames_out >= reach.past and not state.finished
-        [waveform] = yield Call("decoder_upsampler", {"features": state.features}, inner)
-        new = part(waveform, (state.frames_out - window_start) * hop, (out - window_start) * hop)
-        audio = np.asarray(new)[:, 0]
+        if inner and self._columns:
+            state, audio = yield from self._step(state, out)
+        else:
+            [waveform] = yield Call("decoder_upsampler", {"features": state.features}, inner)
+            audio = part(waveform, (state.frames_out - window_start) * hop, (out - window_start) * hop)
         kept = part(state.features, max(0, out - reach.past) - window_start)
-        return dataclasses.replace(state, frames_out=out, features=kept), audio
+        return dataclasses.replace(state, frames_out=out, features=kept), np.asarray(audio)[:, 0]
+
+    def _step(self, state: DecoderState, out: int) -> Step[tuple[DecoderState, Array]]:
+        """Run the upsampling with its state; the first time from zeros, on the context of a window before the rest."""
+        columns, late = state.columns, self._reach.future
+        first = state.frames_out - self._reach.past
+        begin = first if columns is None else state.frames_out + late
+        if columns is None:
+            columns = np.zeros((state.features.shape[0], self._columns), np.float32)
+        parts = []
+        for start in range(begin, state.frames_ready, STEP_FRAMES):
+            features = part(state.features, start - first, min(state.frames_ready, start + STEP_FRAMES) - first)
+            waveform, columns = yield Call(UPSAMPLER_STEPS, {"features": features, "state": columns})
+            parts.append(waveform)
+        skipped = (state.frames_out + late - begin) * self._config.hop_length
+        audio = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
+        return dataclasses.replace(state, columns=columns), audio[..., skipped:]
 
 
 def warm_up_stream(stream: StreamDecoder) -> None:
