@@ -22,6 +22,7 @@ GRAPH_NAMES = ("encoder", "quantizer", "dequantizer", "decoder", "decoder_recurr
 DOWNSAMPLER, OUTPUT = "encoder_downsampler", "encoder_output"
 # Layers with a state, which a CPU runs in steps; bundles of an earlier dmcodec don't have them, and run in windows.
 UPSAMPLER_STEPS, DOWNSAMPLER_STEPS = "decoder_upsampler_steps", "encoder_downsampler_steps"
+STEPS: Mapping[str, str] = {"decoder_upsampler": UPSAMPLER_STEPS, DOWNSAMPLER: DOWNSAMPLER_STEPS}
 MAX_LOOK_AHEAD_S = 60.0
 DEFAULT_LOOK_AHEAD_S = 0.5  # of bundles whose export did not measure it
 _DEFAULT_BUNDLE = Path(__file__).parent / "data" / "dmcodec-small.bundle"

@@ -11,7 +11,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from dmcodec import __version__
-from dmcodec.bundle import UPSAMPLER_STEPS, Bundle, GraphSpec, Manifest, state_size, write_manifest
+from dmcodec.bundle import DOWNSAMPLER_STEPS, UPSAMPLER_STEPS, Bundle, GraphSpec, Manifest, state_size, write_manifest
 from dmcodec.config import CodecConfig
 from dmcodec.errors import ArgumentError, ParityError
 from dmcodec.files import file_sha256, output_folder
@@ -149,13 +149,13 @@ def _write(folder: Path, codec: DMCodec, precision: str, origin: _Origin, report
     report("building graphs", 1, 1)
     backend = OnnxRuntimeBackend()
     run = _runner(codec.config, backend, folder, specs)
-    columns = state_size(specs, UPSAMPLER_STEPS)
+    decoder_columns, encoder_columns = (state_size(specs, steps) for steps in (UPSAMPLER_STEPS, DOWNSAMPLER_STEPS))
     if PRECISIONS[origin.thresholds_of].rounds_weights:  # the error of rounding must not hide an error of a graph
         rounded = torch_model(codec.config, {name: folder / spec.file for name, spec in specs.items()})
-        _checked_cases(TorchReference(rounded), run, columns, "fp32", report)
-        check_parts(TorchReference(rounded), run, "fp32")
-    cases = _checked_cases(TorchReference(codec), run, columns, origin.thresholds_of, report)
-    sweeps = check_parts(TorchReference(codec), run, origin.thresholds_of)
+        _checked_cases(TorchReference(rounded), run, decoder_columns, "fp32", report)
+        check_parts(TorchReference(rounded), run, "fp32", encoder_columns)
+    cases = _checked_cases(TorchReference(codec), run, decoder_columns, origin.thresholds_of, report)
+    sweeps = check_parts(TorchReference(codec), run, origin.thresholds_of, encoder_columns)
     report("measuring context", 0, 1)
     encoder_context = measure_context(codec.config, run)
     report("measuring context", 1, 1)

@@ -12,7 +12,7 @@ from typing import TypeVar
 import numpy as np
 
 from dmcodec.audio import Waveform
-from dmcodec.bundle import GRAPH_NAMES, UPSAMPLER_STEPS, Bundle, encoder_part_names
+from dmcodec.bundle import DOWNSAMPLER_STEPS, GRAPH_NAMES, UPSAMPLER_STEPS, Bundle, encoder_part_names
 from dmcodec.codes import Codes, checked_codes
 from dmcodec.precision import FP16
 from dmcodec.runtime.tensorrt.driver import free_bytes
@@ -45,7 +45,7 @@ from .workers import Workers
 
 _Result = TypeVar("_Result")
 # The graphs of a stream, but for the dequantizer.
-STREAM_GRAPHS = ("decoder_recurrent", "decoder_upsampler", UPSAMPLER_STEPS)
+STREAM_GRAPHS = ("decoder_recurrent", "decoder_upsampler")
 
 
 class Pipeline:
@@ -84,8 +84,6 @@ class Pipeline:
     def load(self, *names: str) -> None:
         """Load the named graphs, all by default, where they will run."""
         names = names or GRAPH_NAMES
-        if "decoder_upsampler" in names and self.stream_graphs.state_size(UPSAMPLER_STEPS):
-            names = (*names, UPSAMPLER_STEPS)
         for graphs, streams in ((self.graphs, False), (self.stream_graphs, True)):
             if chosen := [name for name in names if (name in STREAM_GRAPHS) == streams]:
                 graphs.load(*chosen)  # without a name it would load all
@@ -208,7 +206,8 @@ class Pipeline:
             Spool(options.spool, room, rate) if record is None else record.spool(room, rate) as spool,
             Workers.start(self._workers) as workers,
         ):
-            encoder = ExactEncoder(graphs.arrays, config, workers, spool)
+            columns = graphs.state_size(DOWNSAMPLER_STEPS)
+            encoder = ExactEncoder(graphs.arrays, config, workers, spool, columns=columns)
             start = None if record is None else record.position
             yield from encoder.encode(blocks, expected_frames, reached, start)
 

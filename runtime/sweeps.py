@@ -17,13 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dmcodec.audio import Waveform
-from dmcodec.bundle import DOWNSAMPLER, OUTPUT, directions, lstm_name
+from dmcodec.bundle import OUTPUT, directions, lstm_name
 from dmcodec.codes import Codes, checked_codes
 from dmcodec.config import CodecConfig
 from dmcodec.receptive_field import encoder_reach
 
 from .batching import BLOCK_FRAMES, TILE_FRAMES
-from .calls import RunGraph
+from .calls import RunGraph, run_alone
+from .downsampling import Downsampling, Stretch
 from .long_clips import Window, WindowPlan, Windows
 from .spool import Array, MemoryStore, Spool, SpoolArray
 from .workers import Workers
@@ -130,15 +131,23 @@ class ExactEncoder:
         spool: keeps what lies between the stages. A kept one, from which an interrupted encode goes on, also makes a
             codec of one direction work in stages; else that streams, and needs no spool.
         sizes: of tiles and blocks.
+        columns: size of the state of DOWNSAMPLER_STEPS; 0 runs tiles as windows.
     """
 
     def __init__(
-        self, run: RunGraph, config: CodecConfig, workers: Workers, spool: Spool, sizes: Sizes | None = None
+        self,
+        run: RunGraph,
+        config: CodecConfig,
+        workers: Workers,
+        spool: Spool,
+        sizes: Sizes | None = None,
+        columns: int = 0,
     ) -> None:
         self._run, self._config, self._workers, self._spool = run, config, workers, spool
         self._sizes = sizes or Sizes()
         self._ways = directions(config)
         self._reach = encoder_reach(config)
+        self._downsampling = Downsampling(config, columns)
         self._width = _channels(config)
 
     def encode(
@@ -234,9 +243,8 @@ class ExactEncoder:
 
     def _features(self, blocks: Iterable[Waveform], skip: int = 0) -> Iterator[tuple[int, Array]]:
         """Yield first frame and features [n, channels] of each tile from frame `skip` on, which is a tile's border."""
-        hop, reach = self._config.hop_length, self._reach
-        before, after = -(-reach.past_samples // hop), -(-reach.future_samples // hop)
-        windows = Windows(WindowPlan(self._sizes.tile, before, hop, after))
+        before, after = self._downsampling.past_frames, self._downsampling.future_frames
+        windows = Windows(WindowPlan(self._sizes.tile, before, self._config.hop_length, after))
 
         def tiles() -> Iterator[tuple[int, Window]]:
             first = 0
@@ -252,9 +260,10 @@ class ExactEncoder:
 
     def _tile(self, item: tuple[int, Window]) -> tuple[int, Array]:
         first, tile = item
-        lengths = np.array([len(tile.samples)], np.int64)
-        features = self._run(DOWNSAMPLER, waveform=tile.samples[None, None], lengths=lengths)[0]
-        return first, features[tile.first_frame : tile.first_frame + tile.num_frames, 0]
+        stop = tile.first_frame + tile.num_frames
+        stretch = Stretch(tile.samples[None], tile.first_frame, stop, first == tile.first_frame)
+        features, _ = run_alone(self._downsampling.features(stretch), self._run)
+        return first, features[:, 0]
 
     def _outputs(
         self, layer: int, inputs: Mapping[str, Frames], num_frames: int

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 
-from dmcodec.bundle import UPSAMPLER_STEPS, encoder_part_names
+from dmcodec.bundle import encoder_part_names
 from dmcodec.errors import ArgumentError, StreamError
 from dmcodec.runtime.backend import Graphs
 
@@ -102,8 +102,6 @@ class StreamPool:
         open_single = partial(self._codec.stream_decoder, n_q, first_level)
         open_single()  # its errors come first
         self._graphs.load(*_DECODER_GRAPHS)
-        if self._graphs.state_size(UPSAMPLER_STEPS):
-            self._graphs.load(UPSAMPLER_STEPS)
         part = max(1, round(PART_S * self._codec.frame_rate))
         return PooledDecoder(self, self._scheduler, self._seat(), open_single, part)
 
