@@ -41,6 +41,7 @@ from .long_clips import Window, WindowPlan, Windows
 from .spool import Spool
 from .stream_decoder import StreamDecoder
 from .sweeps import MIN_FRAMES, ExactEncoder, Position, spool_bytes
+from .whole_decoder import MIN_STEPPED_FRAMES, WholeDecoder
 from .workers import Workers
 
 _Result = TypeVar("_Result")
@@ -231,10 +232,21 @@ class Pipeline:
             codes, lengths = stack([clips[index].codes.astype(np.int64) for index in batch])
             first_level = np.array(clips[0].first_level, np.int64)
             latents = graphs.run("dequantizer", codes=codes.transpose(1, 0, 2), first_level=first_level)[0]
+            if self._steps_pay(int(lengths.max())):
+                whole = WholeDecoder(self._config, graphs, *self.concurrent)
+                return [audio[: clips[index].num_samples] for audio, index in zip(whole.decode(latents, lengths), batch, strict=True)]
             waveform = graphs.arrays("decoder", latents=latents, lengths=lengths)[0]
             return [waveform[row, 0, : clips[index].num_samples].copy() for row, index in enumerate(batch)]
 
         return self._run_batches(run, [tokens.num_samples for tokens in clips], self._limits("decoder"))
+
+    def _steps_pay(self, num_frames: int) -> bool:
+        """Return whether clips of this length are decoded by an LSTM over the whole and convolutions in steps.
+
+        In half precision these round in between, and a short clip is mostly ends, which steps don't compute.
+        """
+        enough = num_frames >= MIN_STEPPED_FRAMES and not self._is_half
+        return enough and bool(self.graphs.state_size(UPSAMPLER_STEPS))
 
     def _limits(self, graph: str) -> Limits:
         if self._side is not None:

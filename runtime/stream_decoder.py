@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dmcodec.bundle import UPSAMPLER_STEPS
 from dmcodec.codes import checked_codes, codes_array, is_whole
 from dmcodec.config import CodecConfig
 from dmcodec.errors import ArgumentError, StreamError, TokensError
@@ -18,9 +17,9 @@ from dmcodec.receptive_field import decoder_reach
 
 from .calls import Call, Step, run_alone
 from .frames import joined, part
+from .upsampling import Upsampling
 
 WARM_UP_FRAMES = 5  # the usual push of 100 ms
-STEP_FRAMES = 25  # what is computed of so many frames fits the cache of a core
 Array = NDArray[np.float32]
 # Runs a graph of the bundle: run(name, **inputs) -> outputs, arrays or values on the backend's device.
 Run = Callable[..., list[Any]]
@@ -105,7 +104,8 @@ class StreamDecoder:
             raise ArgumentError(f"batch_size must be a whole number from 1 on, not {batch_size!r}")
         self.n_q, self.first_level = int(n_q), int(first_level)
         self.batch_size = None if batch_size is None else int(batch_size)
-        self._run, self._config, self._reach, self._columns = run, config, decoder_reach(config), columns
+        self._run, self._config, self._reach = run, config, decoder_reach(config)
+        self._upsampling = Upsampling(config, columns)
         self._state = initial_state(config, batch_size or 1)
 
     def __repr__(self) -> str:
@@ -140,7 +140,7 @@ class StreamDecoder:
             raise ArgumentError(f"state: expected a DecoderState, got {type(state).__name__}")
         if state.hidden.shape != shape:
             raise ArgumentError(f"state: made for hidden state {state.hidden.shape}, this stream's is {shape}")
-        if state.columns is not None and state.columns.shape[1] != self._columns:
+        if state.columns is not None and state.columns.shape[1] != self._upsampling.columns:
             state = dataclasses.replace(state, columns=None)  # the features suffice to go on
         self._state = state
 
@@ -223,7 +223,7 @@ class StreamDecoder:
         ready = state.frames_in - (0 if state.finished else front)
         if ready <= state.frames_ready:
             return state
-        window = _reflected(state.latents, max(0, front - state.frames_ready), front if state.finished else 0)
+        window = reflected(state.latents, max(0, front - state.frames_ready), front if state.finished else 0)
         inputs = {"latents": window, "hidden": state.hidden, "cell": state.cell}
         features, hidden, cell = yield Call("decoder_recurrent", inputs)
         first_kept = max(0, ready - front) - max(0, state.frames_ready - front)
@@ -245,29 +245,23 @@ class StreamDecoder:
         window_start = max(0, state.frames_out - reach.past)
         # The first frames of a clip and its last depend on the padding at its ends.
         inner = state.frames_out >= reach.past and not state.finished
-        if inner and self._columns:
-            state, audio = yield from self._step(state, out)
+        if inner and self._upsampling.columns:
+            state, audio = yield from self._step(state)
         else:
             [waveform] = yield Call("decoder_upsampler", {"features": state.features}, inner)
-            audio = part(waveform, (state.frames_out - window_start) * hop, (out - window_start) * hop)
+            new = part(waveform, (state.frames_out - window_start) * hop, (out - window_start) * hop)
+            audio = np.asarray(new)[:, 0]
         kept = part(state.features, max(0, out - reach.past) - window_start)
-        return dataclasses.replace(state, frames_out=out, features=kept), np.asarray(audio)[:, 0]
+        return dataclasses.replace(state, frames_out=out, features=kept), audio
 
-    def _step(self, state: DecoderState, out: int) -> Step[tuple[DecoderState, Array]]:
+    def _step(self, state: DecoderState) -> Step[tuple[DecoderState, Array]]:
         """Run the upsampling with its state; the first time from zeros, on the context of a window before the rest."""
-        columns, late = state.columns, self._reach.future
-        first = state.frames_out - self._reach.past
-        begin = first if columns is None else state.frames_out + late
-        if columns is None:
-            columns = np.zeros((state.features.shape[0], self._columns), np.float32)
-        parts = []
-        for start in range(begin, state.frames_ready, STEP_FRAMES):
-            features = part(state.features, start - first, min(state.frames_ready, start + STEP_FRAMES) - first)
-            waveform, columns = yield Call(UPSAMPLER_STEPS, {"features": features, "state": columns})
-            parts.append(waveform)
+        first, late = state.frames_out - self._reach.past, self._reach.future
+        begin = first if state.columns is None else state.frames_out + late
+        features = part(state.features, begin - first)
+        audio, columns = yield from self._upsampling.steps(features, state.columns)
         skipped = (state.frames_out + late - begin) * self._config.hop_length
-        audio = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
-        return dataclasses.replace(state, columns=columns), audio[..., skipped:]
+        return dataclasses.replace(state, columns=columns), audio[:, skipped:]
 
 
 def warm_up_stream(stream: StreamDecoder) -> None:
@@ -290,7 +284,7 @@ def initial_state(config: CodecConfig, batch_size: int) -> DecoderState:
     return DecoderState(0, 0, 0, False, latents, features, state, state)
 
 
-def _reflected(latents: Array, left: int, right: int) -> Array:
+def reflected(latents: Array, left: int, right: int) -> Array:
     """Pad latents [B, D, T] by reflection at the ends of the clip, as `dmcodec.nn.layers.reflect_pad` does."""
     if not left and not right:
         return latents
