@@ -21,11 +21,12 @@ _Result = TypeVar("_Result")
 WHOLE_S = 30.0  # clips up to this length run in one piece, longer ones in windows (encoding) or as a stream (decoding)
 WINDOW_S = 15.0  # of a window without its context, and of the part of a long clip that one decoding step covers
 WINDOWS_PER_BATCH = 4
-TILE_FRAMES = 100  # of the exact encoder's convolutions: the context of a tile is 3 % of it
+TILE_FRAMES = 50  # of the exact encoder's convolutions; several for each thread also of a clip of a few seconds
 BLOCK_FRAMES = 250  # of its LSTM, and of what follows that
-TILED_S = (
-    15.0  # a single clip from this length on is encoded in tiles; shorter ones are faster in one piece on idle CPUs
-)
+TILED_S = 2.0  # a single clip from this length on is encoded in tiles; in shorter ones most of the tiles are ends
+# Weights of an LSTM's two directions, in bytes, from which on they run one after the other on all threads: together
+# they would not stay in the cache that the cores share, from which each frame reads them again.
+SHARED_CACHE_BYTES = 16 << 20
 # Most of batch size x longest clip, summed over the concurrent batches of a call, for any number of threads. It bounds
 # the memory: at full size, encoding takes about 20 MB and decoding about 45 MB for each second.
 ENCODE_TOTAL_S = 64.0

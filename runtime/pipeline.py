@@ -12,7 +12,7 @@ from typing import TypeVar
 import numpy as np
 
 from dmcodec.audio import Waveform
-from dmcodec.bundle import DOWNSAMPLER_STEPS, GRAPH_NAMES, UPSAMPLER_STEPS, Bundle, encoder_part_names
+from dmcodec.bundle import DOWNSAMPLER_STEPS, GRAPH_NAMES, UPSAMPLER_STEPS, Bundle, directions, encoder_part_names
 from dmcodec.codes import Codes, checked_codes
 from dmcodec.precision import FP16
 from dmcodec.runtime.tensorrt.driver import free_bytes
@@ -24,6 +24,7 @@ from .batching import (
     ENCODE_TOTAL_S,
     GPU_CONCURRENT,
     GPU_MAX_BATCH,
+    SHARED_CACHE_BYTES,
     TILED_S,
     WHOLE_S,
     WINDOW_S,
@@ -106,7 +107,11 @@ class Pipeline:
     def load_encoder(self, options: EncodeOptions) -> None:
         """Load the graphs that encode clips of more than a few seconds."""
         if options.plan is None:
-            (self._concurrent_graphs or self.graphs).load(*encoder_part_names(self._config), "quantizer")
+            parts = encoder_part_names(self._config)
+            lstms = [name for name in parts if "lstm" in name] if self._recurs_on_all_threads else []
+            if lstms:
+                self.graphs.load(*lstms)
+            self.concurrent[0].load(*(name for name in parts if name not in lstms), "quantizer")
         else:
             self.graphs.load("encoder", "quantizer")
 
@@ -208,7 +213,8 @@ class Pipeline:
             Workers.start(self._workers) as workers,
         ):
             columns = graphs.state_size(DOWNSAMPLER_STEPS)
-            encoder = ExactEncoder(graphs.arrays, config, workers, spool, columns=columns)
+            recur = self.graphs.arrays if self._recurs_on_all_threads else None
+            encoder = ExactEncoder(graphs.arrays, config, workers, spool, columns=columns, recur=recur)
             start = None if record is None else record.position
             yield from encoder.encode(blocks, expected_frames, reached, start)
 
@@ -239,6 +245,13 @@ class Pipeline:
             return [waveform[row, 0, : clips[index].num_samples].copy() for row, index in enumerate(batch)]
 
         return self._run_batches(run, [tokens.num_samples for tokens in clips], self._limits("decoder"))
+
+    @property
+    def _recurs_on_all_threads(self) -> bool:
+        """Whether the directions of an LSTM run one after the other on all threads; see SHARED_CACHE_BYTES."""
+        channels = self._config.n_filters * 2 ** len(self._config.strides)
+        gates, ways, item_bytes = 4, len(directions(self._config)), 4
+        return ways * gates * channels**2 * item_bytes > SHARED_CACHE_BYTES
 
     def _steps_pay(self, num_frames: int) -> bool:
         """Return whether clips of this length are decoded by an LSTM over the whole and convolutions in steps.

@@ -127,11 +127,12 @@ class ExactEncoder:
     Args:
         run: runs a graph of the bundle; called from several threads.
         config: of the codec.
-        workers: run tiles, and the two directions of a layer, at the same time.
+        workers: run tiles, and the two directions of a layer without `recur`, at the same time.
         spool: keeps what lies between the stages. A kept one, from which an interrupted encode goes on, also makes a
             codec of one direction work in stages; else that streams, and needs no spool.
         sizes: of tiles and blocks.
         columns: size of the state of DOWNSAMPLER_STEPS; 0 runs tiles as windows.
+        recur: runs an LSTM's graph on all threads, one direction after the other; None runs both at the same time.
     """
 
     def __init__(
@@ -142,7 +143,9 @@ class ExactEncoder:
         spool: Spool,
         sizes: Sizes | None = None,
         columns: int = 0,
+        recur: RunGraph | None = None,
     ) -> None:
+        self._recur, self._run_lstm = recur, recur or run
         self._run, self._config, self._workers, self._spool = run, config, workers, spool
         self._sizes = sizes or Sizes()
         self._ways = directions(config)
@@ -300,12 +303,11 @@ class ExactEncoder:
         starts = range(0, num_frames, block)
         for step in range(first_step, len(starts)):
             firsts = [starts[-1 - step if way == _BACKWARD else step] for way in self._ways]
-            results = self._workers.together(
-                [
-                    partial(self._block, layer, way, inputs, first, min(num_frames, first + block), states[way])
-                    for way, first in zip(self._ways, firsts, strict=True)
-                ]
-            )
+            calls = [
+                partial(self._block, layer, way, inputs, first, min(num_frames, first + block), states[way])
+                for way, first in zip(self._ways, firsts, strict=True)
+            ]
+            results = self._workers.together(calls) if self._recur is None else [call() for call in calls]
             for way, first, (values, state) in zip(self._ways, firsts, results, strict=True):
                 outputs[way].write(first, values)
                 states[way] = state
@@ -320,7 +322,7 @@ class ExactEncoder:
         return self._lstm(layer, way, steps, state)
 
     def _lstm(self, layer: int, way: str, steps: Mapping[str, Array], state: LstmState) -> tuple[Array, LstmState]:
-        output, hidden, cell = self._run(lstm_name(layer, way), **steps, hidden=state[0], cell=state[1])
+        output, hidden, cell = self._run_lstm(lstm_name(layer, way), **steps, hidden=state[0], cell=state[1])
         return output[:, 0], (hidden, cell)
 
     def _zeros(self) -> LstmState:
