@@ -23,7 +23,7 @@ from .agreement import compare_codes, max_abs_error, snr_db
 from .reference import Expected, Reference, run_reference
 
 _FRAMES = 200
-_SIZES = Sizes(tile=16, block=48)  # several of each, and a part of one at the end
+_SIZES = Sizes(tile=40, block=48)  # several of each, and a part of one at the end; a tile runs in two steps
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,9 +75,7 @@ def check_parts(reference: Reference, run: Run, precision: str, columns: int = 0
     return min(cases, key=lambda case: case.sweep_latents_snr_db)
 
 
-def _case(
-    reference: Reference, run: Run, expected: Expected, waveform: NDArray[np.float32], columns: int
-) -> PartsCase:
+def _case(reference: Reference, run: Run, expected: Expected, waveform: NDArray[np.float32], columns: int) -> PartsCase:
     with Workers.start(1) as workers, Spool(MEMORY) as spool:
         encoder = ExactEncoder(run, reference.config, workers, spool, _SIZES, columns)
         latents = np.concatenate(list(encoder.latents([waveform])), axis=2)[0]

@@ -21,7 +21,7 @@ _Result = TypeVar("_Result")
 WHOLE_S = 30.0  # clips up to this length run in one piece, longer ones in windows (encoding) or as a stream (decoding)
 WINDOW_S = 15.0  # of a window without its context, and of the part of a long clip that one decoding step covers
 WINDOWS_PER_BATCH = 4
-TILE_FRAMES = 50  # of the exact encoder's convolutions; several for each thread also of a clip of a few seconds
+TILE_FRAMES = 200  # of the exact encoder's convolutions: what a tile computes again is 2 % of it
 BLOCK_FRAMES = 250  # of its LSTM, and of what follows that
 TILED_S = 2.0  # a single clip from this length on is encoded in tiles; in shorter ones most of the tiles are ends
 # Weights of an LSTM's two directions, in bytes, from which on they run one after the other on all threads: together
@@ -86,6 +86,18 @@ def gpu_limits(
         return max(1, most(graph, length))  # what no engine runs is an error of its own, with its shape
 
     return Limits(total, concurrent, max_batch, _GPU_LENGTH_RATIO)
+
+
+def tile_frames(num_frames: int) -> int:
+    """Return the frames of a tile of a clip, whose length is 0 where it is not known.
+
+    Their number is a multiple of four, or two for a short clip, so that threads end at the same time. It does not
+    depend on the number of threads, on which rounding would then depend.
+    """
+    if not num_frames:
+        return TILE_FRAMES
+    tiles = 4 * max(1, round(num_frames / (4 * TILE_FRAMES))) if num_frames >= TILE_FRAMES else 2
+    return -(-num_frames // tiles)
 
 
 def batches(lengths: Sequence[int], limits: Limits) -> Iterator[list[int]]:

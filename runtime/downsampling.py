@@ -53,7 +53,7 @@ class Downsampling:
         self._context = -(-self.reach.past_samples // self._hop)
         # Frames before the first that is valid after a state of zeros.
         self._warm_up = -(-(self.reach.past_samples + self.reach.future_samples) // self._hop)
-        self.past_frames = max(self._context, self._warm_up if columns else 0)
+        self.past_frames = max(self._context, self._warm_up)  # also for windows: states go from one to the other
         self.future_frames = -(-self.reach.future_samples // self._hop)
 
     def features(self, stretch: Stretch, state: Any = None) -> Step[tuple[Array, Any]]:

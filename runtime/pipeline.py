@@ -25,6 +25,7 @@ from .batching import (
     GPU_CONCURRENT,
     GPU_MAX_BATCH,
     SHARED_CACHE_BYTES,
+    TILE_FRAMES,
     TILED_S,
     WHOLE_S,
     WINDOW_S,
@@ -35,13 +36,14 @@ from .batching import (
     run_within,
     runs_alone,
     stack,
+    tile_frames,
 )
 from .calls import RunGraph
 from .encode_options import EncodeOptions, Meter
 from .long_clips import Window, WindowPlan, Windows
 from .spool import Spool
 from .stream_decoder import StreamDecoder
-from .sweeps import MIN_FRAMES, ExactEncoder, Position, spool_bytes
+from .sweeps import MIN_FRAMES, ExactEncoder, Position, Sizes, spool_bytes
 from .whole_decoder import MIN_STEPPED_FRAMES, WholeDecoder
 from .workers import Workers
 
@@ -223,7 +225,9 @@ class Pipeline:
         ):
             columns = graphs.state_size(DOWNSAMPLER_STEPS)
             recur = self.graphs.arrays if self._recurs_on_all_threads else None
-            encoder = ExactEncoder(graphs.arrays, config, workers, spool, columns=columns, recur=recur)
+            # An encode that can go on keeps to one size of tiles, since its length may first be an estimate.
+            sizes = Sizes(tile_frames(expected_frames()) if record is None else TILE_FRAMES)
+            encoder = ExactEncoder(graphs.arrays, config, workers, spool, sizes, columns, recur)
             start = None if record is None else record.position
             yield from encoder.encode(blocks, expected_frames, reached, start)
 
@@ -246,10 +250,12 @@ class Pipeline:
         def run(graphs: Graphs, batch: list[int]) -> list[Waveform]:
             codes, lengths = stack([clips[index].codes.astype(np.int64) for index in batch])
             first_level = np.array(clips[0].first_level, np.int64)
-            latents = graphs.run("dequantizer", codes=codes.transpose(1, 0, 2), first_level=first_level)[0]
+            inputs = {"codes": codes.transpose(1, 0, 2), "first_level": first_level}
             if self._steps_pay(int(lengths.max())):
                 whole = WholeDecoder(self._config, graphs, *self.concurrent)
-                return [audio[: clips[index].num_samples] for audio, index in zip(whole.decode(latents, lengths), batch, strict=True)]
+                audio = whole.decode(graphs.arrays("dequantizer", **inputs)[0], lengths)
+                return [waveform[: clips[index].num_samples] for waveform, index in zip(audio, batch, strict=True)]
+            latents = graphs.run("dequantizer", **inputs)[0]
             waveform = graphs.arrays("decoder", latents=latents, lengths=lengths)[0]
             return [waveform[row, 0, : clips[index].num_samples].copy() for row, index in enumerate(batch)]
 

@@ -43,7 +43,9 @@ def test_each_frame_of_a_stream_is_upsampled_once(codec: Codec, gate: Gate) -> N
         stream.push(chunk)
     # The first step begins with the context of the first frame after the clip's beginning, which ran in a window.
     ready, out = stream.state.frames_ready, stream.state.frames_out
-    assert frames_of(gate, UPSAMPLER_STEPS, "features") == ready - (5 - stream.look_ahead_frames) + stream.context_frames
+    assert (
+        frames_of(gate, UPSAMPLER_STEPS, "features") == ready - (5 - stream.look_ahead_frames) + stream.context_frames
+    )
     assert out == 40 - stream.look_ahead_frames
     assert frames_of(gate, "decoder_upsampler", "features") == 2  # of the first push
 
@@ -153,4 +155,3 @@ def test_a_delay_beyond_that_of_windows_is_refused() -> None:
     builder = GraphBuilder("late")
     with pytest.raises(ExportError, match="late: its output is 2 columns later"):
         SteppedLayers(builder, "state").delayed(SteppedSignal("tensor", 4, lag=5), 3)
-
