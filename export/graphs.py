@@ -1,7 +1,8 @@
 """The graphs of a bundle, each from its part of the torch model.
 
 The decoder has three more graphs for streams: `decoder_recurrent` ends after the LSTM, whose state is an input and an
-output, `decoder_upsampler` holds the layers after it, and `decoder_upsampler_steps` the same layers with a state. `dmcodec.export.encoder_parts` has those of the encoder.
+output, `decoder_upsampler` holds the layers after it, and `decoder_upsampler_steps` holds them with a state.
+`dmcodec.export.encoder_parts` has those of the encoder.
 """
 
 from __future__ import annotations

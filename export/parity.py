@@ -76,7 +76,8 @@ def check_parity(reference: Reference, run: Run, columns: int = 0) -> Iterator[P
     Args:
         reference: its results count as right.
         run: runs a graph by its name.
-        columns: size of the state of the decoder in steps (`dmcodec.bundle.state_size`); 0 where streams run in windows only.
+        columns: size of the state of the decoder in steps (`dmcodec.bundle.state_size`); 0 where streams run in windows
+            only.
 
     Yields:
         One case for each signal, length and batch size: `num_cases(config)` in all.

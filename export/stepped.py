@@ -172,8 +172,8 @@ def elu(builder: GraphBuilder, tensor: str) -> str:
 def convolution(builder: GraphBuilder, layer: Conv1d, tensor: str, name: str) -> str:
     """Add a convolution of stride 1 without its padding, [B, T + reach, C] -> [B, T, outputs], as a matrix product.
 
-    What moves less memory: the columns of all taps are laid side by side, or the input is multiplied with the weights of
-    all taps and the results are shifted and summed.
+    What moves less memory is chosen: the columns of all taps are laid side by side, or the input is multiplied with the
+    weights of all taps, and the results are shifted and summed.
     """
     weight, bias = array(layer.weights.weight()), array(layer.weights.bias)
     outputs, inputs, taps = weight.shape

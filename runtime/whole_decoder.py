@@ -7,6 +7,7 @@ that run at the same time on one thread each, which wait for each other less tha
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,4 +59,4 @@ class WholeDecoder:
         def stretch(ends: tuple[int, int]) -> Array:
             return run_alone(self._upsampling.audio(features, *ends), self._single.arrays)[0]
 
-        return np.concatenate(list(workers.in_order(stretch, zip(cuts, cuts[1:], strict=False))))
+        return np.concatenate(list(workers.in_order(stretch, pairwise(cuts))))
