@@ -177,16 +177,26 @@ def convolution(builder: GraphBuilder, layer: Conv1d, tensor: str, name: str) ->
     """
     weight, bias = array(layer.weights.weight()), array(layer.weights.bias)
     outputs, inputs, taps = weight.shape
-    stored = builder.weight(f"{name}.weight", weight)
-    if taps * outputs <= 2 * inputs:
-        stored = builder.op("Transpose", stored, perm=[1, 2, 0])
-        product = builder.op("MatMul", tensor, builder.op("Reshape", stored, builder.ints(inputs, taps * outputs)))
-        product = _shifted_sum(builder, product, outputs, taps, layer.padding.dilation)
-    else:
-        stored = builder.op("Transpose", stored, perm=[2, 1, 0])
-        columns = _side_by_side(builder, tensor, taps, layer.padding.dilation)
-        product = builder.op("MatMul", columns, builder.op("Reshape", stored, builder.ints(taps * inputs, outputs)))
-    return builder.op("Add", product, builder.weight(f"{name}.bias", bias))
+    stored, added = builder.weight(f"{name}.weight", weight), builder.weight(f"{name}.bias", bias)
+    if taps * outputs > 2 * inputs:
+        return _product_of_columns(builder, layer, tensor, stored, added)
+    stored = builder.op("Transpose", stored, perm=[1, 2, 0])
+    product = builder.op("MatMul", tensor, builder.op("Reshape", stored, builder.ints(inputs, taps * outputs)))
+    return builder.op("Add", _shifted_sum(builder, product, outputs, taps, layer.padding.dilation), added)
+
+
+def _product_of_columns(builder: GraphBuilder, layer: Conv1d, tensor: str, weight: str, bias: str) -> str:
+    """Multiply the columns of all taps with the weight as it is stored: to transpose it would make loading slow."""
+    outputs, inputs, taps = layer.weights.weight().shape
+    op, ints = builder.op, builder.ints
+    columns = _side_by_side(builder, tensor, taps, layer.padding.dilation)
+    if inputs > 1 and taps > 1:  # [B, T, taps * C] -> [B, T, C * taps]
+        split = op("Reshape", columns, ints(0, -1, taps, inputs))
+        columns = op("Reshape", op("Transpose", split, perm=[0, 1, 3, 2]), ints(0, -1, inputs * taps))
+    rows = op("Reshape", columns, ints(-1, inputs * taps))
+    product = op("Gemm", rows, op("Reshape", weight, ints(outputs, inputs * taps)), bias, transB=1)
+    leading = op("Slice", op("Shape", columns), ints(0), ints(2))
+    return op("Reshape", product, op("Concat", leading, ints(outputs), axis=0))
 
 
 def _side_by_side(builder: GraphBuilder, tensor: str, taps: int, dilation: int = 1) -> str:
