@@ -23,6 +23,9 @@ _GRAPHS_HOLD_THEIR_WEIGHTS, _PLAIN_CONFIGURATION = 1, 2
 GRAPH_NAMES = ("encoder", "quantizer", "dequantizer", "decoder", "decoder_recurrent", "decoder_upsampler")
 # The encoder in parts, for clips of any length and for streams; bundles of an earlier dmcodec don't have them.
 DOWNSAMPLER, OUTPUT = "encoder_downsampler", "encoder_output"
+# Layers with a state, which a CPU runs in steps; bundles of an earlier dmcodec don't have them, and run in windows.
+UPSAMPLER_STEPS, DOWNSAMPLER_STEPS = "decoder_upsampler_steps", "encoder_downsampler_steps"
+STEPS: Mapping[str, str] = {"decoder_upsampler": UPSAMPLER_STEPS, DOWNSAMPLER: DOWNSAMPLER_STEPS}
 MAX_LOOK_AHEAD_S = 60.0
 DEFAULT_LOOK_AHEAD_S = 0.5  # of bundles whose export did not measure it
 _DEFAULT_BUNDLE = Path(__file__).parent / "data" / "dmcodec-small.bundle"
@@ -63,6 +66,12 @@ class GraphSpec:
     precision: str
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+
+
+def state_size(graphs: Mapping[str, GraphSpec], steps: str) -> int:
+    """Return the size of the state of UPSAMPLER_STEPS or DOWNSAMPLER_STEPS; 0 where it is not among the graphs."""
+    inputs = graphs[steps].inputs if steps in graphs else ()
+    return next((int(tensor.axes[1]) for tensor in inputs if tensor.name == "state"), 0)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from dmcodec import __version__
-from dmcodec.bundle import Bundle, GraphSpec, Manifest, write_manifest
+from dmcodec.bundle import DOWNSAMPLER_STEPS, UPSAMPLER_STEPS, Bundle, GraphSpec, Manifest, state_size, write_manifest
 from dmcodec.config import CodecConfig
 from dmcodec.errors import ArgumentError, ParityError
 from dmcodec.export.int8.choice import int8_graphs
@@ -204,12 +204,13 @@ def _write(
     report("building graphs", 1, 1)
     backend = OnnxRuntimeBackend()
     run = _runner(codec.config, backend, folder, specs)
+    decoder_columns, encoder_columns = (state_size(specs, steps) for steps in (UPSAMPLER_STEPS, DOWNSAMPLER_STEPS))
     if PRECISIONS[origin.thresholds_of].rounds_weights:  # the error of rounding must not hide an error of a graph
         rounded = torch_model(codec.config, {name: folder / spec.file for name, spec in specs.items()})
-        _checked_cases(TorchReference(rounded), run, "fp32", report)
-        check_parts(TorchReference(rounded), run, "fp32")
-    cases = _checked_cases(TorchReference(codec), run, origin.thresholds_of, report)
-    sweeps = check_parts(TorchReference(codec), run, origin.thresholds_of)
+        _checked_cases(TorchReference(rounded), run, decoder_columns, "fp32", report)
+        check_parts(TorchReference(rounded), run, "fp32", encoder_columns)
+    cases = _checked_cases(TorchReference(codec), run, decoder_columns, origin.thresholds_of, report)
+    sweeps = check_parts(TorchReference(codec), run, origin.thresholds_of, encoder_columns)
     report("measuring context", 0, 1)
     encoder_context = measure_context(codec.config, run)
     report("measuring context", 1, 1)
@@ -250,12 +251,14 @@ def _runner(config: CodecConfig, backend: OnnxRuntimeBackend, folder: Path, spec
     return run
 
 
-def _checked_cases(reference: TorchReference, run: Run, precision: str, report: Progress) -> list[ParityCase]:
+def _checked_cases(
+    reference: TorchReference, run: Run, columns: int, precision: str, report: Progress
+) -> list[ParityCase]:
     """Compare the graphs with the reference; raise ParityError where a figure is below its threshold."""
     cases = []
     total = num_cases(reference.config)
     try:
-        for case in check_parity(reference, run):
+        for case in check_parity(reference, run, columns):
             cases.append(case)
             report("checking parity", len(cases), total)
         require_parity(cases, precision)

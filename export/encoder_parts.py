@@ -9,22 +9,24 @@ from __future__ import annotations
 
 from torch import nn
 
-from dmcodec.bundle import DOWNSAMPLER, OUTPUT, TensorSpec, directions, lstm_name
+from dmcodec.bundle import DOWNSAMPLER, DOWNSAMPLER_STEPS, OUTPUT, TensorSpec, directions, lstm_name
 from dmcodec.errors import ExportError
 from dmcodec.nn import DMCodec
 from dmcodec.nn.layers import Conv1d, SkipLSTM
 from dmcodec.plain_form import plain_name
 from dmcodec.precision import FP32
+from dmcodec.receptive_field import encoder_reach
 
 from .graph_builder import Graph, GraphBuilder
-from .layers import add_layers, convolution, lstm_weights
+from .layers import add_layers, lstm_weights
 from .padding import Signal
+from .stepped import SteppedLayers, SteppedSignal, convolution, elu
 
 _LAYERS_AFTER_LSTM = 2  # ELU and a convolution
 
 
 def encoder_parts(codec: DMCodec, precision: str) -> dict[str, Graph]:
-    """Build the graphs of `dmcodec.bundle.encoder_part_names`, and the plain form of the first.
+    """Build the graphs of `dmcodec.bundle.encoder_part_names`, and of the first its plain form and that in steps.
 
     Args:
         codec: the model.
@@ -40,6 +42,7 @@ def encoder_parts(codec: DMCodec, precision: str) -> dict[str, Graph]:
     parts = {
         DOWNSAMPLER: _downsampler(codec, precision),
         plain_name(DOWNSAMPLER): _downsampler(codec, precision, plain=True),
+        DOWNSAMPLER_STEPS: _downsampler_steps(codec, precision),
     }
     for index in range(lstm.lstm.num_layers):
         for way in directions(codec.config):
@@ -67,6 +70,25 @@ def _downsampler(codec: DMCodec, precision: str, plain: bool = False) -> Graph:
     features = _steps("features", _channels(codec))
     builder.alias(builder.cast_out(builder.op("Transpose", signal.tensor, perm=[2, 0, 1])), features.name)
     return builder.finish([waveform] if plain else [waveform, lengths], [features])
+
+
+def _downsampler_steps(codec: DMCodec, precision: str) -> Graph:
+    """Build the layers before the LSTM with a state: waveform of whole frames, state -> features, new state.
+
+    The waveform is so many samples later than the features as these reach to the right (`EncoderReach.future_samples`).
+    """
+    layers = nn.Sequential(*list(codec.encoder.model)[: -_LAYERS_AFTER_LSTM - 1])
+    builder = GraphBuilder(DOWNSAMPLER_STEPS, precision)
+    waveform = TensorSpec("waveform", "float32", ("batch", 1, "samples"))
+    steps = SteppedLayers(builder, builder.cast_in("state"))
+    columns = builder.op("Transpose", builder.cast_in(waveform.name), perm=[0, 2, 1])
+    signal = SteppedSignal(columns, 1, -encoder_reach(codec.config).future_samples)
+    signal = steps.delayed(steps.add(layers, signal, "encoder"), 0)
+    features = _steps("features", _channels(codec))
+    builder.alias(builder.cast_out(builder.op("Transpose", signal.tensor, perm=[1, 0, 2])), features.name)
+    state, new_state = (TensorSpec(name, "float32", ("batch", steps.size)) for name in ("state", "new_state"))
+    builder.alias(builder.cast_out(steps.new_state()), new_state.name)
+    return builder.finish([waveform, state], [features, new_state])
 
 
 def _lstm(codec: DMCodec, lstm: SkipLSTM, index: int, way: str, precision: str) -> Graph:
@@ -117,9 +139,10 @@ def _output(codec: DMCodec, last: Conv1d, precision: str) -> Graph:
     features, *outputs = [builder.converted(spec.name, FP32, recurrent) for spec in inputs]
     skip = [features] * len(ways)
     lstm, skip_joined = (op("Concat", *parts, axis=2) if len(ways) > 1 else parts[0] for parts in (outputs, skip))
-    summed = op("Transpose", op("Add", lstm, skip_joined), perm=[1, 2, 0])
+    summed = op("Transpose", op("Add", lstm, skip_joined), perm=[1, 0, 2])
     summed = builder.converted(summed, recurrent, builder.arithmetic)
     name = f"encoder.{len(codec.encoder.model) - 1}"
     latents = TensorSpec("latents", "float32", ("batch", codec.config.dimension, "frames"))
-    builder.alias(builder.cast_out(convolution(builder, last, op("Elu", summed), name)), latents.name)
+    convolved = op("Transpose", convolution(builder, last, elu(builder, summed), name), perm=[0, 2, 1])
+    builder.alias(builder.cast_out(convolved), latents.name)
     return builder.finish(inputs, [latents])

@@ -1,7 +1,8 @@
 """The graphs of a bundle, each from its part of the torch model.
 
-The decoder has two more graphs for streams: `decoder_recurrent` ends after the LSTM, whose state is an input and an
-output, and `decoder_upsampler` holds the layers after it. `dmcodec.export.encoder_parts` has those of the encoder.
+The decoder has three more graphs for streams: `decoder_recurrent` ends after the LSTM, whose state is an input and an
+output, `decoder_upsampler` holds the layers after it, and `decoder_upsampler_steps` holds them with a state.
+`dmcodec.export.encoder_parts` has those of the encoder.
 """
 
 from __future__ import annotations
@@ -12,17 +13,19 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from dmcodec.bundle import TensorSpec
+from dmcodec.bundle import UPSAMPLER_STEPS, TensorSpec
 from dmcodec.errors import ExportError
 from dmcodec.nn import DMCodec
 from dmcodec.nn.layers import Conv1d, SkipLSTM
 from dmcodec.plain_form import least_plain_frames, plain_name
 from dmcodec.precision import FP32, PRECISIONS
+from dmcodec.receptive_field import decoder_reach
 
 from .encoder_parts import encoder_parts
 from .graph_builder import Graph, GraphBuilder
-from .layers import add_layers, array, convolution, lstm_weights
+from .layers import add_layers, array, lstm_weights
 from .padding import Signal
+from .stepped import SteppedLayers, SteppedSignal, convolution
 from .weights import add_codebook, add_codebooks, codebook_centre, codebook_name, stored_codebooks
 
 _FIRST_UPSAMPLER_LAYER = 2  # layer 0 is a convolution, layer 1 the LSTM
@@ -53,6 +56,7 @@ def build_graphs(codec: DMCodec, precision: str = "fp32") -> dict[str, Graph]:
         plain_name("decoder"): _network("decoder", *decoder, plain=True),
         "decoder_recurrent": _recurrent(codec, precision),
         "decoder_upsampler": _upsampler(codec, precision),
+        UPSAMPLER_STEPS: _upsampler_steps(codec, precision),
         **encoder_parts(codec, precision),
     }
 
@@ -143,9 +147,10 @@ def _recurrent(codec: DMCodec, precision: str) -> Graph:
 
     builder = GraphBuilder("decoder_recurrent", precision)
     op, ints, recurrent = builder.op, builder.ints, builder.recurrent
-    convolved = convolution(builder, first, builder.cast_in(latents.name), "decoder.0")
+    columns = op("Transpose", builder.cast_in(latents.name), perm=[0, 2, 1])
+    convolved = convolution(builder, first, columns, "decoder.0")  # as a product, which reads the weights once a batch
     hidden, cell = (builder.converted(spec.name, FP32, recurrent) for spec in states)
-    steps = op("Transpose", convolved, perm=[2, 0, 1])  # [T, B, C]
+    steps = op("Transpose", convolved, perm=[1, 0, 2])  # [T, B, C]
     steps = builder.converted(steps, builder.arithmetic, recurrent)
     output, last_hidden, last_cell = steps, [], []
     for index in range(layers):
@@ -179,3 +184,24 @@ def _upsampler(codec: DMCodec, precision: str) -> Graph:
     signal = add_layers(builder, layers, signal, "decoder", start=_FIRST_UPSAMPLER_LAYER)
     builder.alias(builder.cast_out(signal.tensor), waveform.name)
     return builder.finish([features], [waveform])
+
+
+def _upsampler_steps(codec: DMCodec, precision: str) -> Graph:
+    """Build the decoder's layers after the LSTM with a state: features, state -> waveform, new state.
+
+    The waveform is as long as the features, and so many frames later as those that audio must wait for.
+    """
+    config = codec.config
+    channels = config.lstm_channels
+    features = TensorSpec("features", "float32", ("batch", channels, "frames"))
+    builder = GraphBuilder(UPSAMPLER_STEPS, precision)
+    steps = SteppedLayers(builder, builder.cast_in("state"))
+    columns = builder.op("Transpose", builder.cast_in(features.name), perm=[0, 2, 1])
+    layers = nn.Sequential(*list(codec.decoder.model)[_FIRST_UPSAMPLER_LAYER:])
+    signal = steps.add(layers, SteppedSignal(columns, channels), "decoder", start=_FIRST_UPSAMPLER_LAYER)
+    signal = steps.delayed(signal, decoder_reach(config).future * config.hop_length)
+    waveform = TensorSpec("waveform", "float32", ("batch", 1, "samples"))
+    builder.alias(builder.cast_out(builder.op("Transpose", signal.tensor, perm=[0, 2, 1])), waveform.name)
+    state, new_state = (TensorSpec(name, "float32", ("batch", steps.size)) for name in ("state", "new_state"))
+    builder.alias(builder.cast_out(steps.new_state()), new_state.name)
+    return builder.finish([features, state], [waveform, new_state])

@@ -41,7 +41,7 @@ class ParityCase:
             on the reference's latents in float32.
         dequantizer_max_abs_error, dequantizer_snr_db: of the dequantizer alone, the worst of several ranges of levels.
         decoder_max_abs_error, decoder_snr_db: of the decoder alone.
-        stream_max_abs_error, stream_snr_db: of the first item decoded as a stream.
+        stream_max_abs_error, stream_snr_db: of the first item decoded as a stream, the worse of windows and steps.
         chain_max_abs_error, chain_snr_db: of the audio of all four graphs in a chain.
     """
 
@@ -70,12 +70,14 @@ _LOWEST = [name for name in _NAMES if name.endswith(("_snr_db", "_agreement"))]
 _HIGHEST = [name for name in _NAMES if name.endswith("_max_abs_error")]
 
 
-def check_parity(reference: Reference, run: Run) -> Iterator[ParityCase]:
+def check_parity(reference: Reference, run: Run, columns: int = 0) -> Iterator[ParityCase]:
     """Compare graphs with a reference on speech and noise, at lengths from 1 sample up and batches of 1 and 3.
 
     Args:
         reference: its results count as right.
         run: runs a graph by its name.
+        columns: size of the state of the decoder in steps (`dmcodec.bundle.state_size`); 0 where streams run in windows
+            only.
 
     Yields:
         One case for each signal, length and batch size: `num_cases(config)` in all.
@@ -91,7 +93,7 @@ def check_parity(reference: Reference, run: Run) -> Iterator[ParityCase]:
                 waveforms = [
                     _waveform(config, signal, length, rng) for length in _item_lengths(config, num_samples, batch)
                 ]
-                yield _check(reference, run, signal, waveforms)
+                yield _check(reference, run, columns, signal, waveforms)
 
 
 def num_cases(config: CodecConfig) -> int:
@@ -187,7 +189,9 @@ def _waveform(config: CodecConfig, signal: str, num_samples: int, rng: np.random
     return speech(start + num_samples, config.sample_rate)[start:]
 
 
-def _check(reference: Reference, run: Run, signal: str, waveforms: list[NDArray[np.float32]]) -> ParityCase:
+def _check(
+    reference: Reference, run: Run, columns: int, signal: str, waveforms: list[NDArray[np.float32]]
+) -> ParityCase:
     expected = [run_reference(reference, waveform) for waveform in waveforms]
     graphs = _Graphs(reference, run, [item.codes.shape[1] for item in expected])
     latents = graphs.encode(waveforms)
@@ -198,13 +202,13 @@ def _check(reference: Reference, run: Run, signal: str, waveforms: list[NDArray[
     quantizer_codes = graphs.quantize([item.latents for item in same])
     decoder_output = graphs.decode([item.quantized for item in expected])
     first = expected[0]
-    streamed = _stream(reference.config, run, first.codes)
+    streamed = [_stream(reference.config, run, first.codes, size) for size in {0, columns}]
     dequantizer = _dequantizer_errors(reference, run, first.codes)
 
     expected_latents = _joined([item.latents for item in expected])
     expected_audio = _joined([item.audio for item in expected])
     decoder_audio = compare_audio(expected_audio, _joined(decoder_output)[0])
-    stream_audio = compare_audio(first.audio, streamed)
+    stream_audio = min((compare_audio(first.audio, audio) for audio in streamed), key=_quality)
     chain_audio = compare_audio(expected_audio, _joined(audio)[0])
     agreement = compare_codes(reference, expected, codes)
     return ParityCase(
@@ -271,14 +275,18 @@ class _Graphs:
         return output
 
 
+def _quality(audio: AudioComparison) -> float:
+    return -np.inf if np.isnan(audio.snr_db) else audio.snr_db
+
+
 def _joined(items: list[NDArray[Any]]) -> NDArray[Any]:
     """Concatenate items along time."""
     return np.concatenate(items, axis=-1)
 
 
-def _stream(config: CodecConfig, run: Run, codes: NDArray[np.int64]) -> NDArray[np.float32]:
+def _stream(config: CodecConfig, run: Run, codes: NDArray[np.int64], columns: int) -> NDArray[np.float32]:
     """Decode codes [n_q, T] as a stream, in pushes of 1, 2, 3, ... frames."""
-    stream = StreamDecoder(run, config)
+    stream = StreamDecoder(run, config, columns=columns)
     audio, start, size = [], 0, 1
     while start < codes.shape[1]:
         audio.append(stream.push(codes[:, start : start + size]))

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
-from dmcodec.bundle import GRAPH_NAMES, Bundle, GraphSpec
+from dmcodec.bundle import GRAPH_NAMES, STEPS, Bundle, GraphSpec, state_size
 from dmcodec.errors import BackendError
 
 from .dlpack import ArrayView
@@ -146,10 +146,19 @@ class Graphs:
         self._forked = self._closed = False
         _open.add(self)
 
+    def state_size(self, steps: str) -> int:
+        """Return the size of the state of a graph that runs in steps; 0 where windows run in place of it.
+
+        Steps run on the CPU. Engines are built for windows, whose values stay on the device.
+        """
+        return state_size(self.bundle.manifest.graphs, steps) if self._has_plain_forms else 0
+
     def load(self, *names: str) -> None:
-        """Load the named graphs, all by default, in the form that one clip takes."""
+        """Load the named graphs, all by default, in the form that one clip takes, and in steps where they run so."""
         for name in names or GRAPH_NAMES:
             self._runner(first_form(self.bundle.manifest.graphs, name) if self._has_plain_forms else name)
+            if self.state_size(steps := STEPS.get(name, "")):
+                self._runner(steps)
 
     def run(self, name: str, **inputs: DeviceTensor) -> list[DeviceTensor]:
         """Run a graph, in its plain form where the inputs allow it; its outputs stay on the device."""

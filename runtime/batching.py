@@ -21,11 +21,12 @@ _Result = TypeVar("_Result")
 WHOLE_S = 30.0  # clips up to this length run in one piece, longer ones in windows (encoding) or as a stream (decoding)
 WINDOW_S = 15.0  # of a window without its context, and of the part of a long clip that one decoding step covers
 WINDOWS_PER_BATCH = 4
-TILE_FRAMES = 100  # of the exact encoder's convolutions: the context of a tile is 3 % of it
+TILE_FRAMES = 200  # of the exact encoder's convolutions: what a tile computes again is 2 % of it
 BLOCK_FRAMES = 250  # of its LSTM, and of what follows that
-TILED_S = (
-    15.0  # a single clip from this length on is encoded in tiles; shorter ones are faster in one piece on idle CPUs
-)
+TILED_S = 2.0  # a single clip from this length on is encoded in tiles; in shorter ones most of the tiles are ends
+# Weights of an LSTM's two directions, in bytes, from which on they run one after the other on all threads: together
+# they would not stay in the cache that the cores share, from which each frame reads them again.
+SHARED_CACHE_BYTES = 16 << 20
 # Most of batch size x longest clip, summed over the concurrent batches of a call, for any number of threads. It bounds
 # the memory: at full size, encoding takes about 20 MB and decoding about 45 MB for each second.
 ENCODE_TOTAL_S = 64.0
@@ -85,6 +86,18 @@ def gpu_limits(
         return max(1, most(graph, length))  # what no engine runs is an error of its own, with its shape
 
     return Limits(total, concurrent, max_batch, _GPU_LENGTH_RATIO)
+
+
+def tile_frames(num_frames: int) -> int:
+    """Return the frames of a tile of a clip, whose length is 0 where it is not known.
+
+    Their number is a multiple of four, or two for a short clip, so that threads end at the same time. It does not
+    depend on the number of threads, on which rounding would then depend.
+    """
+    if not num_frames:
+        return TILE_FRAMES
+    tiles = 4 * max(1, round(num_frames / (4 * TILE_FRAMES))) if num_frames >= TILE_FRAMES else 2
+    return -(-num_frames // tiles)
 
 
 def batches(lengths: Sequence[int], limits: Limits) -> Iterator[list[int]]:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dmcodec.audio import Waveform
-from dmcodec.bundle import Bundle, encoder_part_names
+from dmcodec.bundle import DOWNSAMPLER_STEPS, Bundle, encoder_part_names
 from dmcodec.codes import Codes
 from dmcodec.runtime.pool.stream_pool import StreamPool
 from dmcodec.streams import AudioSource, AudioTarget
@@ -339,11 +339,12 @@ class Codec(CodecProperties):
         graphs = self._pipeline.stream_graphs
         graphs.load(*encoder_part_names(self.config), "quantizer")  # else the first pushes would come late
         look_ahead_s = self.look_ahead_s if look_ahead_s is None else look_ahead_s
-        return StreamEncoder(graphs.arrays, self.config, look_ahead_s, sample_rate, n_q, batch_size, step_s)
+        columns = graphs.state_size(DOWNSAMPLER_STEPS)
+        return StreamEncoder(graphs.arrays, self.config, look_ahead_s, sample_rate, n_q, batch_size, step_s, columns)
 
     def stream_pool(self, max_streams: int = 64, max_wait_ms: float = 10.0) -> StreamPool:
         """Return a pool for many live streams; arguments and errors are those of `dmcodec.runtime.StreamPool`."""
-        return StreamPool(self, *self._pipeline.concurrent, max_streams, max_wait_ms)
+        return StreamPool(self, *self._pipeline.pooled, max_streams, max_wait_ms)
 
     def latents(self, waveform: Any, sample_rate: int) -> NDArray[np.float32]:
         """Return the latents of a waveform before quantization, (dimension, frames) float32. They run in one piece.

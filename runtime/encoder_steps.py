@@ -16,11 +16,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dmcodec.bundle import DOWNSAMPLER, OUTPUT, directions, lstm_name
+from dmcodec.bundle import OUTPUT, directions, lstm_name
 from dmcodec.config import CodecConfig
 from dmcodec.receptive_field import encoder_reach
 
 from .calls import Call, Step
+from .downsampling import Downsampling, Stretch
 
 Array = NDArray[np.float32]
 Codes = NDArray[np.uint16]
@@ -46,6 +47,7 @@ class EncoderState:
         ahead: [n, B, channels] forward outputs of the LSTM's first layer, from frame `frames_ready` on.
         outputs: by direction, [n, B, channels] outputs of the LSTM's last layer, from the first frame of `features` on.
         recurrent: hidden and cell state [1, B, channels] of each forward layer.
+        columns: [B, n] what the layers before the LSTM keep; None where they run on windows, as at the clip's ends.
     """
 
     look_ahead_frames: int
@@ -60,9 +62,11 @@ class EncoderState:
     ahead: Array
     outputs: Mapping[str, Array]
     recurrent: tuple[Recurrent, ...]
+    columns: Any = None
 
     def __repr__(self) -> str:
         arrays = [self.samples, self.features, self.ahead, *self.outputs.values(), *sum(self.recurrent, ())]
+        arrays += [] if self.columns is None else [self.columns]
         size = sum(array.nbytes for array in arrays)
         return (
             f"EncoderState({self.progress}, {self.frames_ready} through the LSTM, batch of {len(self.samples)}, "
@@ -87,13 +91,19 @@ def step_frames(config: CodecConfig, look_ahead_frames: int, step_s: float | Non
 
 
 class EncoderSteps:
-    """Encodes streams of one configuration, look-ahead and length of a step, which differ in their states only."""
+    """Encodes streams of one configuration, look-ahead and length of a step, which differ in their states only.
 
-    def __init__(self, config: CodecConfig, look_ahead_frames: int, step_s: float | None = None) -> None:
+    `columns` is the size of the state of DOWNSAMPLER_STEPS, or 0 for windows only.
+    """
+
+    def __init__(
+        self, config: CodecConfig, look_ahead_frames: int, step_s: float | None = None, columns: int = 0
+    ) -> None:
         self.step_frames = step_frames(config, look_ahead_frames, step_s)
         self.look_ahead_frames = look_ahead_frames
         self._config, self._reach, self._directions = config, encoder_reach(config), directions(config)
         self._channels = config.lstm_channels
+        self.columns, self._downsampling = columns, Downsampling(config, columns)
 
     @property
     def delay_samples(self) -> int:
@@ -161,10 +171,9 @@ class EncoderSteps:
         hop, start = self._config.hop_length, self._first_frame_of_samples(state.frames_in)
         is_last = state.finished and end == self._config.num_frames(state.samples_in)
         stop = state.samples_in if is_last else self._reach.samples_of(end, hop)
-        window = state.samples[:, : stop - start * hop]
-        lengths = np.full(len(window), window.shape[1], np.int64)
-        [features] = yield Call(DOWNSAMPLER, {"waveform": window[:, None], "lengths": lengths})
-        new = features[state.frames_in - start : end - start]
+        samples = state.samples[:, : stop - start * hop]
+        stretch = Stretch(samples, state.frames_in - start, end - start, start == 0)
+        new, columns = yield from self._downsampling.features(stretch, state.columns)
         inputs = {"features": new, **_state_inputs(state.recurrent[0])}
         output, *recurrent = yield Call(lstm_name(0, "forward"), inputs)
         return dataclasses.replace(
@@ -174,11 +183,12 @@ class EncoderSteps:
             features=np.concatenate([state.features, new]),
             ahead=np.concatenate([state.ahead, output]),
             recurrent=(tuple(recurrent), *state.recurrent[1:]),
+            columns=columns,
         )
 
     def _first_frame_of_samples(self, frame: int) -> int:
-        """Return the frame at whose first sample the window of a tile from `frame` on begins."""
-        return max(0, frame * self._config.hop_length - self._reach.past_samples) // self._config.hop_length
+        """Return the frame at whose first sample the samples of a tile from `frame` on begin."""
+        return max(0, frame - self._downsampling.past_frames)
 
     def _recur(self, state: EncoderState, size: int) -> Step[EncoderState]:
         """Run the LSTM on the next `size` frames; all frames with features are their look-ahead."""

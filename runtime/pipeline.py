@@ -12,7 +12,7 @@ from typing import TypeVar
 import numpy as np
 
 from dmcodec.audio import Waveform
-from dmcodec.bundle import GRAPH_NAMES, Bundle, encoder_part_names
+from dmcodec.bundle import DOWNSAMPLER_STEPS, GRAPH_NAMES, UPSAMPLER_STEPS, Bundle, directions, encoder_part_names
 from dmcodec.codes import Codes, checked_codes
 from dmcodec.precision import FP16
 from dmcodec.runtime.tensorrt.driver import free_bytes
@@ -24,6 +24,8 @@ from .batching import (
     ENCODE_TOTAL_S,
     GPU_CONCURRENT,
     GPU_MAX_BATCH,
+    SHARED_CACHE_BYTES,
+    TILE_FRAMES,
     TILED_S,
     WHOLE_S,
     WINDOW_S,
@@ -34,13 +36,15 @@ from .batching import (
     run_within,
     runs_alone,
     stack,
+    tile_frames,
 )
 from .calls import RunGraph
 from .encode_options import EncodeOptions, Meter
 from .long_clips import Window, WindowPlan, Windows
 from .spool import Spool
 from .stream_decoder import StreamDecoder
-from .sweeps import MIN_FRAMES, ExactEncoder, Position, spool_bytes
+from .sweeps import MIN_FRAMES, ExactEncoder, Position, Sizes, spool_bytes
+from .whole_decoder import MIN_STEPPED_FRAMES, WholeDecoder
 from .workers import Workers
 
 _Result = TypeVar("_Result")
@@ -81,6 +85,15 @@ class Pipeline:
         """The graphs that concurrent batches run on, and how many do."""
         return self._concurrent_graphs or self.graphs, self._workers
 
+    @property
+    def pooled(self) -> tuple[Graphs, int]:
+        """The graphs that a pool of streams runs on, and how many batches run at the same time.
+
+        One on all threads, where the weights of two would not stay in the cache that the cores share: it is done sooner
+        than two of half its size that run beside each other, and reads the weights once.
+        """
+        return (self.graphs, 1) if self._recurs_on_all_threads else self.concurrent
+
     def load(self, *names: str) -> None:
         """Load the named graphs, all by default, where they will run."""
         names = names or GRAPH_NAMES
@@ -105,7 +118,11 @@ class Pipeline:
     def load_encoder(self, options: EncodeOptions) -> None:
         """Load the graphs that encode clips of more than a few seconds."""
         if options.plan is None:
-            (self._concurrent_graphs or self.graphs).load(*encoder_part_names(self._config), "quantizer")
+            parts = encoder_part_names(self._config)
+            lstms = [name for name in parts if "lstm" in name] if self._recurs_on_all_threads else []
+            if lstms:
+                self.graphs.load(*lstms)
+            self.concurrent[0].load(*(name for name in parts if name not in lstms), "quantizer")
         else:
             self.graphs.load("encoder", "quantizer")
 
@@ -169,7 +186,9 @@ class Pipeline:
 
     def stream_decoder(self, n_q: int | None, first_level: int, batch_size: int | None) -> StreamDecoder:
         """Return a new stream; see `dmcodec.runtime.StreamDecoder`."""
-        return StreamDecoder(self._stream_run(self.stream_graphs), self._config, n_q, first_level, batch_size)
+        graphs = self.stream_graphs
+        columns = graphs.state_size(UPSAMPLER_STEPS)
+        return StreamDecoder(self._stream_run(graphs), self._config, n_q, first_level, batch_size, columns)
 
     def _stream_run(self, graphs: Graphs) -> RunGraph:
         """Return what runs the graphs of a stream: its state stays on the device where the backend keeps it there."""
@@ -204,7 +223,11 @@ class Pipeline:
             Spool(options.spool, room, rate) if record is None else record.spool(room, rate) as spool,
             Workers.start(self._workers) as workers,
         ):
-            encoder = ExactEncoder(graphs.arrays, config, workers, spool)
+            columns = graphs.state_size(DOWNSAMPLER_STEPS)
+            recur = self.graphs.arrays if self._recurs_on_all_threads else None
+            # An encode that can go on keeps to one size of tiles, since its length may first be an estimate.
+            sizes = Sizes(tile_frames(expected_frames()) if record is None else TILE_FRAMES)
+            encoder = ExactEncoder(graphs.arrays, config, workers, spool, sizes, columns, recur)
             start = None if record is None else record.position
             yield from encoder.encode(blocks, expected_frames, reached, start)
 
@@ -227,11 +250,31 @@ class Pipeline:
         def run(graphs: Graphs, batch: list[int]) -> list[Waveform]:
             codes, lengths = stack([clips[index].codes.astype(np.int64) for index in batch])
             first_level = np.array(clips[0].first_level, np.int64)
-            latents = graphs.run("dequantizer", codes=codes.transpose(1, 0, 2), first_level=first_level)[0]
+            inputs = {"codes": codes.transpose(1, 0, 2), "first_level": first_level}
+            if self._steps_pay(int(lengths.max())):
+                whole = WholeDecoder(self._config, graphs, *self.concurrent)
+                audio = whole.decode(graphs.arrays("dequantizer", **inputs)[0], lengths)
+                return [waveform[: clips[index].num_samples] for waveform, index in zip(audio, batch, strict=True)]
+            latents = graphs.run("dequantizer", **inputs)[0]
             waveform = graphs.arrays("decoder", latents=latents, lengths=lengths)[0]
             return [waveform[row, 0, : clips[index].num_samples].copy() for row, index in enumerate(batch)]
 
         return self._run_batches(run, [tokens.num_samples for tokens in clips], self._limits("decoder"))
+
+    @property
+    def _recurs_on_all_threads(self) -> bool:
+        """Whether the directions of an LSTM run one after the other on all threads; see SHARED_CACHE_BYTES."""
+        channels = self._config.lstm_channels
+        gates, ways, item_bytes = 4, len(directions(self._config)), 4
+        return ways * gates * channels**2 * item_bytes > SHARED_CACHE_BYTES
+
+    def _steps_pay(self, num_frames: int) -> bool:
+        """Return whether clips of this length are decoded by an LSTM over the whole and convolutions in steps.
+
+        In half precision these round in between, and a short clip is mostly ends, which steps don't compute.
+        """
+        enough = num_frames >= MIN_STEPPED_FRAMES and not self._is_half
+        return enough and bool(self.graphs.state_size(UPSAMPLER_STEPS))
 
     def _limits(self, graph: str) -> Limits:
         if self._side is not None:
@@ -291,7 +334,8 @@ class Pipeline:
         return np.concatenate(cores, axis=1)
 
     def _decode_stream(self, tokens: Tokens) -> Iterator[Waveform]:
-        stream = StreamDecoder(self._stream_run(self.graphs), self._config, tokens.n_q, tokens.first_level)
+        run, columns = self._stream_run(self.graphs), self.graphs.state_size(UPSAMPLER_STEPS)
+        stream = StreamDecoder(run, self._config, tokens.n_q, tokens.first_level, columns=columns)
         step, left = round(WINDOW_S * self._config.frame_rate), tokens.num_samples
         for start in range(0, tokens.num_frames, step):
             audio = stream.push(tokens.codes[:, start : start + step])[:left]

@@ -17,6 +17,7 @@ from dmcodec.receptive_field import decoder_reach
 
 from .calls import Call, Step, run_alone
 from .frames import joined, part
+from .upsampling import Upsampling
 
 WARM_UP_FRAMES = 5  # the usual push of 100 ms
 Array = NDArray[np.float32]
@@ -37,6 +38,8 @@ class DecoderState:
         features: [B, channels, n] the last LSTM frames, from the first that later audio depends on.
         hidden: [layers, B, channels] hidden state of the LSTM.
         cell: [layers, B, channels] cell state of the LSTM.
+        columns: [B, n] what the upsampling's layers keep of the frames up to `frames_ready`; None where it runs on
+            windows, as at the beginning of a clip.
     """
 
     frames_in: int
@@ -47,9 +50,11 @@ class DecoderState:
     features: Array
     hidden: Array
     cell: Array
+    columns: Array | None = None
 
     def __repr__(self) -> str:
-        size = sum(array.nbytes for array in (self.latents, self.features, self.hidden, self.cell))
+        arrays = (self.latents, self.features, self.hidden, self.cell, self.columns)
+        size = sum(array.nbytes for array in arrays if array is not None)
         return (
             f"DecoderState({_progress(self)}, {self.frames_ready} through the LSTM, "
             f"batch of {self.hidden.shape[1]}, {size / 1024:.1f} KiB)"
@@ -68,6 +73,8 @@ class StreamDecoder:
         n_q: levels of the codes of each push; all from `first_level` on by default.
         first_level: quantizer level of their first row.
         batch_size: clips that are decoded in parallel; None for one clip without a batch axis.
+        columns: size of the state of the graph UPSAMPLER_STEPS, which then runs between the ends of the clip; 0 runs
+            windows only.
 
     Raises:
         ArgumentError: levels that the codec doesn't have, or a batch size below 1.
@@ -80,6 +87,7 @@ class StreamDecoder:
         n_q: int | None = None,
         first_level: int = 0,
         batch_size: int | None = None,
+        columns: int = 0,
     ) -> None:
         n_q = config.n_q - (first_level if is_whole(first_level) else 0) if n_q is None else n_q
         if (
@@ -97,6 +105,7 @@ class StreamDecoder:
         self.n_q, self.first_level = int(n_q), int(first_level)
         self.batch_size = None if batch_size is None else int(batch_size)
         self._run, self._config, self._reach = run, config, decoder_reach(config)
+        self._upsampling = Upsampling(config, columns)
         self._state = initial_state(config, batch_size or 1)
 
     def __repr__(self) -> str:
@@ -129,7 +138,8 @@ class StreamDecoder:
         """The state. Set it to return to this point, in this stream or in another of the same shape."""
         now = self._state
         latents, features, hidden, cell = map(np.asarray, (now.latents, now.features, now.hidden, now.cell))
-        return dataclasses.replace(now, latents=latents, features=features, hidden=hidden, cell=cell)
+        columns = None if now.columns is None else np.asarray(now.columns)
+        return dataclasses.replace(now, latents=latents, features=features, hidden=hidden, cell=cell, columns=columns)
 
     @state.setter
     def state(self, state: DecoderState) -> None:
@@ -138,6 +148,8 @@ class StreamDecoder:
             raise ArgumentError(f"state: expected a DecoderState, got {type(state).__name__}")
         if state.hidden.shape != shape:
             raise ArgumentError(f"state: made for hidden state {state.hidden.shape}, this stream's is {shape}")
+        if state.columns is not None and state.columns.shape[1] != self._upsampling.columns:
+            state = dataclasses.replace(state, columns=None)  # the features suffice to go on
         self._state = state
 
     def reset(self) -> None:
@@ -220,7 +232,7 @@ class StreamDecoder:
         if ready <= state.frames_ready or not (state.finished or state.frames_in >= reach.front_head):
             return state
         right = reach.front_future if state.finished else 0
-        window = _reflected(state.latents, max(0, front - state.frames_ready), right)
+        window = reflected(state.latents, max(0, front - state.frames_ready), right)
         inputs = {"latents": window, "hidden": state.hidden, "cell": state.cell}
         features, hidden, cell = yield Call("decoder_recurrent", inputs)
         first_kept = max(0, ready - front) - max(0, state.frames_ready - front)
@@ -242,11 +254,23 @@ class StreamDecoder:
         window_start = max(0, state.frames_out - reach.past)
         # The first frames of a clip and its last depend on the padding at its ends.
         inner = state.frames_out >= reach.past and not state.finished
-        [waveform] = yield Call("decoder_upsampler", {"features": state.features}, inner)
-        new = part(waveform, (state.frames_out - window_start) * hop, (out - window_start) * hop)
-        audio = np.asarray(new)[:, 0]
+        if inner and self._upsampling.columns:
+            state, audio = yield from self._step(state)
+        else:
+            [waveform] = yield Call("decoder_upsampler", {"features": state.features}, inner)
+            new = part(waveform, (state.frames_out - window_start) * hop, (out - window_start) * hop)
+            audio = np.asarray(new)[:, 0]
         kept = part(state.features, max(0, out - reach.past) - window_start)
         return dataclasses.replace(state, frames_out=out, features=kept), audio
+
+    def _step(self, state: DecoderState) -> Step[tuple[DecoderState, Array]]:
+        """Run the upsampling with its state; the first time from zeros, on the context of a window before the rest."""
+        first, late = state.frames_out - self._reach.past, self._reach.future
+        begin = first if state.columns is None else state.frames_out + late
+        features = part(state.features, begin - first)
+        audio, columns = yield from self._upsampling.steps(features, state.columns)
+        skipped = (state.frames_out + late - begin) * self._config.hop_length
+        return dataclasses.replace(state, columns=columns), audio[:, skipped:]
 
 
 def warm_up_stream(stream: StreamDecoder) -> None:
@@ -269,7 +293,7 @@ def initial_state(config: CodecConfig, batch_size: int) -> DecoderState:
     return DecoderState(0, 0, 0, False, latents, features, state, state)
 
 
-def _reflected(latents: Array, left: int, right: int) -> Array:
+def reflected(latents: Array, left: int, right: int) -> Array:
     """Pad latents [B, D, T] by reflection at the ends of the clip, as `dmcodec.nn.layers.reflect_pad` does."""
     if not left and not right:
         return latents

@@ -43,6 +43,8 @@ class StreamEncoder:
         batch_size: clips that are encoded in parallel; None for one clip without a batch axis.
         step_s: seconds that are encoded at a time, above 0 to MAX_STEP_S, rounded to frames. Longer steps cost less
             and delay more; their codes are other ones. By default 0.1, but at least 0.4 of the look-ahead.
+        columns: size of the state of the graph DOWNSAMPLER_STEPS, which then runs between the ends of the clip; 0 runs
+            windows only.
 
     Raises:
         ArgumentError: an argument out of range.
@@ -57,6 +59,7 @@ class StreamEncoder:
         n_q: int | None = None,
         batch_size: int | None = None,
         step_s: float | None = None,
+        columns: int = 0,
     ) -> None:
         n_q = config.n_q if n_q is None else n_q
         if not is_whole(n_q) or not 1 <= n_q <= config.n_q:
@@ -67,7 +70,7 @@ class StreamEncoder:
         self._run, self._config = run, config
         if step_s is not None and not (_is_number(step_s) and 0 < step_s <= MAX_STEP_S):
             raise ArgumentError(f"step_s must be above 0 to {MAX_STEP_S:g} seconds, not {step_s!r}")
-        self._steps = EncoderSteps(config, look_ahead_frames(config, look_ahead_s), step_s)
+        self._steps = EncoderSteps(config, look_ahead_frames(config, look_ahead_s), step_s, columns)
         rate = config.sample_rate if sample_rate is None else sample_rate
         self._input = StreamInput(rate, config.sample_rate, batch_size)
         self._state = self._steps.initial_state(batch_size or 1)
@@ -121,7 +124,8 @@ class StreamEncoder:
         """
         self._refuse_resampling()
         recurrent = tuple((np.asarray(hidden), np.asarray(cell)) for hidden, cell in self._state.recurrent)
-        return dataclasses.replace(self._state, recurrent=recurrent)
+        columns = None if self._state.columns is None else np.asarray(self._state.columns)
+        return dataclasses.replace(self._state, recurrent=recurrent, columns=columns)
 
     @state.setter
     def state(self, state: EncoderState) -> None:
@@ -138,6 +142,8 @@ class StreamEncoder:
         ):
             if theirs != ours:
                 raise ArgumentError(f"state: made for the {name} {theirs}, this stream's is {ours}")
+        if state.columns is not None and state.columns.shape[1] != self._steps.columns:
+            state = dataclasses.replace(state, columns=None)  # the samples suffice to go on
         self._state = state
 
     def reset(self) -> None:

@@ -17,13 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dmcodec.audio import Waveform
-from dmcodec.bundle import DOWNSAMPLER, OUTPUT, directions, lstm_name
+from dmcodec.bundle import OUTPUT, directions, lstm_name
 from dmcodec.codes import Codes, checked_codes
 from dmcodec.config import CodecConfig
 from dmcodec.receptive_field import encoder_reach
 
 from .batching import BLOCK_FRAMES, TILE_FRAMES
-from .calls import RunGraph
+from .calls import RunGraph, run_alone
+from .downsampling import Downsampling, Stretch
 from .long_clips import Window, WindowPlan, Windows
 from .spool import Array, MemoryStore, Spool, SpoolArray
 from .workers import Workers
@@ -126,19 +127,30 @@ class ExactEncoder:
     Args:
         run: runs a graph of the bundle; called from several threads.
         config: of the codec.
-        workers: run tiles, and the two directions of a layer, at the same time.
+        workers: run tiles, and the two directions of a layer without `recur`, at the same time.
         spool: keeps what lies between the stages. A kept one, from which an interrupted encode goes on, also makes a
             codec of one direction work in stages; else that streams, and needs no spool.
         sizes: of tiles and blocks.
+        columns: size of the state of DOWNSAMPLER_STEPS; 0 runs tiles as windows.
+        recur: runs an LSTM's graph on all threads, one direction after the other; None runs both at the same time.
     """
 
     def __init__(
-        self, run: RunGraph, config: CodecConfig, workers: Workers, spool: Spool, sizes: Sizes | None = None
+        self,
+        run: RunGraph,
+        config: CodecConfig,
+        workers: Workers,
+        spool: Spool,
+        sizes: Sizes | None = None,
+        columns: int = 0,
+        recur: RunGraph | None = None,
     ) -> None:
+        self._recur, self._run_lstm = recur, recur or run
         self._run, self._config, self._workers, self._spool = run, config, workers, spool
         self._sizes = sizes or Sizes()
         self._ways = directions(config)
         self._reach = encoder_reach(config)
+        self._downsampling = Downsampling(config, columns)
         self._width = _channels(config)
 
     def encode(
@@ -234,9 +246,9 @@ class ExactEncoder:
 
     def _features(self, blocks: Iterable[Waveform], skip: int = 0) -> Iterator[tuple[int, Array]]:
         """Yield first frame and features [n, channels] of each tile from frame `skip` on, which is a tile's border."""
-        hop, reach = self._config.hop_length, self._reach
-        before, after = -(-reach.past_samples // hop), reach.tile_frames_after(self._sizes.tile, hop)
-        windows = Windows(WindowPlan(self._sizes.tile, before, hop, after))
+        hop, tile = self._config.hop_length, self._sizes.tile
+        before, after = self._downsampling.past_frames, self._reach.tile_frames_after(tile, hop)
+        windows = Windows(WindowPlan(tile, before, hop, after))
 
         def tiles() -> Iterator[tuple[int, Window]]:
             first = 0
@@ -252,9 +264,10 @@ class ExactEncoder:
 
     def _tile(self, item: tuple[int, Window]) -> tuple[int, Array]:
         first, tile = item
-        lengths = np.array([len(tile.samples)], np.int64)
-        features = self._run(DOWNSAMPLER, waveform=tile.samples[None, None], lengths=lengths)[0]
-        return first, features[tile.first_frame : tile.first_frame + tile.num_frames, 0]
+        stop = tile.first_frame + tile.num_frames
+        stretch = Stretch(tile.samples[None], tile.first_frame, stop, first == tile.first_frame)
+        features, _ = run_alone(self._downsampling.features(stretch), self._run)
+        return first, features[:, 0]
 
     def _outputs(
         self, layer: int, inputs: Mapping[str, Frames], num_frames: int
@@ -291,12 +304,11 @@ class ExactEncoder:
         starts = range(0, num_frames, block)
         for step in range(first_step, len(starts)):
             firsts = [starts[-1 - step if way == _BACKWARD else step] for way in self._ways]
-            results = self._workers.together(
-                [
-                    partial(self._block, layer, way, inputs, first, min(num_frames, first + block), states[way])
-                    for way, first in zip(self._ways, firsts, strict=True)
-                ]
-            )
+            calls = [
+                partial(self._block, layer, way, inputs, first, min(num_frames, first + block), states[way])
+                for way, first in zip(self._ways, firsts, strict=True)
+            ]
+            results = self._workers.together(calls) if self._recur is None else [call() for call in calls]
             for way, first, (values, state) in zip(self._ways, firsts, results, strict=True):
                 outputs[way].write(first, values)
                 states[way] = state
@@ -311,7 +323,7 @@ class ExactEncoder:
         return self._lstm(layer, way, steps, state)
 
     def _lstm(self, layer: int, way: str, steps: Mapping[str, Array], state: LstmState) -> tuple[Array, LstmState]:
-        output, hidden, cell = self._run(lstm_name(layer, way), **steps, hidden=state[0], cell=state[1])
+        output, hidden, cell = self._run_lstm(lstm_name(layer, way), **steps, hidden=state[0], cell=state[1])
         return output[:, 0], (hidden, cell)
 
     def _zeros(self) -> LstmState:

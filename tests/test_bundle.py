@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from dmcodec.bundle import FORMAT_VERSION, GRAPH_NAMES, Bundle, encoder_part_names, write_manifest
+from dmcodec.bundle import FORMAT_VERSION, GRAPH_NAMES, STEPS, Bundle, encoder_part_names, write_manifest
 from dmcodec.config import CodecConfig
 from dmcodec.errors import BundleError, BundleNotFoundError, BundleVersionError, ConfigError
 from dmcodec.files import file_sha256
@@ -40,7 +40,7 @@ def test_a_bundle_says_what_was_exported(tiny_bundle: Path, tiny_model: DMCodec,
     assert manifest.precision == "fp32"
     assert manifest.provenance["seed"] == 0
     plain = map(plain_name, HAVE_PLAIN_FORMS)
-    assert set(manifest.graphs) == {*GRAPH_NAMES, *encoder_part_names(manifest.config), *plain}
+    assert set(manifest.graphs) == {*GRAPH_NAMES, *encoder_part_names(manifest.config), *plain, *STEPS.values()}
     for name, spec in manifest.graphs.items():
         path = bundle.graph_path(name)
         assert path.parent == tiny_bundle

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from dmcodec.bundle import DOWNSAMPLER, OUTPUT, Bundle, default_bundle_path
+from dmcodec.bundle import DOWNSAMPLER, DOWNSAMPLER_STEPS, OUTPUT, Bundle, default_bundle_path
 from dmcodec.config import CodecConfig
 from dmcodec.errors import ArgumentError, AudioError, OutputError
 from dmcodec.export import export_bundle
@@ -78,8 +78,10 @@ def frame_agreement(codec: Codec, waveform: Waveform, codes: NDArray[Any]) -> fl
 def swept(
     codec: Codec, waveform: Waveform, sizes: Sizes, threads: int, spool: Spool, cuts: Sequence[int] = ()
 ) -> NDArray[Any]:
+    """Tiles of odd sizes run as windows, the others in steps."""
+    run, columns = codec.graphs.arrays, codec.graphs.state_size(DOWNSAMPLER_STEPS) * (1 - sizes.tile % 2)
     with Workers.start(threads) as workers, spool:
-        encoder = ExactEncoder(codec.graphs.arrays, codec.config, workers, spool, sizes)
+        encoder = ExactEncoder(run, codec.config, workers, spool, sizes, columns, run if threads == 1 else None)
         return np.concatenate(list(encoder.encode(np.split(waveform, cuts))), axis=1)
 
 

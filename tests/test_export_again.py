@@ -14,7 +14,7 @@ import onnx
 import pytest
 import torch
 
-from dmcodec.bundle import Bundle, encoder_part_names, write_manifest
+from dmcodec.bundle import STEPS, Bundle, encoder_part_names, write_manifest
 from dmcodec.cli import main
 from dmcodec.config import CodecConfig
 from dmcodec.errors import ExportError, OutputExistsError
@@ -34,7 +34,7 @@ def older(bundle: Bundle) -> Bundle:
     """Take away what earlier versions did not write: parts, plain forms, two taps, and the centres of the codebooks."""
     manifest = bundle.manifest
     plain = [plain_name(name) for name in HAVE_PLAIN_FORMS]
-    parts = {*encoder_part_names(manifest.config), *plain}
+    parts = {*encoder_part_names(manifest.config), *plain, *STEPS.values()}
     transposed(bundle.graph_path("decoder"))
     for name in parts:
         bundle.graph_path(name).unlink()

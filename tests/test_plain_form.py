@@ -210,14 +210,14 @@ def test_the_runtime_takes_the_form_that_fits(tiny_bundle: Path) -> None:
     backend = Recording()
     codec = Codec(Bundle.open(tiny_bundle), backend)
     plain = {plain_name(name) for name in HAVE_PLAIN_FORMS}
-    waveform = np.tile(speech(40000, 16000), 6)  # 15 s: in tiles
+    waveform = np.tile(speech(40000, 16000), 6)  # 15 s: in tiles and steps
     for clips, forms in (
-        ([waveform[:16000]], {"encoder_plain", "decoder_plain"}),
-        ([waveform[:16000]] * 3, {"encoder_plain", "decoder_plain"}),
-        ([waveform[:16000], waveform[:15900]], {"encoder", "decoder_plain"}),  # both have 50 frames
-        ([waveform[:16000], waveform[:15600]], {"encoder", "decoder"}),
+        ([waveform[:15680]], {"encoder_plain", "decoder_plain"}),
+        ([waveform[:15680]] * 3, {"encoder_plain", "decoder_plain"}),
+        ([waveform[:15680], waveform[:15580]], {"encoder", "decoder_plain"}),  # both have 49 frames
+        ([waveform[:15680], waveform[:15300]], {"encoder", "decoder"}),
         ([waveform[:5]], {"encoder", "decoder"}),
-        ([waveform], {"encoder_downsampler_plain", "decoder_plain"}),
+        ([waveform], {"encoder_downsampler_plain"}),
     ):
         backend.ran.clear()
         codec.decode_batch(codec.encode_batch(clips, 16000))

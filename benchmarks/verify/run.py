@@ -11,7 +11,7 @@ from dmcodec.benchmarks.codecs.bundle import open_bundle
 from dmcodec.benchmarks.codecs.torch import load_model, original_weights_known, torch_threads
 from dmcodec.benchmarks.machine import utc_now
 from dmcodec.benchmarks.timing import Progress, no_progress
-from dmcodec.bundle import Bundle
+from dmcodec.bundle import UPSAMPLER_STEPS, Bundle
 from dmcodec.checkpoint_files import find_checkpoint
 from dmcodec.cpus import default_threads
 from dmcodec.export.parity import check_parity, num_cases
@@ -51,7 +51,7 @@ def verify_codec(codec: Codec, options: VerifyOptions, progress: Progress = no_p
     load_s = time.perf_counter() - start
     with _reference(codec, options) as (reference, thresholds_of, weights):
         cases, total = [], num_cases(codec.config)
-        for case in check_parity(reference, codec.graphs.arrays):
+        for case in check_parity(reference, codec.graphs.arrays, codec.graphs.state_size(UPSAMPLER_STEPS)):
             cases.append(case)
             progress("checking graphs", len(cases), total)
         checks = _run_checks(Checks(codec, reference, thresholds_of, options), progress)

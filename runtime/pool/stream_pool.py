@@ -35,8 +35,9 @@ class StreamPool:
 
     Pushes that come at about the same time run as one batch, which takes much less time than one after the other. A
     batch starts when its oldest push has waited for `max_wait_ms`, when all streams that are in the middle of a clip
-    wait, or when it is full. Streams take turns: who waits longest is in the next batch. On the CPU as many batches run
-    at the same time as the codec has threads, with one thread each; those that are idle share the pushes that wait.
+    wait, or when it is full. Streams take turns: who waits longest is in the next batch. On the CPU a codec whose LSTM
+    is larger than the cache that cores share runs one batch at a time on all threads. Of a smaller one as many batches
+    run at the same time as it has threads, with one thread each; those that are idle share the pushes that wait.
 
     Each stream returns what it would return alone, within 1e-5 of full scale; codes are equal, but for ties that
     rounding decides. Streams may be opened and closed at any time. One that is garbage-collected leaves the pool.
