@@ -193,7 +193,7 @@ class OnnxRuntimeBackend:
         # would take the cores from the next graph, or from the rest of the application.
         options.add_session_config_entry("session.force_spinning_stop", "1")
         # Threads also begin to spin when a session is made, and would for all of its loading. No pause within a run is
-        # as long as this. onnxruntime before 1.2x does not know it.
+        # as long as this. Older versions of onnxruntime pass it over.
         options.add_session_config_entry("session.intra_op.spin_duration_us", "1000")
         return options
 

@@ -95,10 +95,11 @@ def test_the_time_of_other_processes_is_measured(monkeypatch: pytest.MonkeyPatch
     ticks = os.sysconf("SC_CLK_TCK")
     stat.write_text("cpu  0 0 0 0 0 0 0 0 0 0\ncpu0 1\n")
     monkeypatch.setattr(load, "_PROC_STAT", stat)
-    own, now = [0.0, 4.0], [0.0, 10.0]
+    own, now = [0.0, 4.0], [0.0]
     monkeypatch.setattr(load, "_own_s", lambda: own.pop(0))
-    monkeypatch.setattr(load.time, "perf_counter", lambda: now.pop(0))
+    monkeypatch.setattr("dmcodec.benchmarks.load.time.perf_counter", lambda: now[0])
     watch = LoadWatch(1)
+    now[0] = 10.0
     stat.write_text(f"cpu  {8 * ticks} {ticks} {2 * ticks} 999 999 {ticks} {2 * ticks} 0 0 0\n")
     assert watch.stop().other_cpus == pytest.approx((14 - 4) / 10)
 
@@ -191,10 +192,8 @@ def test_the_headline_is_the_worst_ratio_with_what_it_costs(result: BenchResult)
 
 
 def test_rounds_of_a_budget(monkeypatch: pytest.MonkeyPatch) -> None:
-    from dmcodec.benchmarks.bench import budget
-
     now = [100.0]
-    monkeypatch.setattr(budget.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr("dmcodec.benchmarks.bench.budget.time.perf_counter", lambda: now[0])
     limited = Budget(60, rounds=10)
     assert limited.rounds(2.0, share=0.5) == 10  # 15 would fit
     assert limited.rounds(5.0, share=0.5) == 6

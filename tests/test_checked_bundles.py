@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from dmcodec import bundle as bundle_module
 from dmcodec import checked_bundles
 from dmcodec.bundle import Bundle
 from dmcodec.errors import BundleError, BundleNotFoundError
+from dmcodec.files import file_sha256
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="checks are not remembered on Windows")
 
@@ -29,8 +29,12 @@ def records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """The files that were hashed."""
     found: list[Path] = []
-    hashed = bundle_module.file_sha256
-    monkeypatch.setattr(bundle_module, "file_sha256", lambda path: (found.append(path), hashed(path))[1])
+
+    def noted(path: Path) -> str:
+        found.append(path)
+        return file_sha256(path)
+
+    monkeypatch.setattr("dmcodec.bundle.file_sha256", noted)
     return found
 
 
@@ -89,13 +93,11 @@ def test_files_that_just_changed_are_not_remembered(
 def test_a_file_that_changes_during_the_check_is_not_remembered(
     copy_of_tiny_bundle: Path, records: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    hashed = bundle_module.file_sha256
-
     def touching(path: Path) -> str:
         os.utime(copy_of_tiny_bundle / "weights.bin")
-        return hashed(path)
+        return file_sha256(path)
 
-    monkeypatch.setattr(bundle_module, "file_sha256", touching)
+    monkeypatch.setattr("dmcodec.bundle.file_sha256", touching)
     Bundle.open(copy_of_tiny_bundle)
     assert not records.exists()
 
