@@ -85,9 +85,13 @@ def _plot(codecs: dict[str, list[ColumnResult]], key: str) -> str:
         for index, columns in enumerate(codecs.values()):
             measured = [column for column in columns if key in column.summary]
             points = [((column.column.bitrate_bps or 0) / 1000, column.summary[key]) for column in measured]
-            known = [(rate, estimate.value) for rate, estimate in points if estimate.value is not None]
+            rates: list[float] = []
+            values: list[float] = []
+            for rate, estimate in points:
+                if estimate.value is not None:
+                    rates.append(rate)
+                    values.append(estimate.value)
             colour, marker = _COLOURS[index % len(_COLOURS)], _MARKERS[index % len(_MARKERS)][0]
-            rates, values = [rate for rate, _ in known], [value for _, value in known]
             axes.plot(rates, values, marker=marker, markersize=5, color=colour)
             for rate, estimate in points:
                 if interval := shown_interval(estimate):
