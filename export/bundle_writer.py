@@ -169,8 +169,9 @@ def _precision_of_copy(bundle: Bundle, precision: str | None) -> str:
     own = bundle.manifest.precision
     if precision in (None, own):
         return own
-    if PRECISIONS[precision or own].has_int8 and bundle.manifest.arithmetic == FP32.name:
-        return precision or own
+    row = PRECISIONS.get(precision or own)
+    if row is not None and row.has_int8 and bundle.manifest.arithmetic == FP32.name:
+        return row.name
     raise ArgumentError(
         f"--precision {precision}: {bundle.path} is {own}, and keeps its weights; "
         "leave --precision out, or export the checkpoint"

@@ -302,6 +302,18 @@ def test_the_manifest_says_what_is_in_int8_and_what_it_costs(bundle: Bundle) -> 
     assert (record["tried_s"], record["held_out_s"]) == (6.0, 4.0)
 
 
+def test_weights_are_stored_in_16_bits_where_8_are_outside_the_budget() -> None:
+    class Networks:
+        def held_out(self, plan: Int8Plan) -> dict[str, float]:
+            return figures(level0_agreement=0.97 if plan.eight_bits else found)
+
+    plans, found = [Int8Plan({}), Int8Plan({}, eight_bits=False)], 0.99
+    assert choice._smallest(Networks(), plans)[0] is plans[1]  # type: ignore[arg-type]
+    found = 0.9
+    with pytest.raises(ParityError, match=r"level0_agreement is 0\.9;"):
+        choice._smallest(Networks(), plans)  # type: ignore[arg-type]
+
+
 def test_tokens_do_not_depend_on_company(bundle: Bundle) -> None:
     codec = Codec.load(bundle.path, threads=1)
     clips = [speech(size, 16000) for size in (16000, 5000, 8123)]

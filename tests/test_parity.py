@@ -154,7 +154,7 @@ def test_half_precision_is_in_the_listed_graphs_and_never_in_the_quantizer(tmp_p
     assert 0 < error < 0.01 * np.abs(ours).max()
 
 
-@pytest.mark.parametrize("precision", ["int8", "fp8", "FP32", "", None])
+@pytest.mark.parametrize("precision", ["int4", "fp8", "FP32", "", None])
 def test_precisions_that_are_not_known_are_refused(tmp_path: Path, precision: Any) -> None:
     with pytest.raises(ArgumentError, match="precision"):
         export_bundle(DMCodec.seeded(SMALL), tmp_path / "bundle", precision=precision)

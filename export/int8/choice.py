@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -57,17 +57,17 @@ def int8_graphs(graphs: Mapping[str, Graph], config: CodecConfig, speech: Speech
     encoder, encoder_trials = parts[0].choose(_stage(report, "trying layers of the encoder"))
     decoder, decoder_trials = parts[1].choose(_stage(report, "trying layers of the decoder"))
     means = {**parts[0].means, **parts[1].means}
-    plan = Int8Plan({layer.weight: layer for layer in (*encoder, *decoder)}, means=means)
+    layers = {layer.weight: layer for layer in (*encoder, *decoder)}
     report("comparing int8 with float32", 0, 1)
-    held_out = networks.held_out(plan)
+    plan, held_out = _smallest(networks, [Int8Plan(layers, True, eight_bits, means) for eight_bits in (True, False)])
     report("comparing int8 with float32", 1, 1)
-    _require_budget(held_out, INT8_BUDGET)
     record = {
         "speech": speech.source,
         "tried_s": _seconds(speech.tried, config),
         "held_out_s": _seconds(speech.held_out, config),
         "encoder_layers": [layer.name for layer in encoder],
         "decoder_layers": [layer.name for layer in decoder],
+        "stored_bits": 8 if plan.eight_bits else 16,
         "budget": dataclasses.asdict(INT8_BUDGET),
         "held_out": held_out,
         "trials": {"encoder": to_dicts(encoder_trials), "decoder": to_dicts(decoder_trials)},
@@ -125,6 +125,24 @@ class _Networks:
         scores = speech_scores(clips, {"_fp32": whole, "_decoder": same_codes, "": round_trip}, rate)
         figures = encoder_figures(expected, got)
         return {**dataclasses.asdict(figures), "decoder_snr_db": joined_snr_db(whole, same_codes), **scores}
+
+
+def _smallest(networks: _Networks, plans: Sequence[Int8Plan]) -> tuple[Int8Plan, dict[str, float]]:
+    """Return the first plan that is within the budget on held-out speech, and its figures.
+
+    Raises:
+        ParityError: none is.
+    """
+    for plan in plans:
+        held_out = networks.held_out(plan)
+        try:
+            _require_budget(held_out, INT8_BUDGET)
+        except ParityError:
+            if plan is plans[-1]:
+                raise
+        else:
+            return plan, held_out
+    raise AssertionError("no plans")
 
 
 def _decoded(decoder: Session, latents: tuple[Any, ...]) -> list[Any]:

@@ -53,12 +53,14 @@ class Int8Plan:
     Attributes:
         layers: by the names of their first weights.
         stores_narrow: the weights of the other layers are stored in narrower types.
+        eight_bits: large weights of those are stored in 8 bits; else all of them in float16.
         means: mean of each channel of the input of convolutions, by their weights: the bias takes over what the
             rounding of the weight does to it.
     """
 
     layers: Mapping[str, Layer]
     stores_narrow: bool = True
+    eight_bits: bool = True
     means: Mapping[str, NDArray[np.float32]] = dataclasses.field(default_factory=dict)
 
     def apply(self, model: onnx.ModelProto) -> onnx.ModelProto:
@@ -67,7 +69,7 @@ class Int8Plan:
         for node in rewriting.nodes():
             layer = self.layers.get(node.input[1]) if len(node.input) > 1 else None
             if layer is None:
-                rewriting.keep(_with_narrow_weights(rewriting, node, self.means) if self.stores_narrow else node)
+                rewriting.keep(self._stored_narrow(rewriting, node) if self.stores_narrow else node)
             elif layer.op_type == LSTM:
                 quantize_lstm(rewriting, node, None if layer.source is None else _bounds(layer.source))
             else:
@@ -76,28 +78,26 @@ class Int8Plan:
                 quantize_conv(rewriting, node, layer.source, layer.result, self.means.get(layer.weight))
         return rewriting.finish()
 
+    def _stored_narrow(self, rewriting: Rewriting, node: onnx.NodeProto) -> onnx.NodeProto:
+        """Return the node; the weights of a convolution or of an LSTM are stored narrower."""
+        if node.op_type not in (CONV, LSTM):
+            return node
+        copy = onnx.NodeProto()
+        copy.CopyFrom(node)
+        # The graph of one direction of an LSTM takes half of a weight, and so has to find it as it is.
+        eight_bits = self.eight_bits and node.op_type == CONV
+        for index in (1,) if node.op_type == CONV else (1, 2):
+            copy.input[index], rounded = stored_narrow(rewriting, node.input[index], eight_bits)
+        mean = self.means.get(node.input[1])
+        if node.op_type == CONV and mean is not None:
+            lost = (rewriting.values(node.input[1]) - rounded).astype(np.float64).sum(axis=2) @ mean
+            bias = rewriting.values(node.input[2])
+            rewriting.store(node.input[2], (bias + lost).astype(bias.dtype))
+        return copy
+
 
 def _bounds(source: Range) -> NDArray[np.float32]:
     """Return the largest absolute value of each channel; a channel that is 0 keeps a range."""
     largest = np.maximum(-source.low, source.high)
     floor = max(float(largest.max()), 1.0) * 1e-4
     return np.maximum(largest, np.float32(floor)).astype(np.float32)
-
-
-def _with_narrow_weights(
-    rewriting: Rewriting, node: onnx.NodeProto, means: Mapping[str, NDArray[np.float32]]
-) -> onnx.NodeProto:
-    """Return the node; the weights of a convolution or of an LSTM are stored narrower."""
-    if node.op_type not in (CONV, LSTM):
-        return node
-    copy = onnx.NodeProto()
-    copy.CopyFrom(node)
-    # The graph of one direction of an LSTM takes half of a weight, and so has to find it as it is.
-    for index in (1,) if node.op_type == CONV else (1, 2):
-        copy.input[index], rounded = stored_narrow(rewriting, node.input[index], node.op_type == CONV)
-    mean = means.get(node.input[1])
-    if node.op_type == CONV and mean is not None:
-        lost = (rewriting.values(node.input[1]) - rounded).astype(np.float64).sum(axis=2) @ mean
-        bias = rewriting.values(node.input[2])
-        rewriting.store(node.input[2], (bias + lost).astype(bias.dtype))
-    return copy

@@ -109,7 +109,7 @@ class Network:
         return layer.op_type != LSTM, noise / layer.gain
 
     def _with(self, layers: Sequence[Layer], stores_narrow: bool = True) -> onnx.ModelProto:
-        return Int8Plan({layer.weight: layer for layer in layers}, stores_narrow, self.means).apply(self._model)
+        return Int8Plan({layer.weight: layer for layer in layers}, stores_narrow, False, self.means).apply(self._model)
 
 
 def _is_within(measured: Measured, budget: Budget) -> bool:
