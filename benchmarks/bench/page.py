@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 from html import escape
 
+from dmcodec.benchmarks.page_paths import PathFilter, last_part, paths_in_command, without_paths_in_command
 from dmcodec.benchmarks.pages import html_page, html_table
+from dmcodec.benchmarks.tables import Table
 from dmcodec.errors import MissingDependencyError
 
 from .options import Shape
@@ -21,12 +24,15 @@ _PAGE_STYLE = """
 
 
 def render_report(result: BenchResult) -> str:
-    """Return the whole page as HTML.
+    """Return the whole page as HTML, without paths of this machine.
 
     Raises:
         MissingDependencyError: matplotlib isn't installed.
     """
     require_matplotlib()
+    shorten = PathFilter([result.bundle.path, *paths_in_command(result.command)])
+    bundle = dataclasses.replace(result.bundle, path=last_part(result.bundle.path))
+    result = dataclasses.replace(result, bundle=bundle, command=without_paths_in_command(result.command))
     reference = Shape(result.reference_s, 1)
     spread = "Points: median; bars: quartiles."
     parts = [
@@ -51,8 +57,9 @@ def render_report(result: BenchResult) -> str:
         parts.append(_figure("Live streams", caption, latency_by_streams(result.live)))
     if not result.is_measurement:
         parts = [part.replace("</h2>", " (not a measurement)</h2>") for part in parts]
-    parts += [html_table(table) for table in (*result_tables(result), *record_tables(result)) if table.rows]
-    lines = "".join(f'<p class="lines">{escape(line)}</p>' for line in summary_lines(result))
+    tables = [table for table in (*result_tables(result), *record_tables(result)) if table.rows]
+    parts += [html_table(_without_paths(table, shorten)) for table in tables]
+    lines = "".join(f'<p class="lines">{escape(shorten(line))}</p>' for line in summary_lines(result))
     warning = result.load.warning() if result.load else ""
     sentences = {"warning": warning, "headline": result.headline.removeprefix(warning).strip()}
     head = "<h1>dmcodec bench</h1>\n" + "".join(
@@ -60,6 +67,11 @@ def render_report(result: BenchResult) -> str:
     )
     body = f'{head}{lines}\n<p class="soft">{escape(result.date)}</p>\n' + "\n".join(parts)
     return html_page(f"dmcodec bench: {result.bundle.model_id}", body, STYLE + _PAGE_STYLE)
+
+
+def _without_paths(table: Table, shorten: PathFilter) -> Table:
+    rows = tuple(tuple(shorten(cell) for cell in row) for row in table.rows)
+    return dataclasses.replace(table, rows=rows, note=shorten(table.note))
 
 
 def _figure(title: str, caption: str, drawn: str) -> str:
