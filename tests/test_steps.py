@@ -90,7 +90,7 @@ def test_states_go_from_windows_to_steps_and_back(codec: Codec, windows: pytest.
         for number, chunk in enumerate(chunks):
             stream = streams[number // 3 % 2]
             if number:
-                stream.state = streams[(number - 1) // 3 % 2].state  # type: ignore[assignment]
+                stream.state = streams[(number - 1) // 3 % 2].state
             got.append(stream.push(chunk))
         assert_same(np.concatenate([*got, stream.finish()], axis=-1), expected)
 
