@@ -21,7 +21,7 @@ _Result = TypeVar("_Result")
 WHOLE_S = 30.0  # clips up to this length run in one piece, longer ones in windows (encoding) or as a stream (decoding)
 WINDOW_S = 15.0  # of a window without its context, and of the part of a long clip that one decoding step covers
 WINDOWS_PER_BATCH = 4
-TILE_FRAMES = 200  # of the exact encoder's convolutions: what a tile computes again is 2 % of it
+TILE_FRAMES = 100  # of the exact encoder's convolutions: what a tile computes again is 3 % of it
 BLOCK_FRAMES = 250  # of its LSTM, and of what follows that
 TILED_S = 2.0  # a single clip from this length on is encoded in tiles; in shorter ones most of the tiles are ends
 # Weights of an LSTM's two directions, in bytes, from which on they run one after the other on all threads: together
@@ -96,7 +96,7 @@ def tile_frames(num_frames: int) -> int:
     """
     if not num_frames:
         return TILE_FRAMES
-    tiles = 4 * max(1, round(num_frames / (4 * TILE_FRAMES))) if num_frames >= TILE_FRAMES else 2
+    tiles = 4 * max(1, round(num_frames / (4 * TILE_FRAMES))) if num_frames >= 2 * TILE_FRAMES else 2
     return -(-num_frames // tiles)
 
 
