@@ -43,8 +43,8 @@ def stored_narrow(rewriting: Rewriting, name: str, eight_bits: bool) -> tuple[st
         _float(rewriting, rewriting.store(name, integers)),
         _float(rewriting, rewriting.store(f"{name}.{SCALE}", scales)),
     )
-    rounded = (integers * scales.astype(np.float32)).reshape(weight.shape)
-    return rewriting.op("Reshape", values, rewriting.ints(*weight.shape)), rounded
+    rounded = integers.astype(np.float32) * scales.astype(np.float32)
+    return rewriting.op("Reshape", values, rewriting.ints(*weight.shape)), rounded.reshape(weight.shape)
 
 
 def _half(name: str, weight: NDArray[np.float32]) -> NDArray[np.float16]:
