@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from dmcodec.export.stepped import SteppedLayers, SteppedSignal
 from dmcodec.nn import DMCodec
 from dmcodec.runtime import Codec
 from dmcodec.runtime.backend import Graphs
+from dmcodec.runtime.onnxruntime_backend import OnnxRuntimeBackend
 from dmcodec.runtime.spool import MEMORY, Spool
 from dmcodec.runtime.stream_decoder import StreamDecoder
 from dmcodec.runtime.stream_encoder import StreamEncoder
@@ -139,6 +141,15 @@ def test_pushes_of_a_pool_run_as_one_batch_of_steps(codec: Codec, gate: Gate) ->
     assert max(batches) == 3
     for audio, clip in zip(got, clips, strict=True):
         assert_same(audio, alone(codec.stream_decoder(), clip))
+
+
+def test_after_warm_up_no_single_clip_loads_a_graph(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clips on both sides of the lengths from which on tiles and steps run."""
+    codec = Codec.load(tiny_bundle, threads=2)
+    codec.warm_up()
+    monkeypatch.setattr(OnnxRuntimeBackend, "load", lambda _self, path, _spec: pytest.fail(f"loads {path.name}"))
+    for seconds in (0.3, 1, 2.5, 4):
+        codec.decode(codec.encode(speech(round(16000 * seconds), 16000), 16000))
 
 
 @pytest.mark.parametrize("graph", [UPSAMPLER_STEPS, DOWNSAMPLER_STEPS])
