@@ -3,7 +3,8 @@
 A record holds what the system says of each file: device, inode, size, and the times of the last change of content and
 of status. The second of these times can't be set by a program, so a file that was written to since then, or replaced,
 is checked again. What can't be relied on is not used: records that another user could have written, files that changed
-in the last two seconds, and Windows, where these values mean other things.
+in the last two seconds, file systems that make up, round or cache these values, and Windows, where they mean other
+things.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import secrets
 import stat
 import sys
@@ -21,12 +23,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from . import __version__
+from .user_cache import CACHE_VARIABLE
 
 SWITCH = "DMCODEC_REMEMBER_CHECKS"
 MAX_RECORDS = 64
 _MAX_RECORD_BYTES = 1 << 20
 _SETTLED_NS = 2_000_000_000  # longer than the steps of any file system's clock
 _NO = ("0", "false", "no", "off")
+# Local ones that write the time of status themselves. On FAT and over SSH it is that of content, which `rsync -t` and
+# `cp -p` set; NFS and SMB may answer from a cache of a minute; an image that can't be written to may be made again with
+# all values as they were.
+_RELIABLE = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "bcachefs", "tmpfs", "overlay"})
+_MOUNTS = Path("/proc/self/mountinfo")
 
 Stamp = tuple[int, int, int, int, int]
 
@@ -40,8 +48,11 @@ class Checked:
 
     @classmethod
     def now(cls, path: Path, names: Iterable[str]) -> Checked | None:
-        """Return the state of these files; None where checks are not remembered, or a file is missing."""
+        """Return the state of these files; None where checks are not remembered or can't be, or a file is missing."""
+        names = set(names)
         if sys.platform == "win32" or os.environ.get(SWITCH, "").strip().lower() in _NO:
+            return None
+        if not all(map(_is_reliable, {Path(os.path.realpath(path / name)).parent for name in names})):
             return None
         try:
             return cls(Path(os.path.realpath(path)), {name: _stamp(path / name) for name in sorted(names)})
@@ -85,8 +96,23 @@ def _stamp(path: Path) -> Stamp:
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
+def _is_reliable(folder: Path) -> bool:
+    """Return whether the file system of a folder, a real path, shows every change of a file in what it says of it."""
+    if sys.platform == "darwin":
+        return Path("/Volumes") not in folder.parents  # other disks and servers
+    kinds: dict[Path, str] = {}
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        for line in _MOUNTS.read_text(encoding="utf-8", errors="surrogateescape").splitlines():
+            place, _, details = line.partition(" - ")
+            point = re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), place.split(" ")[4])
+            kinds[Path(point)] = details.split(" ")[0]  # of two on one another, the later one is seen
+    return next((kinds[place] for place in (folder, *folder.parents) if place in kinds), "") in _RELIABLE
+
+
 def _folder() -> Path:
     """Return the folder of the records; RuntimeError where the user has no home."""
+    if cache := os.environ.get(CACHE_VARIABLE):
+        return Path(os.path.realpath(Path(cache).expanduser() / "checked"))
     base = os.environ.get("XDG_CACHE_HOME", "")
     if not Path(base).is_absolute():
         base = str(Path.home() / ("Library/Caches" if sys.platform == "darwin" else ".cache"))

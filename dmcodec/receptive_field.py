@@ -135,8 +135,17 @@ def encoder_reach(config: CodecConfig) -> EncoderReach:
 
     It holds at the ends of a clip, too, where the padding is a reflection, and for any length of the clip.
     """
-    hop, middle = config.hop_length, 8
-    past, future, head = 0, 0, 0
+    middle = 8
+    while True:
+        found = _reach_in_clips(config, middle)
+        if max(found.past_samples, found.future_samples) < (middle - 1) * config.hop_length:
+            return found
+        middle *= 2  # the clips were too short to show all of it
+
+
+def _reach_in_clips(config: CodecConfig, middle: int) -> EncoderReach:
+    """Return what is seen of the receptive field in clips of about twice `middle` frames."""
+    hop, past, future, head = config.hop_length, 0, 0, 0
     for length in range(2 * middle * hop, (2 * middle + 1) * hop):
         frames = -(-length // hop)
         for frame in (0, 1, middle, frames - 2, frames - 1):

@@ -129,9 +129,11 @@ class SteppedLayers:
         taps = builder.op("Reshape", taps, builder.ints(outputs, stride, inputs, 2))
         taps = builder.op("Transpose", taps, perm=[3, 2, 1, 0])
         phases = builder.op("MatMul", pairs, builder.op("Reshape", taps, builder.ints(2 * inputs, stride * outputs)))
+        bias = builder.weight(f"{name}.bias", np.repeat(array(layer.weights.bias), stride), exact=True)
+        bias = builder.op("Transpose", builder.op("Reshape", bias, builder.ints(outputs, stride)), perm=[1, 0])
+        phases = builder.op("Add", phases, builder.op("Reshape", bias, builder.ints(-1)))
         columns = builder.op("Reshape", phases, builder.ints(0, -1, outputs))
-        biased = builder.op("Add", columns, builder.weight(f"{name}.bias", array(layer.weights.bias)))
-        return SteppedSignal(biased, outputs, signal.lag * stride + layer.trim.left)
+        return SteppedSignal(columns, outputs, signal.lag * stride + layer.trim.left)
 
     def _residual(self, layer: ResidualBlock, signal: SteppedSignal, name: str) -> SteppedSignal:
         """Add a block whose inner layers read the columns that are kept of its input, as the shortcut does."""

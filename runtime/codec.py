@@ -373,6 +373,7 @@ class Codec(CodecProperties):
             streams: also run a stream decoder, by pushes of a frame and of 100 ms.
         """
         self.load_encoder()
+        self._pipeline.load_decoder()
         silence = np.zeros(max(1, round(duration_s * self.sample_rate)), np.float32)
         for _ in self._pipeline.each_stream():
             self.decode(self.encode(silence, self.sample_rate))

@@ -126,6 +126,13 @@ class Pipeline:
         else:
             self.graphs.load("encoder", "quantizer")
 
+    def load_decoder(self) -> None:
+        """Load the graphs that decode clips of any length: those of short ones, and those of steps."""
+        self.graphs.load("dequantizer", "decoder")
+        if self._steps_pay(MIN_STEPPED_FRAMES):
+            self.graphs.load("decoder_recurrent")
+            self.concurrent[0].load("decoder_upsampler")
+
     def encode(self, waveforms: Sequence[Waveform], options: EncodeOptions) -> list[Codes]:
         """Encode clips (samples,). Returns codes (n_q, frames).
 

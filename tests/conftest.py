@@ -20,6 +20,7 @@ from dmcodec.sample import speech
 if TYPE_CHECKING:
     from pools import Gate
 
+    from dmcodec.bundle import Bundle
     from dmcodec.nn import DMCodec
     from dmcodec.runtime import Codec
     from dmcodec.training.config import TrainingConfig
@@ -101,6 +102,17 @@ def encodec_bundle(encodec_folder: Path, tmp_path_factory: pytest.TempPathFactor
         DMCodec.from_checkpoint(None, encodec_folder), path, source=Source(encodec_folder / "model.safetensors")
     )
     return path
+
+
+@pytest.fixture(scope="session")
+def int8_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """The exported bundle of a small untrained model in int8; don't alter it."""
+    from dmcodec.export import Source, export_bundle
+    from dmcodec.nn import DMCodec
+
+    config = CodecConfig(n_filters=4, dimension=32, semantic_dimension=24, codebook_size=16, n_q=2)
+    path = tmp_path_factory.mktemp("int8") / "bundle"
+    return export_bundle(DMCodec.seeded(config, 5), path, "int8", Source(seed=5))
 
 
 @pytest.fixture(scope="session")

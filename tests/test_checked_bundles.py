@@ -16,12 +16,20 @@ from dmcodec.files import file_sha256
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="checks are not remembered on Windows")
 
 
+def mount(point: str, kind: str) -> str:
+    return f"30 27 0:26 / {point} rw,relatime shared:1 - {kind} source rw\n"
+
+
 @pytest.fixture
 def records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder of the records, which is not there yet; files are taken as settled at once."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv(checked_bundles.SWITCH, "1")
+    monkeypatch.delenv("DMCODEC_CACHE", raising=False)
     monkeypatch.setattr(checked_bundles, "_SETTLED_NS", -1)
+    mounts = tmp_path / "mountinfo"
+    mounts.write_text(mount("/", "ext4"))
+    monkeypatch.setattr(checked_bundles, "_MOUNTS", mounts)
     return tmp_path / "cache" / "dmcodec" / "checked"
 
 
@@ -70,6 +78,41 @@ def test_a_change_of_the_same_size_and_time_is_found(
     weights.unlink()
     with pytest.raises(BundleNotFoundError, match="incomplete"):
         Bundle.open(copy_of_tiny_bundle)
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="mounts are listed on Linux only")
+@pytest.mark.parametrize("kind", ["vfat", "nfs4", "fuse.sshfs", "9p", "squashfs"])
+def test_file_systems_that_hide_changes_are_not_relied_on(
+    copy_of_tiny_bundle: Path, tmp_path: Path, records: Path, reads: list[Path], kind: str
+) -> None:
+    root = mount("/", "ext4")
+    folder = (tmp_path / "some disk").resolve()
+    bundle = copy_of_tiny_bundle.rename(folder)
+    escaped = str(folder).replace(" ", "\\040")
+    for mounts, reread in (
+        (root + mount(escaped, kind), True),
+        (root + mount(escaped, "xfs") + mount(escaped, kind), True),
+        ("", True),
+        (root + mount(f"{escaped}2", kind), False),
+    ):
+        (tmp_path / "mountinfo").write_text(mounts)
+        opened(bundle, reads)
+        assert opened(bundle, reads) == reread
+    weights = bundle / "weights.bin"  # as in a cache of the hub: a link to another disk
+    (tmp_path / "blobs").mkdir()
+    weights.rename(tmp_path / "blobs" / "weights.bin")
+    weights.symlink_to(tmp_path / "blobs" / "weights.bin")
+    (tmp_path / "mountinfo").write_text(root + mount(str((tmp_path / "blobs").resolve()), kind))
+    assert [opened(bundle, reads) for _ in range(2)] == [True, True]
+
+
+def test_records_are_in_the_cache_of_dmcodec(
+    tiny_bundle: Path, tmp_path: Path, records: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DMCODEC_CACHE", str(tmp_path / "all"))
+    Bundle.open(tiny_bundle)
+    assert len(list((tmp_path / "all" / "checked").iterdir())) == 1
+    assert not records.exists()
 
 
 def test_a_graph_that_was_replaced_is_found(copy_of_tiny_bundle: Path, records: Path, reads: list[Path]) -> None:

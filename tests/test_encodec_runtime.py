@@ -64,6 +64,8 @@ def test_the_reach_is_that_of_the_javascript_runtime() -> None:
     assert encoder_reach(causal) == EncoderReach(478, 0, 360, 6, 0)
     assert decoder_reach(causal) == DecoderReach(6, 0, 2, 0, 1)
     assert decoder_reach(dataclasses.replace(causal, trim_right_ratio=0.5)).future == 1
+    far = CodecConfig(strides=(1, 4), residual_kernel_size=5, n_residual_layers=3)  # over many of its short frames
+    assert encoder_reach(far) == EncoderReach(79, 79, 83, 3, 3)
 
 
 # Live encoding: the codes of the whole clip, with no look-ahead

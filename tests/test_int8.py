@@ -19,7 +19,7 @@ from dmcodec.bundle import Bundle, read_manifest
 from dmcodec.cli import main
 from dmcodec.config import CodecConfig
 from dmcodec.errors import ArgumentError, ExportError, InputNotFoundError, ParityError
-from dmcodec.export import Source, export_again, export_bundle
+from dmcodec.export import export_again, export_bundle
 from dmcodec.export.agreement import snr_db
 from dmcodec.export.int8 import choice
 from dmcodec.export.int8.conv import Range
@@ -265,13 +265,8 @@ def test_figures_outside_the_budget_are_refused() -> None:
 
 
 @pytest.fixture(scope="module")
-def seeded() -> DMCodec:
-    return DMCodec.seeded(CONFIG, 5)
-
-
-@pytest.fixture(scope="module")
-def bundle(seeded: DMCodec, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return export_bundle(seeded, tmp_path_factory.mktemp("int8") / "bundle", "int8", Source(seed=5))
+def bundle(int8_bundle: Bundle) -> Bundle:
+    return int8_bundle
 
 
 def test_the_manifest_says_what_is_in_int8_and_what_it_costs(bundle: Bundle) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,12 @@ import pytest
 from numpy.typing import NDArray
 from pools import Gate, alone, assert_same, cut, random_codes
 
-from dmcodec.bundle import DOWNSAMPLER, DOWNSAMPLER_STEPS, UPSAMPLER_STEPS, state_size
+from dmcodec.bundle import DOWNSAMPLER, DOWNSAMPLER_STEPS, STEPS, UPSAMPLER_STEPS, state_size
+from dmcodec.config import CodecConfig
 from dmcodec.errors import ExportError, ParityError
 from dmcodec.export.graph_builder import GraphBuilder
+from dmcodec.export.graphs import build_graphs
+from dmcodec.export.int8.sessions import Session
 from dmcodec.export.parity import check_parity, shortfall
 from dmcodec.export.parts_parity import check_parts
 from dmcodec.export.reference import TorchReference
@@ -21,7 +25,13 @@ from dmcodec.export.stepped import SteppedLayers, SteppedSignal
 from dmcodec.nn import DMCodec
 from dmcodec.runtime import Codec
 from dmcodec.runtime.backend import Graphs
+from dmcodec.runtime.onnxruntime_backend import OnnxRuntimeBackend
+from dmcodec.runtime.spool import MEMORY, Spool
+from dmcodec.runtime.stream_decoder import StreamDecoder
+from dmcodec.runtime.stream_encoder import StreamEncoder
+from dmcodec.runtime.sweeps import ExactEncoder, Sizes
 from dmcodec.runtime.whole_decoder import MIN_STEPPED_FRAMES, WholeDecoder
+from dmcodec.runtime.workers import Workers
 from dmcodec.sample import speech
 
 
@@ -133,6 +143,15 @@ def test_pushes_of_a_pool_run_as_one_batch_of_steps(codec: Codec, gate: Gate) ->
         assert_same(audio, alone(codec.stream_decoder(), clip))
 
 
+def test_after_warm_up_no_single_clip_loads_a_graph(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clips on both sides of the lengths from which on tiles and steps run."""
+    codec = Codec.load(tiny_bundle, threads=2)
+    codec.warm_up()
+    monkeypatch.setattr(OnnxRuntimeBackend, "load", lambda _self, path, _spec: pytest.fail(f"loads {path.name}"))
+    for seconds in (0.3, 1, 2.5, 4):
+        codec.decode(codec.encode(speech(round(16000 * seconds), 16000), 16000))
+
+
 @pytest.mark.parametrize("graph", [UPSAMPLER_STEPS, DOWNSAMPLER_STEPS])
 def test_a_fault_of_a_graph_in_steps_is_refused(codec: Codec, tiny_model: DMCodec, graph: str) -> None:
     """A state that is not handed on right, which windows can't show."""
@@ -155,3 +174,44 @@ def test_a_delay_beyond_that_of_windows_is_refused() -> None:
     builder = GraphBuilder("late")
     with pytest.raises(ExportError, match="late: its output is 2 columns later"):
         SteppedLayers(builder, "state").delayed(SteppedSignal("tensor", 4, lag=5), 3)
+
+
+# Fields of other members of the family than the released one.
+MEMBERS: dict[str, dict[str, Any]] = {
+    "causal, trimmed on both sides": {"causal": True, "trim_right_ratio": 0.5, "strides": (5, 2)},
+    "causal, trimmed on the left": {"causal": True, "trim_right_ratio": 0.0, "residual_kernel_size": 4},
+    "a reach of many frames": {"strides": (1, 4), "residual_kernel_size": 5, "n_residual_layers": 3},
+    "causal, a reach of many frames": {"causal": True, "n_residual_layers": 3, "residual_kernel_size": 4},
+    "no convolution in the shortcut": {"conv_shortcut": False, "compress": 1, "strides": (2, 5, 3)},
+}
+
+
+@pytest.mark.parametrize("fields", MEMBERS.values(), ids=MEMBERS.keys())
+def test_members_of_the_family_run_in_steps(fields: dict[str, Any]) -> None:
+    """Streams and tiles give what the torch model gives, whatever its convolutions reach."""
+    sizes = {"n_filters": 4, "dimension": 8, "semantic_dimension": 8, "codebook_size": 16, "n_q": 2, "strides": (3, 2)}
+    config = CodecConfig(**{**sizes, "bidirectional": False, **fields})
+    model = DMCodec.seeded(config).eval()
+    reference, graphs = TorchReference(model), build_graphs(model)
+    columns = {name: int(graphs[name].inputs[1].axes[1]) for name in STEPS.values()}
+    sessions = {name: Session(graph.model) for name, graph in graphs.items()}
+    used: set[str] = set()
+
+    def run(name: str, **inputs: Any) -> list[NDArray[Any]]:
+        used.add(name)
+        return list(sessions[name].all_outputs(**inputs).values())
+
+    waveform = speech(61 * config.hop_length - 1, config.sample_rate)
+    expected = reference.quantize(reference.encode(waveform))
+    for tile in (7, 100):
+        with Workers.start(1) as workers, Spool(MEMORY) as spool:
+            encoder = ExactEncoder(run, config, workers, spool, Sizes(tile, 11), columns[DOWNSAMPLER_STEPS])
+            np.testing.assert_array_equal(np.concatenate(list(encoder.encode([waveform])), axis=1), expected)
+    live = StreamEncoder(run, config, 0.0, columns=columns[DOWNSAMPLER_STEPS])
+    np.testing.assert_array_equal(alone(live, cut(waveform, [5, 77])), expected)
+    codes = random_codes(61)[:2] % 16
+    audio = reference.decode(reference.dequantize(codes)).astype(np.float32)
+    for chunk in (1, 4, 60):
+        stream = StreamDecoder(run, config, columns=columns[UPSAMPLER_STEPS])
+        assert_same(alone(stream, cut(codes, [chunk])), audio)
+    assert set(STEPS.values()) <= used

@@ -251,8 +251,10 @@ def test_options_that_are_out_of_range_are_refused(tiny_bundle: Path) -> None:
         BuildOptions(hardware_compatibility="all")
     with pytest.raises(ArgumentError, match="--workspace-mb"):
         BuildOptions(workspace_mb=0)
-    with pytest.raises(ArgumentError, match="no graph vocoder; there are encoder"):
+    with pytest.raises(ArgumentError, match="no graph vocoder for TensorRT; there are encoder"):
         plan(tiny_bundle, graphs=["vocoder"])
+    with pytest.raises(ArgumentError, match="no graph decoder_upsampler_steps for TensorRT"):
+        plan(tiny_bundle, graphs=["decoder_upsampler_steps"])
 
 
 def test_options_reach_the_builder(tiny_bundle: Path, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from dmcodec.benchmarks.codecs.bundle import DECODE_GRAPHS, ENCODE_GRAPHS, BundleCodec, open_bundle
+from dmcodec.benchmarks.codecs.bundle import BundleCodec, open_bundle
 from dmcodec.benchmarks.codecs.interface import MeasuredCodec
 from dmcodec.benchmarks.codecs.named import Named
 from dmcodec.benchmarks.codecs.registry import BUNDLE_PEERS, runs_on_gpu
@@ -145,9 +145,8 @@ def _open_torch(request: dict[str, Any]) -> MeasuredCodec:
 
 def _open_bundle(request: dict[str, Any]) -> MeasuredCodec:
     backend, provider, threads = request["backend"], request["provider"], request["threads"]
-    codec = open_bundle(request["bundle"], backend, provider, threads, device_id=request["device_id"])
-    codec.load_graphs(*(ENCODE_GRAPHS if request["operation"] == "encode" else DECODE_GRAPHS))
-    return BundleCodec(codec)
+    # The operation loads the graphs that it needs: which these are depends on the clip and on the backend.
+    return BundleCodec(open_bundle(request["bundle"], backend, provider, threads, device_id=request["device_id"]))
 
 
 def _operation(codec: MeasuredCodec, request: dict[str, Any]) -> tuple[Callable[[], object], float]:

@@ -227,12 +227,14 @@ def graph_table(result: BenchResult) -> Table:
         )
         for graph in result.graphs
     ]
+    on_cpu = result.bundle.provider == "cpu"
+    others = " Single clips of some seconds run in tiles and steps, in other graphs: these times are not their sum."
     return Table(
         _title(result, f"Graphs of {result.side}, {Shape(result.reference_s, 1)}"),
         ("graph", "load ms", "first ms", "p50 ms", "p25 to p75", "p99 ms", "RTF", "xRT"),
         tuple(rows),
         note=f"n = {_counts([graph.timing for graph in result.graphs])}. Opening the bundle and verifying its "
-        f"checksums took {milliseconds(result.open_s)} ms.",
+        f"checksums took {milliseconds(result.open_s)} ms.{others if on_cpu else ''}",
     )
 
 

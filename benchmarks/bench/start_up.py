@@ -157,7 +157,7 @@ mark("import")
 codec = Codec.load(request["bundle"], threads=request["threads"])
 mark("load")
 from dmcodec.sample import speech
-waveform = speech(CLIP, codec.sample_rate)
+waveform = speech(round(CLIP * codec.sample_rate), codec.sample_rate)
 at = time.process_time(), time.perf_counter()
 tokens = codec.encode(waveform, codec.sample_rate)
 mark("first encode")
@@ -171,7 +171,7 @@ mark("decode")
 from dmcodec.bundle import checked_before
 found = {"steps": steps, "first_call_s": first_call_s, "checked_before": checked_before(codec.bundle)}
 sys.stdout.write(json.dumps(found))
-""".replace("CLIP", str(round(CLIP_S * 16000)))
+""".replace("CLIP", str(CLIP_S))
 
 
 def start_up_tables(result: StartUpResult) -> list[Table]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import onnx
 
+from dmcodec.bundle import STEPS
 from dmcodec.config import CodecConfig
 from dmcodec.errors import ParityError
 from dmcodec.export.graph_builder import Graph
@@ -19,7 +20,7 @@ from .conv import OP as CONV_OP
 from .figures import Rvq, encoder_figures, joined_snr_db, speech_scores
 from .layers import channel_means, find_layers
 from .lstm import OP as LSTM_OP
-from .plan import Int8Plan
+from .plan import CONV, LSTM, Int8Plan, Layer
 from .selection import Budget, Measured, Network, Progress, to_dicts
 from .sessions import Session
 from .speech import Speech
@@ -73,7 +74,7 @@ def int8_graphs(graphs: Mapping[str, Graph], config: CodecConfig, speech: Speech
         "trials": {"encoder": to_dicts(encoder_trials), "decoder": to_dicts(decoder_trials)},
     }
     # Quantizer and dequantizer have no such layers.
-    return Int8Graphs({name: _rewritten(graph, plan) for name, graph in graphs.items()}, record)
+    return Int8Graphs({name: _rewritten(graph, plan) for name, graph in _without_int8_steps(graphs, plan)}, record)
 
 
 class _Networks:
@@ -82,6 +83,7 @@ class _Networks:
     def __init__(self, graphs: Mapping[str, Graph], config: CodecConfig, speech: Speech) -> None:
         self._encoder, self._decoder = (graphs[plain_name(name)].model for name in ("encoder", "decoder"))
         self._config, self._speech = config, speech
+        self._products = _products(graphs)
         self._rvq = Rvq(graphs["quantizer"].model, graphs["dequantizer"].model)
         encoder = Session(self._encoder)
         self._tried, self._loud = (self._rvq.encoded(encoder, clips) for clips in (speech.tried, speech.loud()))
@@ -94,7 +96,7 @@ class _Networks:
             return got.latents_snr_db, got.code_agreement, got.level0_agreement
 
         seconds = sum(clip.size for clip in clips) / self._config.sample_rate
-        layers = find_layers(self._encoder, clips, seconds)
+        layers = self._layers(self._encoder, clips, seconds)
         level0 = INT8_BUDGET.level0_agreement + _RESERVE_LEVEL0
         budget = Budget(_LEAST_LATENTS_SNR_DB, _LEAST_CODE_AGREEMENT, level0)
         means = channel_means(self._encoder, [clip[None, None] for clip in self._speech.tried])
@@ -109,9 +111,13 @@ class _Networks:
 
         loud = self._rvq.dequantized(self._loud)
         seconds = sum(item.shape[2] for item in loud) / self._config.frame_rate
-        layers = find_layers(self._decoder, loud, seconds)
+        layers = self._layers(self._decoder, loud, seconds)
         budget = Budget(INT8_BUDGET.decoder_snr_db + _RESERVE_DB)
         return Network(self._decoder, layers, measure, budget, channel_means(self._decoder, latents))
+
+    def _layers(self, model: onnx.ModelProto, inputs: Sequence[Any], seconds: float) -> list[Layer]:
+        found = find_layers(model, inputs, seconds)
+        return [layer for layer in found if layer.op_type == LSTM or layer.weight not in self._products]
 
     def held_out(self, plan: Int8Plan) -> dict[str, float]:
         """Compare the networks of a plan with float32 on the speech that is held out."""
@@ -125,6 +131,30 @@ class _Networks:
         scores = speech_scores(clips, {"_fp32": whole, "_decoder": same_codes, "": round_trip}, rate)
         figures = encoder_figures(expected, got)
         return {**dataclasses.asdict(figures), "decoder_snr_db": joined_snr_db(whole, same_codes), **scores}
+
+
+def _products(graphs: Mapping[str, Graph]) -> set[str]:
+    """Return the weights that graphs without steps take as matrix products, which have no int8 here."""
+    found: set[str] = set()
+    for graph in (graph for name, graph in graphs.items() if name not in STEPS.values()):
+        convolutions = {node.input[1] for node in graph.model.graph.node if node.op_type == CONV}
+        found |= _weights(graph) - convolutions
+    return found
+
+
+def _without_int8_steps(graphs: Mapping[str, Graph], plan: Int8Plan) -> Iterator[tuple[str, Graph]]:
+    """Yield all graphs but those in steps of which a convolution is in int8: windows run then, which have it so, too.
+
+    Else a stream would round otherwise than a batch, and a clip's codes would depend on how it is encoded.
+    """
+    convolutions = {weight for weight, layer in plan.layers.items() if layer.op_type == CONV}
+    for name, graph in graphs.items():
+        if name not in STEPS.values() or not convolutions & _weights(graph):
+            yield name, graph
+
+
+def _weights(graph: Graph) -> set[str]:
+    return {item.name for item in graph.model.graph.initializer}
 
 
 def _smallest(networks: _Networks, plans: Sequence[Int8Plan]) -> tuple[Int8Plan, dict[str, float]]:

@@ -9,6 +9,8 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from dmcodec.export.weights import TAPS
+
 from .conv import Range, quantize_conv
 from .lstm import quantize_lstm
 from .nodes import Rewriting
@@ -66,10 +68,11 @@ class Int8Plan:
     def apply(self, model: onnx.ModelProto) -> onnx.ModelProto:
         """Return a graph in which these layers are in int8."""
         rewriting = Rewriting(model)
+        narrow = self._stored_narrow(rewriting, model) if self.stores_narrow else {}
         for node in rewriting.nodes():
             layer = self.layers.get(node.input[1]) if len(node.input) > 1 else None
             if layer is None:
-                rewriting.keep(self._stored_narrow(rewriting, node) if self.stores_narrow else node)
+                rewriting.keep(_with_inputs(node, narrow))
             elif layer.op_type == LSTM:
                 quantize_lstm(rewriting, node, None if layer.source is None else _bounds(layer.source))
             else:
@@ -78,22 +81,41 @@ class Int8Plan:
                 quantize_conv(rewriting, node, layer.source, layer.result, self.means.get(layer.weight))
         return rewriting.finish()
 
-    def _stored_narrow(self, rewriting: Rewriting, node: onnx.NodeProto) -> onnx.NodeProto:
-        """Return the node; the weights of a convolution or of an LSTM are stored narrower."""
-        if node.op_type not in (CONV, LSTM):
-            return node
-        copy = onnx.NodeProto()
-        copy.CopyFrom(node)
-        # The graph of one direction of an LSTM takes half of a weight, and so has to find it as it is.
-        eight_bits = self.eight_bits and node.op_type == CONV
-        for index in (1,) if node.op_type == CONV else (1, 2):
-            copy.input[index], rounded = stored_narrow(rewriting, node.input[index], eight_bits)
-        mean = self.means.get(node.input[1])
-        if node.op_type == CONV and mean is not None:
-            lost = (rewriting.values(node.input[1]) - rounded).astype(np.float64).sum(axis=2) @ mean
-            bias = rewriting.values(node.input[2])
-            rewriting.store(node.input[2], (bias + lost).astype(bias.dtype))
-        return copy
+    def _stored_narrow(self, rewriting: Rewriting, model: onnx.ModelProto) -> dict[str, str]:
+        """Store the weights of the other layers narrower; return the tensors that take their places.
+
+        They are known by their names, since graphs in steps have convolutions as matrix products: the same weight is
+        the same in all graphs, and so are their results.
+        """
+        tensors: dict[str, str] = {}
+        for name in (item.name for item in model.graph.initializer if _is_of_convolution(item.name)):
+            if name in self.layers:
+                continue
+            tensors[name], rounded = stored_narrow(rewriting, name, self.eight_bits)
+            mean = self.means.get(name)
+            if mean is not None:
+                lost = (rewriting.values(name) - rounded).astype(np.float64).sum(axis=2) @ mean
+                bias_name = f"{name.rpartition('.')[0]}.bias"
+                bias = rewriting.values(bias_name)
+                rewriting.store(bias_name, (bias + lost).astype(bias.dtype))
+        for node in rewriting.nodes():
+            if node.op_type == LSTM and node.input[1] not in self.layers:
+                for name in node.input[1:3]:
+                    # The graph of one direction takes half of a weight, and so has to find it as it is: not in 8 bits.
+                    tensors[name], _ = stored_narrow(rewriting, name, eight_bits=False)
+        return tensors
+
+
+def _is_of_convolution(name: str) -> bool:
+    """Return whether a weight is that of a convolution, by its name."""
+    return name.endswith((".weight", f".{TAPS}"))
+
+
+def _with_inputs(node: onnx.NodeProto, tensors: Mapping[str, str]) -> onnx.NodeProto:
+    copy = onnx.NodeProto()
+    copy.CopyFrom(node)
+    copy.input[:] = [tensors.get(name, name) for name in node.input]
+    return copy
 
 
 def _bounds(source: Range) -> NDArray[np.float32]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dmcodec import __version__
-from dmcodec.bundle import GRAPH_NAMES, Bundle, read_manifest, write_manifest
+from dmcodec.bundle import GRAPH_NAMES, STEPS, Bundle, read_manifest, write_manifest
 from dmcodec.errors import ArgumentError, EngineError, EngineWarning
 from dmcodec.files import locked
 from dmcodec.precision import refuse_int8
@@ -94,9 +94,9 @@ def plan_engines(
     """
     refuse_int8(bundle.manifest.precision, "in TensorRT", "export the checkpoint with --precision fp16")
     options.check(library, gpu)
-    if unknown := [name for name in graphs if name not in bundle.manifest.graphs]:
-        known = ", ".join(bundle.manifest.graphs)
-        raise ArgumentError(f"--graphs: no graph {', '.join(unknown)}; there are {known}")
+    known = [name for name in bundle.manifest.graphs if name not in STEPS.values()]  # which run on the CPU only
+    if unknown := [name for name in graphs if name not in known]:
+        raise ArgumentError(f"--graphs: no graph {', '.join(unknown)} for TensorRT; there are {', '.join(known)}")
     store = EngineStore(engine_folder(bundle.path, engine_cache))
     keys = [_key(bundle, name, library, gpu, request, options) for name in graphs or GRAPH_NAMES]
     return [_planned(store, key, rebuild) for key in keys]

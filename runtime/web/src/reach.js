@@ -3,7 +3,7 @@
 /** @import { Config } from "./bundle.js" */
 
 export const KERNEL_SIZE = 7; // of the first and the last convolution of encoder and decoder
-const MIDDLE_FRAME = 8;
+const MIDDLE_FRAME = 8; // at first
 
 /**
  * Return samples per frame.
@@ -41,13 +41,26 @@ function trimLeft(config, stride) {
  * @param {Config} config
  */
 export function encoderReach(config) {
+  for (let middle = MIDDLE_FRAME; ; middle *= 2) {
+    const found = reachInClips(config, middle);
+    // Else the clips were too short to show all of it.
+    if (Math.max(found.past, found.future) < (middle - 1) * hopLength(config)) return found;
+  }
+}
+
+/**
+ * Return what is seen of the receptive field in clips of about twice `middle` frames.
+ * @param {Config} config
+ * @param {number} middle
+ */
+function reachInClips(config, middle) {
   const hop = hopLength(config);
   let past = 0;
   let future = 0;
   let head = 0;
-  for (let length = 2 * MIDDLE_FRAME * hop; length < (2 * MIDDLE_FRAME + 1) * hop; length++) {
+  for (let length = 2 * middle * hop; length < (2 * middle + 1) * hop; length++) {
     const frames = Math.ceil(length / hop);
-    for (const frame of [0, 1, MIDDLE_FRAME, frames - 2, frames - 1]) {
+    for (const frame of [0, 1, middle, frames - 2, frames - 1]) {
       const [low, high] = downsamplerNeeds(config, length, frame);
       past = Math.max(past, frame * hop - low);
       if (frame === 0) head = Math.max(head, high + 1);

@@ -25,4 +25,6 @@ test("DM-Codec sees both sides, and EnCodec only what is past, but for the refle
   assert.deepEqual(encoderReach(causal), { past: 478, future: 0, head: 360 });
   assert.deepEqual(decoderReach(causal), { front: 6, frontFuture: 0, past: 2, future: 0, head: 1 });
   assert.equal(decoderReach({ ...causal, trim_right_ratio: 0.5 }).future, 1);
+  const far = { ...SIZES, strides: [1, 4], residual_kernel_size: 5, n_residual_layers: 3 };
+  assert.deepEqual(encoderReach(far), { past: 79, future: 79, head: 83 });
 });
