@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 import threading
@@ -15,7 +16,9 @@ import pytest
 from hub_server import running_hub
 
 from dmcodec.bundle import Bundle, default_bundle_path
+from dmcodec.benchmarks.codecs.named import Named
 from dmcodec.cli import main
+from dmcodec.cli.bundles import named_codec
 from dmcodec.config import CodecConfig
 from dmcodec.errors import (
     ArgumentError,
@@ -137,6 +140,12 @@ def test_a_codec_by_name_is_evaluated(
     assert '"mine"' in out
     assert "did you mean lm-sm?" in call(*measure, "--codec", "lm-sn")[2]
     assert call(*measure, "--codec", "lm")[2] == "error: lm: is not pulled yet; run `dmcodec pull lm`\n"
+    assert "no such bundle or checkpoint" in call(*measure, "--codec", "a" * 300)[2]  # longer than a name may be
+    shutil.copytree(pulled, "small")
+    with pytest.warns(NameWarning, match="^small: takes the folder"):
+        assert named_codec(Named.parse("small")) == Named(Path("small"))
+    (Path("small") / "manifest.json").unlink()  # as the folder of a checkpoint
+    assert named_codec(Named.parse("small")) == Named(Path("small"))
 
 
 class Exports:
@@ -202,6 +211,19 @@ def test_an_interrupted_pull_goes_on(store: Store, exports: Exports, options: Pu
     (store.work("lm") / "lm.bundle").mkdir()  # of a process that was killed
     assert pull_bundle("lm", exports, store, options).fetched
     assert len(downloads(options)) == 1
+
+
+def test_what_an_unfinished_pull_left_does_not_bind_the_next_one(
+    store: Store, exports: Exports, options: PullOptions, tiny_model_files: tuple[Path, Path], tmp_path: Path
+) -> None:
+    other = tmp_path / "other.pt"
+    other.write_bytes(tiny_model_files[0].read_bytes() + b" ")
+    for wanted in (PullOptions(from_file=other, config=options.config), replace(options, force=True)):
+        exports.fails = 1
+        with pytest.raises(ExportError):
+            pull_bundle("lm", exports, store, PullOptions(from_file=tiny_model_files[0], config=options.config))
+        assert pull_bundle("lm", exports, store, wanted).fetched
+        store.remove_pulled("lm")
 
 
 def test_another_checkpoint_under_the_same_name(
@@ -365,6 +387,18 @@ def test_a_cache_that_can_not_be_written(store: Store, exports: Exports, options
     (store.folder / "models").touch()
     with pytest.raises(OutputError, match=r"models: can't be written"):
         pull_bundle("lm", exports, store, options)
+
+
+def test_a_lock_that_can_not_be_written_is_nobody_at_work(store: Store) -> None:
+    with store.lock("lm"):
+        pass
+    lock = store.folder / "locks" / "lm.lock"
+    lock.chmod(0o444)
+    if os.access(lock, os.W_OK):
+        pytest.skip("this user can write to any file")
+    with pytest.raises(OutputError, match="can't be written, and bundles are kept there; set DMCODEC_CACHE"):
+        with store.lock("lm", lambda: pytest.fail("waits")):
+            pass
 
 
 def test_a_pull_says_at_once_that_a_package_is_missing(

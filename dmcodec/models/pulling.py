@@ -91,6 +91,7 @@ def pull_bundle(
         work = store.work(name)
         checkpoint = work / "checkpoint"
         if not _is_complete(checkpoint, options):
+            (checkpoint / RECORD).unlink(missing_ok=True)  # else the sha256 of an earlier file is demanded of this one
             pull(name, checkpoint, options.from_file, options.sha256, options.fetch, options.config, progress)
         made = work / f"{name}{BUNDLE_SUFFIX}"
         shutil.rmtree(made, ignore_errors=True)
