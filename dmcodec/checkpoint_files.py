@@ -80,7 +80,7 @@ def local_checkpoint(path: str | Path) -> Path:
 
 def is_bundle(path: Path) -> bool:
     """Return whether a path is the folder of a bundle."""
-    return (path / _BUNDLE).is_file()
+    return os.path.isfile(path / _BUNDLE)  # noqa: PTH113 - Path.is_file raises where the name is too long
 
 
 def config_file(path: str | Path) -> Path:

@@ -11,12 +11,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from dmcodec.models.hub import explanation
-from dmcodec.models.names import DEFAULT_REVISION, HUB_PREFIX, KNOWN, HubSource, is_hub_name
+from dmcodec.models.names import HUB_PREFIX, KNOWN, HubName, HubSource, hub_name, is_hub_name
 
-from .errors import CheckpointError, CheckpointNotFoundError, HubNotFoundError, MissingDependencyError
+from .errors import ArgumentError, CheckpointError, CheckpointNotFoundError, HubNotFoundError, MissingDependencyError
 from .extras import is_installed
 
-_ID = re.compile(r"(?P<id>[\w-][\w.-]*/[\w.-]*[\w-])(?:@(?P<revision>[\w./-]+))?")
 _FILE = re.compile(r".*\.(safetensors|pt|pth|ckpt|bin|th|json|onnx|bundle)", re.IGNORECASE)
 _BUNDLE = "manifest.json"
 # The first of these that the repository has: files without code, then those of torch.
@@ -27,8 +26,8 @@ _TORCH = ["config.json", "*.bin", "*.bin.index.json", "*.pt", "*.pth", "*.th", "
 def is_hub_id(path: str | Path) -> bool:
     """Return whether a path that isn't there names a model of the hub: two parts, of which the first is no folder."""
     name = Path(path).as_posix()
-    match = _ID.fullmatch(name)
-    if match is None or _FILE.fullmatch(match["id"]) or os.path.lexists(path):
+    named = _parsed(name)
+    if named is None or _FILE.fullmatch(named.repo) or os.path.lexists(path):
         return False
     return not os.path.isdir(name.split("/")[0])  # noqa: PTH112 - Path.is_dir raises where the name is too long
 
@@ -65,24 +64,31 @@ def fetch_checkpoint(path: str | Path) -> Path:
         MissingDependencyError: huggingface_hub is not installed.
     """
     name = Path(path).as_posix()
-    match = _ID.fullmatch(name)
-    if match is None:
-        raise CheckpointNotFoundError(f"{name}: no such checkpoint file")
+    named = _parsed(name)
+    if named is None:
+        raise no_such_checkpoint(path)
     if not is_installed("huggingface_hub"):
         raise MissingDependencyError(
             f"{name}: no such file or folder; to fetch the model of this name from the Hugging Face hub, run "
             '`pip install "dmcodec[pull]"`'
         )
     for patterns in (_SAFE, _TORCH):
-        folder = _snapshot(name, match["id"], match["revision"], patterns)
+        folder = _snapshot(name, named, patterns)
         if (folder / _BUNDLE).is_file():
             raise CheckpointError(f"{name}: is a bundle, not a checkpoint; give it with --bundle {HUB_PREFIX}{name}")
         if folder.is_dir() and any(file.name != "config.json" for file in folder.iterdir() if file.is_file()):
             return folder
     raise CheckpointNotFoundError(
         f"{name}: this model of the Hugging Face hub has no weights ({', '.join(_TORCH[1:])}, *.safetensors) beside "
-        f"its README; {_remedy(match['id'])}"
+        f"its README; {_remedy(named.repo)}"
     )
+
+
+def _parsed(name: str) -> HubName | None:
+    try:
+        return None if is_hub_name(name) else hub_name(f"{HUB_PREFIX}{name}")
+    except ArgumentError:
+        return None
 
 
 def _remedy(repository: str) -> str:
@@ -92,17 +98,17 @@ def _remedy(repository: str) -> str:
     return "where they are in one of its folders, fetch that one with `hf download`, and name it"
 
 
-def _snapshot(name: str, repository: str, revision: str | None, patterns: list[str]) -> Path:
+def _snapshot(name: str, named: HubName, patterns: list[str]) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
         # Of the folders in it nothing: a pattern such as *.pt would take the weights of every model there.
         with _quiet_client():
             return Path(
-                snapshot_download(repository, revision=revision, allow_patterns=patterns, ignore_patterns=["*/*"])
+                snapshot_download(named.repo, revision=named.revision, allow_patterns=patterns, ignore_patterns=["*/*"])
             )
     except Exception as error:
-        kind, reason = explanation(error, revision or DEFAULT_REVISION)
+        kind, reason = explanation(error, named.revision)
         if kind is HubNotFoundError:
             raise CheckpointNotFoundError(f"{name}: no such file or folder; as a model of the hub: {reason}") from error
         raise kind(

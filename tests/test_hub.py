@@ -310,6 +310,7 @@ def test_what_can_not_be_pushed(hub: Hub, tiny_bundle: Path, copy_of_tiny_bundle
         "hf://a/b@x y",
         "hf://a--b/c",
         "hf://-a/b",
+        f"hf://{'a' * 90}/{'b' * 10}",
     ],
 )
 def test_what_is_no_name_of_the_hub(text: str) -> None:

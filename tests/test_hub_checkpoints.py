@@ -65,12 +65,14 @@ def test_a_checkpoint_of_the_hub(hub: Hub, capfd: pytest.CaptureFixture[str]) ->
         ("lab/voice", CheckpointError, "is a bundle, not a checkpoint; give it with --bundle hf://lab/voice"),
         ("hf://lab/voice", CheckpointNotFoundError, "^hf://lab/voice: is the name of a bundle"),
         ("speechtokenizer", CheckpointNotFoundError, "the name of a codec; run `dmcodec pull speechtokenizer`"),
+        (f"a/{'b' * 300}", CheckpointNotFoundError, "no such checkpoint file$"),
+        ("a--b/c", CheckpointNotFoundError, "no such checkpoint file$"),
         ("folder", CheckpointNotFoundError, "^folder: no such checkpoint file$"),
     ],
 )
 def test_checkpoints_that_the_hub_does_not_give(
     name: str, error: type[DmcodecError], reason: str, hub: Hub, monkeypatch: pytest.MonkeyPatch
-) -> None:  # fmt: skip
+) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     hub.commit("lab/voice", {"manifest.json": b"{}", "weights.bin": b""})
     for repo in ("fnlp/SpeechTokenizer", "lab/model"):

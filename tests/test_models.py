@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 from hub_server import running_hub
 
-from dmcodec.bundle import Bundle, default_bundle_path
 from dmcodec.benchmarks.codecs.named import Named
+from dmcodec.bundle import Bundle, default_bundle_path
 from dmcodec.cli import main
 from dmcodec.cli.bundles import named_codec
 from dmcodec.config import CodecConfig
@@ -396,9 +396,9 @@ def test_a_lock_that_can_not_be_written_is_nobody_at_work(store: Store) -> None:
     lock.chmod(0o444)
     if os.access(lock, os.W_OK):
         pytest.skip("this user can write to any file")
-    with pytest.raises(OutputError, match="can't be written, and bundles are kept there; set DMCODEC_CACHE"):
-        with store.lock("lm", lambda: pytest.fail("waits")):
-            pass
+    refused = pytest.raises(OutputError, match="can't be written, and bundles are kept there; set DMCODEC_CACHE")
+    with refused, store.lock("lm", lambda: pytest.fail("waits")):
+        pass
 
 
 def test_a_pull_says_at_once_that_a_package_is_missing(

@@ -37,4 +37,4 @@ class Named:
         if is_transformers(self.path):
             return self.name or short_name(self.path)
         path = self.path.absolute()
-        return self.name or (path.name if path.is_dir() else path.stem)
+        return self.name or (path.name if os.path.isdir(path) else path.stem)  # noqa: PTH112 - long names

@@ -16,7 +16,7 @@ DEFAULT_REVISION = "main"
 # As text, and as `Path` writes it: with one slash, or a backslash.
 _HUB = re.compile(r"hf:[/\\]{1,2}(?P<rest>.*)", re.DOTALL)
 _PART = r"(?!.*(?:--|\.\.))[A-Za-z0-9_][A-Za-z0-9_.-]*(?<![.-])"
-_REPO = re.compile(rf"(?P<repo>{_PART}/{_PART})")
+_REPO = re.compile(rf"(?=.{{1,96}}$)(?P<repo>{_PART}/{_PART})")  # as the hub takes them
 _REVISION = re.compile(r"(?!.*\.\.)[A-Za-z0-9_][A-Za-z0-9_./+-]*")
 _WHOLE_COMMIT = re.compile(r"[0-9a-f]{40}")
 COMMIT = re.compile(r"[0-9a-f]{7,64}")  # as an answer names it, which is the name of a folder, too
