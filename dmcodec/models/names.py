@@ -63,11 +63,15 @@ class Known:
         source: where its checkpoint is.
         converts: whether the checkpoint is one of DM-Codec's layout, which is converted to safetensors; else the files
             of the source are exported as they are, by `dmcodec export --checkpoint FOLDER`.
+        sample_rate: of the codec, in Hz.
+        causal: whether the codec is.
     """
 
     title: str
     source: DriveSource | HubSource
     converts: bool = True
+    sample_rate: int = 16000
+    causal: bool = False
 
 
 # The release of DM-Codec's authors (arXiv 2410.15017), of SpeechTokenizer's (arXiv 2308.16692), and of EnCodec's (arXiv
@@ -87,6 +91,8 @@ KNOWN: Mapping[str, Known] = {
         "EnCodec, causal, 24 kHz",
         HubSource("facebook/encodec_24khz", "model.safetensors", "config.json"),
         converts=False,
+        sample_rate=24000,
+        causal=True,
     ),
 }
 
