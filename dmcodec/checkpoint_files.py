@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import CheckpointError, CheckpointNotFoundError, ConfigError
-from .hub_checkpoints import fetch_checkpoint, is_hub_id
+from .hub_checkpoints import fetch_checkpoint, is_hub_id, no_such_checkpoint
 from .text_files import decode_text
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt", ".bin", ".th")
@@ -54,7 +54,7 @@ def find_checkpoint(path: str | Path) -> CheckpointFiles:
     path = local_checkpoint(path)
     if not os.path.isdir(path):  # noqa: PTH112 - Path.is_dir raises where the name is too long
         if not os.path.exists(path):  # noqa: PTH110 - as above
-            raise CheckpointNotFoundError(f"{path}: no such checkpoint file")
+            raise no_such_checkpoint(path)
         return CheckpointFiles(path)
     if is_bundle(path):
         raise CheckpointError(f"{path}: is a bundle, not a checkpoint; give it with --bundle")
@@ -80,7 +80,7 @@ def local_checkpoint(path: str | Path) -> Path:
 
 def is_bundle(path: Path) -> bool:
     """Return whether a path is the folder of a bundle."""
-    return (path / _BUNDLE).is_file()
+    return os.path.isfile(path / _BUNDLE)  # noqa: PTH113 - Path.is_file raises where the name is too long
 
 
 def config_file(path: str | Path) -> Path:

@@ -149,7 +149,11 @@ class HubUnreachableError(DownloadError):
     """The Hugging Face hub can't be reached, or its offline mode is on."""
 
 
-class HubFileNotFoundError(DownloadError):
+class HubNotFoundError(DownloadError):
+    """A repository or revision that the Hugging Face hub does not have, or does not show."""
+
+
+class HubFileNotFoundError(HubNotFoundError):
     """A file that a repository of the Hugging Face hub does not have."""
 
 

@@ -81,6 +81,8 @@ def pull(
             f"{raw.weights}: its sha256 is {actual}, expected {expected}; delete it and pull again, or check --sha256"
         )
     try:
+        config = config or (CodecConfig.from_json(raw.config) if raw.config else CodecConfig())
+        _check_kind(row, config, raw.config or raw.weights)
         weights = (_convert if row.converts else _copy)(raw, folder, config)
     except (CheckpointError, ConfigError) as error:
         raise CheckpointError(
@@ -152,21 +154,30 @@ def _from_hub(source: HubSource, weights: Path, config: Path, progress: hub.Prog
     return remote.commit
 
 
-def _convert(raw: _Raw, folder: Path, config: CodecConfig | None) -> Path:
+def _check_kind(row: Known, config: CodecConfig, source: Path) -> None:
+    """Raise CheckpointError for the configuration of another codec of the family."""
+    if (config.sample_rate, config.causal) != (row.sample_rate, row.causal):
+        kinds = {False: "not causal", True: "causal"}
+        raise CheckpointError(
+            f"{source}: is of a codec for {config.sample_rate} Hz, {kinds[config.causal]}, not for {row.sample_rate} "
+            f"Hz, {kinds[row.causal]}"
+        )
+
+
+def _convert(raw: _Raw, folder: Path, config: CodecConfig) -> Path:
     try:
         import safetensors.torch
 
         from dmcodec.nn import DMCodec
     except ModuleNotFoundError as error:
         raise MissingDependencyError(f'pull needs {error.name}; run `pip install "dmcodec[pull]"`') from None
-    config = config or (CodecConfig.from_json(raw.config) if raw.config else CodecConfig())
     state = DMCodec.from_checkpoint(config, raw.weights).state_dict()
     write_bytes(folder / WEIGHTS, safetensors.torch.save(state))
     write_bytes(folder / CONFIG, (json.dumps(config.to_dict(), indent=1) + "\n").encode())
     return folder / WEIGHTS
 
 
-def _copy(raw: _Raw, folder: Path, _config: CodecConfig | None) -> Path:
+def _copy(raw: _Raw, folder: Path, _config: CodecConfig) -> Path:
     assert raw.config is not None
     write_bytes(folder / _PLAIN_WEIGHTS, raw.weights.read_bytes())
     write_bytes(folder / CONFIG, raw.config.read_bytes())

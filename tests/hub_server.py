@@ -93,11 +93,27 @@ class _Handler(BaseHTTPRequestHandler):
         self._resolve()
 
     def do_GET(self) -> None:
-        if match := re.match(r"/api/models/([^/]+/[^/]+)/revision/", self.path):  # of clients before 1.0, for a commit
+        if match := re.match(
+            r"/api/models/([^/]+/[^/]+)/revision/", self.path
+        ):  # of a snapshot, and of clients before 1.0
+            self._revision(match[1], unquote(self._record().rpartition("/")[2]))
+        elif match := re.match(r"/api/models/([^/]+/[^/]+)/tree/([0-9a-f]{40})", self.path):
             self._record()
-            self._json({"id": match[1], "sha": "0" * 40, "xetEnabled": False})
+            files = self.hub.commits.get(match[2], {})
+            sizes = [{"type": "file", "path": path, "size": len(files[path]), "oid": "0" * 40} for path in files]
+            self._json(sizes)
         else:
             self._resolve()
+
+    def _revision(self, repo: str, revision: str) -> None:
+        branches = self.hub.branches.get(repo)
+        if repo in self.hub.errors or branches is None:
+            status, code = self.hub.errors.get(repo, (401, "RepoNotFound"))
+            self._answer(status, b"", {"X-Error-Code": code} if code else {})
+        elif branches and revision not in branches:
+            self._answer(404, b"", {"X-Error-Code": "RevisionNotFound"})
+        else:  # a repository without a commit has some sha, too
+            self._json({"id": repo, "sha": branches.get(revision, "0" * 40), "xetEnabled": False})
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))

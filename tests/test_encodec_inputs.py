@@ -173,7 +173,9 @@ def test_a_model_of_the_hub(hub: Path, encodec_folder: Path) -> None:
 def test_the_hub_out_of_reach_is_one_sentence(
     hub: Path, name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(DownloadError, match=f"{name}: no such file or folder, and not fetched .*go online, or name a"):
+    with pytest.raises(
+        DownloadError, match=f"{name}: no such file or folder, and not fetched .*HF_HUB_OFFLINE is set.*, or name a"
+    ):
         DMCodec.from_checkpoint(None, name)
     assert failure(monkeypatch, capsys, name, "out.bundle").startswith(f"error: {name}: no such file or folder")
 

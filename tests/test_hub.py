@@ -7,6 +7,7 @@ import json
 import shutil
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,7 @@ from dmcodec.errors import (
     OutputError,
 )
 from dmcodec.models import hub as hub_module
+from dmcodec.models.card import model_card
 from dmcodec.models.hub_bundles import hub_bundle
 from dmcodec.models.names import HubName, hub_name
 from dmcodec.models.push import push
@@ -241,17 +243,38 @@ def test_push(hub: Hub, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert Codec.load(f"hf://{REPO}@next").bundle.manifest == manifest
 
 
+def test_names_in_a_card_are_only_text(tiny_bundle: Path) -> None:
+    hostile = "a|b\n# [c](http://d)<script>`\ud800.pt"
+    manifest = replace(
+        read_manifest(tiny_bundle), provenance={"checkpoint": hostile, "checkpoint_sha256": "1f", "torch": "2|\n3"}
+    )
+    card = model_card(NAME, manifest, "mit")
+    row = next(line for line in card.splitlines() if line.startswith("| checkpoint"))
+    assert row == r"| checkpoint | a\|b\\n# \[c\](http://d)\<script\>\`\\ud800.pt, sha256 1f |"
+    assert r"torch 2\|\\n3" in card
+    card.encode()
+
+
 def test_a_card_that_somebody_wrote_is_kept(hub: Hub, tiny_bundle: Path) -> None:
     hub.commit(REPO, {"README.md": b"# Mine"})
     assert not push(tiny_bundle, f"hf://{REPO}", "mit").wrote_card
     assert hub.commits[hub.branches[REPO]["main"]]["README.md"] == b"# Mine"
-    for replace in (True, False):  # then it is push's own
-        assert push(tiny_bundle, f"hf://{REPO}", "mit", replace_card=replace).wrote_card
+    for replaced in (True, False):  # then it is push's own
+        assert push(tiny_bundle, f"hf://{REPO}", "mit", replace_card=replaced).wrote_card
+
+
+@pytest.mark.parametrize("answer", [(429, ""), (503, ""), (403, "")])
+def test_a_card_that_can_not_be_looked_at_is_not_replaced(
+    answer: tuple[int, str], hub: Hub, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit = hub.commit(REPO, {"README.md": b"# Mine"})
+    hub.errors[REPO] = answer
+    with pytest.raises(DownloadError, match=f"hf://{REPO}: the hub "):
+        push(tiny_bundle, f"hf://{REPO}", "mit")
+    assert hub.branches[REPO]["main"] == commit  # nothing was pushed
 
 
 def test_engines_stay_at_home(hub: Hub, copy_of_tiny_bundle: Path) -> None:
-    from dataclasses import replace
-
     from dmcodec.bundle import write_manifest
 
     manifest = read_manifest(copy_of_tiny_bundle)
@@ -287,6 +310,7 @@ def test_what_can_not_be_pushed(hub: Hub, tiny_bundle: Path, copy_of_tiny_bundle
         "hf://a/b@x y",
         "hf://a--b/c",
         "hf://-a/b",
+        f"hf://{'a' * 90}/{'b' * 10}",
     ],
 )
 def test_what_is_no_name_of_the_hub(text: str) -> None:

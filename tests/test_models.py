@@ -14,8 +14,10 @@ from pathlib import Path
 import pytest
 from hub_server import running_hub
 
+from dmcodec.benchmarks.codecs.named import Named
 from dmcodec.bundle import Bundle, default_bundle_path
 from dmcodec.cli import main
+from dmcodec.cli.bundles import named_codec
 from dmcodec.config import CodecConfig
 from dmcodec.errors import (
     ArgumentError,
@@ -137,6 +139,12 @@ def test_a_codec_by_name_is_evaluated(
     assert '"mine"' in out
     assert "did you mean lm-sm?" in call(*measure, "--codec", "lm-sn")[2]
     assert call(*measure, "--codec", "lm")[2] == "error: lm: is not pulled yet; run `dmcodec pull lm`\n"
+    assert "no such bundle or checkpoint" in call(*measure, "--codec", "a" * 300)[2]  # longer than a name may be
+    shutil.copytree(pulled, "small")
+    with pytest.warns(NameWarning, match="^small: takes the folder"):
+        assert named_codec(Named.parse("small")) == Named(Path("small"))
+    (Path("small") / "manifest.json").unlink()  # as the folder of a checkpoint
+    assert named_codec(Named.parse("small")) == Named(Path("small"))
 
 
 class Exports:
@@ -245,6 +253,9 @@ def test_two_pulls_at_once(store: Store, exports: Exports, options: PullOptions)
     assert len(exports.calls) == 1
 
 
+CAUSAL = json.dumps(CodecConfig(sample_rate=24000, causal=True).to_dict()).encode()
+
+
 def test_encodec_is_one_row(
     store: Store, exports: Exports, tiny_model_files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -252,9 +263,13 @@ def test_encodec_is_one_row(
     pytest.importorskip("huggingface_hub")
     row = KNOWN["encodec-24khz"]
     assert isinstance(row.source, HubSource)
+    causal = CodecConfig(sample_rate=24000, causal=True).to_dict()
     with running_hub() as hub:
         monkeypatch.setenv("HF_ENDPOINT", hub.url)
-        hub.commit(row.source.repo, {"config.json": b"{}", "model.safetensors": b"weights" * 1000, "other.bin": b""})
+        hub.commit(
+            row.source.repo,
+            {"config.json": json.dumps(causal).encode(), "model.safetensors": b"weights" * 1000, "other.bin": b""},
+        )
         done = pull_bundle("encodec-24khz", exports, store)
         assert sorted(hub.asked()) == ["config.json", "model.safetensors"]
     assert exports.calls == [["config.json", "model.safetensors", "source.json"]]

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import shutil
 from pathlib import Path
 
 import pytest
 
+from dmcodec.bundle import Bundle
 from dmcodec.config import CodecConfig
 from dmcodec.drive import Fetch
 from dmcodec.errors import (
@@ -15,9 +18,12 @@ from dmcodec.errors import (
     CheckpointError,
     CheckpointNotFoundError,
     DownloadError,
+    ExportError,
     OutputError,
     OutputExistsError,
 )
+from dmcodec.models.pulling import PullOptions, pull_bundle
+from dmcodec.models.store import Store
 from dmcodec.nn import DMCodec
 from dmcodec.nn.checkpoint import model_id
 from dmcodec.pull import RELEASES, pull
@@ -190,3 +196,61 @@ def test_wrong_arguments(tmp_path: Path) -> None:
         pull("lm", tmp_path, from_file=tmp_path / "none.pt")
     with pytest.raises(DownloadError, match="wrote no file"):
         pull("lm", tmp_path, fetch=lambda _id, _target: None)
+
+
+CAUSAL = json.dumps(CodecConfig(sample_rate=24000, causal=True).to_dict()).encode()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "cache")
+
+
+def test_what_an_unfinished_pull_left_does_not_bind_the_next_one(
+    store: Store, release: bytes, tiny_bundle: Path, tiny_config: CodecConfig, tmp_path: Path
+) -> None:
+    def stops(checkpoint: Path, out: Path) -> Bundle:
+        raise ExportError("stopped")
+
+    def exports(checkpoint: Path, out: Path) -> Bundle:
+        return Bundle.open(shutil.copytree(tiny_bundle, out))
+
+    one, other = (PullOptions(tmp_path / name, config=tiny_config) for name in ("one.pt", "other.pt"))
+    (tmp_path / "one.pt").write_bytes(release)
+    (tmp_path / "other.pt").write_bytes(release + b" ")
+    for wanted in (other, PullOptions(fetch=brings(release + b"  "), config=tiny_config, force=True)):
+        with pytest.raises(ExportError):
+            pull_bundle("lm", stops, store, one)
+        assert pull_bundle("lm", exports, store, wanted).fetched
+        store.remove_pulled("lm")
+
+
+def test_another_codec_under_the_name_is_refused_and_not_kept(
+    store: Store, tiny_model_files: tuple[Path, Path], tmp_path: Path
+) -> None:
+    def refuses(checkpoint: Path, out: Path) -> Bundle:
+        raise CheckpointError(f"{checkpoint}: no weights of EnCodec")
+
+    (tmp_path / "config.json").write_bytes(CAUSAL)
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(b"no weights")
+    with pytest.raises(CheckpointError, match=r"for 24000 Hz, causal, not for 16000 Hz, not causal.*not the released"):
+        pull_bundle("speechtokenizer", refuses, store, PullOptions(tmp_path))
+    with pytest.raises(CheckpointError, match=r"for 16000 Hz, not causal, not for 24000 Hz, causal.*not the released"):
+        pull_bundle("encodec-24khz", refuses, store, PullOptions(tiny_model_files[0].parent))
+    for _ in range(2):  # the second finds nothing of the first
+        with pytest.raises(CheckpointError, match="no weights of EnCodec"):
+            pull_bundle("encodec-24khz", refuses, store, PullOptions(weights))
+        assert not (store.work("encodec-24khz") / "checkpoint").exists()
+
+
+def test_a_lock_that_can_not_be_written_is_nobody_at_work(store: Store) -> None:
+    with store.lock("lm"):
+        pass
+    lock = store.folder / "locks" / "lm.lock"
+    lock.chmod(0o444)
+    if os.access(lock, os.W_OK):
+        pytest.skip("this user can write to any file")
+    refused = pytest.raises(OutputError, match="can't be written, and bundles are kept there; set DMCODEC_CACHE")
+    with refused, store.lock("lm", lambda: pytest.fail("waits")):
+        pass

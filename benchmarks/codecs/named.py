@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
 
 from dmcodec.errors import ArgumentError
@@ -24,7 +25,7 @@ class Named:
     def parse(cls, argument: str) -> Named:
         """Parse `NAME=PATH` or `PATH`. An existing path is never split, nor is what begins with `transformers:`."""
         name, equals, path = argument.partition("=")
-        if not equals or is_transformers(argument) or Path(argument).exists():
+        if not equals or is_transformers(argument) or os.path.lexists(argument):
             return cls(Path(argument))
         if not name.strip() or not path:
             raise ArgumentError(f"{argument!r}: expected PATH or NAME=PATH")
@@ -36,4 +37,4 @@ class Named:
         if is_transformers(self.path):
             return self.name or short_name(self.path)
         path = self.path.absolute()
-        return self.name or (path.name if path.is_dir() else path.stem)
+        return self.name or (path.name if os.path.isdir(path) else path.stem)  # noqa: PTH112 - long names

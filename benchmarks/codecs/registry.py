@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from dmcodec.checkpoint_files import is_bundle
@@ -59,7 +60,7 @@ def open_codec(
         codec = open_transformers(path.as_posix(), device)
         set_torch_threads(threads)
         return codec
-    if not path.exists():
+    if not os.path.exists(path):  # noqa: PTH110 - Path.exists raises where the name is too long
         raise BundleNotFoundError(
             f"{path}: no such bundle or checkpoint; {did_you_mean(path.name)}`dmcodec models` lists the names"
         )

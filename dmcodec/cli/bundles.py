@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -40,15 +41,23 @@ def named_bundle(bundle: str | Path) -> str:
 
 
 def named_codec(codec: Named) -> Named:
-    """Replace the name of a codec by the folder of its bundle. A path that exists wins over a name."""
+    """Replace the name of a codec by the folder of its bundle. A path that exists wins over a name.
+
+    A folder that is no bundle may be one of a checkpoint, as `dmcodec pull NAME --out NAME` makes it.
+    """
+    from dmcodec.checkpoint_files import is_bundle
     from dmcodec.models.names import hub_name, is_hub_name
     from dmcodec.models.resolve import is_name
 
     text = str(codec.path)
-    if codec.path.exists() or not is_name(text):
+    is_here = os.path.lexists(codec.path)
+    if not is_name(text) or (is_here and not is_bundle(codec.path)):
+        return codec
+    path = Path(named_bundle(text))  # a warning, where a bundle here has the name of a codec
+    if is_here:
         return codec
     title = codec.name or (str(hub_name(text)) if is_hub_name(text) else text)
-    return dataclasses.replace(codec, path=Path(named_bundle(text)), name=title)
+    return dataclasses.replace(codec, path=path, name=title)
 
 
 def say_waiting(name: str) -> None:

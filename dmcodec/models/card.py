@@ -8,6 +8,7 @@ from typing import Any
 
 from dmcodec.bundle import Manifest
 from dmcodec.errors import ArgumentError
+from dmcodec.text import one_line
 
 from .names import HubName
 
@@ -67,19 +68,25 @@ def model_card(name: HubName, manifest: Manifest, license_name: str) -> str:
         "",
         "| | |",
         "|---|---|",
-        *(f"| {title} | {value} |" for title, value in _rows(manifest)),
+        *(f"| {title} | {_cell(value)} |" for title, value in _rows(manifest)),
         "",
         "| file | size, MB | sha256 |",
         "|---|---|---|",
-        *(f"| {spec.file} | {spec.size_bytes / 1e6:.2f} | `{spec.sha256}` |" for spec in manifest.files),
+        *(f"| {_cell(spec.file)} | {spec.size_bytes / 1e6:.2f} | `{spec.sha256}` |" for spec in manifest.files),
         "",
     ]
     return "\n".join(lines)
 
 
+def _cell(value: str) -> str:
+    """Return a text for a table in Markdown: in one line, and without meaning as Markdown or HTML."""
+    plain = one_line(value).encode("utf-8", "backslashreplace").decode()
+    return re.sub(r"([\\`*\[\]<>|])", r"\\\1", plain)
+
+
 def _rows(manifest: Manifest) -> Iterator[tuple[str, str]]:
     config, parity = manifest.config, manifest.parity
-    yield "model id", f"`{manifest.model_id}`"
+    yield "model id", manifest.model_id
     yield "precision", manifest.precision
     yield "size", f"{manifest.size_bytes / 1e6:.1f} MB"
     yield "codebooks", f"{config.n_q} of {config.codebook_size} entries"
@@ -98,7 +105,7 @@ def _rows(manifest: Manifest) -> Iterator[tuple[str, str]]:
 def _checkpoint(provenance: Mapping[str, Any]) -> str:
     if provenance.get("checkpoint") is None:
         return f"none: untrained weights of seed {provenance.get('seed')}; its audio is not speech"
-    return f"{provenance['checkpoint']}, sha256 `{provenance.get('checkpoint_sha256')}`"
+    return f"{provenance['checkpoint']}, sha256 {provenance.get('checkpoint_sha256')}"
 
 
 def _versions(provenance: Mapping[str, Any]) -> str:

@@ -23,6 +23,7 @@ from dmcodec.errors import (
     DmcodecError,
     DownloadError,
     HubFileNotFoundError,
+    HubNotFoundError,
     HubUnreachableError,
     OutputError,
     first_line,
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 Progress = Callable[[str, float, float], None]
 
 OFFLINE_VARIABLE = "HF_HUB_OFFLINE"
+_OFFLINE = f"{OFFLINE_VARIABLE} is set, so that the hub is not asked; unset it and run it again"
 _YES = ("1", "ON", "YES", "TRUE")
 _BLOCK_BYTES = 1 << 16
 _TRIES, _PAUSE_S = 3, 1.0
@@ -68,7 +70,8 @@ def remote_file(name: HubName, path: str) -> RemoteFile:
     Raises:
         HubFileNotFoundError: the repository has no such file.
         HubUnreachableError: there is no network, or offline mode is on.
-        DownloadError: no such repository or revision, or access is refused.
+        HubNotFoundError: no such repository or revision.
+        DownloadError: access is refused, or another answer came.
         MissingDependencyError: huggingface_hub is not installed.
     """
     hub = hub_client(str(name))
@@ -185,7 +188,7 @@ def _url(hub: ModuleType, name: HubName, path: str) -> str:
 def explained(name: HubName, path: str | None = None, part: Path | None = None) -> Iterator[None]:
     """Turn what huggingface_hub and its HTTP client raise into errors of our own that name the repository."""
     if is_offline():
-        raise HubUnreachableError(_offline(name))
+        raise HubUnreachableError(f"{name}: {_OFFLINE}")
     try:
         yield
     except (DmcodecError, KeyboardInterrupt):
@@ -203,56 +206,68 @@ def explained(name: HubName, path: str | None = None, part: Path | None = None) 
 
 
 def _problem(error: Exception, name: HubName, path: str | None, part: Path | None) -> DownloadError:
+    kind, text = explanation(error, name.revision, path, part)
+    return kind(f"{name}: {text}")
+
+
+def explanation(
+    error: Exception, revision: str, path: str | None = None, part: Path | None = None
+) -> tuple[type[DownloadError], str]:
+    """Return the class of our own for what huggingface_hub or its HTTP client raised, and a sentence with the way out.
+
+    Args:
+        error: what was raised.
+        revision: that was asked for.
+        path: of the file that was asked for, if any.
+        part: what came of it so far.
+    """
+    if type(error).__name__ == "LocalEntryNotFoundError" and isinstance(error.__cause__, Exception):
+        error = error.__cause__  # the client then looked into its own cache, too
     kind, status = type(error).__name__, _status(error)
     if kind == "OfflineModeIsEnabled":
-        return HubUnreachableError(_offline(name))
+        return HubUnreachableError, _OFFLINE
     if kind == "GatedRepoError":
-        return DownloadError(
-            f"{name}: is gated; accept its terms on the repository's page, and log in with `hf auth login` or HF_TOKEN"
+        return DownloadError, (
+            "is gated; accept its terms on the repository's page, and log in with `hf auth login` or HF_TOKEN"
         )
     if kind == "RevisionNotFoundError":
-        return DownloadError(
-            f"{name}: the repository has no revision {name.revision!r}; name a branch, a tag or a whole commit"
+        return HubNotFoundError, (
+            f"the repository has no revision {revision!r}; name a branch, a tag or a whole commit"
         )
     if kind in ("EntryNotFoundError", "RemoteEntryNotFoundError"):
-        return HubFileNotFoundError(f"{name}: the repository has no file {path}")
+        return HubFileNotFoundError, f"the repository has no file {path}"
     if kind == "DisabledRepoError":
-        return DownloadError(f"{name}: the hub has disabled this repository; name another one")
+        return DownloadError, "the hub has disabled this repository; name another one"
     if kind == "LocalTokenNotFoundError":
-        return DownloadError(f"{name}: the hub must know who you are; log in with `hf auth login`, or set HF_TOKEN")
+        return DownloadError, "the hub must know who you are; log in with `hf auth login`, or set HF_TOKEN"
     if status == 401 or kind == "RepositoryNotFoundError":
-        return DownloadError(
-            f"{name}: the hub has no such repository, or it is private; check the name, or log in with `hf auth login` "
-            "or HF_TOKEN"
+        return HubNotFoundError, (
+            "the hub has no such repository, or it is private; check the name, or log in with `hf auth login` or "
+            "HF_TOKEN"
         )
     if status == 403:
-        return DownloadError(
-            f"{name}: the hub refuses access; log in with `hf auth login` or HF_TOKEN, with a token that may do it"
+        return DownloadError, (
+            "the hub refuses access; log in with `hf auth login` or HF_TOKEN, with a token that may do it"
         )
     if status == 404:
-        return DownloadError(f"{name}: the hub has no such repository, revision or file; check the name")
+        return HubNotFoundError, "the hub has no such repository, revision or file; check the name"
     if status == 429:
-        return DownloadError(f"{name}: the hub refuses for now, too many requests came; run it again later, logged in")
+        return DownloadError, "the hub refuses for now, too many requests came; run it again later, logged in"
     if status is not None:
-        return DownloadError(f"{name}: the hub answered with status {status}; run the same command again later")
+        return DownloadError, f"the hub answered with status {status}; run the same command again later"
     kept = part.stat().st_size / 1e6 if part is not None and part.is_file() else 0.0
     if kept or isinstance(error, _CutError):
-        return DownloadError(
-            f"{name}: the download of {path} broke off; {kept:.1f} MB are kept, run the same command again to "
-            "continue it"
+        return DownloadError, (
+            f"the download of {path} broke off; {kept:.1f} MB are kept, run the same command again to continue it"
         )
-    if not _is_of_network(error):
-        return DownloadError(
-            f"{name}: what the Hugging Face hub answered can't be used ({first_line(error)}); check HF_ENDPOINT, or "
+    if not _is_of_network(error) and kind != "LocalEntryNotFoundError":
+        return DownloadError, (
+            f"what the Hugging Face hub answered can't be used ({first_line(error)}); check HF_ENDPOINT, or "
             'run `pip install --upgrade "dmcodec[hub]"`'
         )
-    return HubUnreachableError(
-        f"{name}: the Hugging Face hub can't be reached; connect (HTTPS_PROXY names a proxy) and run it again"
+    return HubUnreachableError, (
+        "the Hugging Face hub can't be reached; connect (HTTPS_PROXY names a proxy) and run it again"
     )
-
-
-def _offline(name: HubName) -> str:
-    return f"{name}: {OFFLINE_VARIABLE} is set, so that the hub is not asked; unset it and run it again"
 
 
 def _status(error: Exception) -> int | None:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from dmcodec.bundle import MANIFEST, Bundle, Manifest, read_manifest
-from dmcodec.errors import BundleError, BundleVersionError, HubFileNotFoundError, HubUnreachableError
+from dmcodec.errors import BundleError, BundleVersionError, HubFileNotFoundError, HubUnreachableError, OutputError
 from dmcodec.files import make_folder
 
 from .hub import Progress, RemoteFile, download, remote_file
@@ -79,7 +79,12 @@ def _fetched(name: HubName, store: Store, progress: Progress | None) -> Path:
         shutil.rmtree(path, ignore_errors=True)
         _fetch_into(part, name, remote, progress)
         make_folder(path.parent)
-        part.rename(path)
+        try:
+            part.rename(path)
+        except OSError as error:
+            raise OutputError(
+                f"{path}: can't be written ({error.strerror or error}); check the disk and the rights"
+            ) from error
     store.pin(name, remote.commit)
     return path
 

@@ -16,7 +16,7 @@ DEFAULT_REVISION = "main"
 # As text, and as `Path` writes it: with one slash, or a backslash.
 _HUB = re.compile(r"hf:[/\\]{1,2}(?P<rest>.*)", re.DOTALL)
 _PART = r"(?!.*(?:--|\.\.))[A-Za-z0-9_][A-Za-z0-9_.-]*(?<![.-])"
-_REPO = re.compile(rf"(?P<repo>{_PART}/{_PART})")
+_REPO = re.compile(rf"(?=.{{1,96}}$)(?P<repo>{_PART}/{_PART})")  # as the hub takes them
 _REVISION = re.compile(r"(?!.*\.\.)[A-Za-z0-9_][A-Za-z0-9_./+-]*")
 _WHOLE_COMMIT = re.compile(r"[0-9a-f]{40}")
 COMMIT = re.compile(r"[0-9a-f]{7,64}")  # as an answer names it, which is the name of a folder, too
@@ -63,11 +63,15 @@ class Known:
         source: where its checkpoint is.
         converts: whether the checkpoint is one of DM-Codec's layout, which is converted to safetensors; else the files
             of the source are exported as they are, by `dmcodec export --checkpoint FOLDER`.
+        sample_rate: of the codec, in Hz.
+        causal: whether the codec is.
     """
 
     title: str
     source: DriveSource | HubSource
     converts: bool = True
+    sample_rate: int = 16000
+    causal: bool = False
 
 
 # The release of DM-Codec's authors (arXiv 2410.15017), of SpeechTokenizer's (arXiv 2308.16692), and of EnCodec's (arXiv
@@ -87,6 +91,8 @@ KNOWN: Mapping[str, Known] = {
         "EnCodec, causal, 24 kHz",
         HubSource("facebook/encodec_24khz", "model.safetensors", "config.json"),
         converts=False,
+        sample_rate=24000,
+        causal=True,
     ),
 }
 

@@ -12,7 +12,7 @@ from dmcodec.bundle import Bundle
 from dmcodec.checkpoint_files import find_checkpoint
 from dmcodec.config import CodecConfig
 from dmcodec.drive import Fetch
-from dmcodec.errors import BundleError, OutputError, OutputExistsError
+from dmcodec.errors import BundleError, CheckpointError, ConfigError, OutputError, OutputExistsError
 from dmcodec.extras import require
 from dmcodec.files import file_sha256, make_folder, write_bytes
 from dmcodec.pull import RECORD, pull, read_record
@@ -91,10 +91,15 @@ def pull_bundle(
         work = store.work(name)
         checkpoint = work / "checkpoint"
         if not _is_complete(checkpoint, options):
+            (checkpoint / RECORD).unlink(missing_ok=True)  # else the sha256 of an earlier file is demanded of this one
             pull(name, checkpoint, options.from_file, options.sha256, options.fetch, options.config, progress)
         made = work / f"{name}{BUNDLE_SUFFIX}"
         shutil.rmtree(made, ignore_errors=True)
-        export(checkpoint, made)
+        try:
+            export(checkpoint, made)
+        except (CheckpointError, ConfigError):  # else the next pull goes on with it, and fails again
+            shutil.rmtree(checkpoint, ignore_errors=True)
+            raise
         write_bytes(made / RECORD, (checkpoint / RECORD).read_bytes())
         _move(made, path)
         shutil.rmtree(work, ignore_errors=True)

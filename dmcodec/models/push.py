@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 from dmcodec.bundle import MANIFEST, Bundle
-from dmcodec.errors import ArgumentError, DownloadError, HubUnreachableError
+from dmcodec.errors import ArgumentError, HubNotFoundError
 
 from .card import CARD, MARK, checked_license, model_card
 from .hub import download, explained, hub_client, remote_file
@@ -82,7 +82,5 @@ def _has_foreign_card(name: HubName) -> bool:
         with tempfile.TemporaryDirectory(prefix="dmcodec.") as folder:
             download(name, CARD, Path(folder, CARD), remote)
             return MARK not in Path(folder, CARD).read_text(encoding="utf-8", errors="replace")
-    except HubUnreachableError:
-        raise
-    except DownloadError:  # none, or nothing was committed yet
+    except HubNotFoundError:  # none, or nothing was committed yet
         return False

@@ -99,7 +99,7 @@ class Store:
             try:
                 stack.enter_context(locked(file, wait=False))
             except OutputError as error:
-                if not os.path.isfile(file):  # noqa: PTH113 - Path.is_file raises where the name is too long
+                if not os.access(file, os.W_OK):  # else it is another process that holds the lock
                     raise OutputError(
                         f"{self.folder}: can't be written, and bundles are kept there; set {CACHE_VARIABLE} to "
                         "another folder"
