@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from dmcodec.benchmarks.evaluate import EvaluateOptions, Evaluation, Named, listening, run, run_evaluation
 from dmcodec.benchmarks.evaluate.listening import levels_db, time_ticks
 from dmcodec.benchmarks.evaluate.page import render_page
+from dmcodec.benchmarks.evaluate.result import ClipScore
 from dmcodec.benchmarks.evaluate.signal_metrics import measure
 from dmcodec.benchmarks.evaluate.workers import Outcome, Task
 from dmcodec.sample import speech
@@ -92,6 +93,18 @@ def test_one_file_has_no_interval_and_no_bold(tmp_path: Path) -> None:
     assert 'class="best"' not in text
     assert "95 %" not in text
     assert "A single file has no confidence interval." in text
+
+
+def test_means_over_different_files_have_no_bold(tmp_path: Path) -> None:
+    one, other = (evaluate(tmp_path, {"a": tone(8000), "b": tone(9000)}, names=names) for names in (None, None))
+    first = one.result.columns[0]
+    second = dataclasses.replace(other.result.columns[0], column=dataclasses.replace(first.column, name="other"))
+    partial = dataclasses.replace(second, clips={**second.clips, "b": ClipScore({}, {"mel": "no memory"})})
+    for found, marked in ((second, 2), (partial, 0)):
+        result = dataclasses.replace(one.result, columns=(first, found))
+        text = render_page(dataclasses.replace(one, result=result))
+        assert text.count('class="best"') == marked
+        assert ("none is bold" in text) == (marked == 0)
 
 
 def test_intervals_need_ten_files(tmp_path: Path) -> None:

@@ -161,7 +161,7 @@ def _shift(samples: int, hop_length: int) -> Change:
         )
 
     text = (
-        f"without its first {samples} samples; frame i is compared with frame i"
+        f"without its first {samples} sample{'s' * (samples > 1)}; frame i is compared with frame i"
         f"{' + 1' if nearest else ''} of the clip, the nearest"
     )
     return Change(f"shift-{samples}", f"shift by {samples} sample{'s' * (samples > 1)}", text, pieces)
