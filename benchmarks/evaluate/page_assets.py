@@ -15,6 +15,7 @@ td small { color: var(--soft); font-size: .8rem; display: block; line-height: 1.
 summary { cursor: pointer; }
 summary h2, summary h3 { display: inline; margin: 0 1rem 0 0; }
 .clip summary { margin-bottom: .5rem; }
+.clip summary .soft { white-space: nowrap; }
 .soft summary { font-size: .9rem; }
 #quality .wide + .wide { margin-top: 1.4rem; }
 #quality td.label, #quality th.label { position: sticky; left: 0; background: var(--page); max-width: 14rem;
