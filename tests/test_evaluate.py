@@ -241,6 +241,13 @@ def test_more_levels_than_the_codec_has(folders: Path, tiny_bundle: Path) -> Non
         run_evaluation(EvaluateOptions(folders / "original", codecs=(Named(tiny_bundle, "tiny"),), n_q=(9,)))
 
 
+def test_a_folder_with_the_name_of_a_swept_column(folders: Path, tiny_bundle: Path) -> None:
+    against = (Named(folders / "noisy", "tiny, n_q 2"),)
+    codecs = (Named(tiny_bundle, "tiny"),)
+    with pytest.raises(ArgumentError, match="two columns would be called 'tiny, n_q 2'"):
+        run_evaluation(EvaluateOptions(folders / "original", codecs=codecs, against=against, n_q=(2, 4)))
+
+
 def test_names_of_columns(tmp_path: Path) -> None:
     odd = tmp_path / "a=b"
     odd.mkdir()
