@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+from metric_process import in_this_process
 
 from dmcodec.audio import Waveform
 from dmcodec.benchmarks.codecs.bundle import BundleCodec
-from dmcodec.benchmarks.evaluate import EvaluateOptions, Evaluation, Named, run_evaluation
+from dmcodec.benchmarks.evaluate import EvaluateOptions, Evaluation, Named, run, run_evaluation
 from dmcodec.benchmarks.evaluate.exchange import codec_superb, versa_candidates, versa_lines, versa_paths
 from dmcodec.benchmarks.evaluate.page import render_page
 from dmcodec.benchmarks.evaluate.result_tables import (
@@ -117,7 +118,9 @@ def full(folders: Path, tiny_bundle: Path, utmos_file: Path) -> Evaluation:
         stability_rounds=(1,),
         threads=1,
     )
-    return run_evaluation(options)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run, "run_tasks", in_this_process)
+        return run_evaluation(options)
 
 
 def test_the_originals_have_the_metrics_without_a_reference(full: Evaluation) -> None:

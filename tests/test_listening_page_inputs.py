@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
+from metric_process import in_this_process
 from numpy.typing import NDArray
 
 from dmcodec.benchmarks.evaluate import EvaluateOptions, Evaluation, Named, listening, run, run_evaluation
 from dmcodec.benchmarks.evaluate.listening import levels_db, time_ticks
 from dmcodec.benchmarks.evaluate.page import render_page
 from dmcodec.benchmarks.evaluate.result import ClipScore
-from dmcodec.benchmarks.evaluate.signal_metrics import measure
-from dmcodec.benchmarks.evaluate.workers import Outcome, Task
 from dmcodec.sample import speech
 
 RATE = 16000
@@ -39,12 +37,6 @@ def evaluate(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(run, "run_tasks", in_this_process)
         return run_evaluation(EvaluateOptions(folder / "ref", against=(Named(folder / "codec"),), **chosen))
-
-
-def in_this_process(tasks: Iterable[Task], jobs: int) -> Iterator[Outcome]:
-    """Compute metrics without the second that a new process takes."""
-    for task in tasks:
-        yield Outcome(task.column, task.clip, *measure(task.keys, task.reference, task.degraded))
 
 
 def tone(samples: int) -> NDArray[np.floating]:

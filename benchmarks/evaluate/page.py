@@ -180,12 +180,12 @@ def _legend(result: EvaluationResult, best: dict[str, str | None]) -> Iterator[s
 def _stability(result: EvaluationResult) -> str:
     """Return the figure and the tables of token stability; "" where it was not measured."""
     found = stability_of(result)
-    first, *others = stability_tables(found) or [None]
-    if first is None:
+    tables = stability_tables(found)
+    if not tables:
         return ""
     figure = stability_figure(found)
     head = f'<h2>Token stability</h2>\n<figure class="stability">{figure}</figure>' if figure else ""
-    return "\n".join((head, _table(first, _FOLDED_CODES), *map(_table, others)))
+    return "\n".join((head, _table(tables[0], _FOLDED_CODES), *map(_table, tables[1:])))
 
 
 def _best(key: str, result: EvaluationResult) -> str | None:
