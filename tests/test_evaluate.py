@@ -138,7 +138,7 @@ def test_folders_are_resampled_and_cut_to_the_common_length(full: Evaluation, fo
     noisy = column(full, "noisy")
     assert [noisy.clips[name].length_difference_s for name in ("a", "b", "sub/c")] == [0, -0.5, 0]
     assert any(
-        remark.startswith("noisy: 1 files differ in length") and "(b)" in remark for remark in full.result.remarks
+        remark.startswith("noisy: 1 file whose length differs") and "(b)" in remark for remark in full.result.remarks
     )
     assert set(noisy.clips["b"].values) >= {"si-sdr", "mel"}
     assert 0 < noisy.clips["a"].values["si-sdr"] < 25
@@ -152,7 +152,7 @@ def test_failures_are_counted_and_have_reasons(full: Evaluation) -> None:
     assert "minus infinity" in partial.clips["b"].failures["si-sdr"]
     assert partial.clips["b"].values["mel"] > 1
     rows = failure_table(full.result).rows
-    assert ("<partial>", "SI-SDR", "1", "no file of this name", "sub/c") in rows
+    assert ("<partial>", "all", "1", "no file of this name", "sub/c") in rows  # one row for all metrics
     cells = dict(zip(quality_table(full.result).columns, quality_table(full.result).rows[-1], strict=True))
     assert cells["SI-SDR, dB\n↑"].endswith("\nn = 1")
     for found in full.result.columns:
@@ -239,6 +239,13 @@ def test_wrong_calls(folders: Path, changes: dict[str, Any], error: type[Dmcodec
 def test_more_levels_than_the_codec_has(folders: Path, tiny_bundle: Path) -> None:
     with pytest.raises(ArgumentError, match="--n-q 9: tiny has 8 levels"):
         run_evaluation(EvaluateOptions(folders / "original", codecs=(Named(tiny_bundle, "tiny"),), n_q=(9,)))
+
+
+def test_a_folder_with_the_name_of_a_swept_column(folders: Path, tiny_bundle: Path) -> None:
+    against = (Named(folders / "noisy", "tiny, n_q 2"),)
+    codecs = (Named(tiny_bundle, "tiny"),)
+    with pytest.raises(ArgumentError, match="two columns would be called 'tiny, n_q 2'"):
+        run_evaluation(EvaluateOptions(folders / "original", codecs=codecs, against=against, n_q=(2, 4)))
 
 
 def test_names_of_columns(tmp_path: Path) -> None:

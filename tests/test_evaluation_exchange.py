@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import json
 import sys
@@ -12,13 +13,19 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+from metric_process import in_this_process
 
 from dmcodec.audio import Waveform
 from dmcodec.benchmarks.codecs.bundle import BundleCodec
-from dmcodec.benchmarks.evaluate import EvaluateOptions, Evaluation, Named, run_evaluation
+from dmcodec.benchmarks.evaluate import EvaluateOptions, Evaluation, Named, run, run_evaluation
 from dmcodec.benchmarks.evaluate.exchange import codec_superb, versa_candidates, versa_lines, versa_paths
 from dmcodec.benchmarks.evaluate.page import render_page
-from dmcodec.benchmarks.evaluate.result_tables import evaluation_tables, markdown_page, quality_table
+from dmcodec.benchmarks.evaluate.result_tables import (
+    evaluation_tables,
+    markdown_page,
+    quality_table,
+    quality_tables,
+)
 from dmcodec.benchmarks.evaluate.utmos import UtmosModel
 from dmcodec.cli import main
 from dmcodec.errors import ArgumentError, EvaluationError, InputNotFoundError, MetricError, PretrainedModelError
@@ -111,7 +118,9 @@ def full(folders: Path, tiny_bundle: Path, utmos_file: Path) -> Evaluation:
         stability_rounds=(1,),
         threads=1,
     )
-    return run_evaluation(options)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run, "run_tasks", in_this_process)
+        return run_evaluation(options)
 
 
 def test_the_originals_have_the_metrics_without_a_reference(full: Evaluation) -> None:
@@ -125,6 +134,9 @@ def test_the_originals_have_the_metrics_without_a_reference(full: Evaluation) ->
     for key in ("dnsmos", "dnsmos-bak"):
         assert original.clips["a"].values[key] > noise.values[key] + 0.2
     assert quality_table(full.result).rows[0][0] == "original"
+    for column in full.result.columns:  # also of a codec that makes noise of silence
+        assert not {"utmos", "dnsmos", "dnsmos-bak"} & set(column.clips["silent"].values)
+        assert column.clips["silent"].failures["utmos"] == "the original is silent"
     assert "torch" in full.result.definitions["utmos"]
 
 
@@ -136,13 +148,25 @@ def test_stability_stands_beside_the_metrics(full: Evaluation) -> None:
     assert noise.stability is None
     assert "noisy, 2 has no token stability: it is a folder of audio, which has no codes." in full.result.remarks
     titles = [table.title.split(":")[0] for table in evaluation_tables(full.result)]
-    assert titles[1:4] == ["Token stability", "Re-encoding", "Changes of the input"]
+    assert titles[1:5] == ["Quality, more metrics", "Token stability", "Re-encoding", "Changes of the input"]
     page = render_page(full)
     assert page.count('<figure class="stability"><svg') == 1
     assert page.index("<h2>Token stability") < page.index('<figure class="stability">') < page.index("<h2>Re-encoding")
     values = json.loads(json.dumps(full.result.to_dict(), allow_nan=False))
     assert values["columns"][0]["stability"]["changes"][0]["key"] == "slice-0.2s"
     assert values["columns"][1]["stability"] is None
+
+
+def test_many_metrics_take_several_tables(full: Evaluation) -> None:
+    whole, tables = quality_table(full.result), quality_tables(full.result)
+    assert [len(table.columns) for table in tables] == [2 + 5, 2 + 5]
+    assert [name for table in tables for name in table.columns[2:]] == list(whole.columns[2:])
+    assert [cell for table in tables for cell in table.rows[-1][2:]] == list(whole.rows[-1][2:])
+    assert [table.rows[0][0] for table in tables] == ["tiny", "original"]  # originals: where they have a value
+    assert [bool(table.note) for table in tables] == [False, True]
+    assert render_page(full).count('<th class="label">codec</th><th>kbit/s</th>') == 2
+    few = dataclasses.replace(full.result, metrics=full.result.metrics[:9])
+    assert quality_tables(few) == [quality_table(few)]
 
 
 def test_stability_alone_reads_its_clips_only(folders: Path, tiny_bundle: Path) -> None:

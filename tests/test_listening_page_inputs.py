@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
+from metric_process import in_this_process
 from numpy.typing import NDArray
 
 from dmcodec.benchmarks.evaluate import EvaluateOptions, Evaluation, Named, listening, run, run_evaluation
 from dmcodec.benchmarks.evaluate.listening import levels_db, time_ticks
 from dmcodec.benchmarks.evaluate.page import render_page
-from dmcodec.benchmarks.evaluate.signal_metrics import measure
-from dmcodec.benchmarks.evaluate.workers import Outcome, Task
+from dmcodec.benchmarks.evaluate.result import ClipScore
 from dmcodec.sample import speech
 
 RATE = 16000
@@ -38,12 +37,6 @@ def evaluate(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(run, "run_tasks", in_this_process)
         return run_evaluation(EvaluateOptions(folder / "ref", against=(Named(folder / "codec"),), **chosen))
-
-
-def in_this_process(tasks: Iterable[Task], jobs: int) -> Iterator[Outcome]:
-    """Compute metrics without the second that a new process takes."""
-    for task in tasks:
-        yield Outcome(task.column, task.clip, *measure(task.keys, task.reference, task.degraded))
 
 
 def tone(samples: int) -> NDArray[np.floating]:
@@ -94,6 +87,18 @@ def test_one_file_has_no_interval_and_no_bold(tmp_path: Path) -> None:
     assert "A single file has no confidence interval." in text
 
 
+def test_means_over_different_files_have_no_bold(tmp_path: Path) -> None:
+    one, other = (evaluate(tmp_path, {"a": tone(8000), "b": tone(9000)}, names=names) for names in (None, None))
+    first = one.result.columns[0]
+    second = dataclasses.replace(other.result.columns[0], column=dataclasses.replace(first.column, name="other"))
+    partial = dataclasses.replace(second, clips={**second.clips, "b": ClipScore({}, {"mel": "no memory"})})
+    for found, marked in ((second, 2), (partial, 0)):
+        result = dataclasses.replace(one.result, columns=(first, found))
+        text = render_page(dataclasses.replace(one, result=result))
+        assert text.count('class="best"') == marked
+        assert ("none is bold" in text) == (marked == 0)
+
+
 def test_intervals_need_ten_files(tmp_path: Path) -> None:
     for count, shown in ((9, False), (10, True)):
         waves = {str(index): tone(4000 + 100 * index) for index in range(count)}
@@ -121,10 +126,13 @@ def test_levels_are_plotted_against_bitrate(tiny_bundle: Path, tmp_path: Path, m
     options = EvaluateOptions(
         tmp_path / "ref", codecs=(Named(tiny_bundle, NASTY),), n_q=(1, 2), metrics=("mel", "si-sdr"), threads=1
     )
-    text = render_page(run_evaluation(options))
+    found = run_evaluation(options)
+    text = render_page(found)
     assert text.count("<svg role") == 2
     assert 'aria-label="log-mel L1 against bitrate"' in text
     assert "<b>it" not in text
     assert str(tiny_bundle.parent) not in text
+    without = dataclasses.replace(found, result=dataclasses.replace(found.result, metrics=()))
+    assert "Quality" not in render_page(without)  # token stability alone: nothing to plot
     one = dataclasses.replace(options, n_q=(2,))
     assert "<svg" not in render_page(run_evaluation(one))

@@ -100,7 +100,7 @@ def test_the_worst_figure_has_its_case_and_its_threshold(result: VerifyResult) -
     cases[5] = dataclasses.replace(cases[5], latents_snr_db=95.5)
     [latents] = [figure for figure in worst_of_cases(cases, thresholds) if figure.kind == "encoder, latents"]
     assert (latents.text, latents.needs, latents.verdict) == ("95.5 dB", "at least 90 dB", "ok")
-    assert latents.case == f"{cases[5].signal} of {cases[5].num_samples} samples, batch {cases[5].batch}"
+    assert latents.case == f"{cases[5].signal} of {cases[5].num_samples:,} samples, batch {cases[5].batch}"
     cases[7] = dataclasses.replace(cases[7], latents_snr_db=89.9)
     [latents] = [figure for figure in worst_of_cases(cases, thresholds) if figure.kind == "encoder, latents"]
     assert (latents.value, latents.verdict) == (89.9, "FAILED")

@@ -217,7 +217,9 @@ def open_sources(options: EvaluateOptions, clips: Sequence[Clip]) -> tuple[Sourc
         codec = open_codec(entry.path, options.config, options.threads)
         levels = levels_to_report(codec, options.n_q, entry.title, options.bandwidths)
         codecs.append(CodecSource(entry.title, entry.path, codec, levels))
-    return (*codecs, *folders)
+    sources: tuple[Source, ...] = (*codecs, *folders)
+    _check_titles([column.name for source in sources for column in source.columns])
+    return sources
 
 
 def _check_titles(titles: Sequence[str]) -> None:

@@ -105,14 +105,23 @@ class Speakers:
         return self.original
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass
 class Naturalness:
     """Predicts the opinion score of originals and reconstructions."""
 
     model: MosModel
+    original_is_silent: bool = False
+
+    def add_original(self, clip: str, waveform: Waveform, book: ScoreBook) -> None:
+        """Score an original, whose reconstructions come next: of silence, they have no score."""
+        self.original_is_silent = not np.any(waveform)
+        self.add(ORIGINAL, clip, waveform, book)
 
     def add(self, column: str, clip: str, waveform: Waveform, book: ScoreBook) -> None:
         """Score one clip in one column, or in ORIGINAL."""
+        if self.original_is_silent and column != ORIGINAL:
+            book.add(column, clip, {}, {UTMOS_METRIC: "the original is silent"})
+            return
         try:
             book.add(column, clip, {UTMOS_METRIC: self.model.score(waveform)}, {})
         except MetricError as error:
@@ -156,7 +165,7 @@ class Models:
         if self.speakers:
             self.speakers.add_original(waveform)
         if self.naturalness:
-            self.naturalness.add(ORIGINAL, clip, waveform, book)
+            self.naturalness.add_original(clip, waveform, book)
 
     def add_reconstruction(self, column: str, clip: str, waveform: Waveform, book: ScoreBook) -> None:
         """Run the models on one reconstruction of the last clip, and add the results to the book."""

@@ -26,7 +26,9 @@ from .result_tables import (
     definition_table,
     failure_table,
     has_intervals,
+    quality_parts,
     quality_table,
+    quality_tables,
     stability_of,
     summary_lines,
 )
@@ -36,6 +38,7 @@ _BOLD = (
     "Bold: the best mean of each metric, the original aside. It does not say that the difference is more than chance: "
 )
 _FOLDED_ROWS = 12
+_FOLDED_CODES = 30  # of the tables of token stability: one codec's are open
 
 
 def render_page(evaluation: Evaluation, sound: Sound = SOUNDS["wav"]) -> str:
@@ -58,12 +61,11 @@ def render_page(evaluation: Evaluation, sound: Sound = SOUNDS["wav"]) -> str:
             '<main id="page">',
             "<h1>dmcodec evaluate</h1>",
             _head(result),
-            _quality(quality_table(result), result) if result.metrics else "",
+            _quality(result),
             clips,
             plots_html(result),
             _stability(result),
-            html_table(definition_table(result)) if result.metrics else "",
-            *map(_table, (codebook_table(result), failure_table(result))),
+            *map(_table, (definition_table(result), codebook_table(result), failure_table(result))),
             _record(result),
             "</main>",
             blind_html(result) if clips else "",
@@ -119,23 +121,38 @@ def _record(result: EvaluationResult) -> str:
     return f'<h2>Record</h2>\n<div class="lines"><p>dmcodec {escape(result.dmcodec_version)}</p>{command}</div>'
 
 
-def _table(table: Table) -> str:
+def _table(table: Table, most_rows: int = _FOLDED_ROWS) -> str:
     """Return a table; folded where it is long; nothing where it has no rows."""
     if not table.rows:
         return ""
-    if len(table.rows) <= _FOLDED_ROWS:
+    if len(table.rows) <= most_rows:
         return html_table(table)
     body = html_table(dataclasses.replace(table, title=""))
     return f"<details><summary><h2>{escape(table.title)}</h2></summary>\n{body}\n</details>"
 
 
-def _quality(table: Table, result: EvaluationResult) -> str:
-    """Return the quality table with the best means marked, a line about that, and the remarks folded away."""
+def _quality(result: EvaluationResult) -> str:
+    """Return the quality tables with the best means marked, a line about that, and the remarks folded away."""
+    if not result.metrics:
+        return ""
     best = {key: _best(key, result) for key in result.metrics}
+    tables = quality_tables(result)
+    body = "\n".join(
+        html_table(dataclasses.replace(table, note="", title=table.title if index == 0 else ""), _rows(part, best))
+        for index, (table, part) in enumerate(zip(tables, quality_parts(result), strict=True))
+    )
+    remarks = "".join(f"<p>{escape(line)}</p>" for line in tables[-1].note.splitlines())
+    return (
+        f'<section id="quality">{body}\n<p class="soft">{escape(" ".join(_legend(result, best)))}</p>\n'
+        f'<details class="soft lines"><summary>How these figures were made</summary>{remarks}</details></section>'
+    )
+
+
+def _rows(result: EvaluationResult, best: dict[str, str | None]) -> str:
     columns = (result.original, *result.columns) if result.original else result.columns
     rows = []
     measured: list[ColumnResult | None] = [*columns, *(None for _ in result.published_rows)]
-    for column, row in zip(measured, table.rows, strict=True):
+    for column, row in zip(measured, quality_table(result).rows, strict=True):
         cells = [f'<td class="label">{escape(row[0])}</td>', f"<td>{escape(row[1])}</td>"]
         for key, text in zip(result.metrics, row[2:], strict=True):
             value, *rest = text.split("\n")
@@ -144,12 +161,7 @@ def _quality(table: Table, result: EvaluationResult) -> str:
             small = "".join(f"<small>{escape(line)}</small>" for line in rest)
             cells.append(f"<td><span{mark}>{escape(value)}</span>{small}</td>")
         rows.append(f"<tr{' class=published' if column is None else ''}>{''.join(cells)}</tr>\n")
-    body = html_table(dataclasses.replace(table, note=""), "".join(rows))
-    remarks = "".join(f"<p>{escape(line)}</p>" for line in table.note.splitlines())
-    return (
-        f'<section id="quality">{body}\n<p class="soft">{escape(" ".join(_legend(result, best)))}</p>\n'
-        f'<details class="soft lines"><summary>How these figures were made</summary>{remarks}</details></section>'
-    )
+    return "".join(rows)
 
 
 def _legend(result: EvaluationResult, best: dict[str, str | None]) -> Iterator[str]:
@@ -160,21 +172,36 @@ def _legend(result: EvaluationResult, best: dict[str, str | None]) -> Iterator[s
     if has_intervals(result):
         yield "Below a mean: its 95 % confidence interval."
     if any(estimate.failed for column in result.columns for estimate in column.summary.values()):
-        yield "A mean with n below it is over fewer files than the others: don't compare it with theirs."
+        yield "A mean with n below it is over n files."
+    if not all(_same_files(key, result) for key in result.metrics):
+        yield "Where the codecs' values are of different files, none is bold: don't compare these means."
 
 
 def _stability(result: EvaluationResult) -> str:
-    """Return the tables of token stability, and the figure below the first one; "" where it was not measured."""
+    """Return the figure and the tables of token stability; "" where it was not measured."""
     found = stability_of(result)
-    tables = [html_table(table) for table in stability_tables(found)]
+    tables = stability_tables(found)
+    if not tables:
+        return ""
     figure = stability_figure(found)
-    return "\n".join((*tables[:1], f'<figure class="stability">{figure}</figure>' if figure else "", *tables[1:]))
+    head = f'<h2>Token stability</h2>\n<figure class="stability">{figure}</figure>' if figure else ""
+    return "\n".join((head, _table(tables[0], _FOLDED_CODES), *map(_table, tables[1:])))
 
 
 def _best(key: str, result: EvaluationResult) -> str | None:
-    """Return the best value as it is shown; None for fewer than two columns with a value."""
+    """Return the best value as it is shown; None for fewer than two columns with a value, or of different files."""
+    if not _same_files(key, result):
+        return None
     values = [column.summary[key].value for column in result.columns if key in column.summary]
     known = [value for value in values if value is not None]
     if len(known) < 2:
         return None
     return METRICS[key].text((max if METRICS[key].higher_is_better else min)(known))
+
+
+def _same_files(key: str, result: EvaluationResult) -> bool:
+    """Return whether all columns with a value of a metric have it for the same files."""
+    files = {
+        frozenset(clip for clip, score in column.clips.items() if key in score.values) for column in result.columns
+    }
+    return len(files - {frozenset()}) < 2

@@ -15,7 +15,9 @@ td small { color: var(--soft); font-size: .8rem; display: block; line-height: 1.
 summary { cursor: pointer; }
 summary h2, summary h3 { display: inline; margin: 0 1rem 0 0; }
 .clip summary { margin-bottom: .5rem; }
+.clip summary .soft { white-space: nowrap; }
 .soft summary { font-size: .9rem; }
+#quality .wide + .wide { margin-top: 1.4rem; }
 #quality td.label, #quality th.label { position: sticky; left: 0; background: var(--page); max-width: 14rem;
   min-width: 7rem; white-space: normal; overflow-wrap: anywhere; }
 .text { margin: 0 0 .6rem; max-width: 60rem; font-style: italic; }
@@ -23,9 +25,9 @@ summary h2, summary h3 { display: inline; margin: 0 1rem 0 0; }
 .card { background: var(--card); border: 1px solid var(--line); border-radius: .5rem; padding: .65rem .7rem;
   min-width: 0; }
 .card.playing { border-color: var(--accent); box-shadow: 0 0 0 1px var(--accent); }
-.card h4 { margin: 0 0 .4rem; font-size: .95rem; overflow-wrap: anywhere; display: flex; justify-content: space-between;
-  gap: .6rem; }
-.card h4 span { color: var(--soft); font-weight: 400; font-size: .85rem; white-space: nowrap; }
+.card h4 { margin: 0 0 .4rem; font-size: .9rem; overflow-wrap: anywhere; display: flex; justify-content: space-between;
+  gap: .4rem; }
+.card h4 span { color: var(--soft); font-weight: 400; font-size: .8rem; white-space: nowrap; }
 .view { position: relative; cursor: pointer; border-radius: .25rem; overflow: hidden; background: #000; }
 .view img { display: block; width: 100%; height: 7.5rem; }
 .view i { position: absolute; top: 0; bottom: 0; left: 0; width: 2px; background: #fff; box-shadow: 0 0 3px #000; }
@@ -48,8 +50,8 @@ dl { display: grid; grid-template-columns: repeat(auto-fill, minmax(11rem, 1fr))
 dl div { display: flex; justify-content: space-between; gap: .4rem; border-bottom: 1px solid var(--line); }
 dt { color: var(--soft); }
 dd { margin: 0; }
-figure.stability { margin: 1rem 0; max-width: 46rem; }
-.stability svg { width: 100%; height: auto; font-family: system-ui, sans-serif; }
+figure.stability { margin: 1rem 0; max-width: 46rem; overflow-x: auto; }
+.stability svg { width: 100%; min-width: 38rem; height: auto; font-family: system-ui, sans-serif; }
 .heard { font-size: .84rem; margin-top: .4rem; color: var(--soft); }
 @media print { .bar, audio, #blind { display: none; } }
 """

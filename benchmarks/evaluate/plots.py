@@ -29,11 +29,11 @@ _STYLE: dict[Any, Any] = {
 
 
 def plots_html(result: EvaluationResult) -> str:
-    """Return the section with the plots; empty where no codec has several bitrates."""
+    """Return the section with the plots; empty where no codec has a metric at several bitrates."""
     codecs = swept_codecs(result)
-    if not any(len(columns) > 1 for columns in codecs.values()):
-        return ""
     keys = [key for key in result.metrics if _has_values(codecs, key)]
+    if not keys:
+        return ""
     unknown = [column.column.name for column in result.columns if column.column.bitrate_bps is None]
     left_out = f" Without a known bitrate, and so not here: {', '.join(unknown)}." if unknown else ""
     estimates = [estimate for each in codecs.values() for column in each for estimate in column.summary.values()]

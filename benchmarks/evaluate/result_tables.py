@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from rich.console import Console
 
@@ -18,6 +20,7 @@ from .statistics import ENOUGH_FILES, Estimate
 
 NO_VALUE = "-"
 PUBLISHED = "(published)"
+MOST_METRICS = 9  # in one table: more columns don't fit beside each other
 _EXAMPLES = 3
 _MOST_REASONS = 40
 _LEFT_OUT = "Such a file is left out of the statistics of that metric and codec; no number replaces it."
@@ -38,7 +41,7 @@ def markdown_page(result: EvaluationResult) -> str:
 
 def evaluation_tables(result: EvaluationResult) -> list[Table]:
     """Return all tables that have rows, in reading order."""
-    tables = [quality_table(result)] if result.metrics else []
+    tables = quality_tables(result)
     tables += [*stability_tables(stability_of(result)), definition_table(result), codebook_table(result)]
     return [table for table in (*tables, failure_table(result)) if table.rows]
 
@@ -46,6 +49,35 @@ def evaluation_tables(result: EvaluationResult) -> list[Table]:
 def stability_of(result: EvaluationResult) -> dict[str, Stability]:
     """Return the token stability of the columns that have it."""
     return {column.column.name: column.stability for column in result.columns if column.stability}
+
+
+def quality_tables(result: EvaluationResult) -> list[Table]:
+    """Return the quality table, cut into several where there are many metrics; the note is below the last one."""
+    parts = quality_parts(result)
+    tables = [dataclasses.replace(quality_table(part), note="") for part in parts]
+    tables[1:] = [dataclasses.replace(table, title="Quality, more metrics") for table in tables[1:]]
+    if tables:
+        tables[-1] = dataclasses.replace(tables[-1], note=quality_table(result).note)
+    return tables
+
+
+def quality_parts(result: EvaluationResult) -> list[EvaluationResult]:
+    """Return the result with some of its metrics each, as many as fit into one table.
+
+    The originals are in a part only if they have one of its metrics, unless it is the only part.
+    """
+    count = math.ceil(len(result.metrics) / MOST_METRICS)
+    if count < 2:
+        return [result] if result.metrics else []
+    size = math.ceil(len(result.metrics) / count)
+    parts = [result.metrics[start : start + size] for start in range(0, len(result.metrics), size)]
+    originals = [
+        result.original if result.original and {*keys} & {*result.original.summary} else None for keys in parts
+    ]
+    return [
+        dataclasses.replace(result, metrics=keys, original=original)
+        for keys, original in zip(parts, originals, strict=True)
+    ]
 
 
 def quality_table(result: EvaluationResult) -> Table:
@@ -116,15 +148,22 @@ def failure_table(result: EvaluationResult) -> Table:
         for clip, score in column.clips.items():
             for key, reason in score.failures.items():
                 by_reason.setdefault((METRICS[key].label, _general(reason, clip, result.reference)), []).append(clip)
+        labels: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+        for (label, reason), clips in by_reason.items():
+            labels.setdefault((reason, tuple(clips)), []).append(label)
         rows += [
-            (column.column.name, label, str(len(clips)), reason, _examples(clips))
-            for (label, reason), clips in by_reason.items()
+            (column.column.name, _labels(found, len(result.metrics)), str(len(clips)), reason, _examples(clips))
+            for (reason, clips), found in labels.items()
         ]
     note = _LEFT_OUT
     if len(rows) > _MOST_REASONS:
         note += f" {len(rows) - _MOST_REASONS} more rows are in the JSON only (--json)."
-    columns = ("codec", "metric", "files", "reason", "examples")
+    columns = ("codec", "metrics", "files", "reason", "examples")
     return Table("Failures", columns, tuple(rows[:_MOST_REASONS]), 5, note)
+
+
+def _labels(labels: list[str], metrics: int) -> str:
+    return "all" if len(labels) == metrics > 1 else ", ".join(labels)
 
 
 def _general(reason: str, clip: str, reference: str) -> str:
@@ -144,9 +183,15 @@ def summary_lines(result: EvaluationResult) -> list[str]:
     """Return a few lines that name the reference and the codecs."""
     total_s = sum(duration for duration in result.clips.values() if duration)
     lines = [f"reference: {result.reference}, {count_of(len(result.clips), 'file')}, {total_s:,.1f} s"]
-    lines += [
-        f"{column.column.name}: {column.column.source} ({column.column.description})" for column in result.columns
-    ]
+    levels: dict[tuple[str, str, str], list[int]] = {}
+    for column in (each.column for each in result.columns):
+        name = column.name.removesuffix(f", n_q {column.n_q}")
+        found = levels.setdefault((name, column.source, column.description), [])
+        if name != column.name and column.n_q is not None:
+            found.append(column.n_q)
+    for (name, source, description), swept in levels.items():
+        head = f"{name}, n_q {', '.join(map(str, swept))}" if swept else name
+        lines.append(f"{head}: {source} ({description})")
     return lines
 
 
@@ -180,7 +225,7 @@ def _published_notes(result: EvaluationResult) -> Iterator[str]:
         yield f"{PUBLISHED} also: {', '.join(METRICS[key].label for key in keys)}, which are not measured here."
 
 
-def _examples(names: list[str]) -> str:
+def _examples(names: Sequence[str]) -> str:
     return ", ".join(names[:_EXAMPLES]) + (", ..." if len(names) > _EXAMPLES else "")
 
 

@@ -11,6 +11,7 @@ from dmcodec import __version__
 from dmcodec.audio import Waveform, prepare_waveform, read_audio
 from dmcodec.benchmarks.machine import utc_now
 from dmcodec.benchmarks.stability import Stability
+from dmcodec.benchmarks.tables import count_of
 from dmcodec.benchmarks.timing import Progress, no_progress
 from dmcodec.errors import AudioError, EvaluationError, MetricError
 from dmcodec.extras import require
@@ -264,8 +265,8 @@ def _remarks(models: Models, book: ScoreBook, columns: Sequence[ColumnResult]) -
     for name, clips in book.other_lengths.items():
         if clips:
             remarks.append(
-                f"{name}: {len(clips)} files differ in length from the original by more than 0.5 s or 5 % "
-                f"({', '.join(clips[:3])}{', ...' if len(clips) > 3 else ''}); check that they hold the same speech."
+                f"{name}: {count_of(len(clips), 'file')} whose length differs from the original's by over 0.5 s or "
+                f"5 % ({', '.join(clips[:3])}{', ...' if len(clips) > 3 else ''}); do they hold the same speech?"
             )
     if models.words and models.words.transcripts is None:
         remarks.append(

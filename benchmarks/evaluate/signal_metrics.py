@@ -177,7 +177,8 @@ def _pitch_family(reference: Waveform, degraded: Waveform, _: Sequence[str]) -> 
     return compare_pitch(reference, degraded, SAMPLE_RATE)
 
 
-def _dnsmos_family(_: Waveform, degraded: Waveform, __: Sequence[str]) -> Mapping[str, float | MetricError]:
+def _dnsmos_family(reference: Waveform, degraded: Waveform, _: Sequence[str]) -> Mapping[str, float | MetricError]:
+    _refuse_silence(reference)  # a score of what a codec makes of silence is none of speech
     return dnsmos(degraded, SAMPLE_RATE)
 
 

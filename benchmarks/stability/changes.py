@@ -156,12 +156,10 @@ def _shift(samples: int, hop_length: int) -> Change:
     nearest = 0 if 2 * samples <= hop_length else 1
 
     def pieces(subject: Subject) -> Iterator[Piece]:
-        yield Piece(
-            subject.waveform[None, None, samples:], 0, nearest, subject.frames - nearest - (samples % hop_length > 0)
-        )
+        yield Piece(subject.waveform[None, None, samples:], 0, nearest, subject.frames - 1)
 
     text = (
-        f"without its first {samples} samples; frame i is compared with frame i"
+        f"without its first {samples} sample{'s' * (samples > 1)}; frame i is compared with frame i"
         f"{' + 1' if nearest else ''} of the clip, the nearest"
     )
     return Change(f"shift-{samples}", f"shift by {samples} sample{'s' * (samples > 1)}", text, pieces)

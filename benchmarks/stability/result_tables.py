@@ -34,9 +34,11 @@ def _changes(codecs: Mapping[str, Stability]) -> Table:
     rows = [
         (name, each.label, *_cells(each, levels)) for name, stability in codecs.items() for each in stability.changes
     ]
-    sizes = "; ".join(
-        f"{name}: {count_of(len(each.files), 'file')}, {each.seconds:,.1f} s" for name, each in codecs.items()
-    )
+    of_codecs = {name: f"{count_of(len(each.files), 'file')}, {each.seconds:,.1f} s" for name, each in codecs.items()}
+    if len(set(of_codecs.values())) == 1:
+        sizes = next(iter(of_codecs.values()))
+    else:
+        sizes = "; ".join(f"{name}: {size}" for name, size in of_codecs.items())
     return Table(
         "Token stability: codes that stay, in percent",
         ("codec", "change of the input", *_headings(levels)),

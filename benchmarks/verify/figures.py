@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 
+from dmcodec.benchmarks.tables import count_of
 from dmcodec.export.agreement import INAUDIBLE_ERROR, SNR_CEILING_DB
 from dmcodec.export.parity import ParityCase, bounds, reaches
 from dmcodec.precision import Thresholds
@@ -151,7 +152,7 @@ def _of_case(case: ParityCase, name: str, kind: str, threshold: float | None) ->
     bound = _bound(name, threshold)
     graph = name.removesuffix("_snr_db")
     inaudible = graph in _AUDIO and getattr(case, f"{graph}_max_abs_error") <= INAUDIBLE_ERROR
-    where = f"{case.signal} of {case.num_samples} samples, batch {case.batch}"
+    where = f"{case.signal} of {count_of(case.num_samples, 'sample')}, batch {case.batch}"
     reached = bound is None or reaches(case, name, bound)
     return Figure(kind, getattr(case, name), _in_db(name), bound, where, reached, inaudible)
 

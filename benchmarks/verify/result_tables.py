@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dmcodec.benchmarks.tables import Table
+from dmcodec.benchmarks.tables import Table, count_of
 from dmcodec.export.parity import ParityCase, reaches_all
 from dmcodec.precision import PRECISIONS, Thresholds
 
@@ -53,7 +53,7 @@ def case_table(cases: Sequence[ParityCase], thresholds: Thresholds) -> Table:
     """Return the table of the graphs' cases."""
     rows = [
         (
-            f"{case.signal}, {case.num_samples} samples, batch {case.batch}",
+            f"{case.signal}, {count_of(case.num_samples, 'sample')}, batch {case.batch}",
             *(_cell(name, getattr(case, name)) for name in _CASE_COLUMNS.values()),
             "ok" if reaches_all(case, thresholds) else "FAILED",
         )
