@@ -25,7 +25,7 @@ _ALL = _NUMBERS | {TensorProto.BOOL}
 KERNELS = {
     **dict.fromkeys(("Conv", "ConvTranspose", "LSTM", "Elu", "Selu", "Sigmoid", "Tanh", "MatMul", "Gemm"), _FLOATS),
     **dict.fromkeys(("Add", "Sub", "Mul", "Div", "Mod", "Min", "Max", "Less", "Range", "ReduceSum", "Where"), _NUMBERS),
-    **dict.fromkeys(("Pad", "ArgMin"), _FLOATS),
+    **dict.fromkeys(("Pad", "ArgMin", "Clip", "Exp"), _FLOATS),
     **dict.fromkeys(
         (
             "Cast", "Concat", "ConstantOfShape", "Expand", "Gather", "GatherElements", "Identity", "Reshape",
