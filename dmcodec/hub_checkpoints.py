@@ -120,7 +120,7 @@ def _snapshot(name: str, named: HubName, patterns: list[str]) -> Path:
 @contextmanager
 def _quiet_client() -> Iterator[None]:
     """Keep the log messages of huggingface_hub away, and its progress bars where nobody watches."""
-    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+    from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
     logger = logging.getLogger("huggingface_hub")
     level = logger.level

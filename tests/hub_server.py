@@ -97,9 +97,9 @@ class _Handler(BaseHTTPRequestHandler):
             r"/api/models/([^/]+/[^/]+)/revision/", self.path
         ):  # of a snapshot, and of clients before 1.0
             self._revision(match[1], unquote(self._record().rpartition("/")[2]))
-        elif match := re.match(r"/api/models/([^/]+/[^/]+)/tree/([0-9a-f]{40})", self.path):
+        elif match := re.match(r"/api/models/([^/]+/[^/]+)/tree/([^/?]+)", self.path):
             self._record()
-            files = self.hub.commits.get(match[2], {})
+            files = self.hub.commits.get(self.hub.branches[match[1]].get(match[2], match[2]), {})
             sizes = [{"type": "file", "path": path, "size": len(files[path]), "oid": "0" * 40} for path in files]
             self._json(sizes)
         else:

@@ -127,6 +127,13 @@ def test_each_refusal_has_its_sentence(
     assert caught.value.exit_code == 1
 
 
+def test_a_token_that_is_none(hub: Hub, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub.commit_folder(REPO, tiny_bundle)
+    monkeypatch.setenv("HF_TOKEN", "hf_s\xe9cret")
+    with pytest.raises(DownloadError, match=r"hf://lab/voice: the token .* copy it again$"):
+        Codec.load(f"hf://{REPO}")
+
+
 def altered(bundle: Path, name: str) -> bytes:
     content = bytearray((bundle / name).read_bytes())
     content[len(content) // 2] ^= 1

@@ -255,6 +255,10 @@ def explanation(
         return DownloadError, "the hub refuses for now, too many requests came; run it again later, logged in"
     if status is not None:
         return DownloadError, f"the hub answered with status {status}; run the same command again later"
+    if isinstance(error, UnicodeEncodeError):  # of a header
+        return DownloadError, (
+            "the token of HF_TOKEN or `hf auth login` holds a character that no token has; copy it again"
+        )
     kept = part.stat().st_size / 1e6 if part is not None and part.is_file() else 0.0
     if kept or isinstance(error, _CutError):
         return DownloadError, (
