@@ -172,7 +172,9 @@ def test_a_peer_that_cannot_run_is_a_row_with_its_reason(seeded_bundle: Path, mo
         raise RuntimeError("no C++ compiler\nand much more")
 
     monkeypatch.setattr(torch_peer.CompiledCodec, "__init__", fail)
-    options = BenchOptions(durations_s=(0.1,), batches=(1,), rounds=1, threads=1, against=("torch",))
+    options = BenchOptions(
+        durations_s=(0.1,), batches=(1,), rounds=1, threads=1, against=("torch-eager", "torch-compile")
+    )
     result = run_bench(seeded_bundle, options)
     assert [failure.reason for failure in result.peer_failures] == ["RuntimeError: no C++ compiler"]
     rows = [row for table in result_tables(result) for row in table.rows if "not measured" in row]
