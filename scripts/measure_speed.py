@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import shlex
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -33,6 +35,7 @@ PARTS: Mapping[str, Sequence[str]] = {
     "start-full": ["--start-up", "--size", "full", "--rounds", "5"],
 }
 INT8 = "full-int8"
+SETTLED, MAX_WAIT_S = 0.9, 300.0
 README_PARTS = ("full", "start-small")
 OPERATIONS = ("encode", "decode")
 VERSIONS = ("numpy", "onnxruntime", "torch")
@@ -69,12 +72,20 @@ def main() -> None:
 def measured(options: Sequence[str]) -> dict[str, Any]:
     """Run `dmcodec bench` with these options, and return its JSON without the time of each run."""
     command = ["dmcodec", "bench", *options]
+    settle()
     print("$", shlex.join(command), file=sys.stderr)
     done = subprocess.run(
         [sys.executable, "-P", "-m", *command, "--json"], stdout=subprocess.PIPE, text=True, check=True
     )
     values: dict[str, Any] = compact(json.loads(done.stdout))
     return {**values, "command": shlex.join(Path(word).name if is_path(word) else word for word in command)}
+
+
+def settle() -> None:
+    """Wait until the load average of the last minute has forgotten the part before, MAX_WAIT_S at most."""
+    end = time.monotonic() + MAX_WAIT_S
+    while os.getloadavg()[0] > SETTLED and time.monotonic() < end:
+        time.sleep(5)
 
 
 def compact(values: Any) -> Any:

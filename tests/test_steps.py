@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -132,15 +132,27 @@ def test_whole_clips_of_a_batch_decode_in_stretches(
 
 
 def test_pushes_of_a_pool_run_as_one_batch_of_steps(codec: Codec, gate: Gate) -> None:
-    with codec.stream_pool(max_wait_ms=500) as pool:
-        streams = [pool.decoder() for _ in range(3)]
-        clips = [cut(random_codes(30, seed), [5]) for seed in range(3)]
-        with ThreadPoolExecutor(3) as threads:
-            got = list(threads.map(alone, streams, clips))
-    batches = [inputs["features"].shape[0] for name, inputs in gate.runs if name == UPSAMPLER_STEPS]
-    assert max(batches) == 3
+    clips = [random_codes(30, seed) for seed in range(4)]
+
+    async def everyone(pool: Any) -> list[NDArray[Any]]:
+        streams = [pool.decoder() for _ in clips]
+        begun = [await stream.push_async(clip[:, :20]) for stream, clip in zip(streams, clips, strict=True)]
+        gate.runs.clear()
+        gate.shut()
+        tasks = [asyncio.create_task(streams[0].push_async(clips[0][:, 20:25]))]
+        await asyncio.to_thread(gate.held.wait)
+        for stream, clip in zip(streams[1:], clips[1:], strict=True):
+            tasks.append(asyncio.create_task(stream.push_async(clip[:, 20:25])))
+        await asyncio.sleep(0)
+        gate.open()
+        return [np.concatenate(parts) for parts in zip(begun, await asyncio.gather(*tasks), strict=True)]
+
+    with codec.stream_pool(max_wait_ms=0) as pool:
+        got = asyncio.run(everyone(pool))
+    assert [len(inputs["features"]) for name, inputs in gate.runs if name == UPSAMPLER_STEPS] == [1, 3]
     for audio, clip in zip(got, clips, strict=True):
-        assert_same(audio, alone(codec.stream_decoder(), clip))
+        single = codec.stream_decoder()
+        assert_same(audio, np.concatenate([single.push(clip[:, :20]), single.push(clip[:, 20:25])]))
 
 
 def test_after_warm_up_no_single_clip_loads_a_graph(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
