@@ -36,7 +36,7 @@ def test_the_pages_are_those_of_the_results(script: ModuleType, results: dict[st
         text = (ROOT / page).read_text(encoding="utf-8")
         assert script.rendered(text, results) == text, f"{page}: run python scripts/measure_speed.py --render"
     regions = [name for page in script.PAGES for _, name, _ in script._REGION.findall((ROOT / page).read_text())]
-    assert regions == ["readme", *("full", "small", "batches", "start-small", "start-full")]
+    assert regions == ["readme", *("full", script.INT8, "small", "batches", "start-small", "start-full")]
 
 
 def test_the_ratios_of_the_readme_are_those_of_the_results(script: ModuleType, results: dict[str, Any]) -> None:
