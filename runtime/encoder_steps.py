@@ -22,6 +22,7 @@ from dmcodec.receptive_field import encoder_reach
 
 from .calls import Call, Step
 from .downsampling import Downsampling, Stretch
+from .frames import reflected
 
 Array = NDArray[np.float32]
 Codes = NDArray[np.uint16]
@@ -237,7 +238,7 @@ class EncoderSteps:
             return state, np.zeros((self._config.n_q, len(state.samples), 0), np.uint16)
         left, right = max(0, reach.output_frames - state.frames_out), reach.output_future if is_last else 0
         steps = {"features": state.features[: state.frames_ready - kept], **state.outputs}
-        [latents] = yield Call(OUTPUT, {name: _reflected(value, left, right) for name, value in steps.items()})
+        [latents] = yield Call(OUTPUT, {name: reflected(value, left, right) for name, value in steps.items()})
         [codes] = yield Call("quantizer", {"latents": latents})
         state = dataclasses.replace(state, frames_out=out)
         trimmed = self._first_frame_of_outputs(state) - kept
@@ -253,13 +254,3 @@ class EncoderSteps:
 
 def _state_inputs(recurrent: Recurrent) -> dict[str, Any]:
     return dict(zip(("hidden", "cell"), recurrent, strict=True))
-
-
-def _reflected(steps: Array, left: int, right: int) -> Array:
-    """Pad steps [T, B, C] by reflection at the ends of the clip, as `dmcodec.nn.layers.reflect_pad` does."""
-    if not left and not right:
-        return steps
-    extension = max(0, max(left, right) - len(steps) + 1)
-    extended = np.pad(steps, ((0, extension), (0, 0), (0, 0)))
-    padded = np.pad(extended, ((left, right), (0, 0), (0, 0)), mode="reflect")
-    return padded[: len(padded) - extension]

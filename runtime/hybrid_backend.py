@@ -23,9 +23,10 @@ from dmcodec.runtime.tensorrt.resources import DeviceResources
 
 from .backend import Captures, DeviceTensor, Runner
 from .dlpack import ArrayView
+from .frames import reflected
 from .onnxruntime_import import import_onnxruntime
 from .providers import CUDA, PROVIDERS, cuda_options, load_error, prepare
-from .shared_stream import SharedStreamSession, reflected, reflected_steps
+from .shared_stream import SharedStreamSession, reflected_steps
 
 # The graphs with engines; the others run in ONNX Runtime.
 ENGINE_GRAPHS = ("quantizer", "dequantizer", DOWNSAMPLER, OUTPUT, "decoder_upsampler")
@@ -239,7 +240,6 @@ class _Decoder:
     def _run(self, latents: NDArray[Any]) -> DeviceTensor:
         config, reach = self._config, decoder_reach(self._config)
         state = np.zeros((config.lstm_layers, len(latents), config.lstm_channels), np.float32)
-        padded = reflected(np.moveaxis(latents, 2, 0), reach.front, reach.front_future)
-        window = np.ascontiguousarray(np.moveaxis(padded, 0, 2))
+        window = np.ascontiguousarray(reflected(latents, reach.front, reach.front_future, axis=2))
         features = self._recurrent.run({"latents": window, "hidden": state, "cell": state})[0]
         return self._upsampler.run({"features": features})[0]

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dmcodec.bundle import GraphSpec, TensorSpec
 from dmcodec.config import CodecConfig
@@ -18,6 +17,7 @@ from dmcodec.runtime.tensorrt.resources import DeviceResources, PooledStream
 from dmcodec.runtime.tensorrt.shapes import axis_sizes, output_sizes, shape_of, size_bytes
 
 from .backend import DeviceTensor
+from .frames import reflected
 from .providers import reason_of
 
 _DEVICE = "cuda"
@@ -125,14 +125,6 @@ def reflected_steps(resources: DeviceResources, value: DeviceTensor, before: int
         block.record_use(stream.handle)
     length = before + steps + after
     return DeviceArray.padded(resources, block, value.dtype, (length, *value.shape[1:]), (length, *row_shape))
-
-
-def reflected(steps: NDArray[Any], before: int, after: int) -> NDArray[Any]:
-    """Return `reflected_steps` of an array."""
-    extension = max(0, max(before, after) - len(steps) + 1)
-    extended = np.pad(steps, ((0, extension), (0, 0), (0, 0)))
-    padded = np.pad(extended, ((before, after), (0, 0), (0, 0)), mode="reflect")
-    return padded[: len(padded) - extension]
 
 
 def _whole(value: DeviceTensor) -> DeviceTensor:

@@ -16,7 +16,7 @@ from dmcodec.errors import ArgumentError, StreamError, TokensError
 from dmcodec.receptive_field import decoder_reach
 
 from .calls import Call, Step, run_alone
-from .frames import joined, part
+from .frames import joined, part, reflected
 from .upsampling import Upsampling
 
 WARM_UP_FRAMES = 5  # the usual push of 100 ms
@@ -232,7 +232,7 @@ class StreamDecoder:
         if ready <= state.frames_ready or not (state.finished or state.frames_in >= reach.front_head):
             return state
         right = reach.front_future if state.finished else 0
-        window = reflected(state.latents, max(0, front - state.frames_ready), right)
+        window = reflected(state.latents, max(0, front - state.frames_ready), right, axis=2)
         inputs = {"latents": window, "hidden": state.hidden, "cell": state.cell}
         features, hidden, cell = yield Call("decoder_recurrent", inputs)
         first_kept = max(0, ready - front) - max(0, state.frames_ready - front)
@@ -291,17 +291,6 @@ def initial_state(config: CodecConfig, batch_size: int) -> DecoderState:
     latents = np.zeros((batch_size, config.dimension, 0), np.float32)
     features = np.zeros((batch_size, channels, 0), np.float32)
     return DecoderState(0, 0, 0, False, latents, features, state, state)
-
-
-def reflected(latents: Array, left: int, right: int) -> Array:
-    """Pad latents [B, D, T] by reflection at the ends of the clip, as `dmcodec.nn.layers.reflect_pad` does."""
-    if not left and not right:
-        return latents
-    latents = np.asarray(latents)
-    extension = max(0, max(left, right) - latents.shape[2] + 1)
-    extended = np.pad(latents, ((0, 0), (0, 0), (0, extension)))
-    padded = np.pad(extended, ((0, 0), (0, 0), (left, right)), mode="reflect")
-    return padded[:, :, : padded.shape[2] - extension]
 
 
 def _progress(state: DecoderState) -> str:

@@ -17,7 +17,8 @@ from dmcodec.config import CodecConfig
 
 from .backend import Graphs
 from .calls import run_alone
-from .stream_decoder import initial_state, reflected
+from .frames import reflected
+from .stream_decoder import initial_state
 from .upsampling import Upsampling
 from .workers import Workers
 
@@ -47,7 +48,7 @@ class WholeDecoder:
         left, right = reach.front, reach.front_future
         padded = np.zeros((*latents.shape[:2], left + latents.shape[2] + right), np.float32)
         for row, clip, length in zip(padded, latents, lengths, strict=True):
-            row[:, : left + length + right] = reflected(clip[None, :, :length], left, right)[0]
+            row[:, : left + length + right] = reflected(clip[:, :length], left, right, axis=1)
         state = {"hidden": start.hidden, "cell": start.cell}
         features = self._graphs.arrays("decoder_recurrent", latents=padded, **state)[0]
         with Workers.start(self._workers) as workers:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from dmcodec.benchmarks.plots import INK, colour_of, panel, svg
 from dmcodec.benchmarks.tables import milliseconds
 
 from .options import Shape
@@ -27,24 +27,9 @@ svg text { font-family: system-ui, sans-serif !important; }
 .legend i { flex: none; width: .8rem; height: .8rem; border-radius: 2px; }
 .bar { display: flex; height: 2.2rem; border-radius: 3px; overflow: hidden; }
 """
-# Mid-tones with enough contrast to a white and to a near-black page.
-COLOURS = ("#2f7ebc", "#dd7f33", "#3f9e74", "#9a6bbf", "#c2574f", "#8a8f3c", "#4fa3b8", "#b0708f", "#7d7d7d")
 # From this ratio of the largest to the smallest value on, an axis is logarithmic.
 LOGARITHMIC = 10.0
-# Placeholder for the page's text colour; `_svg` replaces it.
-_INK = "#010203"
-_WIDTH, _HEIGHT = 4.5, 3.0
-_PLOT_STYLE: dict[Any, Any] = {
-    "font.family": "sans-serif",
-    "font.size": 11,
-    "svg.fonttype": "none",
-    **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), _INK),
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "grid.color": "#808080",
-    "grid.alpha": 0.3,
-}
-
+_SIZE_IN, _FONT_SIZE = (4.5, 3.0), 11
 # A value of a measurement, from the time of a run.
 Value = Callable[[Measurement, float], float]
 
@@ -107,7 +92,7 @@ def _by_codec(
             axes.set_xticks(range(len(labels)), labels)
             axes.set_xlim(-0.5, len(labels) - 0.5)
             _scale(axes, every)
-            svgs.append(_svg(figure))
+            svgs.append(svg(figure))
     return _panels(svgs, _legend(zip(_colours(codecs), codecs, strict=True)))
 
 
@@ -127,11 +112,11 @@ def latency_by_streams(live: LiveResult) -> str:
                 axes.plot(
                     [point.streams for point in points], [point.p99_s * 1000 for point in points], "o-", color=colour
                 )
-            axes.axhline(live.limit_s * 1000, color=_INK, linestyle=":")
+            axes.axhline(live.limit_s * 1000, color=INK, linestyle=":")
             axes.set(xscale="log", yscale="log")
             axes.set_xticks(counts, [str(count) for count in counts])
             axes.minorticks_off()
-            svgs.append(_svg(figure))
+            svgs.append(svg(figure))
     return _panels(svgs, _legend(zip(_colours(sides), sides, strict=True)))
 
 
@@ -147,7 +132,7 @@ def graph_shares(result: BenchResult) -> str:
 
 
 def _colours(items: Sequence[object]) -> list[str]:
-    return [COLOURS[index % len(COLOURS)] for index in range(len(items))]
+    return [colour_of(index) for index in range(len(items))]
 
 
 def _legend(names: Iterable[tuple[str, str]]) -> str:
@@ -176,23 +161,8 @@ def _scale(axes: Axes, values: Sequence[float]) -> None:
 
 @contextlib.contextmanager
 def _panel(name: str, title: str, across: str, up: str) -> Iterator[tuple[Figure, Axes]]:
-    import matplotlib
-    from matplotlib.figure import Figure
-
-    # A salt for each figure: element ids must be unique on the page.
-    with matplotlib.rc_context({**_PLOT_STYLE, "svg.hashsalt": name}):
-        figure = Figure(figsize=(_WIDTH, _HEIGHT), layout="constrained")
-        axes = figure.subplots()
+    with panel(name, _SIZE_IN, _FONT_SIZE) as (figure, axes):
         axes.grid(visible=True, axis="y")
         axes.set_axisbelow(True)
         axes.set(title=title, xlabel=across, ylabel=up)
         yield figure, axes
-
-
-def _svg(figure: Figure) -> str:
-    buffer = io.StringIO()
-    figure.savefig(
-        buffer, format="svg", transparent=True, metadata=dict.fromkeys(("Creator", "Date", "Format", "Type"))
-    )
-    text = buffer.getvalue()
-    return text[text.index("<svg") :].replace(_INK, "currentColor")

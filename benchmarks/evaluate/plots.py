@@ -2,30 +2,18 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from html import escape
-from typing import Any
+
+from dmcodec.benchmarks.plots import colour_of, panel, svg
 
 from .metrics import METRICS
 from .result import ColumnResult, EvaluationResult
 from .result_tables import shown_interval
 
-# Mid-tones with enough contrast to a white and to a near-black page; markers tell codecs apart without colours.
-_COLOURS = ("#2f7ebc", "#dd7f33", "#3f9e74", "#9a6bbf", "#c2574f", "#8a8f3c", "#4fa3b8", "#b0708f", "#7d7d7d")
+# Markers tell codecs apart without colours.
 _MARKERS = (("o", "●"), ("s", "■"), ("^", "▲"), ("D", "◆"), ("v", "▼"))
-# Placeholder for the page's text colour.
-_INK = "#010203"
-_STYLE: dict[Any, Any] = {
-    "font.family": "sans-serif",
-    "font.size": 10,
-    "svg.fonttype": "none",
-    **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), _INK),
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "grid.color": "#808080",
-    "grid.alpha": 0.3,
-}
+_SIZE_IN, _FONT_SIZE = (3.9, 2.9), 10
 
 
 def plots_html(result: EvaluationResult) -> str:
@@ -66,7 +54,7 @@ def _has_values(codecs: dict[str, list[ColumnResult]], key: str) -> bool:
 
 def _legend(names: Sequence[str]) -> str:
     items = "".join(
-        f'<li><span style="color: {_COLOURS[index % len(_COLOURS)]}" aria-hidden="true">'
+        f'<li><span style="color: {colour_of(index)}" aria-hidden="true">'
         f"{_MARKERS[index % len(_MARKERS)][1]}</span> {escape(name)}</li>"
         for index, name in enumerate(names)
     )
@@ -74,14 +62,8 @@ def _legend(names: Sequence[str]) -> str:
 
 
 def _plot(codecs: dict[str, list[ColumnResult]], key: str) -> str:
-    import matplotlib
-    from matplotlib.figure import Figure
-
     metric = METRICS[key]
-    # A salt for each figure: element ids must be unique on the page.
-    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": f"bitrate-{key}"}):
-        figure = Figure(figsize=(3.9, 2.9), layout="constrained")
-        axes = figure.subplots()
+    with panel(f"bitrate-{key}", _SIZE_IN, _FONT_SIZE) as (figure, axes):
         for index, columns in enumerate(codecs.values()):
             measured = [column for column in columns if key in column.summary]
             points = [((column.column.bitrate_bps or 0) / 1000, column.summary[key]) for column in measured]
@@ -91,17 +73,13 @@ def _plot(codecs: dict[str, list[ColumnResult]], key: str) -> str:
                 if estimate.value is not None:
                     rates.append(rate)
                     values.append(estimate.value)
-            colour, marker = _COLOURS[index % len(_COLOURS)], _MARKERS[index % len(_MARKERS)][0]
+            colour, marker = colour_of(index), _MARKERS[index % len(_MARKERS)][0]
             axes.plot(rates, values, marker=marker, markersize=5, color=colour)
             for rate, estimate in points:
                 if interval := shown_interval(estimate):
                     axes.plot([rate, rate], interval, color=colour, linewidth=1)
         axes.grid(visible=True)
         axes.set(xlabel="kbit/s", title=f"{metric.heading.replace(chr(10), ' ')}", xlim=(0, None))
-        buffer = io.StringIO()
-        metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-        figure.savefig(buffer, format="svg", transparent=True, metadata=metadata)
-    text = buffer.getvalue()
+        drawn = svg(figure)
     label = escape(f"{metric.label} against bitrate")
-    svg = text[text.index("<svg") :].replace(_INK, "currentColor")
-    return svg.replace("<svg", f'<svg role="img" aria-label="{label}"', 1)
+    return drawn.replace("<svg", f'<svg role="img" aria-label="{label}"', 1)

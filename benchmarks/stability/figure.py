@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from html import escape
 
+from dmcodec.benchmarks.plots import colour_of
+
 from .result import Agreement, Stability
 from .result_tables import percent
 
-# Mid-tones with enough contrast to a white and to a near-black page.
-COLOURS = ("#2f7ebc", "#dd7f33", "#3f9e74", "#9a6bbf", "#c2574f", "#8a8f3c", "#4fa3b8", "#b0708f")
 LEFT, WIDTH, ROW, TOP, BOTTOM = 190, 520, 22, 14, 30
 _LINE = 'stroke="currentColor" stroke-opacity=".25"'
 
@@ -65,7 +65,7 @@ def _rows(labels: list[str]) -> Iterator[str]:
 def _marks(codecs: Mapping[str, Stability], labels: list[str]) -> Iterator[str]:
     apart = min(6.0, (ROW - 8) / max(1, len(codecs)))
     for index, (name, stability) in enumerate(codecs.items()):
-        colour = COLOURS[index % len(COLOURS)]
+        colour = colour_of(index)
         for each in _agreements(stability):
             y = TOP + ROW * (labels.index(each.label) + 0.5) + (index - (len(codecs) - 1) / 2) * apart
             if each.all_levels is None:
@@ -86,7 +86,7 @@ def _dot(x: float, y: float, colour: str, filled: bool, title: str = "") -> str:
 def _legend(codecs: Mapping[str, Stability], top: float) -> Iterator[str]:
     for index, name in enumerate(codecs):
         y = top + ROW * (index + 0.5)
-        yield _dot(LEFT, y, COLOURS[index % len(COLOURS)], filled=True)
+        yield _dot(LEFT, y, colour_of(index), filled=True)
         yield f'<text x="{LEFT + 12}" y="{y + 4}">{escape(name)}</text>'
     y = top + ROW * (len(codecs) + 0.5)
     yield _dot(LEFT, y, "currentColor", filled=True)

@@ -29,7 +29,7 @@ from dmcodec.errors import (
     first_line,
 )
 from dmcodec.extras import missing_package
-from dmcodec.files import make_folder
+from dmcodec.files import file_sha256, make_folder
 
 from .names import COMMIT, HubName
 
@@ -97,7 +97,7 @@ def download(name: HubName, path: str, target: Path, remote: RemoteFile, progres
     digest = hashlib.sha256(remote.etag.encode()).hexdigest()[:12]  # of another version, nothing is continued
     part = target.with_name(f"{target.name}.{digest}.part")
     make_folder(target.parent)
-    if remote.sha256 and target.is_file() and _sha256(target) == remote.sha256:
+    if remote.sha256 and target.is_file() and file_sha256(target) == remote.sha256:
         return
     at_commit = HubName(name.repo, remote.commit)
     with explained(name, path, part):
@@ -109,7 +109,7 @@ def download(name: HubName, path: str, target: Path, remote: RemoteFile, progres
                 if attempt == _TRIES - 1 or not _is_of_network(error):
                     raise
                 time.sleep(_PAUSE_S * attempt)
-    if remote.sha256 and _sha256(part) != remote.sha256:
+    if remote.sha256 and file_sha256(part) != remote.sha256:
         part.unlink()
         raise DownloadError(
             f"{name}: {path} came with another sha256 than the hub announced; run the same command again"
@@ -283,8 +283,3 @@ def _is_of_network(error: Exception) -> bool:
     if isinstance(error, (_CutError, ConnectionError, TimeoutError)):
         return True
     return _status(error) is None and type(error).__module__.split(".")[0] in _CLIENTS
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
