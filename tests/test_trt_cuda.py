@@ -53,6 +53,11 @@ def test_a_codec_runs_on_the_device_class(
         with resources.lease_stream() as leased:
             block = resources.memory.acquire(8, leased.handle)
             resources.device.clear(block.memory, 8, leased.handle)
+            block.record_use(leased.handle)
+            other = resources.device.create_stream()
+            block.make_wait(other)  # the codec does so only where calls of its threads overlap
+            resources.device.synchronize(other)
+            resources.device.destroy_stream(other)
             leased.release([block])
         del resources
     del stream
