@@ -344,7 +344,8 @@ class Codec(CodecProperties):
 
     def stream_pool(self, max_streams: int = 64, max_wait_ms: float = 10.0) -> StreamPool:
         """Return a pool for many live streams; arguments and errors are those of `dmcodec.runtime.StreamPool`."""
-        return StreamPool(self, *self._pipeline.pooled, max_streams, max_wait_ms)
+        pipeline = self._pipeline
+        return StreamPool(self, pipeline.pooled_encoding, pipeline.concurrent, max_streams, max_wait_ms)
 
     def latents(self, waveform: Any, sample_rate: int) -> NDArray[np.float32]:
         """Return the latents of a waveform before quantization, (dimension, frames) float32. They run in one piece.

@@ -12,9 +12,9 @@ from typing import TypeVar
 import numpy as np
 
 from dmcodec.audio import Waveform
-from dmcodec.bundle import DOWNSAMPLER_STEPS, GRAPH_NAMES, UPSAMPLER_STEPS, Bundle, directions, encoder_part_names
+from dmcodec.bundle import DOWNSAMPLER_STEPS, GRAPH_NAMES, UPSAMPLER_STEPS, Bundle, directions, encoder_part_names, lstm_name
 from dmcodec.codes import Codes, checked_codes
-from dmcodec.precision import FP16
+from dmcodec.precision import FP16, INT8
 from dmcodec.runtime.tensorrt.driver import free_bytes
 from dmcodec.tokens import Tokens
 
@@ -86,11 +86,12 @@ class Pipeline:
         return self._concurrent_graphs or self.graphs, self._workers
 
     @property
-    def pooled(self) -> tuple[Graphs, int]:
-        """The graphs that a pool of streams runs on, and how many batches run at the same time.
+    def pooled_encoding(self) -> tuple[Graphs, int]:
+        """The graphs that encoders of a pool of streams run on, and how many batches of theirs run at the same time.
 
-        One on all threads, where the weights of two would not stay in the cache that the cores share: it is done sooner
-        than two of half its size that run beside each other, and reads the weights once.
+        One on all threads, where the weights of two would not stay in the cache that the cores share: each step runs
+        the LSTM over its look-ahead as well, so that most of its time goes into reading them. Decoders run on
+        `concurrent`: a slow moment of one core, or another thread of the application, then holds up half of them.
         """
         return (self.graphs, 1) if self._recurs_on_all_threads else self.concurrent
 
@@ -271,8 +272,9 @@ class Pipeline:
     @property
     def _recurs_on_all_threads(self) -> bool:
         """Whether the directions of an LSTM run one after the other on all threads; see SHARED_CACHE_BYTES."""
-        channels = self._config.lstm_channels
-        gates, ways, item_bytes = 4, len(directions(self._config)), 4
+        channels, lstm = self._config.lstm_channels, self.graphs.bundle.manifest.graphs.get(lstm_name(0, "forward"))
+        gates, ways = 4, len(directions(self._config))
+        item_bytes = 1 if lstm is not None and lstm.precision == INT8.name else 4
         return ways * gates * channels**2 * item_bytes > SHARED_CACHE_BYTES
 
     def _steps_pay(self, num_frames: int) -> bool:

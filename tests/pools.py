@@ -101,7 +101,7 @@ def wait_until_full(pool: Any, waiting: int) -> None:
 
 def counts_of(pool: Any) -> tuple[int, int]:
     """Jobs in the pool that don't run, and at its door."""
-    seats = list(pool._scheduler._seats)
+    seats = [seat for scheduler in pool._schedulers.values() for seat in scheduler._seats]
     return (
         sum(len(seat.jobs) - bool(seat.running) for seat in seats),
         sum(len(seat.door) for seat in seats),

@@ -88,12 +88,12 @@ class Scheduler:
 
     A batch starts when the oldest ready job has waited for `max_wait_s`, when all active streams wait, or when it is
     full. It takes the streams in the order in which their jobs became ready, so that none waits forever. Workers that
-    are idle share them.
+    are idle share them, and none takes more than its share of the jobs that are ready or run: the others would soon
+    have nothing to do, and the streams of a large batch would fall behind.
     """
 
-    def __init__(self, graphs: JoinedGraphs, workers: int, max_streams: int, max_wait_s: float) -> None:
-        self._graphs = graphs
-        self._max_streams, self._max_wait_s = max_streams, max_wait_s
+    def __init__(self, graphs: JoinedGraphs, workers: int, max_wait_s: float) -> None:
+        self._graphs, self._max_wait_s = graphs, max_wait_s
         self._seats: set[Seat] = set()
         self._left: deque[Seat] = deque()  # of streams that were garbage-collected
         self._changed = threading.Condition()
@@ -120,14 +120,11 @@ class Scheduler:
         """Whether `close` was called."""
         return self._closed
 
-    def join(self) -> Seat | None:
-        """Return a seat for a new stream; None where all are taken."""
+    def join(self) -> Seat:
+        """Return a seat for a new stream."""
         self._check_process()
         with self._changed:
             self.check_open()
-            self._drop_left()
-            if len(self._seats) >= self._max_streams:
-                return None
             seat = Seat()
             self._seats.add(seat)
             return seat
@@ -254,7 +251,8 @@ class Scheduler:
 
     def _taken(self, ready: Sequence[Seat]) -> list[tuple[Seat, Job]]:
         """Start the first job of each seat: this worker's share, as many as a batch holds."""
-        share = -(-len(ready) // self._idle)
+        running = sum(seat.running for seat in self._seats)
+        share = min(-(-len(ready) // self._idle), -(-(len(ready) + running) // len(self._threads)))
         batch = []
         for seat in ready:
             seat.due = True

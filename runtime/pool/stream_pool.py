@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gc
 import math
+import threading
 import weakref
+from collections.abc import Sequence
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, NoReturn
@@ -23,6 +25,9 @@ from .streams import PART_S, PooledDecoder, PooledEncoder
 if TYPE_CHECKING:
     from dmcodec.runtime.codec import Codec
 
+# Graphs, and how many batches run on them at the same time.
+Running = tuple[Graphs, int]
+
 MAX_STREAMS = 4096
 MAX_WAIT_MS = 1000.0
 _DECODER_GRAPHS = ("dequantizer", "decoder_recurrent", "decoder_upsampler")
@@ -35,9 +40,9 @@ class StreamPool:
 
     Pushes that come at about the same time run as one batch, which takes much less time than one after the other. A
     batch starts when its oldest push has waited for `max_wait_ms`, when all streams that are in the middle of a clip
-    wait, or when it is full. Streams take turns: who waits longest is in the next batch. On the CPU a codec whose LSTM
-    is larger than the cache that cores share runs one batch at a time on all threads. Of a smaller one as many batches
-    run at the same time as it has threads, with one thread each; those that are idle share the pushes that wait.
+    wait, or when it is full. Streams take turns: who waits longest is in the next batch. On the CPU as many batches run
+    at the same time as the codec has threads, with one thread each, and share the pushes that wait. Where the encoder's
+    LSTM is larger than the cache that cores share, encoders run one batch at a time on all threads.
 
     Each stream returns what it would return alone, within 1e-5 of full scale; codes are equal, but for ties that
     rounding decides. Streams may be opened and closed at any time. One that is garbage-collected leaves the pool.
@@ -47,8 +52,8 @@ class StreamPool:
 
     Args:
         codec: whose streams these are.
-        graphs: what runs them.
-        workers: batches that run at the same time.
+        encoding: the graphs that run encoders, and how many batches of theirs run at the same time.
+        decoding: those of decoders. Where both are the same, the two kinds of streams take turns.
         max_streams: streams that may be open at the same time, 1 to MAX_STREAMS.
         max_wait_ms: longest time that a push waits for others, in milliseconds, 0 to MAX_WAIT_MS.
 
@@ -57,7 +62,7 @@ class StreamPool:
     """
 
     def __init__(
-        self, codec: Codec, graphs: Graphs, workers: int, max_streams: int = 64, max_wait_ms: float = 10.0
+        self, codec: Codec, encoding: Running, decoding: Running, max_streams: int = 64, max_wait_ms: float = 10.0
     ) -> None:
         whole = isinstance(max_streams, (int, np.integer)) and not isinstance(max_streams, bool)
         if not whole or not 1 <= max_streams <= MAX_STREAMS:
@@ -66,11 +71,14 @@ class StreamPool:
         if not number or not math.isfinite(max_wait_ms) or not 0 <= max_wait_ms <= MAX_WAIT_MS:
             raise ArgumentError(f"max_wait_ms must be 0 to {MAX_WAIT_MS:g} milliseconds, not {max_wait_ms!r}")
         self.max_streams, self.max_wait_ms = int(max_streams), float(max_wait_ms)
-        self._codec, self._graphs = codec, graphs
+        self._codec, self._encoding, self._decoding = codec, encoding, decoding
         self._arena = StateArena(codec.bundle.manifest.graphs, _ROWS_PER_STREAM * self.max_streams)
-        joined = JoinedGraphs(graphs, self._arena)
-        self._scheduler = Scheduler(joined, workers, self.max_streams, self.max_wait_ms / 1000)
-        self._close = weakref.finalize(self, self._scheduler.close)  # also when Python exits
+        self._schedulers = {
+            running: Scheduler(JoinedGraphs(running[0], self._arena), running[1], self.max_wait_ms / 1000)
+            for running in dict.fromkeys((encoding, decoding))
+        }
+        self._joining = threading.Lock()
+        self._close = weakref.finalize(self, _close, tuple(self._schedulers.values()))  # also when Python exits
 
     def __repr__(self) -> str:
         state = "closed" if self.closed else f"{self.num_streams} of {self.max_streams} streams open"
@@ -82,12 +90,12 @@ class StreamPool:
     @property
     def num_streams(self) -> int:
         """Streams that are open."""
-        return self._scheduler.num_streams
+        return sum(scheduler.num_streams for scheduler in self._schedulers.values())
 
     @property
     def closed(self) -> bool:
         """Whether the pool was closed."""
-        return self._scheduler.closed
+        return all(scheduler.closed for scheduler in self._schedulers.values())
 
     def decoder(self, n_q: int | None = None, first_level: int = 0) -> PooledDecoder:
         """Open a stream that decodes codes while they arrive. The first one loads its graphs.
@@ -102,9 +110,9 @@ class StreamPool:
         """
         open_single = partial(self._codec.stream_decoder, n_q, first_level)
         open_single()  # its errors come first
-        self._graphs.load(*_DECODER_GRAPHS)
+        self._decoding[0].load(*_DECODER_GRAPHS)
         part = max(1, round(PART_S * self._codec.frame_rate))
-        return PooledDecoder(self, self._scheduler, self._seat(), open_single, part)
+        return PooledDecoder(self, *self._place(self._decoding), open_single, part)
 
     def encoder(
         self, look_ahead_s: float | None = None, sample_rate: int | None = None, n_q: int | None = None
@@ -124,9 +132,9 @@ class StreamPool:
         """
         open_single = partial(self._codec.stream_encoder, look_ahead_s, sample_rate, n_q)
         rate = open_single().sample_rate
-        self._graphs.load(*encoder_part_names(self._codec.config), "quantizer")
+        self._encoding[0].load(*encoder_part_names(self._codec.config), "quantizer")
         part = max(1, round(PART_S * rate))
-        return PooledEncoder(self, self._scheduler, self._seat(), open_single, part)
+        return PooledEncoder(self, *self._place(self._encoding), open_single, part)
 
     def close(self) -> None:
         """Close all streams and end the pool, after the batch that runs. Pushes that wait fail with StreamError."""
@@ -140,14 +148,20 @@ class StreamPool:
     ) -> None:
         self.close()
 
-    def _seat(self) -> Seat:
-        seat = self._scheduler.join()
-        if seat is None:
-            gc.collect()  # streams in circles of references have not left yet
-            seat = self._scheduler.join()
-        if seat is None:
-            raise StreamError(
-                f"stream pool: all {self.max_streams} streams are open (max_streams={self.max_streams}); close one, "
-                "or open a pool with a larger max_streams"
-            )
-        return seat
+    def _place(self, running: Running) -> tuple[Scheduler, Seat]:
+        """Return the scheduler of a new stream, and its seat there."""
+        with self._joining:
+            if self.num_streams >= self.max_streams:
+                gc.collect()  # streams in circles of references have not left yet
+            if not self.closed and self.num_streams >= self.max_streams:
+                raise StreamError(
+                    f"stream pool: all {self.max_streams} streams are open (max_streams={self.max_streams}); close one, "
+                    "or open a pool with a larger max_streams"
+                )
+            scheduler = self._schedulers[running]
+            return scheduler, scheduler.join()
+
+
+def _close(schedulers: Sequence[Scheduler]) -> None:
+    for scheduler in schedulers:
+        scheduler.close()

@@ -1,0 +1,73 @@
+"""How a pool shares its pushes among the batches that run at the same time."""
+
+from __future__ import annotations
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from pools import TIMEOUT_S, Gate, alone, assert_same, cut, held, random_codes, wait_until_full
+
+from dmcodec.errors import StreamError
+from dmcodec.runtime import Codec
+from dmcodec.sample import speech
+
+
+def gate_of(graphs: Any, monkeypatch: pytest.MonkeyPatch) -> Gate:
+    owner: Any = SimpleNamespace(graphs=graphs)
+    return Gate(owner, monkeypatch)
+
+
+def test_no_batch_takes_more_than_its_share(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a push that runs and three that wait, the second of two batches takes two; the third starts with the next."""
+    codec = Codec.load(tiny_bundle, threads=2)
+    gate = gate_of(codec._pipeline.concurrent[0], monkeypatch)
+    clips = [random_codes(8, seed) for seed in range(3)]
+    with codec.stream_pool(max_wait_ms=200) as pool, ThreadPoolExecutor(4) as threads:
+        first, *others = [pool.decoder() for _ in range(4)]
+        running = held(gate, first.push, threads)
+        try:
+            pushes = [threads.submit(one.push, clip) for one, clip in zip(others, clips, strict=True)]
+            wait_until_full(pool, 3)
+            deadline = time.monotonic() + TIMEOUT_S
+            while len(gate.runs) < 2 and time.monotonic() < deadline:
+                time.sleep(0.005)
+        finally:
+            gate.open()
+        assert gate.runs[1][1]["codes"].shape == (8, 2, 8)
+        for push, clip in zip(pushes, clips, strict=True):
+            assert_same(push.result(), codec.stream_decoder().push(clip))
+        running.result()
+
+
+def test_encoders_with_a_large_lstm_run_on_all_threads_beside_decoders(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dmcodec.runtime.pipeline.SHARED_CACHE_BYTES", 0)
+    codec = Codec.load(tiny_bundle, threads=2)
+    samples, tokens = cut(speech(9000, 16000), [1600]), cut(random_codes(20), [5])
+    codes, audio = alone(codec.stream_encoder(), samples), alone(codec.stream_decoder(), tokens)
+    on_all, on_one = Gate(codec, monkeypatch), gate_of(codec._pipeline.concurrent[0], monkeypatch)
+    before = threading.active_count()
+    with ThreadPoolExecutor(1) as other, codec.stream_pool(max_streams=2) as pool:
+        encoder, decoder = pool.encoder(), pool.decoder()
+        for refused in (pool.encoder, pool.decoder):
+            with pytest.raises(StreamError, match="all 2 streams are open"):
+                refused()
+        encoded = other.submit(alone, encoder, samples)
+        assert_same(alone(decoder, tokens), audio)
+        assert_same(encoded.result(), codes)
+        assert {"encoder_lstm_0_backward", "quantizer"} <= {name for name, _ in on_all.runs}
+        assert {"dequantizer", "decoder_recurrent"} <= {name for name, _ in on_one.runs}
+        assert not {name for name, _ in on_all.runs} & {name for name, _ in on_one.runs}
+        encoder.close()
+        assert pool.num_streams == 1
+        pool.decoder()
+    assert pool.closed
+    assert threading.active_count() == before
+    with pytest.raises(StreamError, match="stream pool: closed"):
+        pool.encoder()
