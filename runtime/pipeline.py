@@ -12,7 +12,15 @@ from typing import TypeVar
 import numpy as np
 
 from dmcodec.audio import Waveform
-from dmcodec.bundle import DOWNSAMPLER_STEPS, GRAPH_NAMES, UPSAMPLER_STEPS, Bundle, directions, encoder_part_names, lstm_name
+from dmcodec.bundle import (
+    DOWNSAMPLER_STEPS,
+    GRAPH_NAMES,
+    UPSAMPLER_STEPS,
+    Bundle,
+    directions,
+    encoder_part_names,
+    lstm_name,
+)
 from dmcodec.codes import Codes, checked_codes
 from dmcodec.precision import FP16, INT8
 from dmcodec.runtime.tensorrt.driver import free_bytes

@@ -10,7 +10,7 @@ import pytest
 
 from dmcodec.benchmarks import BenchOptions
 from dmcodec.benchmarks.bench import live_streams
-from dmcodec.benchmarks.bench.live_streams import largest_that_holds, measure_live_streams
+from dmcodec.benchmarks.bench.live_streams import largest_that_holds, measure_live_streams, typical
 from dmcodec.benchmarks.bench.page import render_report
 from dmcodec.benchmarks.bench.result import LiveCapacity, LiveLevel
 from dmcodec.benchmarks.bench.result_tables import live_tables
@@ -45,10 +45,18 @@ def test_a_number_that_fails_once_is_tried_again() -> None:
     assert largest_that_holds("decode", "pooled", measured).streams == 5
 
 
+def test_a_level_has_the_medians_of_its_tries() -> None:
+    tries = [
+        LiveLevel("decode", "pooled", 4, 160, p50, p99, p99 < 0.1) for p50, p99 in [(3, 0.2), (1, 0.09), (2, 0.05)]
+    ]
+    assert typical(tries) == LiveLevel("decode", "pooled", 4, 480, 2, 0.09, holds=True)
+
+
 def test_all_numbers_are_measured_pooled_and_separate(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live_streams, "MAX_STREAMS", 2)
     monkeypatch.setattr(live_streams, "_WARM_UP_S", 0.1)
-    options = BenchOptions(durations_s=(0.2,), batches=(1,), rounds=1, threads=1, streams=(1, 3), live_s=0.2)
+    monkeypatch.setattr(live_streams, "TRIES", 1)
+    options = BenchOptions(durations_s=(0.2,), batches=(1,), rounds=1, threads=1, streams=(1, 3), live_s=0.1)
     live = measure_live_streams(BundleCodec(Codec.load(tiny_bundle, threads=1)), options, no_progress)
     assert (live.chunk_s, live.limit_s) == (0.1, 0.1)
     assert [(level.operation, level.streams, level.side) for level in live.levels] == [

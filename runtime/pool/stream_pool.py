@@ -155,8 +155,8 @@ class StreamPool:
                 gc.collect()  # streams in circles of references have not left yet
             if not self.closed and self.num_streams >= self.max_streams:
                 raise StreamError(
-                    f"stream pool: all {self.max_streams} streams are open (max_streams={self.max_streams}); close one, "
-                    "or open a pool with a larger max_streams"
+                    f"stream pool: all {self.max_streams} streams are open (max_streams={self.max_streams}); close "
+                    "one, or open a pool with a larger max_streams"
                 )
             scheduler = self._schedulers[running]
             return scheduler, scheduler.join()
