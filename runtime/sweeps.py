@@ -352,14 +352,20 @@ class ExactEncoder:
     def _span_latents(
         self, inputs: Mapping[str, Frames], num_frames: int, span: tuple[int, int]
     ) -> NDArray[np.float32]:
-        """Run the last convolution for a span; at the ends of the clip its padding is a reflection."""
+        """Run the last convolution for a span."""
+        return self._latents(self._padded(inputs, num_frames, span), span[1] - span[0])
+
+    def _padded(self, inputs: Mapping[str, Frames], num_frames: int, span: tuple[int, int]) -> dict[str, Array]:
+        """Return what the last convolution reads for a span; at the ends of the clip its padding is a reflection."""
         (first, stop), reach = span, self._reach
         before, after = first - reach.output_frames, stop + reach.output_future
         low, high = max(0, before), min(num_frames, max(after, reach.output_head))
         pad = ((low - before, max(0, after - high)), (0, 0))
-        padded = {name: np.pad(frames.read(low, high), pad, "reflect")[:, None] for name, frames in inputs.items()}
+        return {name: np.pad(frames.read(low, high), pad, "reflect")[:, None] for name, frames in inputs.items()}
+
+    def _latents(self, padded: Mapping[str, Array], num_frames: int) -> NDArray[np.float32]:
         latents: NDArray[np.float32] = self._run(OUTPUT, **padded)[0]
-        return latents[:, :, : stop - first]
+        return latents[:, :, :num_frames]
 
     def _stream(
         self,
@@ -368,7 +374,21 @@ class ExactEncoder:
         expected_frames: Callable[[], int],
         reached: Reached,
     ) -> Iterator[_Result]:
-        """Run all layers on each tile as it comes: one direction needs nothing of the clip's end."""
+        """Run all layers on each tile as it comes: one direction needs nothing of the clip's end.
+
+        The LSTM runs here, and the layers before and after it on the workers.
+        """
+
+        def result(span: tuple[dict[str, Array], int]) -> _Result:
+            return finish(self._latents(*span))
+
+        yield from self._workers.in_order(result, self._recurred(blocks, expected_frames, reached))
+        reached(Position(1), 1.0)
+
+    def _recurred(
+        self, blocks: Iterable[Waveform], expected_frames: Callable[[], int], reached: Reached
+    ) -> Iterator[tuple[dict[str, Array], int]]:
+        """Yield what the last convolution reads for the frames after each tile that are final, and their number."""
         [way], reach = self._ways, self._reach
         states = [self._zeros()] * self._config.lstm_layers
         held = {"features": MemoryStore(self._width), way: MemoryStore(self._width)}
@@ -383,11 +403,10 @@ class ExactEncoder:
             known = first + len(features)
             final = known - reach.output_future
             if final > done and known >= reach.output_head:
-                yield finish(self._span_latents(held, known, (done, final)))
+                yield self._padded(held, known, (done, final)), final - done
                 done = final
                 for store in held.values():
                     store.drop(done - reach.output_frames)
             reached(Position(0, known), min(1.0, known / max(known, expected_frames())))
         if done < known:
-            yield finish(self._span_latents(held, known, (done, known)))
-        reached(Position(1), 1.0)
+            yield self._padded(held, known, (done, known)), known - done
