@@ -11,6 +11,7 @@ begins: the ends of a clip, with their reflection, are for the graphs without a 
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import numpy as np
 from torch import nn
@@ -114,9 +115,9 @@ class SteppedLayers:
         weight = builder.op("Transpose", weight, perm=[2, 1, 0])
         outputs = len(layer.weights.bias)
         weight = builder.op("Reshape", weight, builder.ints(kernel_size * channels, outputs))
-        product = builder.op("MatMul", _side_by_side(builder, blocks, kernel_size // stride), weight)
-        biased = builder.op("Add", product, builder.weight(f"{name}.bias", array(layer.weights.bias)))
-        return SteppedSignal(biased, outputs, lag)
+        bias = builder.weight(f"{name}.bias", array(layer.weights.bias))
+        columns = _side_by_side(builder, blocks, kernel_size // stride)
+        return SteppedSignal(_affine(builder, columns, weight, bias, outputs), outputs, lag)
 
     def _transposed(self, layer: ConvTranspose1d, signal: SteppedSignal, name: str) -> SteppedSignal:
         builder, stride, weight = self._builder, layer.stride, array(layer.weights.weight())
@@ -128,11 +129,11 @@ class SteppedLayers:
         taps = builder.weight(f"{name}.{TAPS}", two_taps(weight, stride))
         taps = builder.op("Reshape", taps, builder.ints(outputs, stride, inputs, 2))
         taps = builder.op("Transpose", taps, perm=[3, 2, 1, 0])
-        phases = builder.op("MatMul", pairs, builder.op("Reshape", taps, builder.ints(2 * inputs, stride * outputs)))
+        taps = builder.op("Reshape", taps, builder.ints(2 * inputs, stride * outputs))
         bias = builder.weight(f"{name}.bias", np.repeat(array(layer.weights.bias), stride), exact=True)
         bias = builder.op("Transpose", builder.op("Reshape", bias, builder.ints(outputs, stride)), perm=[1, 0])
-        phases = builder.op("Add", phases, builder.op("Reshape", bias, builder.ints(-1)))
-        columns = builder.op("Reshape", phases, builder.ints(0, -1, outputs))
+        bias = builder.op("Reshape", bias, builder.ints(-1))
+        columns = _affine(builder, pairs, taps, bias, stride * outputs, outputs)
         return SteppedSignal(columns, outputs, signal.lag * stride + layer.trim.left)
 
     def _residual(self, layer: ResidualBlock, signal: SteppedSignal, name: str) -> SteppedSignal:
@@ -144,12 +145,13 @@ class SteppedLayers:
         kept = (padding.kernel_size - 1) * padding.dilation
         columns = self._after_kept(signal.tensor, kept, signal.channels) if kept else signal.tensor
         inner = convolution(builder, first, elu(builder, columns), f"{name}.block.1")
-        inner = convolution(builder, second, elu(builder, inner), f"{name}.block.3")
+        inner, last = elu(builder, inner), f"{name}.block.3"
         delayed = self._slice(columns, kept - padding.right, -padding.right) if kept else columns
-        shortcut = delayed
         if isinstance(layer.shortcut, Conv1d):
-            shortcut = convolution(builder, layer.shortcut, delayed, f"{name}.shortcut")
-        return SteppedSignal(builder.op("Add", shortcut, inner), signal.channels, signal.lag + padding.right)
+            total = _sum_of_products(builder, (last, second, inner), (f"{name}.shortcut", layer.shortcut, delayed))
+        else:
+            total = builder.op("Add", delayed, convolution(builder, second, inner, last))
+        return SteppedSignal(total, signal.channels, signal.lag + padding.right)
 
     def _after_kept(self, tensor: str, count: int, channels: int) -> str:
         """Return `tensor` with the last `count` columns of the step before in front; keep its last columns."""
@@ -184,23 +186,55 @@ def convolution(builder: GraphBuilder, layer: Conv1d, tensor: str, name: str) ->
     stored, added = builder.weight(f"{name}.weight", weight), builder.weight(f"{name}.bias", bias)
     if taps * outputs > 2 * inputs:
         return _product_of_columns(builder, layer, tensor, stored, added)
-    stored = builder.op("Transpose", stored, perm=[1, 2, 0])
-    product = builder.op("MatMul", tensor, builder.op("Reshape", stored, builder.ints(inputs, taps * outputs)))
-    return builder.op("Add", _shifted_sum(builder, product, outputs, taps, layer.padding.dilation), added)
+    stored = builder.op(
+        "Reshape", builder.op("Transpose", stored, perm=[1, 2, 0]), builder.ints(inputs, taps * outputs)
+    )
+    others = builder.constant(np.zeros((taps - 1) * outputs, builder.arithmetic.dtype))
+    added = builder.op("Concat", added, others, axis=0)  # once, with the first tap
+    product = _affine(builder, tensor, stored, added, taps * outputs)
+    return _shifted_sum(builder, product, outputs, taps, layer.padding.dilation)
 
 
 def _product_of_columns(builder: GraphBuilder, layer: Conv1d, tensor: str, weight: str, bias: str) -> str:
     """Multiply the columns of all taps with the weight as it is stored: to transpose it would make loading slow."""
     outputs, inputs, taps = layer.weights.weight().shape
-    op, ints = builder.op, builder.ints
+    ints = builder.ints
     columns = _side_by_side(builder, tensor, taps, layer.padding.dilation)
     if inputs > 1 and taps > 1:  # [B, T, taps * C] -> [B, T, C * taps]
-        split = op("Reshape", columns, ints(0, -1, taps, inputs))
-        columns = op("Reshape", op("Transpose", split, perm=[0, 1, 3, 2]), ints(0, -1, inputs * taps))
-    rows = op("Reshape", columns, ints(-1, inputs * taps))
-    product = op("Gemm", rows, op("Reshape", weight, ints(outputs, inputs * taps)), bias, transB=1)
-    leading = op("Slice", op("Shape", columns), ints(0), ints(2))
-    return op("Reshape", product, op("Concat", leading, ints(outputs), axis=0))
+        split = builder.op("Reshape", columns, ints(0, -1, taps, inputs))
+        columns = builder.op("Reshape", builder.op("Transpose", split, perm=[0, 1, 3, 2]), ints(0, -1, inputs * taps))
+    stored = builder.op("Reshape", weight, ints(outputs, inputs * taps))
+    return _affine(builder, columns, stored, bias, outputs, transposed=True)
+
+
+def _affine(
+    builder: GraphBuilder, tensor: str, weight: str, bias: str, outputs: int, last: int = 0, transposed: bool = False
+) -> str:
+    """Return tensor @ weight + bias, [B, T, inputs] -> [B, T, outputs], or [B, more, last].
+
+    Gemm adds the bias where it writes the product, which an Add after it would read and write again.
+    """
+    op, ints = builder.op, builder.ints
+    rows = op("Flatten", tensor, axis=2)
+    product = op("Gemm", rows, weight, bias, transB=int(transposed))
+    batch = op("Slice", op("Shape", tensor), ints(0), ints(1))
+    return op("Reshape", product, op("Concat", batch, ints(-1, last or outputs), axis=0))
+
+
+def _sum_of_products(builder: GraphBuilder, *terms: tuple[str, Conv1d, str]) -> str:
+    """Add the sum of convolutions of kernel 1 as one matrix product; of each its name, and its tensor [B, T, C]."""
+    names, layers, tensors = zip(*terms, strict=True)
+    weights = [
+        builder.weight(f"{name}.weight", array(layer.weights.weight()))
+        for name, layer in zip(names, layers, strict=True)
+    ]
+    biases = [
+        builder.weight(f"{name}.bias", array(layer.weights.bias)) for name, layer in zip(names, layers, strict=True)
+    ]
+    weight = builder.op("Flatten", builder.op("Concat", *weights, axis=1), axis=1)
+    bias = functools.reduce(functools.partial(builder.op, "Add"), biases)
+    columns = builder.op("Concat", *tensors, axis=2)
+    return _affine(builder, columns, weight, bias, len(layers[0].weights.bias), transposed=True)
 
 
 def _side_by_side(builder: GraphBuilder, tensor: str, taps: int, dilation: int = 1) -> str:
