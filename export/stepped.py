@@ -117,7 +117,8 @@ class SteppedLayers:
         weight = builder.op("Reshape", weight, builder.ints(kernel_size * channels, outputs))
         bias = builder.weight(f"{name}.bias", array(layer.weights.bias))
         columns = _side_by_side(builder, blocks, kernel_size // stride)
-        return SteppedSignal(_affine(builder, columns, weight, bias, outputs), outputs, lag)
+        product = _affine(builder, columns, weight, bias, (kernel_size * channels, outputs))
+        return SteppedSignal(product, outputs, lag)
 
     def _transposed(self, layer: ConvTranspose1d, signal: SteppedSignal, name: str) -> SteppedSignal:
         builder, stride, weight = self._builder, layer.stride, array(layer.weights.weight())
@@ -133,7 +134,8 @@ class SteppedLayers:
         bias = builder.weight(f"{name}.bias", np.repeat(array(layer.weights.bias), stride), exact=True)
         bias = builder.op("Transpose", builder.op("Reshape", bias, builder.ints(outputs, stride)), perm=[1, 0])
         bias = builder.op("Reshape", bias, builder.ints(-1))
-        columns = _affine(builder, pairs, taps, bias, stride * outputs, outputs)
+        phases = _affine(builder, pairs, taps, bias, (2 * inputs, stride * outputs))
+        columns = builder.op("Reshape", phases, builder.ints(0, -1, outputs))
         return SteppedSignal(columns, outputs, signal.lag * stride + layer.trim.left)
 
     def _residual(self, layer: ResidualBlock, signal: SteppedSignal, name: str) -> SteppedSignal:
@@ -191,7 +193,7 @@ def convolution(builder: GraphBuilder, layer: Conv1d, tensor: str, name: str) ->
     )
     others = builder.constant(np.zeros((taps - 1) * outputs, builder.arithmetic.dtype))
     added = builder.op("Concat", added, others, axis=0)  # once, with the first tap
-    product = _affine(builder, tensor, stored, added, taps * outputs)
+    product = _affine(builder, tensor, stored, added, (inputs, taps * outputs))
     return _shifted_sum(builder, product, outputs, taps, layer.padding.dilation)
 
 
@@ -204,21 +206,20 @@ def _product_of_columns(builder: GraphBuilder, layer: Conv1d, tensor: str, weigh
         split = builder.op("Reshape", columns, ints(0, -1, taps, inputs))
         columns = builder.op("Reshape", builder.op("Transpose", split, perm=[0, 1, 3, 2]), ints(0, -1, inputs * taps))
     stored = builder.op("Reshape", weight, ints(outputs, inputs * taps))
-    return _affine(builder, columns, stored, bias, outputs, transposed=True)
+    return _affine(builder, columns, stored, bias, (inputs * taps, outputs), transposed=True)
 
 
 def _affine(
-    builder: GraphBuilder, tensor: str, weight: str, bias: str, outputs: int, last: int = 0, transposed: bool = False
+    builder: GraphBuilder, tensor: str, weight: str, bias: str, sizes: tuple[int, int], transposed: bool = False
 ) -> str:
-    """Return tensor @ weight + bias, [B, T, inputs] -> [B, T, outputs], or [B, more, last].
+    """Return tensor @ weight + bias, [B, T, inputs] -> [B, T, outputs], for `sizes` inputs and outputs.
 
     Gemm adds the bias where it writes the product, which an Add after it would read and write again.
     """
-    op, ints = builder.op, builder.ints
-    rows = op("Flatten", tensor, axis=2)
-    product = op("Gemm", rows, weight, bias, transB=int(transposed))
-    batch = op("Slice", op("Shape", tensor), ints(0), ints(1))
-    return op("Reshape", product, op("Concat", batch, ints(-1, last or outputs), axis=0))
+    (inputs, outputs), op, ints = sizes, builder.op, builder.ints
+    product = op("Gemm", op("Reshape", tensor, ints(-1, inputs)), weight, bias, transB=int(transposed))
+    leading = op("Slice", op("Shape", tensor), ints(0), ints(2))
+    return op("Reshape", product, op("Concat", leading, ints(outputs), axis=0))
 
 
 def _sum_of_products(builder: GraphBuilder, *terms: tuple[str, Conv1d, str]) -> str:
@@ -231,10 +232,11 @@ def _sum_of_products(builder: GraphBuilder, *terms: tuple[str, Conv1d, str]) -> 
     biases = [
         builder.weight(f"{name}.bias", array(layer.weights.bias)) for name, layer in zip(names, layers, strict=True)
     ]
-    weight = builder.op("Flatten", builder.op("Concat", *weights, axis=1), axis=1)
+    inputs, outputs = sum(layer.weights.weight().shape[1] for layer in layers), len(layers[0].weights.bias)
+    weight = builder.op("Reshape", builder.op("Concat", *weights, axis=1), builder.ints(outputs, inputs))
     bias = functools.reduce(functools.partial(builder.op, "Add"), biases)
     columns = builder.op("Concat", *tensors, axis=2)
-    return _affine(builder, columns, weight, bias, len(layers[0].weights.bias), transposed=True)
+    return _affine(builder, columns, weight, bias, (inputs, outputs), transposed=True)
 
 
 def _side_by_side(builder: GraphBuilder, tensor: str, taps: int, dilation: int = 1) -> str:

@@ -114,11 +114,7 @@ def spool_bytes(config: CodecConfig, num_frames: int, kept: bool = False) -> int
     if ways == 1 and not kept:
         return 0
     copies = 1 + ways if layers == 1 else 1 + 2 * ways if kept or ways == 1 or layers > 2 else 2 + ways
-    return num_frames * copies * _channels(config) * np.dtype(np.float32).itemsize
-
-
-def _channels(config: CodecConfig) -> int:
-    return config.lstm_channels
+    return num_frames * copies * config.lstm_channels * np.dtype(np.float32).itemsize
 
 
 class ExactEncoder:
@@ -151,7 +147,7 @@ class ExactEncoder:
         self._ways = directions(config)
         self._reach = encoder_reach(config)
         self._downsampling = Downsampling(config, columns)
-        self._width = _channels(config)
+        self._width = config.lstm_channels
 
     def encode(
         self,
@@ -342,18 +338,12 @@ class ExactEncoder:
         spans = [(first, min(num_frames, first + self._sizes.block)) for first in starts]
 
         def result(span: tuple[int, int]) -> tuple[int, _Result]:
-            return span[1], finish(self._span_latents(inputs, num_frames, span))
+            return span[1], finish(self._latents(self._padded(inputs, num_frames, span), span[1] - span[0]))
 
         position, before = Position(self._config.lstm_layers + 1), _FEATURES_SHARE + _LSTM_SHARE
         for stop, done in self._workers.in_order(result, spans):
             reached(position, before + (1 - before) * stop / num_frames)
             yield done
-
-    def _span_latents(
-        self, inputs: Mapping[str, Frames], num_frames: int, span: tuple[int, int]
-    ) -> NDArray[np.float32]:
-        """Run the last convolution for a span."""
-        return self._latents(self._padded(inputs, num_frames, span), span[1] - span[0])
 
     def _padded(self, inputs: Mapping[str, Frames], num_frames: int, span: tuple[int, int]) -> dict[str, Array]:
         """Return what the last convolution reads for a span; at the ends of the clip its padding is a reflection."""
@@ -378,11 +368,8 @@ class ExactEncoder:
 
         The LSTM runs here, and the layers before and after it on the workers.
         """
-
-        def result(span: tuple[dict[str, Array], int]) -> _Result:
-            return finish(self._latents(*span))
-
-        yield from self._workers.in_order(result, self._recurred(blocks, expected_frames, reached))
+        spans = self._recurred(blocks, expected_frames, reached)
+        yield from self._workers.in_order(lambda span: finish(self._latents(*span)), spans)
         reached(Position(1), 1.0)
 
     def _recurred(

@@ -309,16 +309,6 @@ def test_weights_are_stored_in_16_bits_where_8_are_outside_the_budget() -> None:
         choice._smallest(Networks(), plans)  # type: ignore[arg-type]
 
 
-def test_two_directions_of_a_narrow_lstm_stay_in_a_smaller_cache(
-    bundle: Bundle, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    channels = bundle.manifest.config.lstm_channels
-    monkeypatch.setattr("dmcodec.runtime.pipeline.SHARED_CACHE_BYTES", 2 * 4 * channels**2 * 2)
-    eight, float32 = (Codec.load(path, threads=2)._pipeline for path in (bundle.path, tiny_bundle))
-    assert eight.pooled_encoding == eight.concurrent
-    assert float32.pooled_encoding == (float32.graphs, 1)
-
-
 def test_tokens_do_not_depend_on_company(bundle: Bundle) -> None:
     codec = Codec.load(bundle.path, threads=1)
     clips = [speech(size, 16000) for size in (16000, 5000, 8123)]

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from pools import TIMEOUT_S, Gate, alone, assert_same, cut, held, random_codes, wait_until_full
 
+from dmcodec.bundle import Bundle
 from dmcodec.errors import StreamError
 from dmcodec.runtime import Codec
 from dmcodec.sample import speech
@@ -71,3 +72,13 @@ def test_encoders_with_a_large_lstm_run_on_all_threads_beside_decoders(
     assert threading.active_count() == before
     with pytest.raises(StreamError, match="stream pool: closed"):
         pool.encoder()
+
+
+def test_two_directions_of_a_narrow_lstm_stay_in_a_smaller_cache(
+    int8_bundle: Bundle, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    channels = int8_bundle.manifest.config.lstm_channels
+    monkeypatch.setattr("dmcodec.runtime.pipeline.SHARED_CACHE_BYTES", 2 * 4 * channels**2 * 2)
+    eight, float32 = (Codec.load(path, threads=2)._pipeline for path in (int8_bundle.path, tiny_bundle))
+    assert eight.pooled_encoding == eight.concurrent
+    assert float32.pooled_encoding == (float32.graphs, 1)

@@ -150,15 +150,16 @@ class StreamPool:
 
     def _place(self, running: Running) -> tuple[Scheduler, Seat]:
         """Return the scheduler of a new stream, and its seat there."""
+        scheduler = self._schedulers[running]
+        scheduler.check_open()  # before the lock, which a fork may have left locked
+        if self.num_streams >= self.max_streams:
+            gc.collect()  # streams in circles of references have not left yet
         with self._joining:
             if self.num_streams >= self.max_streams:
-                gc.collect()  # streams in circles of references have not left yet
-            if not self.closed and self.num_streams >= self.max_streams:
                 raise StreamError(
                     f"stream pool: all {self.max_streams} streams are open (max_streams={self.max_streams}); close "
                     "one, or open a pool with a larger max_streams"
                 )
-            scheduler = self._schedulers[running]
             return scheduler, scheduler.join()
 
 
