@@ -110,14 +110,15 @@ class SteppedLayers:
         columns = self._after_kept(signal.tensor, kept, channels)
         if later := kept - (kernel_size - stride):
             columns = self._slice(columns, 0, -later)
-        blocks = builder.op("Reshape", columns, builder.ints(0, -1, stride * channels))
+        inputs, outputs, taps = stride * channels, len(layer.weights.bias), kernel_size // stride
+        blocks = builder.op("Reshape", columns, builder.ints(0, -1, inputs))
         weight = builder.weight(f"{name}.weight", array(layer.weights.weight()))
-        weight = builder.op("Transpose", weight, perm=[2, 1, 0])
-        outputs = len(layer.weights.bias)
-        weight = builder.op("Reshape", weight, builder.ints(kernel_size * channels, outputs))
+        weight = builder.op("Reshape", weight, builder.ints(outputs, channels, taps, stride))
+        # -> [column of the block and channel, tap and output]
+        weight = builder.op("Transpose", weight, perm=[3, 1, 2, 0])
+        weight = builder.op("Reshape", weight, builder.ints(inputs, taps * outputs))
         bias = builder.weight(f"{name}.bias", array(layer.weights.bias))
-        columns = _side_by_side(builder, blocks, kernel_size // stride)
-        product = _affine(builder, columns, weight, bias, (kernel_size * channels, outputs))
+        product = _product_of_taps(builder, blocks, weight, bias, (inputs, outputs, taps))
         return SteppedSignal(product, outputs, lag)
 
     def _transposed(self, layer: ConvTranspose1d, signal: SteppedSignal, name: str) -> SteppedSignal:
@@ -148,7 +149,9 @@ class SteppedLayers:
         columns = self._after_kept(signal.tensor, kept, signal.channels) if kept else signal.tensor
         inner = convolution(builder, first, elu(builder, columns), f"{name}.block.1")
         inner, last = elu(builder, inner), f"{name}.block.3"
-        delayed = self._slice(columns, kept - padding.right, -padding.right) if kept else columns
+        delayed = signal.tensor  # of a causal block
+        if padding.right:
+            delayed = self._slice(columns, kept - padding.right, -padding.right)
         if isinstance(layer.shortcut, Conv1d):
             total = _sum_of_products(builder, (last, second, inner), (f"{name}.shortcut", layer.shortcut, delayed))
         else:
@@ -188,13 +191,24 @@ def convolution(builder: GraphBuilder, layer: Conv1d, tensor: str, name: str) ->
     stored, added = builder.weight(f"{name}.weight", weight), builder.weight(f"{name}.bias", bias)
     if taps * outputs > 2 * inputs:
         return _product_of_columns(builder, layer, tensor, stored, added)
-    stored = builder.op(
-        "Reshape", builder.op("Transpose", stored, perm=[1, 2, 0]), builder.ints(inputs, taps * outputs)
-    )
-    others = builder.constant(np.zeros((taps - 1) * outputs, builder.arithmetic.dtype))
-    added = builder.op("Concat", added, others, axis=0)  # once, with the first tap
-    product = _affine(builder, tensor, stored, added, (inputs, taps * outputs))
-    return _shifted_sum(builder, product, outputs, taps, layer.padding.dilation)
+    stored = builder.op("Transpose", stored, perm=[1, 2, 0])
+    stored = builder.op("Reshape", stored, builder.ints(inputs, taps * outputs))
+    return _product_of_taps(builder, tensor, stored, added, (inputs, outputs, taps), layer.padding.dilation)
+
+
+def _product_of_taps(
+    builder: GraphBuilder, tensor: str, weight: str, bias: str, sizes: tuple[int, int, int], dilation: int = 1
+) -> str:
+    """Multiply with the weights of all taps, [inputs, tap and output], and sum the results, shifted.
+
+    `sizes` are inputs, outputs and taps.
+    """
+    inputs, outputs, taps = sizes
+    if taps > 1:  # the bias once, with the first tap
+        rest = builder.constant(np.zeros((taps - 1) * outputs, builder.arithmetic.dtype))
+        bias = builder.op("Concat", bias, rest, axis=0)
+    product = _affine(builder, tensor, weight, bias, (inputs, taps * outputs))
+    return _shifted_sum(builder, product, outputs, taps, dilation)
 
 
 def _product_of_columns(builder: GraphBuilder, layer: Conv1d, tensor: str, weight: str, bias: str) -> str:
