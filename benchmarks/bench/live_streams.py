@@ -30,7 +30,7 @@ from dmcodec.sample import speech
 from .options import MAX_STREAMS, BenchOptions
 from .result import OPERATIONS, LiveCapacity, LiveLevel, LiveResult
 
-POOLED, SEPARATE = "pooled", "separate"
+POOLED, SEPARATE = SIDES = ("pooled", "separate")
 CHUNK_S = 0.1
 LIMIT_S = 0.1  # a push must be done before the next one comes
 _WARM_UP_S = 1.0
@@ -40,6 +40,21 @@ TRIES = 3
 Push = Callable[[NDArray[Any]], Awaitable[object]]
 
 
+class LiveStreams:
+    """Measures numbers of live streams of a bundle, pooled and separate."""
+
+    def __init__(self, bundle: BundleCodec, options: BenchOptions) -> None:
+        self.codec, self._options = bundle.codec, options
+        self._sides = {POOLED: self.codec, SEPARATE: _single_threaded(self.codec, options)}
+        self._chunks: dict[str, list[NDArray[Any]]] = {}
+
+    def level(self, operation: str, side: str, count: int) -> LiveLevel:
+        """Run `count` streams of one side in real time, after a warm-up."""
+        chunks = self._chunks.setdefault(operation, _chunks(self.codec, operation))
+        threads = self.codec.backend.threads
+        return _measure(self._sides[side], operation, side, count, chunks, self._options.live_s, threads)
+
+
 def measure_live_streams(bundle: BundleCodec, options: BenchOptions, progress: Progress) -> LiveResult:
     """Measure all numbers of streams in `options.streams`, and search for the largest that holds, pooled and separate.
 
@@ -47,24 +62,18 @@ def measure_live_streams(bundle: BundleCodec, options: BenchOptions, progress: P
 
     Encoding is left out where the bundle or the backend has no live encoding.
     """
-    codec = bundle.codec
-    sides = {POOLED: codec, SEPARATE: _single_threaded(codec, options)}
+    live, codec = LiveStreams(bundle, options), bundle.codec
     encodes = codec.bundle.manifest.has_encoder_parts and codec.backend.name == "onnxruntime"
     levels: list[LiveLevel] = []
     capacities: list[LiveCapacity] = []
     for operation in OPERATIONS if encodes else OPERATIONS[1:]:
-        chunks = _chunks(codec, operation)
-
-        def measured(side: str, count: int, operation: str = operation, chunks: Any = chunks) -> LiveLevel:
-            return _measure(sides[side], operation, side, count, chunks, options.live_s, codec.backend.threads)
-
         stage = f"{operation} in live streams"
         for done, count in enumerate(options.streams):
             progress(stage, done, len(options.streams) + 1)
-            tries = [[measured(side, count) for side in sides] for _ in range(TRIES)]
+            tries = [[live.level(operation, side, count) for side in SIDES] for _ in range(TRIES)]
             levels += [typical(level) for level in zip(*tries, strict=True)]
         progress(stage, len(options.streams), len(options.streams) + 1)
-        capacities += [largest_that_holds(operation, side, partial(measured, side)) for side in sides]
+        capacities += [largest_that_holds(operation, side, partial(live.level, operation, side)) for side in SIDES]
         progress(stage, len(options.streams) + 1, len(options.streams) + 1)
     return LiveResult(CHUNK_S, LIMIT_S, tuple(levels), tuple(capacities))
 
