@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,7 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from pools import TIMEOUT_S, Gate, alone, assert_same, cut, held, random_codes, wait_until_full
+from pools import TIMEOUT_S, Gate, alone, assert_same, cut, held, random_codes
 
 from dmcodec.bundle import Bundle
 from dmcodec.errors import StreamError
@@ -28,20 +27,19 @@ def test_no_batch_takes_more_than_its_share(tiny_bundle: Path, monkeypatch: pyte
     codec = Codec.load(tiny_bundle, threads=2)
     gate = gate_of(codec._pipeline.concurrent[0], monkeypatch)
     clips = [random_codes(8, seed) for seed in range(3)]
-    with codec.stream_pool(max_wait_ms=200) as pool, ThreadPoolExecutor(4) as threads:
+    with codec.stream_pool(max_wait_ms=500) as pool, ThreadPoolExecutor(1) as threads:
         first, *others = [pool.decoder() for _ in range(4)]
         running = held(gate, first.push, threads)
         try:
-            pushes = [threads.submit(one.push, clip) for one, clip in zip(others, clips, strict=True)]
-            wait_until_full(pool, 3)
+            jobs = [one._submit_push(clip) for one, clip in zip(others, clips, strict=True)]  # without waiting
             deadline = time.monotonic() + TIMEOUT_S
             while len(gate.runs) < 2 and time.monotonic() < deadline:
                 time.sleep(0.005)
         finally:
             gate.open()
         assert gate.runs[1][1]["codes"].shape == (8, 2, 8)
-        for push, clip in zip(pushes, clips, strict=True):
-            assert_same(push.result(), codec.stream_decoder().push(clip))
+        for job, clip in zip(jobs, clips, strict=True):
+            assert_same(job.result.result(TIMEOUT_S), codec.stream_decoder().push(clip))
         running.result()
 
 
@@ -53,7 +51,6 @@ def test_encoders_with_a_large_lstm_run_on_all_threads_beside_decoders(
     samples, tokens = cut(speech(9000, 16000), [1600]), cut(random_codes(20), [5])
     codes, audio = alone(codec.stream_encoder(), samples), alone(codec.stream_decoder(), tokens)
     on_all, on_one = Gate(codec, monkeypatch), gate_of(codec._pipeline.concurrent[0], monkeypatch)
-    before = threading.active_count()
     with ThreadPoolExecutor(1) as other, codec.stream_pool(max_streams=2) as pool:
         encoder, decoder = pool.encoder(), pool.decoder()
         for refused in (pool.encoder, pool.decoder):
@@ -69,7 +66,7 @@ def test_encoders_with_a_large_lstm_run_on_all_threads_beside_decoders(
         assert pool.num_streams == 1
         pool.decoder()
     assert pool.closed
-    assert threading.active_count() == before
+    assert not any(thread.is_alive() for scheduler in pool._schedulers.values() for thread in scheduler._threads)
     with pytest.raises(StreamError, match="stream pool: closed"):
         pool.encoder()
 
