@@ -112,12 +112,11 @@ class SteppedLayers:
             columns = self._slice(columns, 0, -later)
         inputs, outputs, taps = stride * channels, len(layer.weights.bias), kernel_size // stride
         blocks = builder.op("Reshape", columns, builder.ints(0, -1, inputs))
-        weight = builder.weight(f"{name}.weight", array(layer.weights.weight()))
+        weight, bias = _stored(builder, layer, name)
         weight = builder.op("Reshape", weight, builder.ints(outputs, channels, taps, stride))
         # -> [column of the block and channel, tap and output]
         weight = builder.op("Transpose", weight, perm=[3, 1, 2, 0])
         weight = builder.op("Reshape", weight, builder.ints(inputs, taps * outputs))
-        bias = builder.weight(f"{name}.bias", array(layer.weights.bias))
         product = _product_of_taps(builder, blocks, weight, bias, (inputs, outputs, taps))
         return SteppedSignal(product, outputs, lag)
 
@@ -186,14 +185,19 @@ def convolution(builder: GraphBuilder, layer: Conv1d, tensor: str, name: str) ->
     What moves less memory is chosen: the columns of all taps are laid side by side, or the input is multiplied with the
     weights of all taps, and the results are shifted and summed.
     """
-    weight, bias = array(layer.weights.weight()), array(layer.weights.bias)
-    outputs, inputs, taps = weight.shape
-    stored, added = builder.weight(f"{name}.weight", weight), builder.weight(f"{name}.bias", bias)
+    outputs, inputs, taps = layer.weights.weight().shape
+    weight, bias = _stored(builder, layer, name)
     if taps * outputs > 2 * inputs:
-        return _product_of_columns(builder, layer, tensor, stored, added)
-    stored = builder.op("Transpose", stored, perm=[1, 2, 0])
-    stored = builder.op("Reshape", stored, builder.ints(inputs, taps * outputs))
-    return _product_of_taps(builder, tensor, stored, added, (inputs, outputs, taps), layer.padding.dilation)
+        return _product_of_columns(builder, layer, tensor, weight, bias)
+    weight = builder.op("Transpose", weight, perm=[1, 2, 0])
+    weight = builder.op("Reshape", weight, builder.ints(inputs, taps * outputs))
+    return _product_of_taps(builder, tensor, weight, bias, (inputs, outputs, taps), layer.padding.dilation)
+
+
+def _stored(builder: GraphBuilder, layer: Conv1d, name: str) -> tuple[str, str]:
+    """Return the weight [outputs, inputs, taps] and the bias of a layer, as they are stored."""
+    weight, bias = array(layer.weights.weight()), array(layer.weights.bias)
+    return builder.weight(f"{name}.weight", weight), builder.weight(f"{name}.bias", bias)
 
 
 def _product_of_taps(
@@ -238,14 +242,8 @@ def _affine(
 
 def _sum_of_products(builder: GraphBuilder, *terms: tuple[str, Conv1d, str]) -> str:
     """Add the sum of convolutions of kernel 1 as one matrix product; of each its name, and its tensor [B, T, C]."""
-    names, layers, tensors = zip(*terms, strict=True)
-    weights = [
-        builder.weight(f"{name}.weight", array(layer.weights.weight()))
-        for name, layer in zip(names, layers, strict=True)
-    ]
-    biases = [
-        builder.weight(f"{name}.bias", array(layer.weights.bias)) for name, layer in zip(names, layers, strict=True)
-    ]
+    _, layers, tensors = zip(*terms, strict=True)
+    weights, biases = zip(*(_stored(builder, layer, name) for name, layer, _ in terms), strict=True)
     inputs, outputs = sum(layer.weights.weight().shape[1] for layer in layers), len(layers[0].weights.bias)
     weight = builder.op("Reshape", builder.op("Concat", *weights, axis=1), builder.ints(outputs, inputs))
     bias = functools.reduce(functools.partial(builder.op, "Add"), biases)

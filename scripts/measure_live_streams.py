@@ -10,10 +10,10 @@ p99 of its pushes is under 100 ms.
 from __future__ import annotations
 
 import argparse
-import statistics
+import os
 from pathlib import Path
 
-from dmcodec.benchmarks.bench.live_streams import POOLED, SEPARATE, LiveStreams
+from dmcodec.benchmarks.bench.live_streams import SIDES, LiveStreams, typical
 from dmcodec.benchmarks.bench.options import BenchOptions
 from dmcodec.benchmarks.bench.result import LiveLevel
 from dmcodec.benchmarks.codecs.bundle import BundleCodec
@@ -30,18 +30,18 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=10)
     arguments = parser.parse_args()
     live = LiveStreams(BundleCodec(Codec.load(arguments.bundle)), BenchOptions(live_s=3.0))
-    cases = [(side, int(count)) for side in (POOLED, SEPARATE) for count in getattr(arguments, side).split(",")]
+    cases = [(side, int(count)) for side in SIDES for count in getattr(arguments, side).split(",")]
     rounds = [[live.level(arguments.operation, *case) for case in cases] for _ in range(arguments.rounds)]
     for levels in zip(*rounds, strict=True):
         print(row(levels))
-    print(f"load average {Path('/proc/loadavg').read_text(encoding='ascii').split()[0]}")
+    print(f"load average {os.getloadavg()[0]:.2f}")
 
 
 def row(levels: tuple[LiveLevel, ...]) -> str:
     """Return a row of a Markdown table."""
-    p50, p99 = (statistics.median(getattr(level, name) for level in levels) * 1e3 for name in ("p50_s", "p99_s"))
-    held = sum(level.holds for level in levels)
-    return f"| {levels[0].side} | {levels[0].streams} | {p50:.0f} | {p99:.0f} | {held} of {len(levels)} |"
+    level, held = typical(levels), sum(level.holds for level in levels)
+    latencies = f"{level.p50_s * 1e3:.0f} | {level.p99_s * 1e3:.0f}"
+    return f"| {level.side} | {level.streams} | {latencies} | {held} of {len(levels)} |"
 
 
 if __name__ == "__main__":

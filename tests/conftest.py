@@ -139,7 +139,7 @@ def gate(codec: Codec, monkeypatch: pytest.MonkeyPatch) -> Gate:
     """A gate before the graphs of `codec`."""
     from pools import Gate
 
-    return Gate(codec, monkeypatch)
+    return Gate(codec.graphs, monkeypatch)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from dmcodec.runtime import Codec
+from dmcodec.runtime.backend import Graphs
 
 TIMEOUT_S = 120.0
 
@@ -46,19 +46,19 @@ def assert_same(got: NDArray[Any], expected: NDArray[Any]) -> None:
 
 
 class Gate:
-    """Stands before the graphs of a codec: holds their runs while it is shut, and records them.
+    """Stands before graphs of a codec: holds their runs while it is shut, and records them.
 
     Attributes:
         runs: graph and inputs of each run.
         held: set while a run is held.
     """
 
-    def __init__(self, codec: Codec, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, graphs: Graphs, monkeypatch: pytest.MonkeyPatch) -> None:
         self.runs: list[tuple[str, dict[str, Any]]] = []
         self.held = threading.Event()
         self._open = threading.Event()
         self._open.set()
-        arrays = codec.graphs.arrays
+        arrays = graphs.arrays
 
         def gated(name: str, **inputs: Any) -> Any:
             self.runs.append((name, inputs))
@@ -67,7 +67,7 @@ class Gate:
                 assert self._open.wait(TIMEOUT_S)
             return arrays(name, **inputs)
 
-        monkeypatch.setattr(codec.graphs, "arrays", gated)
+        monkeypatch.setattr(graphs, "arrays", gated)
 
     def shut(self) -> None:
         self.held.clear()
@@ -91,12 +91,17 @@ def held(gate: Gate, push: Callable[[Any], Any], threads: ThreadPoolExecutor) ->
 
 def wait_until_full(pool: Any, waiting: int) -> None:
     """Wait until so many jobs wait in the pool or at its door."""
+    wait_until(lambda: sum(counts_of(pool)) >= waiting, lambda: f"{counts_of(pool)} wait, not {waiting}")
+
+
+def wait_until(reached: Callable[[], bool], problem: Callable[[], str]) -> None:
+    """Wait until something was reached; AssertionError with the problem, where it never is."""
     clock = threading.Event()
     for _ in range(int(TIMEOUT_S * 200)):
-        if sum(counts_of(pool)) >= waiting:
+        if reached():
             return
         clock.wait(0.005)
-    raise AssertionError(f"{counts_of(pool)} wait, not {waiting}")
+    raise AssertionError(problem())
 
 
 def counts_of(pool: Any) -> tuple[int, int]:

@@ -113,7 +113,7 @@ def test_a_stream_may_be_used_by_threads_and_tasks_in_turn(codec: Codec) -> None
 
 def test_waiting_pushes_run_as_one_batch(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     codec = Codec.load(tiny_bundle, threads=1)
-    gate = Gate(codec, monkeypatch)
+    gate = Gate(codec.graphs, monkeypatch)
     clips = [random_codes(10, seed) for seed in range(5)]
 
     async def everyone(pool: Any) -> None:
@@ -136,7 +136,7 @@ def test_waiting_pushes_run_as_one_batch(tiny_bundle: Path, monkeypatch: pytest.
 
 def test_levels_and_lengths_that_differ_run_apart(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     codec = Codec.load(tiny_bundle, threads=1)
-    gate = Gate(codec, monkeypatch)
+    gate = Gate(codec.graphs, monkeypatch)
     pushes = [({}, random_codes(10)), ({}, random_codes(9)), ({"first_level": 2}, random_codes(10)[2:]),
               ({"n_q": 6}, random_codes(10)[:6])]  # fmt: skip
 
@@ -163,7 +163,7 @@ def test_windows_inside_clips_are_laid_end_to_end(tiny_bundle: Path, monkeypatch
     """Windows of different lengths, too; those at the ends of a clip run as they do alone. There are no steps here."""
     monkeypatch.setattr(Graphs, "state_size", lambda _self, _steps: 0)
     codec = Codec.load(tiny_bundle, threads=1)
-    gate = Gate(codec, monkeypatch)
+    gate = Gate(codec.graphs, monkeypatch)
     clips = [cut(random_codes(40, seed), [size]) for seed, size in enumerate((5, 5, 8, 20))]
 
     async def everyone(pool: Any) -> None:
@@ -193,7 +193,7 @@ def test_windows_inside_clips_are_laid_end_to_end(tiny_bundle: Path, monkeypatch
 
 def test_a_long_push_runs_in_parts_between_those_of_others(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     codec = Codec.load(tiny_bundle, threads=1)
-    gate = Gate(codec, monkeypatch)
+    gate = Gate(codec.graphs, monkeypatch)
     codes = random_codes(110)
     with codec.stream_pool() as pool:
         stream = pool.decoder()

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
-from pools import TIMEOUT_S, Gate, alone, assert_same, cut, held, random_codes
+from pools import TIMEOUT_S, Gate, alone, assert_same, cut, held, random_codes, wait_until
 
 from dmcodec.bundle import Bundle
 from dmcodec.errors import StreamError
@@ -17,24 +14,17 @@ from dmcodec.runtime import Codec
 from dmcodec.sample import speech
 
 
-def gate_of(graphs: Any, monkeypatch: pytest.MonkeyPatch) -> Gate:
-    owner: Any = SimpleNamespace(graphs=graphs)
-    return Gate(owner, monkeypatch)
-
-
 def test_no_batch_takes_more_than_its_share(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a push that runs and three that wait, the second of two batches takes two; the third starts with the next."""
     codec = Codec.load(tiny_bundle, threads=2)
-    gate = gate_of(codec._pipeline.concurrent[0], monkeypatch)
+    gate = Gate(codec._pipeline.concurrent[0], monkeypatch)
     clips = [random_codes(8, seed) for seed in range(3)]
     with codec.stream_pool(max_wait_ms=500) as pool, ThreadPoolExecutor(1) as threads:
         first, *others = [pool.decoder() for _ in range(4)]
         running = held(gate, first.push, threads)
         try:
             jobs = [one._submit_push(clip) for one, clip in zip(others, clips, strict=True)]  # without waiting
-            deadline = time.monotonic() + TIMEOUT_S
-            while len(gate.runs) < 2 and time.monotonic() < deadline:
-                time.sleep(0.005)
+            wait_until(lambda: len(gate.runs) > 1, lambda: f"{len(gate.runs)} runs")
         finally:
             gate.open()
         assert gate.runs[1][1]["codes"].shape == (8, 2, 8)
@@ -50,7 +40,7 @@ def test_encoders_with_a_large_lstm_run_on_all_threads_beside_decoders(
     codec = Codec.load(tiny_bundle, threads=2)
     samples, tokens = cut(speech(9000, 16000), [1600]), cut(random_codes(20), [5])
     codes, audio = alone(codec.stream_encoder(), samples), alone(codec.stream_decoder(), tokens)
-    on_all, on_one = Gate(codec, monkeypatch), gate_of(codec._pipeline.concurrent[0], monkeypatch)
+    on_all, on_one = Gate(codec.graphs, monkeypatch), Gate(codec._pipeline.concurrent[0], monkeypatch)
     with ThreadPoolExecutor(1) as other, codec.stream_pool(max_streams=2) as pool:
         encoder, decoder = pool.encoder(), pool.decoder()
         for refused in (pool.encoder, pool.decoder):

@@ -46,12 +46,11 @@ class LiveStreams:
     def __init__(self, bundle: BundleCodec, options: BenchOptions) -> None:
         self.codec, self._options = bundle.codec, options
         self._sides = {POOLED: self.codec, SEPARATE: _single_threaded(self.codec, options)}
-        self._chunks: dict[str, list[NDArray[Any]]] = {}
+        self._chunks = {operation: _chunks(self.codec, operation) for operation in OPERATIONS}
 
     def level(self, operation: str, side: str, count: int) -> LiveLevel:
         """Run `count` streams of one side in real time, after a warm-up."""
-        chunks = self._chunks.setdefault(operation, _chunks(self.codec, operation))
-        threads = self.codec.backend.threads
+        chunks, threads = self._chunks[operation], self.codec.backend.threads
         return _measure(self._sides[side], operation, side, count, chunks, self._options.live_s, threads)
 
 
