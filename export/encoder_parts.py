@@ -82,7 +82,7 @@ def _downsampler_steps(codec: DMCodec, precision: str) -> Graph:
     waveform = TensorSpec("waveform", "float32", ("batch", 1, "samples"))
     steps = SteppedLayers(builder, builder.cast_in("state"))
     columns = builder.op("Transpose", builder.cast_in(waveform.name), perm=[0, 2, 1])
-    signal = SteppedSignal(columns, 1, -encoder_reach(codec.config).future_samples)
+    signal = SteppedSignal(columns, 1, -encoder_reach(codec.config).future_samples, codec.config.hop_length)
     signal = steps.delayed(steps.add(layers, signal, "encoder"), 0)
     features = _steps("features", _channels(codec))
     builder.alias(builder.cast_out(builder.op("Transpose", signal.tensor, perm=[1, 0, 2])), features.name)

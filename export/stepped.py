@@ -1,8 +1,10 @@
 """Convolutions that run step by step: each keeps the columns that it reads again, so that no column is computed twice.
 
 Signals are channels-last, [batch, time, channels]. There a convolution is a matrix product, and a transposed one a
-product and a reshape that moves nothing; a strided one reads its input as blocks of `stride` columns. A step of n
-frames gives n frames: what a layer reads to the right of a column delays its output by so many columns
+product and a reshape that moves nothing; a strided one reads its input as blocks of `stride` columns. Wide layers
+compute two columns at a time, with fewer products (`minimal_filtering`).
+
+A step of n frames gives n frames: what a layer reads to the right of a column delays its output by so many columns
 (`SteppedSignal.lag`), and the shortcut of a residual block is delayed alike. A causal layer delays nothing. What the
 layers keep is one tensor, the state. Zeros are the state after silence of zeros in all layers, which is not how a clip
 begins: the ends of a clip, with their reflection, are for the graphs without a state.
@@ -18,12 +20,15 @@ from torch import nn
 
 from dmcodec.errors import ExportError
 from dmcodec.nn.layers import Conv1d, ConvTranspose1d, ResidualBlock
+from dmcodec.precision import FP32
 
+from . import minimal_filtering
 from .graph_builder import GraphBuilder
 from .layers import array
 from .weights import TAPS, two_taps
 
 _TO_THE_END = 2**62
+LEAST_INPUTS = 64  # of a layer that computes its columns in pairs; narrower ones gain nothing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,11 +39,13 @@ class SteppedSignal:
         tensor: its name.
         channels: C.
         lag: how many columns before that of the step's first frame its first column is; below 0, after it.
+        per_frame: T for each frame of the step.
     """
 
     tensor: str
     channels: int
     lag: int = 0
+    per_frame: int = 1
 
 
 class SteppedLayers:
@@ -97,8 +104,8 @@ class SteppedLayers:
         tensor = signal.tensor
         if kept := (padding.kernel_size - 1) * padding.dilation:
             tensor = self._after_kept(tensor, kept, signal.channels)
-        output = convolution(self._builder, layer, tensor, name)
-        return SteppedSignal(output, len(layer.weights.bias), signal.lag + padding.right)
+        output = convolution(self._builder, layer, tensor, name, signal.per_frame)
+        return SteppedSignal(output, len(layer.weights.bias), signal.lag + padding.right, signal.per_frame)
 
     def _strided(self, layer: Conv1d, signal: SteppedSignal, name: str) -> SteppedSignal:
         padding, channels, builder = layer.padding, signal.channels, self._builder
@@ -117,26 +124,37 @@ class SteppedLayers:
         # -> [column of the block and channel, tap and output]
         weight = builder.op("Transpose", weight, perm=[3, 1, 2, 0])
         weight = builder.op("Reshape", weight, builder.ints(inputs, taps * outputs))
-        product = _product_of_taps(builder, blocks, weight, bias, (inputs, outputs, taps))
-        return SteppedSignal(product, outputs, lag)
+        per_frame = signal.per_frame // stride
+        if taps == 2 and _in_pairs(builder, per_frame, inputs):
+            taps_first = builder.op("Reshape", weight, builder.ints(inputs, taps, outputs))
+            taps_first = builder.op("Transpose", taps_first, perm=[1, 0, 2])
+            product = minimal_filtering.two_taps(builder, blocks, taps_first, bias, (inputs, outputs))
+        else:
+            product = _product_of_taps(builder, blocks, weight, bias, (inputs, outputs, taps))
+        return SteppedSignal(product, outputs, lag, per_frame)
 
     def _transposed(self, layer: ConvTranspose1d, signal: SteppedSignal, name: str) -> SteppedSignal:
         builder, stride, weight = self._builder, layer.stride, array(layer.weights.weight())
         inputs, outputs, kernel_size = weight.shape
         if kernel_size != 2 * stride:
             raise ExportError(f"{name}: a transposed convolution of stride {stride} has kernel {kernel_size}, not 2x")
-        pairs = _side_by_side(builder, self._after_kept(signal.tensor, 1, inputs), 2)
+        columns = self._after_kept(signal.tensor, 1, inputs)
         # [channel and phase, inputs, tap] -> [tap and input, phase and channel]
         taps = builder.weight(f"{name}.{TAPS}", two_taps(weight, stride))
         taps = builder.op("Reshape", taps, builder.ints(outputs, stride, inputs, 2))
         taps = builder.op("Transpose", taps, perm=[3, 2, 1, 0])
-        taps = builder.op("Reshape", taps, builder.ints(2 * inputs, stride * outputs))
         bias = builder.weight(f"{name}.bias", np.repeat(array(layer.weights.bias), stride), exact=True)
         bias = builder.op("Transpose", builder.op("Reshape", bias, builder.ints(outputs, stride)), perm=[1, 0])
         bias = builder.op("Reshape", bias, builder.ints(-1))
-        phases = _affine(builder, pairs, taps, bias, (2 * inputs, stride * outputs))
+        if _in_pairs(builder, signal.per_frame, inputs):
+            taps = builder.op("Reshape", taps, builder.ints(2, inputs, stride * outputs))
+            phases = minimal_filtering.two_taps(builder, columns, taps, bias, (inputs, stride * outputs))
+        else:
+            taps = builder.op("Reshape", taps, builder.ints(2 * inputs, stride * outputs))
+            pairs = _side_by_side(builder, columns, 2)
+            phases = _affine(builder, pairs, taps, bias, (2 * inputs, stride * outputs))
         columns = builder.op("Reshape", phases, builder.ints(0, -1, outputs))
-        return SteppedSignal(columns, outputs, signal.lag * stride + layer.trim.left)
+        return SteppedSignal(columns, outputs, signal.lag * stride + layer.trim.left, signal.per_frame * stride)
 
     def _residual(self, layer: ResidualBlock, signal: SteppedSignal, name: str) -> SteppedSignal:
         """Add a block whose inner layers read the columns that are kept of its input, as the shortcut does."""
@@ -146,7 +164,7 @@ class SteppedLayers:
         padding = first.padding
         kept = (padding.kernel_size - 1) * padding.dilation
         columns = self._after_kept(signal.tensor, kept, signal.channels) if kept else signal.tensor
-        inner = convolution(builder, first, elu(builder, columns), f"{name}.block.1")
+        inner = convolution(builder, first, elu(builder, columns), f"{name}.block.1", signal.per_frame)
         inner, last = elu(builder, inner), f"{name}.block.3"
         delayed = signal.tensor  # of a causal block
         if padding.right:
@@ -155,7 +173,7 @@ class SteppedLayers:
             total = _sum_of_products(builder, (last, second, inner), (f"{name}.shortcut", layer.shortcut, delayed))
         else:
             total = builder.op("Add", delayed, convolution(builder, second, inner, last))
-        return SteppedSignal(total, signal.channels, signal.lag + padding.right)
+        return dataclasses.replace(signal, tensor=total, lag=signal.lag + padding.right)
 
     def _after_kept(self, tensor: str, count: int, channels: int) -> str:
         """Return `tensor` with the last `count` columns of the step before in front; keep its last columns."""
@@ -179,19 +197,27 @@ def elu(builder: GraphBuilder, tensor: str) -> str:
     return builder.op("Max", tensor, below)
 
 
-def convolution(builder: GraphBuilder, layer: Conv1d, tensor: str, name: str) -> str:
-    """Add a convolution of stride 1 without its padding, [B, T + reach, C] -> [B, T, outputs], as a matrix product.
+def convolution(builder: GraphBuilder, layer: Conv1d, tensor: str, name: str, per_frame: int = 1) -> str:
+    """Add a convolution of stride 1 without its padding, [B, T + reach, C] -> [B, T, outputs], as matrix products.
 
     What moves less memory is chosen: the columns of all taps are laid side by side, or the input is multiplied with the
-    weights of all taps, and the results are shifted and summed.
+    weights of all taps, and the results are shifted and summed. `per_frame` divides T.
     """
     outputs, inputs, taps = layer.weights.weight().shape
     weight, bias = _stored(builder, layer, name)
+    if taps == 3 and layer.padding.dilation == 1 and _in_pairs(builder, per_frame, inputs):
+        taps_first = builder.op("Transpose", weight, perm=[2, 1, 0])
+        return minimal_filtering.three_taps(builder, tensor, taps_first, bias, (inputs, outputs))
     if taps * outputs > 2 * inputs:
         return _product_of_columns(builder, layer, tensor, weight, bias)
     weight = builder.op("Transpose", weight, perm=[1, 2, 0])
     weight = builder.op("Reshape", weight, builder.ints(inputs, taps * outputs))
     return _product_of_taps(builder, tensor, weight, bias, (inputs, outputs, taps), layer.padding.dilation)
+
+
+def _in_pairs(builder: GraphBuilder, per_frame: int, inputs: int) -> bool:
+    """Return whether columns run in pairs: where their number is even, the layer wide, and the arithmetic float32."""
+    return per_frame % 2 == 0 and inputs >= LEAST_INPUTS and builder.arithmetic == FP32
 
 
 def _stored(builder: GraphBuilder, layer: Conv1d, name: str) -> tuple[str, str]:

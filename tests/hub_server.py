@@ -6,9 +6,10 @@ import base64
 import hashlib
 import json
 import re
+import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -66,18 +67,39 @@ class Hub:
 @contextmanager
 def running_hub() -> Iterator[Hub]:
     """Run the stand-in until the block ends."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
-    server.daemon_threads = True
+    server = _Server(("127.0.0.1", 0), _Handler)
     hub = Hub(f"http://127.0.0.1:{server.server_address[1]}")
-    server.hub = hub  # type: ignore[attr-defined]
+    server.hub = hub
     thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     try:
         yield hub
     finally:
         server.shutdown()
+        server.hang_up()
         server.server_close()
         thread.join()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = False  # they are joined at the end
+
+    hub: Hub
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._connections: list[socket.socket] = []
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        connection, address = super().get_request()
+        self._connections.append(connection)
+        return connection, address
+
+    def hang_up(self) -> None:
+        """End the connections that clients keep open."""
+        for connection in self._connections:
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -87,7 +109,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     @property
     def hub(self) -> Hub:
-        return self.server.hub  # type: ignore[attr-defined]
+        assert isinstance(self.server, _Server)
+        return self.server.hub
 
     def do_HEAD(self) -> None:
         self._resolve()

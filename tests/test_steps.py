@@ -198,9 +198,13 @@ MEMBERS: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.parametrize("least_inputs", [1, 64])
 @pytest.mark.parametrize("fields", MEMBERS.values(), ids=MEMBERS.keys())
-def test_members_of_the_family_run_in_steps(fields: dict[str, Any]) -> None:
-    """Streams and tiles give what the torch model gives, whatever its convolutions reach."""
+def test_members_of_the_family_run_in_steps(
+    fields: dict[str, Any], least_inputs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Streams and tiles give what the torch model gives, whatever its convolutions reach; in pairs of columns, too."""
+    monkeypatch.setattr("dmcodec.export.stepped.LEAST_INPUTS", least_inputs)
     sizes = {"n_filters": 4, "dimension": 8, "semantic_dimension": 8, "codebook_size": 16, "n_q": 2, "strides": (3, 2)}
     config = CodecConfig(**{**sizes, "bidirectional": False, **fields})
     model = DMCodec.seeded(config).eval()
