@@ -259,7 +259,14 @@ def test_a_greedy_client_that_never_reads_waits_for_its_turn(codec: Codec, gate:
     assert order.count("greedy") == 24
 
 
-def test_more_streams_than_a_batch_holds_take_turns(codec: Codec, gate: Gate) -> None:
+@pytest.mark.parametrize(
+    ("longest_s", "expected"), [(1e9, [1, 16, 16, 5]), (1e-9, [1, *[4] * 9, 1])], ids=["fast", "slow"]
+)
+def test_more_streams_than_a_batch_holds_take_turns(
+    codec: Codec, gate: Gate, monkeypatch: pytest.MonkeyPatch, longest_s: float, expected: list[int]
+) -> None:
+    """Large batches where they are fast, and else the smallest that reads the weights for several."""
+    monkeypatch.setattr("dmcodec.runtime.pool.scheduler.BATCH_S", longest_s)
     count = 37
 
     async def main(pool: Any) -> None:
@@ -274,7 +281,7 @@ def test_more_streams_than_a_batch_holds_take_turns(codec: Codec, gate: Gate) ->
 
     with codec.stream_pool(max_wait_ms=0) as pool:
         asyncio.run(main(pool))
-    assert gate.batches() == [1, 16, 16, 5]
+    assert gate.batches() == expected
 
 
 def test_streams_out_of_turn(codec: Codec) -> None:

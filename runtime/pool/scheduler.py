@@ -18,7 +18,10 @@ from dmcodec.runtime.calls import Step
 
 from .joining import JoinedGraphs, run_together
 
-MAX_BATCH = 16  # pushes that run together; larger batches are not faster, and their streams wait for each other
+MAX_BATCH = 16  # pushes that run together; larger batches are not faster
+LEAST_FULL = 4  # pushes that may run together, however long they take: they read the weights once
+BATCH_S = 0.05  # longest batch of more than those: a push waits for the batch before its own, and for its own
+_SHARE_OF_NEW = 0.2  # of a batch in the mean time of a push
 MAX_WAITING = 4  # pushes of one stream that wait in the pool; its further pushes wait at the door
 _CLOSE_S = 30.0  # longest wait for the batch that runs when a pool is closed
 
@@ -89,7 +92,8 @@ class Scheduler:
     A batch starts when the oldest ready job has waited for `max_wait_s`, when all active streams wait, or when it is
     full. It takes the streams in the order in which their jobs became ready, so that none waits forever. Workers that
     are idle share them, and none takes more than its share of the jobs that are ready or run: the others would soon
-    have nothing to do, and the streams of a large batch would fall behind.
+    have nothing to do, and the streams of a large batch would fall behind. A batch is full with as many jobs as take
+    BATCH_S, going by the batches before.
     """
 
     def __init__(self, graphs: JoinedGraphs, workers: int, max_wait_s: float) -> None:
@@ -100,6 +104,7 @@ class Scheduler:
         self._closed = False
         self._process = os.getpid()
         self._idle = 0
+        self._job_s = 0.0
         self._threads = [
             threading.Thread(target=self._work, name=f"dmcodec-stream-pool-{index}", daemon=True)
             for index in range(workers)
@@ -216,12 +221,19 @@ class Scheduler:
 
     def _run(self, batch: Sequence[tuple[Seat, Job]]) -> None:
         steps = [_begun(job.steps.popleft()) for _, job in batch]
-        left = dict(enumerate(batch))
+        left, start = dict(enumerate(batch)), time.monotonic()
         try:
             run_together(steps, self._graphs, lambda index, result, error: self._ended(*left.pop(index), result, error))
         except BaseException as error:  # noqa: BLE001 - a fault of this module must not leave clients waiting
             for seat, job in left.values():
                 self._ended(seat, job, None, error)
+        job_s = (time.monotonic() - start) / len(batch)
+        with self._changed:
+            self._job_s += (job_s - self._job_s) * (_SHARE_OF_NEW if self._job_s else 1.0)
+
+    def _full(self) -> int:
+        """Return how many jobs a batch holds."""
+        return max(LEAST_FULL, min(MAX_BATCH, int(BATCH_S / self._job_s))) if self._job_s else MAX_BATCH
 
     def _next_batch(self) -> list[tuple[Seat, Job]]:
         """Wait for the next batch; empty where the pool is closed."""
@@ -245,18 +257,18 @@ class Scheduler:
         """Return how long to wait for more seats to be ready; None for no limit."""
         if not ready:
             return None
-        if ready[0].due or len(ready) >= MAX_BATCH or all(seat.is_ready for seat in seats if seat.active):
+        if ready[0].due or len(ready) >= self._full() or all(seat.is_ready for seat in seats if seat.active):
             return 0.0
         return ready[0].since + self._max_wait_s - time.monotonic()
 
     def _taken(self, ready: Sequence[Seat]) -> list[tuple[Seat, Job]]:
-        """Start the first job of each seat: this worker's share, as many as a batch holds."""
+        """Start the first job of each seat: this worker's share, at most a full batch."""
         running = sum(seat.running for seat in self._seats)
         share = min(-(-len(ready) // self._idle), -(-(len(ready) + running) // len(self._threads)))
         batch = []
         for seat in ready:
             seat.due = True
-        for seat in ready[: min(share, MAX_BATCH)]:
+        for seat in ready[: min(share, self._full())]:
             seat.due = False
             job = seat.jobs[0]
             if job.result.running() or job.result.set_running_or_notify_cancel():
