@@ -21,14 +21,14 @@ FILTERS = {2: minimal_filtering.two_taps, 3: minimal_filtering.three_taps}
 def filtered(taps: int, inputs: int, outputs: int) -> Graph:
     """Return the graph x, weight, bias -> y."""
     builder = GraphBuilder("g")
-    shapes = {"x": ("batch", "time", inputs), "weight": (taps, inputs, outputs), "bias": (outputs,)}
     specs = [
-        TensorSpec(name, "float32", tuple(str(size) if isinstance(size, int) else size for size in shape))
-        for name, shape in shapes.items()
+        TensorSpec("x", "float32", ("batch", "time", inputs)),
+        TensorSpec("weight", "float32", (taps, inputs, outputs)),
+        TensorSpec("bias", "float32", (outputs,)),
     ]
     result = FILTERS[taps](builder, "x", "weight", "bias", (inputs, outputs))
     builder.alias(result, "y")
-    return builder.finish(specs, [TensorSpec("y", "float32", ("batch", "out", str(outputs)))])
+    return builder.finish(specs, [TensorSpec("y", "float32", ("batch", "out", outputs))])
 
 
 @given(st.sampled_from([2, 3]), st.integers(1, 3), st.integers(1, 9), st.integers(1, 70), st.integers(1, 20))
