@@ -21,6 +21,8 @@ _ONNX_TYPES = {"float32": TensorProto.FLOAT, "int64": TensorProto.INT64}
 # fp16-weights rounds weights of at least this size; rounding smaller ones saves almost no space.
 _MIN_ROUNDED_BYTES = 16384
 
+TO_THE_END = 2**62  # of a Slice
+
 
 @dataclasses.dataclass(frozen=True)
 class Graph:

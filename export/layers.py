@@ -15,11 +15,9 @@ from torch import Tensor, nn
 from dmcodec.errors import ExportError
 from dmcodec.nn.layers import Conv1d, ConvTranspose1d, ResidualBlock, SkipLSTM
 
-from .graph_builder import GraphBuilder
+from .graph_builder import TO_THE_END, GraphBuilder
 from .padding import Signal, reflect_pad, with_zero_after_end
 from .weights import TAPS, two_taps
-
-_TO_THE_END = 2**62
 
 
 def add_layers(builder: GraphBuilder, layers: nn.Sequential, signal: Signal, prefix: str, start: int = 0) -> Signal:
@@ -99,7 +97,7 @@ def _conv_transpose(builder: GraphBuilder, layer: ConvTranspose1d, signal: Signa
     whole = op("Reshape", split, ints(0, channels, -1))
     if not sees_end:
         return signal.scaled(builder, whole, up=stride)
-    end = -layer.trim.right if layer.trim.right else _TO_THE_END
+    end = -layer.trim.right if layer.trim.right else TO_THE_END
     trimmed = op("Slice", whole, ints(layer.trim.left), ints(end), ints(2))
     return signal.scaled(builder, trimmed, up=stride)
 

@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .graph_builder import GraphBuilder
-
-_TO_THE_END = 2**62
+from .graph_builder import TO_THE_END, GraphBuilder
 
 
 def two_taps(builder: GraphBuilder, tensor: str, weight: str, bias: str, sizes: tuple[int, int]) -> str:
@@ -47,7 +45,7 @@ def _every_second(builder: GraphBuilder, tensor: str, start: int, taps: int) -> 
     """Return columns start, start + 2, ...: as many as there are pairs of outputs."""
     ints = builder.ints
     end = start - taps
-    return builder.op("Slice", tensor, ints(start), ints(end if end < 0 else _TO_THE_END), ints(1), ints(2))
+    return builder.op("Slice", tensor, ints(start), ints(end if end < 0 else TO_THE_END), ints(1), ints(2))
 
 
 def _product(builder: GraphBuilder, tensor: str, weight: str, added: str, inputs: int) -> str:

@@ -23,11 +23,10 @@ from dmcodec.nn.layers import Conv1d, ConvTranspose1d, ResidualBlock
 from dmcodec.precision import FP32
 
 from . import minimal_filtering
-from .graph_builder import GraphBuilder
+from .graph_builder import TO_THE_END, GraphBuilder
 from .layers import array
 from .weights import TAPS, two_taps
 
-_TO_THE_END = 2**62
 LEAST_INPUTS = 64  # of a layer that computes its columns in pairs; narrower ones gain nothing
 
 
@@ -187,7 +186,7 @@ class SteppedLayers:
     def _slice(self, tensor: str, start: int, end: int) -> str:
         """Return columns `start` to `end`, both as in Python but for an end of 0, which is that of the tensor."""
         ints = self._builder.ints
-        return self._builder.op("Slice", tensor, ints(start), ints(end or _TO_THE_END), ints(1))
+        return self._builder.op("Slice", tensor, ints(start), ints(end or TO_THE_END), ints(1))
 
 
 def elu(builder: GraphBuilder, tensor: str) -> str:
@@ -283,7 +282,7 @@ def _side_by_side(builder: GraphBuilder, tensor: str, taps: int, dilation: int =
         return tensor
     ints = builder.ints
     shifted = [
-        builder.op("Slice", tensor, ints(tap * dilation), ints((tap + 1 - taps) * dilation or _TO_THE_END), ints(1))
+        builder.op("Slice", tensor, ints(tap * dilation), ints((tap + 1 - taps) * dilation or TO_THE_END), ints(1))
         for tap in range(taps)
     ]
     return builder.op("Concat", *shifted, axis=2)
@@ -296,7 +295,7 @@ def _shifted_sum(builder: GraphBuilder, tensor: str, outputs: int, taps: int, di
     ints, shifted = builder.ints, []
     for tap in range(taps):
         starts = ints(tap * dilation, tap * outputs)
-        ends = ints((tap + 1 - taps) * dilation or _TO_THE_END, (tap + 1) * outputs)
+        ends = ints((tap + 1 - taps) * dilation or TO_THE_END, (tap + 1) * outputs)
         shifted.append(builder.op("Slice", tensor, starts, ends, ints(1, 2)))
     total = shifted[0]
     for part in shifted[1:]:
